@@ -1,0 +1,141 @@
+"""All settings: environment variables `CHIMERA_<SECTION>__<KEY>`, checked once, explained in one line when wrong."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipeline.errors import ConfigError
+
+ENV_PREFIX = "CHIMERA_"
+ENV_DELIMITER = "__"
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+def _project_file(relative: str) -> Path:
+    """A file of the project: beside the package in a checkout, inside it in an installed wheel."""
+    package = Path(__file__).parent
+    in_checkout = package.parent / relative
+    return in_checkout if in_checkout.exists() else package / "_data" / relative
+
+
+class _Section(BaseModel, extra="forbid", frozen=True):
+    """One section of the settings."""
+
+
+class KafkaSettings(_Section):
+    """Where the broker is and who we are to it."""
+
+    bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1, description="host:port, comma-separated")
+    group_id: str = Field("chimera", min_length=1, description="consumer group of the worker")
+    session_timeout_seconds: Seconds = 45.0
+    heartbeat_interval_seconds: Seconds = 3.0
+    max_fetch_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="most bytes of one partition in one fetch")
+
+
+class ClickHouseSettings(_Section):
+    """Where ClickHouse is and how to log in. Port 9440 is its usual TLS port."""
+
+    host: str = Field("127.0.0.1", min_length=1)
+    port: Port | None = Field(None, description="native protocol; 9000, or 9440 when secure")
+    user: str = "default"
+    password: SecretStr = SecretStr("")
+    database: str = Field("chimera_metrics", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    secure: bool = False
+    verify: bool = Field(True, description="check the server's certificate when secure")
+    ca_cert: Path | None = Field(None, description="PEM file of the authority that signed the server's certificate")
+    connect_timeout_seconds: Seconds = 10.0
+    query_timeout_seconds: Seconds = 300.0
+
+    @property
+    def native_port(self) -> int:
+        """The port to connect to."""
+        return self.port or (9440 if self.secure else 9000)
+
+    @property
+    def address(self) -> str:
+        """`host:port`, for messages."""
+        return f"{self.host}:{self.native_port}"
+
+
+class RegistrySettings(_Section):
+    """The schema registry, where there is one: Confluent-framed records need it."""
+
+    url: str | None = None
+    user: str | None = None
+    password: SecretStr = SecretStr("")
+    timeout_seconds: Seconds = 10.0
+
+
+class WorkerSettings(_Section):
+    """How much the worker does at once."""
+
+    batches_in_flight: int = Field(2, ge=1, le=64, description="micro-batches of one partition between cut and ack")
+    insert_threads: int = Field(2, ge=1, le=64, description="concurrent inserts over all families")
+    max_bytes_in_flight: int = Field(64 * 1024 * 1024, ge=1024, description="fetching pauses above this")
+    commit_interval_seconds: Seconds = 1.0
+    retry_backoff_seconds: Seconds = Field(0.2, description="first pause after a failed insert; doubles")
+    retry_backoff_max_seconds: Seconds = 15.0
+    web_host: str = "127.0.0.1"
+    web_port: Port = 6066
+
+
+class TopicsSettings(_Section):
+    """Where the topics are declared."""
+
+    file: Path = Field(default_factory=lambda: _project_file("topics.yaml"))
+    replication: int | None = Field(None, ge=1, description="replaces the replication factor of every topic")
+
+
+class SchemasSettings(_Section):
+    """Where the Avro schemas are."""
+
+    directory: Path = Field(default_factory=lambda: _project_file("schemas/avro"))
+
+
+class LogSettings(_Section):
+    """How the log looks."""
+
+    level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
+    format: str = Field("console", pattern="^(console|json)$")
+
+
+class Settings(BaseSettings):
+    """Every setting of the worker and the tools."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter=ENV_DELIMITER, extra="forbid", frozen=True
+    )
+
+    kafka: KafkaSettings = KafkaSettings()
+    clickhouse: ClickHouseSettings = ClickHouseSettings()
+    registry: RegistrySettings = RegistrySettings()
+    worker: WorkerSettings = WorkerSettings()
+    topics: TopicsSettings = TopicsSettings()
+    schemas: SchemasSettings = SchemasSettings()
+    log: LogSettings = LogSettings()
+
+
+def env_name(section: str, key: str) -> str:
+    """Name of the environment variable behind a setting."""
+    return f"{ENV_PREFIX}{section}{ENV_DELIMITER}{key}".upper()
+
+
+def load_settings() -> Settings:
+    """Read the settings from the environment.
+
+    Raises:
+        ConfigError: a variable is unknown or its value is not of the expected form; secrets are not repeated.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem["loc"], problem["msg"]) for problem in error.errors(include_input=False))
+        raise ConfigError(problems) from None
+
+
+def _explain(location: tuple[int | str, ...], message: str) -> str:
+    return f"{ENV_PREFIX}{ENV_DELIMITER.join(str(part) for part in location).upper()}: {message}"

@@ -1,0 +1,165 @@
+"""The event families: which topic, key, table, batch policy and schemas belong together, read from topics.yaml."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from pipeline.config import Settings
+from pipeline.errors import ConfigError
+from pipeline.schemas import Schema, load_schemas
+
+
+class BatchPolicy(BaseModel, extra="forbid", frozen=True):
+    """When a micro-batch ends: at whichever of the three limits comes first."""
+
+    max_rows: int = Field(ge=1, le=1_000_000)
+    max_bytes: int = Field(ge=1024, le=256 * 1024 * 1024)
+    linger_seconds: float = Field(gt=0, le=600)
+
+
+class TopicSpec(BaseModel, extra="forbid", frozen=True):
+    """A Kafka topic as topics.yaml declares it."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    partitions: int = Field(ge=1, le=10_000)
+    replication: int = Field(ge=1, le=32)
+    retention_hours: float = Field(gt=0)
+    max_message_bytes: int = Field(ge=1024, le=256 * 1024 * 1024)
+    batch: BatchPolicy | None = None
+    family: str | None = None
+    key: str | None = None
+    table: str | None = None
+
+    @property
+    def config(self) -> dict[str, str]:
+        """The broker's configuration of this topic: name to value, as Kafka spells both."""
+        return {
+            "cleanup.policy": "delete",
+            "retention.ms": str(round(self.retention_hours * 3_600_000)),
+            "max.message.bytes": str(self.max_message_bytes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One event family: its topic, the field that keys it, its table and all versions of its schema, oldest first."""
+
+    name: str
+    topic: TopicSpec
+    key: str
+    table: str
+    batch: BatchPolicy
+    schemas: tuple[Schema, ...]
+
+    @property
+    def schema(self) -> Schema:
+        """The newest schema: what every record is resolved to, and what declares the bounds."""
+        return self.schemas[-1]
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """All topics, and the families among them."""
+
+    topics: tuple[TopicSpec, ...]
+    families: tuple[Family, ...]
+
+    @cached_property
+    def by_topic(self) -> dict[str, Family]:
+        """Family of a topic name."""
+        return {family.topic.name: family for family in self.families}
+
+    def family(self, name: str) -> Family:
+        """The family of that name.
+
+        Raises:
+            ConfigError: there is none; names those there are.
+        """
+        for family in self.families:
+            if family.name == name:
+                return family
+        known = ", ".join(family.name for family in self.families)
+        raise ConfigError(f"no event family {name!r}; expected one of {known}")
+
+
+def load_catalog(settings: Settings) -> Catalog:
+    """Read topics.yaml and the schemas it refers to.
+
+    Raises:
+        ConfigError: one line naming file, key and what was expected.
+    """
+    topics = load_topics(settings.topics.file, settings.topics.replication)
+    schemas = load_schemas(settings.schemas.directory)
+    families = tuple(_family(topic, schemas, settings.topics.file) for topic in topics if topic.family)
+    orphans = sorted(set(schemas) - {family.name for family in families})
+    if orphans:
+        raise ConfigError(
+            f"{settings.topics.file}: no topic for family {orphans[0]!r}, which has a schema in {settings.schemas.directory}"
+        )
+    return Catalog(topics, families)
+
+
+def load_topics(path: Path, replication: int | None = None) -> tuple[TopicSpec, ...]:
+    """The topics that a topics.yaml declares; `replication` replaces the factor of every topic.
+
+    Raises:
+        ConfigError: the file is missing or wrong.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; expected the declaration of topics") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("topics"), dict) or not document["topics"]:
+        raise ConfigError(f"{path}: topics: expected a mapping of topic names to their settings")
+    if document.get("version") != 1:
+        raise ConfigError(f"{path}: version: expected 1, got {document.get('version')!r}")
+    unknown = sorted(set(document) - {"version", "defaults", "topics"})
+    if unknown:
+        raise ConfigError(f"{path}: {unknown[0]}: unknown key; expected version, defaults, topics")
+    defaults = document.get("defaults") or {}
+    overrides = {} if replication is None else {"replication": replication}
+    topics = tuple(_topic(path, str(name), defaults, own, overrides) for name, own in document["topics"].items())
+    owners: dict[str, str] = {}
+    for topic in topics:
+        if topic.family and owners.setdefault(topic.family, topic.name) != topic.name:
+            raise ConfigError(
+                f"{path}: topics.{topic.name}.family: expected one topic a family, "
+                f"but {topic.family!r} has {owners[topic.family]} already"
+            )
+    return topics
+
+
+def _topic(path: Path, name: str, defaults: Any, own: Any, overrides: dict[str, Any]) -> TopicSpec:
+    for where, value in (("defaults", defaults), (f"topics.{name}", own)):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{path}: {where}: expected a mapping, got {value!r}")
+    merged = {**defaults, **own, **overrides, "name": name}
+    if isinstance(own.get("batch"), dict) and isinstance(defaults.get("batch"), dict):
+        merged["batch"] = {**defaults["batch"], **own["batch"]}
+    if "family" not in own and "batch" not in own:
+        merged.pop("batch", None)
+    try:
+        return TopicSpec.model_validate(merged)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        raise ConfigError(f"{path}: topics.{name}.{key}: {problem['msg']}, got {problem['input']!r}") from None
+
+
+def _family(topic: TopicSpec, schemas: dict[str, tuple[Schema, ...]], path: Path) -> Family:
+    where = f"{path}: topics.{topic.name}"
+    name = topic.family or ""
+    if name not in schemas:
+        raise ConfigError(f"{where}.family: no schema {name}.v<N>.avsc; expected one of {', '.join(sorted(schemas))}")
+    newest = schemas[name][-1]
+    if topic.key is None or topic.key not in newest.by_name:
+        raise ConfigError(f"{where}.key: expected a field of {newest.file.name}, got {topic.key!r}")
+    if topic.batch is None:
+        raise ConfigError(f"{where}.batch: expected max_rows, max_bytes and linger_seconds")
+    return Family(name, topic, topic.key, topic.table or name, topic.batch, schemas[name])

@@ -1,0 +1,16 @@
+"""How an Avro value is framed in a Kafka record: Avro single-object encoding, or Confluent's."""
+
+SINGLE_OBJECT_MARKER = b"\xc3\x01"
+SINGLE_OBJECT_HEADER_BYTES = 10  # marker, 8-byte fingerprint
+CONFLUENT_MAGIC = b"\x00"
+CONFLUENT_HEADER_BYTES = 5  # magic, 4-byte schema id, big-endian
+
+
+def frame_single_object(fingerprint: bytes, body: bytes) -> bytes:
+    """Frame an Avro body with its schema's 8-byte little-endian fingerprint; needs no registry."""
+    return SINGLE_OBJECT_MARKER + fingerprint + body
+
+
+def frame_confluent(schema_id: int, body: bytes) -> bytes:
+    """Frame an Avro body with the id that a schema registry gave to its schema."""
+    return CONFLUENT_MAGIC + schema_id.to_bytes(4, "big") + body
