@@ -1,0 +1,10 @@
+"""A real broker and a real ClickHouse on this machine, without containers: for a demo, for tests, for trying things out.
+
+Needs the extra `devstack`, but only when a server is started.
+"""
+
+from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser
+from pipeline.devstack.kafka import KafkaBroker
+from pipeline.devstack.stack import Stack
+
+__all__ = ["ClickHouseServer", "ClickHouseUser", "KafkaBroker", "Stack"]

@@ -1,0 +1,147 @@
+"""A real ClickHouse server: native protocol and HTTP, from the chdb-core wheel."""
+
+import hashlib
+import http.client
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+from xml.etree import ElementTree as ET
+
+from pipeline.devstack.extra import package_directory
+from pipeline.devstack.ports import HOST
+from pipeline.devstack.server import Server
+
+_ANSWER_SECONDS = 2.0
+_GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class ClickHouseUser:
+    """A user of the server, who can log in from this machine alone.
+
+    Args:
+        name: as in `CHIMERA_CLICKHOUSE__USER`.
+        password: none is asked for when empty. Only its hash is written to the configuration.
+        grants: statements like `GRANT SELECT ON chimera_metrics.*`; without any, the user may do everything.
+        settings: settings of this user's sessions, e.g. `{"readonly": "2"}`.
+    """
+
+    name: str
+    password: str = ""
+    grants: tuple[str, ...] = ()
+    settings: Mapping[str, str] | None = None
+
+
+DEFAULT_USER = ClickHouseUser("default")
+
+
+class ClickHouseServer(Server):
+    """A ClickHouse server on the loopback interface.
+
+    Args:
+        directory: configuration, data and logs.
+        port: native protocol; the one it had last time, or a free one, when None.
+        http_port: HTTP interface; likewise.
+        users: besides `default`, who has no password; one named `default` takes its place.
+        usual_ports: listen on 9000 and 8123 where they are free and no others were chosen, now or last time.
+    """
+
+    name: ClassVar[str] = "ClickHouse server"
+    usual_ports: ClassVar[Mapping[str, int]] = {"port": 9000, "http_port": 8123}
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int | None = None,
+        http_port: int | None = None,
+        users: Iterable[ClickHouseUser] = (),
+        usual_ports: bool = False,
+    ) -> None:
+        super().__init__(directory, {"port": port, "http_port": http_port}, usual_ports=usual_ports)
+        self._users = {user.name: user for user in (DEFAULT_USER, *users)}
+
+    @property
+    def http_port(self) -> int:
+        """Port of the HTTP interface."""
+        return self._ports["http_port"]
+
+    @property
+    def log_file(self) -> Path:
+        """The server's warnings and errors."""
+        return self.directory / "server.log"
+
+    def _prepare(self) -> list[str]:
+        package_directory("chdb")  # a missing extra is better said here than in the server's log
+        data = self.directory / "data"
+        data.mkdir(exist_ok=True)
+        users = self.directory / "users.xml"
+        users.touch(mode=0o600)
+        users.write_bytes(_xml(_users(self._users.values())))
+        (self.directory / "config.xml").write_bytes(_xml(self._configuration()))
+        return [sys.executable, "-m", "pipeline.devstack.engine", str(self.directory), str(data)]
+
+    def _configuration(self) -> ET.Element:
+        values = {
+            "listen_host": HOST,
+            "tcp_port": str(self.port),
+            "http_port": str(self.http_port),
+            "users_config": "users.xml",
+            # A query that wants more than a small machine has is refused; the machine goes on.
+            "max_server_memory_usage": str(3 * _GIB),
+            "mark_cache_size": str(_GIB // 16),
+        }
+        root = ET.Element("clickhouse")
+        for name, value in values.items():
+            ET.SubElement(root, name).text = value
+        # Only this log heeds its level here; `log` would be a full trace, however configured.
+        ET.SubElement(ET.SubElement(root, "logger"), "errorlog").text = str(self.log_file)
+        return root
+
+    def _answers(self) -> bool:
+        # HTTP is the last to listen: when it answers, the native protocol does too.
+        connection = http.client.HTTPConnection(HOST, self.http_port, timeout=_ANSWER_SECONDS)
+        try:
+            connection.request("GET", "/ping")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+def _users(users: Iterable[ClickHouseUser]) -> ET.Element:
+    root = ET.Element("clickhouse")
+    profiles, accounts, quotas = (ET.SubElement(root, name) for name in ("profiles", "users", "quotas"))
+    ET.SubElement(quotas, "default")
+    for user in users:
+        profile = ET.SubElement(profiles, user.name)
+        for name, value in (user.settings or {}).items():
+            ET.SubElement(profile, name).text = value
+        accounts.append(_account(user))
+    return root
+
+
+def _account(user: ClickHouseUser) -> ET.Element:
+    account = ET.Element(user.name)
+    if user.password:
+        ET.SubElement(account, "password_sha256_hex").text = hashlib.sha256(user.password.encode()).hexdigest()
+    else:
+        ET.SubElement(account, "no_password")
+    networks = ET.SubElement(account, "networks")
+    ET.SubElement(networks, "ip").text = HOST
+    ET.SubElement(account, "profile").text = user.name
+    ET.SubElement(account, "quota").text = "default"
+    if user.grants:
+        grants = ET.SubElement(account, "grants")
+        for grant in user.grants:
+            ET.SubElement(grants, "query").text = grant
+    return account
+
+
+def _xml(root: ET.Element) -> bytes:
+    ET.indent(root)
+    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document

@@ -1,0 +1,126 @@
+"""The jars of the broker: pinned in jars.lock, fetched once, checked, and from then on used without a network.
+
+To move to another version, change `ROOTS` and run `python -m pipeline.devstack.jars > pipeline/devstack/jars.lock`.
+"""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pipeline.devstack.extra import require
+from pipeline.errors import ConfigError, HaltError, UnavailableError
+
+KAFKA_VERSION = "4.3.1"
+# What the lock was resolved from: the broker, and the bridge that takes its log to log4j, as Apache's own distribution has it.
+ROOTS = (f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!")
+
+_LOCK = Path(__file__).with_name("jars.lock")
+_PARALLEL_DOWNLOADS = 8
+
+Progress = Callable[[int, int], None]
+"""Told how many jars are there, and of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Jar:
+    """One jar: its Maven coordinate and what its content must be."""
+
+    coordinate: str
+    sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """As Maven names it."""
+        _, artifact, version = self.coordinate.split(":")
+        return f"{artifact}-{version}.jar"
+
+
+def locked_jars() -> tuple[Jar, ...]:
+    """All jars of the broker, as pinned."""
+    rows = (line.split() for line in _LOCK.read_text(encoding="utf-8").splitlines())
+    return tuple(Jar(coordinate, sha256) for sha256, coordinate in rows)
+
+
+def cache_directory() -> Path:
+    """Where jars are kept for all stacks of this user."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "chimera" / "jars"
+
+
+def fetch(progress: Progress = lambda _done, _total: None) -> list[Path]:
+    """Paths of all jars, downloading those that are missing; without a network once they are there.
+
+    A file is put in its place only when it is complete and its content is the pinned one.
+
+    Raises:
+        ConfigError: the extra isn't installed, or the cache directory is unusable.
+        UnavailableError: a download failed; says what and from where.
+        HaltError: a download isn't what was pinned.
+    """
+    directory, jars = cache_directory(), locked_jars()
+    paths = [directory / jar.file_name for jar in jars]
+    if not all(path.exists() for path in paths):
+        try:
+            _download(directory, jars, progress)
+        except OSError as error:
+            raise ConfigError(f"{error.filename}: {error.strerror}; expected a cache directory for jars") from None
+    return paths
+
+
+def _download(directory: Path, jars: tuple[Jar, ...], progress: Progress) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be at it; what it fetched needs no second fetch
+        missing = [jar for jar in jars if not (directory / jar.file_name).exists()]
+        with TemporaryDirectory(dir=directory) as staging, ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool:
+            maven = _maven(Path(staging))
+            there = len(jars) - len(missing)
+            progress(there, len(jars))
+            for done, _ in enumerate(pool.map(lambda jar: _fetch_one(maven, jar, directory), missing), start=1):
+                progress(there + done, len(jars))
+
+
+def _fetch_one(maven: Any, jar: Jar, directory: Path) -> None:
+    requests = require("requests")
+    try:
+        path: Path = maven.create_dependency(jar.coordinate).artifact.resolve()
+    except (requests.RequestException, RuntimeError) as error:
+        raise UnavailableError(
+            f"can't download {jar.coordinate} from {' or '.join(maven.remote_repos.values())} ({type(error).__name__}); "
+            "check the network, or set HTTPS_PROXY or a mirror in [repositories] of ~/.config/jgo.conf"
+        ) from None
+    if _sha256(path) != jar.sha256:
+        raise HaltError(f"{jar.coordinate}: what was downloaded isn't the pinned content (sha256 {jar.sha256})")
+    path.replace(directory / jar.file_name)
+
+
+def _maven(repository: Path) -> Any:
+    """Maven Central, or the mirrors that the user's jgo configuration names in its place."""
+    remotes = require("jgo.config").GlobalSettings.load().repositories or None
+    return require("jgo.maven").MavenContext(repo_cache=repository, remote_repos=remotes, timeout=30)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def resolve() -> tuple[Jar, ...]:
+    """What `ROOTS` need today: the content of the next jars.lock."""
+    with TemporaryDirectory() as repository:
+        maven = _maven(Path(repository))
+        inputs, transitive = maven.resolver.resolve([maven.create_dependency(root) for root in ROOTS])
+        artifacts = [item.artifact for item in (*inputs, *transitive) if item.scope in {None, "compile", "runtime"}]
+        jars = {f"{item.groupId}:{item.artifactId}:{item.version}": _sha256(item.resolve()) for item in artifacts}
+    return tuple(Jar(coordinate, jars[coordinate]) for coordinate in sorted(jars))
+
+
+if __name__ == "__main__":
+    for pinned in resolve():
+        print(pinned.sha256, pinned.coordinate)  # noqa: T201 (the lock is written to standard output)

@@ -1,0 +1,195 @@
+"""A server of the development stack as a process: started, asked for, stopped, never left behind."""
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, ClassVar, Self
+
+from pipeline.devstack.extra import require
+from pipeline.devstack.ports import Ports
+from pipeline.errors import ConfigError, UnavailableError
+
+_KEEPER = Path(__file__).with_name("keeper.py")
+_START_SECONDS = 60.0
+_STOP_SECONDS = 20.0
+_POLL_SECONDS = 0.05
+
+
+class Server(ABC):
+    """A server with a directory of its own: configuration, data and logs are in it and survive a restart.
+
+    The server dies with the process that started it, even with one killed by SIGKILL. While it runs, nobody else can start
+    one in the same directory: the lock is held by the running processes themselves, so a crash leaves none behind.
+
+    Args:
+        directory: made when missing.
+        ports: what it listens on; settled from the start, so that clients can be configured before the server is up.
+    """
+
+    name: ClassVar[str]
+    usual_ports: ClassVar[Mapping[str, int]]
+
+    def __init__(self, directory: Path, ports: Mapping[str, int | None], *, usual_ports: bool) -> None:
+        self.directory = directory.resolve()
+        self._ports = Ports(self.directory / "ports.json", ports, self.usual_ports if usual_ports else {})
+        self._keeper: subprocess.Popen[str] | None = None
+        self._process: Any = None
+
+    @property
+    def port(self) -> int:
+        """The port its clients connect to."""
+        return self._ports["port"]
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server itself, when it runs."""
+        return self._process.pid if self.running else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there, paused or not."""
+        return self._keeper is not None and self._keeper.poll() is None
+
+    @property
+    def output_file(self) -> Path:
+        """What the process wrote to its standard output and error since it was last started."""
+        return self.directory / "output.log"
+
+    @property
+    @abstractmethod
+    def log_file(self) -> Path:
+        """What the server itself logs; kept over restarts, and rotated."""
+
+    def start(self) -> None:
+        """Start and wait until the server answers. Does nothing when it runs already.
+
+        Raises:
+            ConfigError: the extra isn't installed, or the directory is unusable.
+            UnavailableError: a port is taken, the directory is in use, or the server ended or stayed silent; says which.
+        """
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start the process without waiting for its answer: the first half of `start`."""
+        if self.running:
+            return
+        psutil = require("psutil")
+        with self._locked() as lock:
+            self._check_ports()
+            command = self._prepare()
+            self._ports.remember()
+            self._keeper = self._spawn(command, lock)
+        pid = int(self._keeper.stdout.readline()) if self._keeper.stdout else 0
+        self._process = psutil.Process(pid)
+        (self.directory / "lock").write_text(str(pid), encoding="utf-8")
+
+    def wait_until_ready(self) -> None:
+        """Wait until the server answers: the second half of `start`. A server that doesn't is stopped."""
+        deadline = time.monotonic() + _START_SECONDS
+        try:
+            while not self._answers():
+                if not self.running:
+                    raise UnavailableError(f"{self.name} ended while starting; {self._hint()}")
+                if time.monotonic() > deadline:
+                    raise UnavailableError(f"{self.name} didn't answer within {_START_SECONDS:.0f} s; {self._hint()}")
+                time.sleep(_POLL_SECONDS)
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """Ask the server to stop, force it when it doesn't, and wait until it has ended. Does nothing when it doesn't run."""
+        if not self.running or self._keeper is None:
+            return
+        self.resume()
+        self._process.terminate()
+        try:
+            self._keeper.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the server at once (SIGKILL) and wait until it is gone."""
+        if self.running and self._keeper is not None:
+            self._process.kill()
+            self._keeper.wait()
+
+    def pause(self) -> None:
+        """Stop it from doing anything, with all its connections left open (SIGSTOP)."""
+        if self.running:
+            self._process.suspend()
+
+    def resume(self) -> None:
+        """Let it go on after `pause` (SIGCONT)."""
+        if self.running:
+            self._process.resume()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @abstractmethod
+    def _prepare(self) -> list[str]:
+        """Write the configuration, and return the command that runs the server."""
+
+    @abstractmethod
+    def _answers(self) -> bool:
+        """Whether a client that connects now would be served."""
+
+    @contextmanager
+    def _locked(self) -> Iterator[int]:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise ConfigError(f"{self.directory}: {error.strerror}; expected a directory for the {self.name}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield lock
+        except BlockingIOError:
+            owner = (self.directory / "lock").read_text(encoding="utf-8") or "unknown"
+            raise UnavailableError(f"{self.directory} is in use by a running {self.name} (process {owner})") from None
+        finally:
+            os.close(lock)  # the server has inherited it, and holds it until it ends
+
+    def _check_ports(self) -> None:
+        for name, port in self._ports.taken().items():
+            raise UnavailableError(
+                f"{self.name}: {name.replace('_', ' ')} {port} is taken; stop what listens there, or choose another"
+            )
+
+    def _spawn(self, command: list[str], lock: int) -> subprocess.Popen[str]:
+        with self.output_file.open("w") as output:
+            return subprocess.Popen(
+                [sys.executable, "-I", "-S", _KEEPER, str(_STOP_SECONDS), *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                pass_fds=(lock,),
+                start_new_session=True,  # a Ctrl-C in the terminal is for us alone; we stop the server
+                text=True,
+            )
+
+    def _hint(self) -> str:
+        """Where to read on, and the last thing that was written there."""
+        logs = [file for file in (self.output_file, self.log_file) if file.exists() and file.stat().st_size]
+        if not logs:
+            return f"it left no word in {self.output_file}"
+        return f"see {logs[-1]}, which ends: {_last_line(logs[-1].open('rb'))}"
+
+
+def _last_line(log: IO[bytes]) -> str:
+    with log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
+        lines = log.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,102 @@
+"""A real broker and a real ClickHouse for the tests that need them, and a place of its own in both for each test."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from clickhouse_driver import Client
+from confluent_kafka.admin import AdminClient
+from containers import ContainerStack, skip_without_engine
+
+from pipeline.config import ENV_PREFIX, Settings, env_name, load_settings
+from pipeline.devstack import Stack
+from pipeline.devstack.ports import free_port
+
+_ADMIN_SECONDS = 30
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer the choice of where broker and database come from."""
+    parser.addoption(
+        "--stack",
+        choices=("local", "containers"),
+        default="local",
+        help="run broker and ClickHouse as processes (default), or in containers with the images of docker-compose.yml",
+    )
+
+
+@pytest.fixture(scope="session")
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack | ContainerStack]:
+    """Broker and ClickHouse, started for the first test that asks and stopped after the last."""
+    if request.config.getoption("--stack") == "containers":
+        skip_without_engine()
+        with ContainerStack() as containers:
+            yield containers
+    else:
+        with Stack(tmp_path_factory.mktemp("stack")) as local:
+            yield local
+
+
+@pytest.fixture
+def environ(stack: Stack | ContainerStack, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A complete environment for processes of this test: everything of ours is the test's own, nothing of the caller's.
+
+    Database `test_<hex>`, consumer group `test-<hex>`, topics `<hex>.…` declared in a file under tmp_path, a free web
+    port. Nothing is created; what the test creates under these names is deleted after it. Servers that a former test
+    left stopped or paused are brought back first.
+    """
+    _revive(stack)
+    own = secrets.token_hex(4)
+    ours = {
+        **stack.environment,
+        env_name("kafka", "group_id"): f"test-{own}",
+        env_name("clickhouse", "database"): f"test_{own}",
+        env_name("topics", "file"): str(_write_topics(tmp_path / "topics.yaml", f"{own}.")),
+        env_name("worker", "web_port"): str(free_port()),
+    }
+    yield {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)} | ours
+    _revive(stack)
+    _drop_database(stack, f"test_{own}")
+    _delete_topics(stack, own)
+
+
+@pytest.fixture
+def settings(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings that `environ` amounts to; this process's own environment says the same while the test runs."""
+    for name in os.environ.keys() - environ.keys():
+        monkeypatch.delenv(name)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    return load_settings()
+
+
+def _revive(stack: Stack | ContainerStack) -> None:
+    for server in stack.servers:
+        server.resume()
+    stack.start()
+
+
+def _write_topics(file: Path, prefix: str) -> Path:
+    """The project's topics.yaml with prefixed names, few partitions and a short linger."""
+    document = yaml.safe_load((Path(__file__).parent.parent / "topics.yaml").read_text(encoding="utf-8"))
+    document["defaults"]["batch"]["linger_seconds"] = 0.2
+    document["topics"] = {f"{prefix}{name}": topic | {"partitions": 2} for name, topic in document["topics"].items()}
+    file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return file
+
+
+def _drop_database(stack: Stack | ContainerStack, database: str) -> None:
+    client = Client("127.0.0.1", port=stack.clickhouse.port)
+    client.execute(f"DROP DATABASE IF EXISTS {database} SYNC")
+    client.disconnect()
+
+
+def _delete_topics(stack: Stack | ContainerStack, own: str) -> None:
+    """Topics of the test, and those that its worker made under the group's name."""
+    admin = AdminClient({"bootstrap.servers": stack.kafka.bootstrap_servers})
+    names = [name for name in admin.list_topics(timeout=_ADMIN_SECONDS).topics if own in name]
+    for deleted in admin.delete_topics(names).values() if names else ():
+        deleted.result(_ADMIN_SECONDS)
