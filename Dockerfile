@@ -1,0 +1,24 @@
+# syntax=docker/dockerfile:1
+# The worker, and the `chimera` tools beside it. Every dependency has a wheel, so nothing is compiled.
+FROM python:3.11.15-slim-bookworm AS base
+ENV PATH=/opt/chimera/bin:$PATH \
+    PYTHONUNBUFFERED=1
+
+FROM base AS build
+RUN python -m venv /opt/chimera
+WORKDIR /source
+COPY pyproject.toml README.md topics.yaml ./
+COPY schemas schemas
+COPY pipeline pipeline
+RUN --mount=type=cache,target=/root/.cache/pip pip install --only-binary :all: .
+
+FROM base
+# Faust makes a directory of its own where it is started.
+RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/chimera chimera
+COPY --from=build /opt/chimera /opt/chimera
+USER chimera
+WORKDIR /var/lib/chimera
+EXPOSE 6066
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 CMD ["python", "-c", "import os, urllib.request; \
+urllib.request.urlopen('http://127.0.0.1:' + os.getenv('CHIMERA_WORKER__WEB_PORT', '6066'), timeout=4)"]
+CMD ["faust", "-A", "pipeline", "worker", "-l", "info"]

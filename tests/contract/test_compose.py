@@ -1,0 +1,211 @@
+"""docker-compose.yml and the Dockerfile hold what the documentation promises of them; no container engine is needed."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import Settings, env_name
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OWN = ("setup", "worker")
+SERVERS = ("kafka", "schema-registry", "clickhouse")
+# What we write down for others to set: compose file, image, deployment, documentation.
+TEXTS = [
+    path
+    for pattern in ("docker-compose.yml", "Dockerfile", "*.md", "docs/**/*.md", "deploy/**/*", "Makefile")
+    for path in sorted(ROOT.glob(pattern))
+    if path.is_file()
+]
+ENV_NAMES = {
+    env_name(section, key)
+    for section, field in Settings.model_fields.items()
+    for key in getattr(field.annotation, "model_fields", {})
+}
+
+
+def _instructions() -> Iterator[tuple[str, str]]:
+    """Instruction and arguments of each line of the Dockerfile."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            instruction, _, arguments = line.partition(" ")
+            yield instruction, arguments
+
+
+def _of(instruction: str) -> list[str]:
+    return [arguments for name, arguments in _instructions() if name == instruction]
+
+
+def _environment(service: str) -> dict[str, str]:
+    return {name: str(value) for name, value in SERVICES[service]["environment"].items()}
+
+
+def _listeners(name: str) -> dict[str, str]:
+    """Listener to address, of one of the broker's lists of them."""
+    return dict(entry.split("://") for entry in _environment("kafka")[name].split(","))
+
+
+def test_services() -> None:
+    """The services are those which the documentation names."""
+    assert set(SERVICES) == {*SERVERS, *OWN}
+
+
+@pytest.mark.parametrize("service", SERVERS)
+def test_image_is_pinned(service: str) -> None:
+    """An image of others has a full version for a tag, so that tomorrow's pull is today's."""
+    assert re.fullmatch(r"[a-z-]+/[a-z-]+:\d+\.\d+\.\d+[.\d]*", SERVICES[service]["image"])
+
+
+def test_base_image_is_pinned_and_slim() -> None:
+    """The worker's image is built on an exact Python version, without a distribution around it."""
+    bases = [base.split()[0] for base in _of("FROM")]
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-[a-z]+", bases[0])
+    assert set(bases[1:]) == {"base"}
+
+
+@pytest.mark.parametrize(
+    ("service", "major", "minor"),
+    [("kafka", 4, 0), ("schema-registry", 8, 0), ("clickhouse", 26, 3)],
+)
+def test_version_is_supported(service: str, major: int, minor: int) -> None:
+    """No image is older than what the pipeline is made for."""
+    version = SERVICES[service]["image"].partition(":")[2].split(".")
+    assert (int(version[0]), int(version[1])) >= (major, minor)
+
+
+@pytest.mark.parametrize(
+    ("service", "ports"),
+    [
+        ("kafka", ["9092:9092"]),
+        ("schema-registry", ["8081:8081"]),
+        ("clickhouse", ["9000:9000", "8123:8123"]),
+        ("worker", ["6066-6073:6066"]),
+        ("setup", []),
+    ],
+)
+def test_ports(service: str, ports: list[str]) -> None:
+    """Each service is published on its usual port, on the loopback interface alone."""
+    assert SERVICES[service].get("ports", []) == [f"127.0.0.1:{port}" for port in ports]
+
+
+@pytest.mark.parametrize("service", SERVERS)
+def test_server_has_a_healthcheck(service: str) -> None:
+    """Each server says when it serves, and comes back after a crash."""
+    assert SERVICES[service]["healthcheck"]["test"]
+    assert SERVICES[service]["restart"] == "unless-stopped"
+
+
+def test_worker_has_the_healthcheck_of_its_image() -> None:
+    """The worker's healthcheck is declared once, in the image; only the one-shot setup is without."""
+    assert len(_of("HEALTHCHECK")) == 1
+    assert "healthcheck" not in SERVICES["worker"]
+    assert SERVICES["setup"]["healthcheck"] == {"disable": True}
+
+
+def test_healthcheck_asks_the_workers_web_server() -> None:
+    """The image's healthcheck asks the port of the settings in Python, and fails when nothing answers."""
+    command = yaml.safe_load(_of("HEALTHCHECK")[0].partition("CMD ")[2])
+    assert command[:2] == ["python", "-c"]
+    name = env_name("worker", "web_port")
+    assert f"os.getenv('{name}', '{Settings().worker.web_port}')" in command[2]
+    nobody_listens = subprocess.run([sys.executable, *command[1:]], env={name: "1"}, capture_output=True, check=False)
+    assert b"ConnectionRefusedError" in nobody_listens.stderr
+    assert nobody_listens.returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("service", "conditions"),
+    [
+        ("schema-registry", {"kafka": "service_healthy"}),
+        ("setup", {"kafka": "service_healthy", "clickhouse": "service_healthy"}),
+        (
+            "worker",
+            dict.fromkeys(SERVERS, "service_healthy") | {"setup": "service_completed_successfully"},
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_start_order(service: str, conditions: dict[str, str]) -> None:
+    """A service starts when what it needs is ready, not merely started."""
+    assert {name: need["condition"] for name, need in SERVICES[service]["depends_on"].items()} == conditions
+
+
+def test_topics_and_tables_are_set_up_once() -> None:
+    """The setup creates topics and tables, and isn't repeated when it has ended."""
+    assert SERVICES["setup"]["command"] == ["sh", "-c", "chimera topics apply --yes && chimera migrate"]
+    assert SERVICES["setup"]["restart"] == "no"
+
+
+def test_volumes_are_declared_and_used() -> None:
+    """What broker and database store is in named volumes, and no volume is left over."""
+    used = {volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
+    assert used == set(COMPOSE["volumes"]) == {"kafka-data", "clickhouse-data"}
+
+
+def test_broker_stores_in_its_volume() -> None:
+    """The broker's data directory is where its volume is mounted."""
+    assert SERVICES["kafka"]["volumes"] == [f"kafka-data:{_environment('kafka')['KAFKA_LOG_DIRS']}"]
+
+
+def test_host_and_containers_reach_the_broker() -> None:
+    """The broker advertises to containers its name, to the host the published port; each on a listener that it has."""
+    advertised = _listeners("KAFKA_ADVERTISED_LISTENERS")
+    assert advertised["INTERNAL"] == _environment("worker")[env_name("kafka", "bootstrap_servers")]
+    assert f"{advertised['EXTERNAL']}:9092" in SERVICES["kafka"]["ports"]
+    listening = {name: address.rpartition(":")[2] for name, address in _listeners("KAFKA_LISTENERS").items()}
+    assert {name: address.rpartition(":")[2] for name, address in advertised.items()}.items() <= listening.items()
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_names_of_settings_exist(path: Path) -> None:
+    """Every CHIMERA_ variable that is written down anywhere is a setting."""
+    named = set(re.findall(r"CHIMERA_[A-Z0-9_]*[A-Z0-9]", path.read_text(encoding="utf-8")))
+    assert named <= ENV_NAMES
+
+
+@pytest.mark.parametrize("service", OWN)
+def test_own_services_set_nothing_but_settings(service: str) -> None:
+    """Setup and worker get settings of the pipeline, and the same ones."""
+    assert set(SERVICES[service]["environment"]) <= ENV_NAMES
+    assert SERVICES[service]["environment"] == COMPOSE["x-chimera"]["environment"]
+
+
+@pytest.mark.parametrize(
+    ("service", "variable"),
+    [("clickhouse", "CLICKHOUSE_PASSWORD"), ("worker", env_name("clickhouse", "password"))],
+    ids=["server", "client"],
+)
+def test_password_is_required(service: str, variable: str) -> None:
+    """No password is written down; without one from outside compose refuses to start, and says what to set."""
+    assert _environment(service)[variable].startswith(f"${{{env_name('clickhouse', 'password')}:?set ")
+
+
+def test_worker_is_not_root() -> None:
+    """The image's last user is one of its own, and the worker may gain no rights."""
+    stage = [name for name, _ in _instructions()]
+    assert stage.index("USER") > len(stage) - stage[::-1].index("FROM") - 1
+    assert _of("USER") == ["chimera"]
+    assert SERVICES["worker"]["security_opt"] == ["no-new-privileges:true"]
+    assert SERVICES["worker"]["cap_drop"] == ["ALL"]
+
+
+def test_image_runs_the_worker() -> None:
+    """The image's command is the one that the documentation gives, run as process 1 so that it gets the signals."""
+    assert yaml.safe_load(_of("CMD")[0]) == ["faust", "-A", "pipeline", "worker", "-l", "info"]
+
+
+def test_image_is_made_of_what_reaches_the_build() -> None:
+    """The Dockerfile copies all that .dockerignore lets through, and nothing else."""
+    copied = {name for arguments in _of("COPY") if "--from" not in arguments for name in arguments.split()[:-1]}
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in lines
+    assert {line[1:] for line in lines if line.startswith("!")} == copied
+    assert all((ROOT / name).exists() for name in copied)
