@@ -35,6 +35,11 @@ class KafkaSettings(_Section):
     heartbeat_interval_seconds: Seconds = 3.0
     max_fetch_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="most bytes of one partition in one fetch")
 
+    @property
+    def client(self) -> dict[str, str | int]:
+        """What every client of confluent-kafka is configured with, as librdkafka spells it."""
+        return {"bootstrap.servers": self.bootstrap_servers, "client.id": "chimera"}
+
 
 class ClickHouseSettings(_Section):
     """Where ClickHouse is and how to log in. Port 9440 is its usual TLS port."""

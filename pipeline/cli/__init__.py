@@ -1,5 +1,6 @@
 """The `chimera` command: one module a verb, loaded when it is called."""
 
+import logging
 import sys
 from importlib import import_module
 
@@ -53,6 +54,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command; an explained failure is one line on stderr and its own exit code."""
+    logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)  # it logs a traceback of what we explain
     try:
         cli(prog_name="chimera")
     except ChimeraError as error:
