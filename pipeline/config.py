@@ -1,5 +1,7 @@
 """All settings: environment variables `CHIMERA_<SECTION>__<KEY>`, checked once, explained in one line when wrong."""
 
+import difflib
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,7 @@ from pipeline.errors import ConfigError
 
 ENV_PREFIX = "CHIMERA_"
 ENV_DELIMITER = "__"
+ENV_FORM = f"{ENV_PREFIX}<SECTION>{ENV_DELIMITER}<KEY>"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -129,17 +132,36 @@ def env_name(section: str, key: str) -> str:
     return f"{ENV_PREFIX}{section}{ENV_DELIMITER}{key}".upper()
 
 
+def env_names() -> tuple[str, ...]:
+    """Names of all environment variables that are settings, by section."""
+    return tuple(
+        env_name(section, key)
+        for section, field in Settings.model_fields.items()
+        for key in getattr(field.annotation, "model_fields", {})
+    )
+
+
 def load_settings() -> Settings:
     """Read the settings from the environment.
 
     Raises:
         ConfigError: a variable is unknown or its value is not of the expected form; secrets are not repeated.
     """
+    # A misspelt section would be passed over in silence: pydantic-settings looks up the names it knows.
+    ours = {name for name in os.environ if name.upper().startswith(ENV_PREFIX)}
+    unknown = sorted(name for name in ours if name.upper() not in env_names())
+    if unknown:
+        raise ConfigError("; ".join(map(_explain_unknown, unknown)))
     try:
         return Settings()
     except ValidationError as error:
         problems = "; ".join(_explain(problem["loc"], problem["msg"]) for problem in error.errors(include_input=False))
         raise ConfigError(problems) from None
+
+
+def _explain_unknown(name: str) -> str:
+    close = difflib.get_close_matches(name.upper(), env_names(), n=1, cutoff=0.8)
+    return f"{name}: no such setting; {f'did you mean {close[0]}?' if close else f'expected {ENV_FORM}'}"
 
 
 def _explain(location: tuple[int | str, ...], message: str) -> str:

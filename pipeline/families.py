@@ -98,7 +98,8 @@ def load_catalog(settings: Settings) -> Catalog:
     orphans = sorted(set(schemas) - {family.name for family in families})
     if orphans:
         raise ConfigError(
-            f"{settings.topics.file}: no topic for family {orphans[0]!r}, which has a schema in {settings.schemas.directory}"
+            f"{settings.topics.file}: topics: expected one of family {orphans[0]!r}, "
+            f"which has a schema in {settings.schemas.directory}"
         )
     return Catalog(topics, families)
 

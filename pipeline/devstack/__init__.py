@@ -1,4 +1,4 @@
-"""A real broker and a real ClickHouse on this machine, without containers: for a demo, for tests, for trying things out.
+"""A real broker and a real ClickHouse on this machine, without containers: for demos, tests and trying things out.
 
 Needs the extra `devstack`, but only when a server is started.
 """

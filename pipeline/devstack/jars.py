@@ -17,7 +17,7 @@ from pipeline.devstack.extra import require
 from pipeline.errors import ConfigError, HaltError, UnavailableError
 
 KAFKA_VERSION = "4.3.1"
-# What the lock was resolved from: the broker, and the bridge that takes its log to log4j, as Apache's own distribution has it.
+# What the lock was resolved from: the broker, and the bridge that takes its log to log4j, as in Apache's distribution.
 ROOTS = (f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!")
 
 _LOCK = Path(__file__).with_name("jars.lock")
@@ -92,8 +92,9 @@ def _fetch_one(maven: Any, jar: Jar, directory: Path) -> None:
         path: Path = maven.create_dependency(jar.coordinate).artifact.resolve()
     except (requests.RequestException, RuntimeError) as error:
         raise UnavailableError(
-            f"can't download {jar.coordinate} from {' or '.join(maven.remote_repos.values())} ({type(error).__name__}); "
-            "check the network, or set HTTPS_PROXY or a mirror in [repositories] of ~/.config/jgo.conf"
+            f"can't download {jar.coordinate} from {' or '.join(maven.remote_repos.values())} "
+            f"({type(error).__name__}); check the network, or set HTTPS_PROXY "
+            "or a mirror in [repositories] of ~/.config/jgo.conf"
         ) from None
     if _sha256(path) != jar.sha256:
         raise HaltError(f"{jar.coordinate}: what was downloaded isn't the pinned content (sha256 {jar.sha256})")

@@ -20,7 +20,7 @@ from pipeline.errors import UnavailableError
 _HEAP = "512m"
 _ANSWER_SECONDS = 0.5
 
-# One broker for one developer: few partitions of Kafka's own topics, so that the first group forms at once, and few threads.
+# One broker for one developer: few threads, and few partitions of Kafka's own topics, so that a group forms at once.
 _PROPERTIES = {
     "process.roles": "broker,controller",
     "node.id": "1",

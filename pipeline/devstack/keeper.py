@@ -2,9 +2,9 @@
 
 usage: python -I -S keeper.py GRACE_SECONDS COMMAND...
 
-Prints the server's process id, then waits. When its standard input ends, because the process at the other end of the pipe
-closed it or died, however suddenly, the server is asked to stop (SIGTERM) and after the grace forced to (SIGKILL). Ends with
-the server's exit code. Needs the standard library alone, so that it is small and starts at once.
+Prints the server's process id, then waits. When its standard input ends, because the process at the other end of the
+pipe closed it or died, however suddenly, the server is asked to stop (SIGTERM) and after the grace forced to (SIGKILL).
+Ends with the server's exit code. Needs the standard library alone, so that it is small and starts at once.
 """
 
 import ctypes

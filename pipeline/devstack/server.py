@@ -1,19 +1,18 @@
 """A server of the development stack as a process: started, asked for, stopped, never left behind."""
 
-import fcntl
 import os
 import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, ClassVar, Self
 
 from pipeline.devstack.extra import require
+from pipeline.devstack.lock import locked, sign
 from pipeline.devstack.ports import Ports
-from pipeline.errors import ConfigError, UnavailableError
+from pipeline.errors import UnavailableError
 
 _KEEPER = Path(__file__).with_name("keeper.py")
 _START_SECONDS = 60.0
@@ -24,8 +23,8 @@ _POLL_SECONDS = 0.05
 class Server(ABC):
     """A server with a directory of its own: configuration, data and logs are in it and survive a restart.
 
-    The server dies with the process that started it, even with one killed by SIGKILL. While it runs, nobody else can start
-    one in the same directory: the lock is held by the running processes themselves, so a crash leaves none behind.
+    The server dies with the process that started it, even with one killed by SIGKILL. While it runs, nobody else can
+    start one in the same directory.
 
     Args:
         directory: made when missing.
@@ -57,6 +56,11 @@ class Server(ABC):
         return self._keeper is not None and self._keeper.poll() is None
 
     @property
+    def lock_file(self) -> Path:
+        """The lock that the server's processes hold for as long as they live."""
+        return self.directory / "lock"
+
+    @property
     def output_file(self) -> Path:
         """What the process wrote to its standard output and error since it was last started."""
         return self.directory / "output.log"
@@ -71,7 +75,7 @@ class Server(ABC):
 
         Raises:
             ConfigError: the extra isn't installed, or the directory is unusable.
-            UnavailableError: a port is taken, the directory is in use, or the server ended or stayed silent; says which.
+            UnavailableError: a port is taken, the directory is in use, the server ended or is silent; says which.
         """
         self.launch()
         self.wait_until_ready()
@@ -81,31 +85,25 @@ class Server(ABC):
         if self.running:
             return
         psutil = require("psutil")
-        with self._locked() as lock:
+        with locked(self.lock_file, self.name) as lock:
             self._check_ports()
             command = self._prepare()
             self._ports.remember()
             self._keeper = self._spawn(command, lock)
         pid = int(self._keeper.stdout.readline()) if self._keeper.stdout else 0
         self._process = psutil.Process(pid)
-        (self.directory / "lock").write_text(str(pid), encoding="utf-8")
+        sign(self.lock_file, pid)
 
     def wait_until_ready(self) -> None:
         """Wait until the server answers: the second half of `start`. A server that doesn't is stopped."""
-        deadline = time.monotonic() + _START_SECONDS
         try:
-            while not self._answers():
-                if not self.running:
-                    raise UnavailableError(f"{self.name} ended while starting; {self._hint()}")
-                if time.monotonic() > deadline:
-                    raise UnavailableError(f"{self.name} didn't answer within {_START_SECONDS:.0f} s; {self._hint()}")
-                time.sleep(_POLL_SECONDS)
+            self._wait_for_answer()
         except BaseException:
             self.kill()
             raise
 
     def stop(self) -> None:
-        """Ask the server to stop, force it when it doesn't, and wait until it has ended. Does nothing when it doesn't run."""
+        """Ask the server to stop, force it when it doesn't, and wait for its end. Does nothing when it doesn't run."""
         if not self.running or self._keeper is None:
             return
         self.resume()
@@ -146,21 +144,14 @@ class Server(ABC):
     def _answers(self) -> bool:
         """Whether a client that connects now would be served."""
 
-    @contextmanager
-    def _locked(self) -> Iterator[int]:
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise ConfigError(f"{self.directory}: {error.strerror}; expected a directory for the {self.name}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield lock
-        except BlockingIOError:
-            owner = (self.directory / "lock").read_text(encoding="utf-8") or "unknown"
-            raise UnavailableError(f"{self.directory} is in use by a running {self.name} (process {owner})") from None
-        finally:
-            os.close(lock)  # the server has inherited it, and holds it until it ends
+    def _wait_for_answer(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            if not self.running:
+                raise UnavailableError(f"{self.name} ended while starting; {self._hint()}")
+            if time.monotonic() > deadline:
+                raise UnavailableError(f"{self.name} didn't answer within {_START_SECONDS:.0f} s; {self._hint()}")
+            time.sleep(_POLL_SECONDS)
 
     def _check_ports(self) -> None:
         for name, port in self._ports.taken().items():
@@ -175,7 +166,7 @@ class Server(ABC):
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
-                pass_fds=(lock,),
+                pass_fds=(lock,),  # the server inherits it too, and holds it until it ends
                 start_new_session=True,  # a Ctrl-C in the terminal is for us alone; we stop the server
                 text=True,
             )

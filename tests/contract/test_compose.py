@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import Settings, env_name
+from pipeline.config import Settings, env_name, env_names
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -24,11 +24,7 @@ TEXTS = [
     for path in sorted(ROOT.glob(pattern))
     if path.is_file()
 ]
-ENV_NAMES = {
-    env_name(section, key)
-    for section, field in Settings.model_fields.items()
-    for key in getattr(field.annotation, "model_fields", {})
-}
+ENV_NAMES = set(env_names())
 
 
 def _instructions() -> Iterator[tuple[str, str]]:
