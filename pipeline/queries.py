@@ -1,0 +1,32 @@
+"""The specification's queries, as data: what analysts ask of the tables, and what the tables are tested with."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_FILE = Path(__file__).with_name("queries.sql")
+_ENTRY = re.compile(
+    r"^-- name: (?P<name>\w+)\n(?:-- refused: (?P<refused>\d+)\n)?(?P<sql>-- (?P<title>.+)\n[^;]+;)$", re.MULTILINE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query; its tables are those of the database one is connected to."""
+
+    name: str
+    title: str
+    sql: str
+    refused: int | None
+    """Error code with which ClickHouse refuses it; the query `<name>_corrected` answers the same question."""
+
+
+def load_queries() -> dict[str, Query]:
+    """All queries by name, in the order of the specification."""
+    entries = _ENTRY.finditer(_FILE.read_text(encoding="utf-8"))
+    return {
+        entry["name"]: Query(
+            entry["name"], entry["title"], entry["sql"], int(entry["refused"]) if entry["refused"] else None
+        )
+        for entry in entries
+    }

@@ -1,0 +1,57 @@
+"""The migrations create what the specification says, and can be repeated without harm."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.migrate import MIGRATIONS
+
+_SPECIFICATION = (Path(__file__).parent / "specification.sql").read_text(encoding="utf-8")
+_SPECIFIED = {match[1]: match[0] for match in re.finditer(r"CREATE TABLE (\w+) \([^;]+(?=;)", _SPECIFICATION)}
+_SCRIPTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(MIGRATIONS.glob("*.sql"))}
+_REPEATABLE = re.compile(r"^(CREATE (TABLE|FUNCTION) IF NOT EXISTS|CREATE OR REPLACE|ALTER TABLE)\b")
+_DEDUPLICATION = """SETTINGS
+    non_replicated_deduplication_window = 100000,
+    replicated_deduplication_window = 100000,
+    replicated_deduplication_window_seconds = 604800"""
+
+
+def _statements(script: str) -> list[str]:
+    without_comments = re.sub(r"^--.*\n", "", script, flags=re.MULTILINE)
+    return [statement.strip() for statement in without_comments.split(";") if statement.strip()]
+
+
+def test_all_seven_tables_are_specified() -> None:
+    """The copy of the specification is complete."""
+    assert list(_SPECIFIED) == [
+        "bench_runs",
+        "llm_events",
+        "ui_events",
+        "session_stats",
+        "watcher_runs",
+        "episodes",
+        "deployments",
+    ]
+
+
+@pytest.mark.parametrize("table", _SPECIFIED)
+def test_a_table_is_created_word_for_word_as_specified(table: str) -> None:
+    """Columns, types, defaults, engine, partition and order are the specification's; we add deduplication alone."""
+    (script,) = [script for name, script in _SCRIPTS.items() if name.partition("_")[2] == table]
+    (statement,) = _statements(script)
+    expected = _SPECIFIED[table].replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS")
+    assert statement == f"{expected}\n{_DEDUPLICATION}"
+
+
+@pytest.mark.parametrize("name", _SCRIPTS)
+def test_a_migration_is_one_repeatable_statement_that_names_no_database(name: str) -> None:
+    """A run that died halfway, or two at once, end as one run does, in whatever database the settings name."""
+    (statement,) = _statements(_SCRIPTS[name])
+    assert _REPEATABLE.match(statement)
+    assert "chimera_metrics" not in statement
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    """001, 002, … in the order in which they are applied."""
+    assert [name.partition("_")[0] for name in _SCRIPTS] == [f"{number:03}" for number in range(1, len(_SCRIPTS) + 1)]
