@@ -5,6 +5,7 @@ Needs the extra `devstack`, but only when a server is started.
 
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser
 from pipeline.devstack.kafka import KafkaBroker
+from pipeline.devstack.server import Server
 from pipeline.devstack.stack import Stack
 
-__all__ = ["ClickHouseServer", "ClickHouseUser", "KafkaBroker", "Stack"]
+__all__ = ["ClickHouseServer", "ClickHouseUser", "KafkaBroker", "Server", "Stack"]

@@ -58,6 +58,11 @@ class Ports:
     def __getitem__(self, name: str) -> int:
         return self._ports[name]
 
+    @property
+    def by_name(self) -> Mapping[str, int]:
+        """Name to port."""
+        return self._ports
+
     def taken(self) -> dict[str, int]:
         """Those which something else listens on."""
         return {name: port for name, port in self._ports.items() if not is_free(port)}

@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pipeline.devstack.extra import require
 from pipeline.devstack.lock import locked, sign
@@ -44,6 +44,11 @@ class Server(ABC):
     def port(self) -> int:
         """The port its clients connect to."""
         return self._ports["port"]
+
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """Everything it listens on for clients: name to port."""
+        return self._ports.by_name
 
     @property
     def pid(self) -> int | None:
@@ -176,11 +181,12 @@ class Server(ABC):
         logs = [file for file in (self.output_file, self.log_file) if file.exists() and file.stat().st_size]
         if not logs:
             return f"it left no word in {self.output_file}"
-        return f"see {logs[-1]}, which ends: {_last_line(logs[-1].open('rb'))}"
+        return f"see {logs[-1]}, which ends: {last_line(logs[-1])}"
 
 
-def _last_line(log: IO[bytes]) -> str:
-    with log:
+def last_line(file: Path) -> str:
+    """The last line of a log that isn't blank; the empty string when there is none."""
+    with file.open("rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
         lines = log.read().decode(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -30,10 +30,16 @@ class Stack:
         http_port: int | None = None,
         usual_ports: bool = False,
     ) -> None:
+        self.directory = directory.resolve()
         self.kafka = KafkaBroker(directory / "kafka", port=kafka_port, usual_ports=usual_ports)
         self.clickhouse = ClickHouseServer(
             directory / "clickhouse", port=clickhouse_port, http_port=http_port, usual_ports=usual_ports
         )
+
+    @property
+    def lock_file(self) -> Path:
+        """The lock that whoever keeps the stack running holds; see `pipeline.devstack.supervisor`."""
+        return self.directory / "lock"
 
     @property
     def servers(self) -> tuple[Server, ...]:

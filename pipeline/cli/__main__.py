@@ -1,0 +1,5 @@
+"""`python -m pipeline.cli`: the `chimera` command of this very interpreter."""
+
+from pipeline.cli import main
+
+main()

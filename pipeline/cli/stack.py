@@ -1,0 +1,197 @@
+"""`chimera stack`: a real broker and a real ClickHouse on this machine, in the foreground or left running."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from pipeline.devstack import Server, Stack, jars
+from pipeline.devstack.extra import require
+from pipeline.devstack.lock import holder
+from pipeline.devstack.ports import HOST
+from pipeline.devstack.supervisor import keep_running, leave_running, stop
+
+_NOT_RUNNING = 3  # exit code, as `systemctl status` has it
+_MIB = 1024**2
+
+_in_directory = click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path, resolve_path=True),
+    default=".stack",
+    show_default=True,
+    help="Configuration, data and logs of both servers.",
+)
+
+
+def _port(option: str, usual: int, what: str) -> Callable[..., Any]:
+    explanation = f"{what}.  [default: the one it had last time, or {usual} when free, or any free one]"
+    return click.option(option, type=click.IntRange(1, 65535), help=explanation)
+
+
+@click.group()
+def stack() -> None:
+    """Run a real Kafka broker and a real ClickHouse on this machine, without containers.
+
+    \b
+    Examples:
+      chimera stack up                     # until Ctrl-C
+      eval "$(chimera stack up --detach)"  # leave it running, and point this shell at it
+      chimera stack status
+      chimera stack down
+    """
+
+
+@stack.command()
+@_in_directory
+@_port("--kafka-port", 9092, "Port of the broker")
+@_port("--clickhouse-port", 9000, "Port of ClickHouse's native protocol")
+@_port("--http-port", 8123, "Port of ClickHouse's HTTP interface")
+@click.option("-d", "--detach", is_flag=True, help="Leave it running in the background; `chimera stack down` stops it.")
+def up(directory: Path, detach: bool, **ports: int | None) -> None:
+    """Start both servers, and print the variables that point everything else at them.
+
+    Stays in the foreground and stops both on Ctrl-C, unless it is told to detach. Data survive: the next start in the
+    same directory goes on with them, on the same ports. The first start of all downloads Apache Kafka, 44 MiB.
+
+    \b
+    Exit codes:
+      0   stopped or, detached, left running
+      69  a port or the directory is taken, a download failed, a server doesn't start or ended by itself
+      78  the directory is unusable, or the extra `devstack` isn't installed
+
+    \b
+    Examples:
+      chimera stack up
+      chimera stack up --detach --directory /tmp/stack --kafka-port 19092
+    """
+    _fetch_jars()
+    if detach:
+        with _spinner():
+            running = leave_running(directory, ports)
+        click.echo(_exports(running))
+    else:
+        _keep_in_foreground(Stack(directory, **ports, usual_ports=True))
+
+
+@stack.command()
+@_in_directory
+def down(directory: Path) -> None:
+    """Stop both servers and wait until they have ended; their data stay. Does nothing when they don't run.
+
+    \b
+    Exit codes:
+      0   nothing runs any more
+      69  a process doesn't end
+
+    \b
+    Examples:
+      chimera stack down
+      chimera stack down --directory /tmp/stack
+    """
+    stopped = stop(Stack(directory))
+    click.echo(f"Stopped. The data stay in {directory}." if stopped else f"Nothing runs in {directory}.", err=True)
+
+
+@stack.command()
+@_in_directory
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status(directory: Path, as_json: bool) -> None:
+    """Show what runs: addresses, processes, memory, data, logs, and the variables that `up` printed.
+
+    \b
+    Exit codes:
+      0   both servers run
+      3   one of them doesn't, or neither
+
+    \b
+    Examples:
+      chimera stack status
+      chimera stack status --json | jq .environment
+    """
+    known = Stack(directory)
+    servers = [_describe(server) for server in known.servers]
+    running = all(server["process"] for server in servers)
+    if as_json:
+        click.echo(
+            orjson.dumps(
+                {
+                    "running": running,
+                    "directory": str(directory),
+                    "process": holder(known.lock_file),
+                    "servers": servers,
+                    "environment": known.environment if running else {},
+                }
+            )
+        )
+    else:
+        click.echo("\n".join([*map(_line, servers), *([_exports(known)] if running else [])]))
+    if not running:
+        click.get_current_context().exit(_NOT_RUNNING)
+
+
+def _fetch_jars() -> None:
+    """With a progress bar, when something has to be fetched."""
+    columns = (TextColumn("Downloading Apache Kafka"), BarColumn(), MofNCompleteColumn())
+    terminal = Console(stderr=True)
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task("", visible=False)
+        jars.fetch(lambda done, total: progress.update(task, completed=done, total=total, visible=True))
+
+
+def _keep_in_foreground(servers: Stack) -> None:
+    with ExitStack() as starting:
+        starting.enter_context(_spinner())
+
+        def announce() -> None:
+            starting.close()
+            click.echo(_exports(servers))
+            click.echo(f"Running; data and logs are in {servers.directory}. Ctrl-C stops it.", err=True)
+
+        keep_running(servers, announce)
+
+
+def _spinner() -> AbstractContextManager[object]:
+    terminal = Console(stderr=True)
+    return terminal.status("Starting Apache Kafka and ClickHouse") if terminal.is_terminal else nullcontext()
+
+
+def _describe(server: Server) -> dict[str, Any]:
+    """What is known of a server, under the names that `--json` gives."""
+    psutil = require("psutil")
+    facts: dict[str, Any] = {
+        "name": server.name,
+        "directory": str(server.directory),
+        "log": str(server.log_file),
+        "process": None,
+    }
+    with suppress(psutil.NoSuchProcess):
+        if pid := holder(server.lock_file):
+            process = psutil.Process(pid)
+            facts |= {
+                "addresses": {name: f"{HOST}:{port}" for name, port in server.ports.items()},
+                "uptime_seconds": round(time.time() - process.create_time(), 1),
+                "rss_bytes": process.memory_info().rss,
+                "process": pid,
+            }
+    return facts
+
+
+def _line(server: dict[str, Any]) -> str:
+    if not server["process"]:
+        return f"{server['name']}: not running; directory {server['directory']}"
+    return (
+        f"{server['name']}: {' '.join(server['addresses'].values())}, process {server['process']}, "
+        f"up {timedelta(seconds=round(server['uptime_seconds']))}, {server['rss_bytes'] / _MIB:.0f} MiB; "
+        f"directory {server['directory']}, log {server['log']}"
+    )
+
+
+def _exports(servers: Stack) -> str:
+    return "\n".join(f"export {name}={value}" for name, value in servers.environment.items())
