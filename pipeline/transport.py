@@ -1,0 +1,231 @@
+"""The Faust transport whose messages are micro-batches: entry point `batch` of the group `faust.transports`.
+
+A topic with a batch policy is delivered as micro-batches: one Faust message each, its value a `MicroBatch`. Every other
+topic of the app stays Faust's own, record by record. What is guaranteed for micro-batches:
+- only `MicroBatch.ack` acknowledges; what Faust acknowledges by itself (after each iteration, also one that raised or
+  was skipped) counts for nothing;
+- an offset is committed when every record before it is acknowledged, and not before; a failed commit is made again;
+- memory is bounded: a partition with enough micro-batches in flight isn't fetched from until one is acknowledged.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage, Message
+
+from pipeline.batches import MicroBatch, PartitionBatches
+from pipeline.families import BatchPolicy
+
+_RECHECK_SECONDS = 0.05  # how soon a partition that wasn't fetched from, being full, is looked at again
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """Which topics of an app come as micro-batches, and how many of these at once; the app has it as `batching`."""
+
+    policies: Mapping[str, BatchPolicy] = field(default_factory=dict)
+    """Topic to batch policy."""
+    batches_in_flight: int = 2
+    """Of one partition, between cut and ack."""
+    max_bytes: int = 64 * 1024 * 1024
+    """Keys and values in memory, of all partitions; above it fetching pauses."""
+    drain_seconds: float = 8.0
+    """How long a rebalance or a stop waits for micro-batches in flight."""
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    """The thread that talks to the broker."""
+
+    async def commit_batches(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit; False when the broker didn't take it."""
+        committed: bool = await self.call_thread(self._commit_batches, offsets)
+        return committed
+
+    async def _commit_batches(self, offsets: Mapping[TP, int]) -> bool:
+        wanted = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
+        try:
+            await self._ensure_consumer().commit(wanted)
+        except (CommitFailedError, IllegalStateError):
+            self.log.info("Offsets not committed: the partitions are being reassigned")
+            return False
+        except KafkaError as error:
+            self.log.warning("Offsets not committed, will try again: %r", error)
+            return False
+        self.tp_last_committed_at.update(dict.fromkeys(offsets, monotonic()))
+        return True
+
+
+class Consumer(driver.Consumer):
+    """Faust's consumer, with micro-batches for the topics that have a batch policy."""
+
+    _thread: _ConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._partitions: dict[TP, PartitionBatches] = {}
+        self._progress = asyncio.Event()
+        super().__init__(*args, **kwargs)
+        self._batching: Batching = getattr(self.app, "batching", Batching())
+
+    def _new_consumer_thread(self) -> _ConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    # Fetching: where Faust expects records it gets micro-batches.
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:  # noqa: ASYNC109 (Faust's signature)
+        """Wait for records, and put those with a batch policy into micro-batches."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)  # type: ignore[arg-type] # mode takes any event
+        active = self._get_active_partitions()
+        hungry = {tp for tp in active if self._hungry(tp)}
+        patience = min(timeout, self._until_due(active), timeout if len(hungry) == len(active) else _RECHECK_SECONDS)
+        fetched = await self._getmany(hungry, patience) if hungry else await self._wait_for_progress(patience)
+        if not self.flow_active:
+            return None, None  # fetched while a rebalance began: what follows it starts at the committed offsets
+        now = monotonic()
+        records = {}
+        for tp, some in fetched.items():
+            if tp.topic in self._batching.policies:
+                self._batches_of(tp).add(some, now)
+            else:
+                records[tp] = some
+        hurry = self._held_bytes() >= self._batching.max_bytes
+        for tp in active & self._partitions.keys():
+            records[tp] = list(self._partitions[tp].cut(now, hurry=hurry))
+        return records, active
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        if not isinstance(record, MicroBatch):
+            return super()._to_message(tp, record)
+        value: Any = record
+        return ConsumerMessage(
+            topic=tp.topic,
+            partition=tp.partition,
+            offset=record.last,
+            timestamp=record.records[-1].timestamp / 1000,
+            timestamp_type=0,
+            headers=None,
+            key=None,
+            value=value,
+            checksum=None,
+            serialized_value_size=record.size,
+            tp=tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+    def _hungry(self, tp: TP) -> bool:
+        if tp.topic not in self._batching.policies:
+            return True
+        return self._held_bytes() < self._batching.max_bytes and self._batches_of(tp).hungry
+
+    def _held_bytes(self) -> int:
+        return sum(batches.held_bytes for batches in self._partitions.values())
+
+    def _until_due(self, active: set[TP]) -> float:
+        """Seconds until the first micro-batch that may be cut has waited long enough."""
+        due = (self._partitions[tp].due_at for tp in active & self._partitions.keys() if not self._partitions[tp].full)
+        return max(0.0, min((at for at in due if at is not None), default=float("inf")) - monotonic())
+
+    async def _wait_for_progress(self, seconds: float) -> Mapping[TP, Any]:
+        """Wait for an acknowledgement; there is nothing that may be fetched before."""
+        self._progress.clear()
+        await self.wait_first(self._progress.wait(), timeout=seconds)
+        return {}
+
+    def _batches_of(self, tp: TP) -> PartitionBatches:
+        batches = self._partitions.get(tp)
+        if batches is None:
+            policy, limit = self._batching.policies[tp.topic], self._batching.batches_in_flight
+            batches = self._partitions[tp] = PartitionBatches(tp.topic, tp.partition, policy, limit, self._on_ack)
+        return batches
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Offsets between two messages are gaps to Faust; between micro-batches they mean nothing."""
+        if tp.topic not in self._batching.policies:
+            await super()._add_gap(tp, offset_from, offset_to)
+
+    # Acknowledging and committing.
+
+    def ack(self, message: Message) -> bool:
+        """Faust's own acknowledgement, which a micro-batch is deaf to."""
+        return _batch_in(message) is None and super().ack(message)
+
+    def _on_ack(self, batch: MicroBatch) -> None:
+        self._forget([message for message in self._taken() if _batch_in(message) is batch])
+        self._progress.set()
+
+    def _taken(self) -> list[Message]:
+        """Messages of micro-batches that an agent has taken, and not acknowledged."""
+        return [message for message in self._unacked_messages if _batch_in(message)]
+
+    def _forget(self, messages: list[Message]) -> None:
+        for message in messages:
+            self._unacked_messages.discard(message)
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Commit what may be committed, of micro-batches and of Faust's own topics."""
+        done = await self._commit_batches(topics)
+        return bool(await super().force_commit(topics, start_new_transaction)) or done
+
+    async def _commit_batches(self, topics: Any) -> bool:
+        assigned = self.assignment()
+        offsets = {
+            tp: batches.committable
+            for tp, batches in self._partitions.items()
+            if batches.committable is not None
+            and tp in assigned
+            and (topics is None or tp in topics or tp.topic in topics)
+        }
+        if not offsets or not await self._thread.commit_batches(offsets):
+            return False
+        for tp, offset in offsets.items():
+            if tp in self._partitions:
+                self._partitions[tp].committed(offset)
+        self.app.monitor.on_tp_commit(offsets)
+        return True
+
+    # Rebalancing and stopping.
+
+    async def wait_empty(self) -> None:
+        """Wait for what agents have taken, but no longer than a rebalance may take; then commit.
+
+        What isn't acknowledged by then is no longer live: it is delivered again, here or to another worker.
+        """
+        deadline = monotonic() + self._batching.drain_seconds
+        while self._taken() and monotonic() < deadline:
+            await self._wait_for_progress(_RECHECK_SECONDS)
+        if late := self._taken():
+            self.log.warning("Not done in %.0f s, left to be delivered again: %r", self._batching.drain_seconds, late)
+            self._forget(late)
+        await super().wait_empty()
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Commit what is done, then let go of the partitions."""
+        await super().on_partitions_revoked(revoked)
+        self._let_go(revoked)
+
+    async def perform_seek(self) -> None:
+        """Go back to the committed offsets, with nothing in flight."""
+        self._let_go(set(self._partitions))
+        await super().perform_seek()
+
+    def _let_go(self, partitions: set[TP]) -> None:
+        for tp in partitions & self._partitions.keys():
+            self._partitions.pop(tp).close()
+
+
+def _batch_in(message: Message) -> MicroBatch | None:
+    value: Any = message.value
+    return value if isinstance(value, MicroBatch) else None
+
+
+class Transport(driver.Transport):
+    """Selected by `broker="batch://host:port"`."""
+
+    Consumer = Consumer
+    driver_version = f"{driver.Transport.driver_version} (micro-batches)"
