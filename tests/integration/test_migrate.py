@@ -1,0 +1,132 @@
+"""`chimera migrate` on a real server: what it creates, that it can be repeated, and how it fails."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from clickhouse_driver import Client
+
+from pipeline.cli.migrate import migrate as command
+from pipeline.config import Settings, env_name
+from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser
+from pipeline.devstack.ports import free_port
+from pipeline.errors import ConfigError, HaltError, UnavailableError
+from pipeline.migrate import MIGRATIONS, migrate, pending
+from pipeline.sink import connect
+
+pytestmark = pytest.mark.integration
+
+_FILES = tuple(sorted(MIGRATIONS.glob("*.sql")))
+_TABLES = {path.stem[4:] for path in _FILES if "CREATE TABLE" in path.read_text(encoding="utf-8")}
+
+
+@pytest.fixture
+def client(settings: Settings) -> Client:
+    return connect(settings.clickhouse, database="default")
+
+
+def _tables(client: Client, settings: Settings) -> set[str]:
+    rows = client.execute(f"SELECT name FROM system.tables WHERE database = '{settings.clickhouse.database}'")
+    return {name for (name,) in rows}
+
+
+def test_a_plan_lists_what_is_pending_and_changes_nothing(settings: Settings, client: Client) -> None:
+    """Before the first run everything is pending, and the database needn't exist."""
+    result = CliRunner().invoke(command, ["--plan"], catch_exceptions=False)
+    assert result.output.splitlines() == [f"pending  {path.name}" for path in _FILES]
+    assert (settings.clickhouse.database,) not in client.execute("SHOW DATABASES")
+
+
+def test_a_run_creates_all_tables_and_a_second_one_changes_nothing(settings: Settings, client: Client) -> None:
+    """All seven tables and p95 are there after the first; the second says that nothing was left to do."""
+    first, second, plan = (
+        CliRunner().invoke(command, arguments, catch_exceptions=False) for arguments in ([], [], ["--plan"])
+    )
+    where = f"database {settings.clickhouse.database} at {settings.clickhouse.address}"
+    assert first.output.splitlines() == [f"applied  {path.name}" for path in _FILES]
+    assert second.output == f"{where} was up to date\n"
+    assert plan.output == f"{where} is up to date\n"
+    assert _tables(client, settings) == _TABLES | {"schema_versions"}
+    assert client.execute("SELECT p95(number) FROM numbers(101)") == [(95.0,)]
+
+
+def test_every_table_drops_a_repeated_token(settings: Settings) -> None:
+    """The windows are in force: a second block with a token that a table has seen isn't stored, whatever it holds."""
+    migrate(settings.clickhouse)
+    once = {"async_insert": 0, "insert_deduplicate": 1, "insert_deduplication_token": "topic:0:0-9"}
+    today = datetime.now(UTC)
+    with connect(settings.clickhouse) as client:
+        for table in _TABLES:
+            moment = "hour" if table == "session_stats" else "ts"
+            for _ in range(2):
+                client.execute(f"INSERT INTO {table} ({moment}) VALUES", [(today,)], settings=once)
+            assert client.execute(f"SELECT count() FROM {table}") == [(1,)], table
+
+
+def test_runs_at_the_same_time_end_as_one_does(settings: Settings, client: Client) -> None:
+    """Hosts that migrate at once all succeed, and leave each migration applied."""
+    with ThreadPoolExecutor(4) as hosts:
+        runs = [hosts.submit(migrate, settings.clickhouse) for _ in range(4)]
+    assert {path for run in runs for path in run.result()} == set(_FILES)
+    assert _tables(client, settings) == _TABLES | {"schema_versions"}
+    assert pending(settings.clickhouse) == ()
+
+
+def test_a_run_that_died_before_its_record_is_finished_by_the_next(settings: Settings) -> None:
+    """A statement that was executed but not recorded is repeated without harm."""
+    migrate(settings.clickhouse)
+    with connect(settings.clickhouse) as client:
+        client.execute("INSERT INTO watcher_runs (status) VALUES", [("valid",)])
+        client.execute("DELETE FROM schema_versions WHERE version >= 5")
+        assert migrate(settings.clickhouse) == _FILES[4:]
+        assert client.execute("SELECT status FROM watcher_runs") == [("valid",)]
+
+
+def test_an_edited_migration_is_an_error_that_names_the_file(settings: Settings, tmp_path: Path) -> None:
+    """What was applied can't be changed afterwards; nothing is executed."""
+    directory = Path(shutil.copytree(MIGRATIONS, tmp_path / "migrations"))
+    migrate(settings.clickhouse, directory)
+    edited = directory / _FILES[1].name
+    edited.write_text(edited.read_text(encoding="utf-8").replace("UInt32", "UInt64"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"{edited}: edited after it was applied"):
+        migrate(settings.clickhouse, directory)
+
+
+def test_a_migration_of_a_newer_version_is_an_error(settings: Settings, tmp_path: Path) -> None:
+    """A database that is ahead of this version isn't touched."""
+    directory = Path(shutil.copytree(MIGRATIONS, tmp_path / "migrations"))
+    later = "CREATE TABLE IF NOT EXISTS later (x UInt8) ENGINE=Memory"
+    (directory / "999_later.sql").write_text(later, encoding="utf-8")
+    migrate(settings.clickhouse, directory)
+    with pytest.raises(HaltError, match="has migration 999, which is not in"):
+        migrate(settings.clickhouse)
+
+
+def test_a_misnamed_migration_is_an_error(settings: Settings, tmp_path: Path) -> None:
+    """A file without a number is named, not skipped."""
+    (tmp_path / "first.sql").write_text("SELECT 1", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"must start with a numeric version.*first\.sql"):
+        pending(settings.clickhouse, tmp_path)
+
+
+def test_no_server_is_unavailable(settings: Settings) -> None:
+    """A port that nobody listens on is worth another try; the message says where."""
+    nowhere = settings.clickhouse.model_copy(update={"port": free_port()})
+    with pytest.raises(UnavailableError, match=nowhere.address):
+        migrate(nowhere)
+
+
+def test_login_and_database_come_from_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the password it migrates the configured database; with a wrong one it halts and names the variables."""
+    grants = ("GRANT ALL ON tenant.*", "GRANT CREATE FUNCTION ON *.*", "GRANT TABLE ENGINE ON *")
+    with ClickHouseServer(tmp_path, users=[ClickHouseUser("writer", "correct horse", grants)]) as server:
+        login = {"port": server.port, "user": "writer", "database": "tenant", "password": "correct horse"}
+        for key, value in login.items():
+            monkeypatch.setenv(env_name("clickhouse", key), str(value))
+        assert CliRunner().invoke(command, catch_exceptions=False).output.count("applied") == len(_FILES)
+        monkeypatch.setenv(env_name("clickhouse", "password"), "wrong")
+        with pytest.raises(HaltError, match=env_name("clickhouse", "password")):
+            CliRunner().invoke(command, catch_exceptions=False)
