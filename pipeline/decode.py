@@ -1,0 +1,188 @@
+"""Decodes a micro-batch: from the values of its records to the columns of its valid rows, and a reason for each other.
+
+Records are grouped by the schema they were written with, read field by field, resolved to the newest version and
+checked against what that declares. A record's verdict and row depend on the record and the schemas alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline.columns import Ints, Mask, Rejection, Rows, Verdicts, merge, select
+from pipeline.cursor import Buffer, Cursor, Raw, Spans
+from pipeline.errors import Reason
+from pipeline.families import Family
+from pipeline.reference import Reference
+from pipeline.resolve import Resolution, UnresolvableError, WrittenField, resolve
+from pipeline.schemas import Field
+from pipeline.validate import check_utf8, validate
+from pipeline.wellformed import MalformedError
+from pipeline.wire import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES, Frames
+
+_DTYPES: dict[str, type[np.generic]] = {
+    "boolean": np.bool_,
+    "int": np.int64,
+    "long": np.int64,
+    "float": np.float32,
+    "double": np.float64,
+}
+
+
+class Registry(Protocol):
+    """Knows the schemas behind Confluent's ids."""
+
+    def schema(self, schema_id: int) -> dict[str, Any]:
+        """The Avro schema with that id.
+
+        Raises:
+            LookupError: there is none.
+            UnavailableError: the registry doesn't answer; worth another try.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """How the records of one schema are read: by columns, or one by one when it isn't flat."""
+
+    resolution: Resolution
+    reference: Reference | None
+
+
+class Decoder:
+    """Decodes the records of one family.
+
+    Args:
+        family: its schemas; records become rows of the newest.
+        registry: where Confluent-framed records find their schemas; without it they are rejected.
+    """
+
+    def __init__(self, family: Family, registry: Registry | None = None) -> None:
+        self._newest = family.schema
+        self._registry = registry
+        self._versions = {schema.fingerprint: self._writer(schema.raw) for schema in family.schemas}
+        self._by_id: dict[int, _Writer | UnresolvableError] = {}
+        # These lie in each buffer behind the records: defaults are read and checked as if they had been written.
+        self._default_texts = {
+            field.name: field.default.encode("latin-1" if field.type == "bytes" else "utf-8")
+            for field in family.schema.fields
+            if not field.required and field.type in {"string", "bytes"}
+        }
+        self._as_written = resolve(family.schema.raw, family.schema)
+        nothing = np.zeros(0, np.int64)
+        self._no_rows = self._columns(self._as_written, self._buffer([]), Spans(nothing, nothing), nothing)
+
+    def decode(self, values: Sequence[bytes | None]) -> Rows:
+        """Every record becomes a row or a rejection.
+
+        Args:
+            values: the values of the records, in the order of the micro-batch.
+
+        Raises:
+            UnavailableError: the registry doesn't answer; the same call is worth another try.
+        """
+        buffer = self._buffer([value or b"" for value in values])
+        records = buffer.pieces[: len(values)]
+        frames = Frames(buffer, records)
+        verdicts = Verdicts(len(values))
+        unknown = frames.framed
+        if not unknown.all():
+            null = np.fromiter((value is None for value in values), np.bool_, len(values))
+            verdicts.fail(null, Reason.TOMBSTONE, "null value")
+            verdicts.fail(records.lengths == 0, Reason.EMPTY, "no bytes")
+            verdicts.fail(~unknown, Reason.UNFRAMED, "neither single-object nor Confluent framing")
+        parts = []
+        for writer, members, header_bytes in self._groups(frames):
+            unknown &= ~members
+            if isinstance(writer, UnresolvableError):
+                verdicts.fail(members, Reason.WRONG_SCHEMA, str(writer))
+            elif members.any():
+                positions = np.flatnonzero(members)
+                parts.append(self._rows(writer, buffer, records[positions].without(header_bytes), positions))
+        verdicts.fail(unknown, Reason.UNKNOWN_SCHEMA, "neither a version of the family's schema nor in the registry")
+        unread = verdicts.rejections(np.arange(len(values)))
+        if unread or not parts:
+            parts.append(replace(self._no_rows, rejections=tuple(unread)))
+        return merge(parts)
+
+    def _buffer(self, values: list[bytes]) -> Buffer:
+        return Buffer([*values, *self._default_texts.values()])
+
+    def _writer(self, schema: Any) -> _Writer | UnresolvableError:
+        try:
+            resolution = resolve(schema, self._newest)
+            return _Writer(resolution, Reference(schema, self._newest) if resolution.written is None else None)
+        except UnresolvableError as error:
+            return error
+
+    def _groups(self, frames: Frames) -> Iterator[tuple[_Writer | UnresolvableError, Mask, int]]:
+        """Each known writer, which records are its, and the size of their headers."""
+        for fingerprint, writer in self._versions.items():
+            yield writer, frames.with_fingerprint(fingerprint), SINGLE_OBJECT_HEADER_BYTES
+        if self._registry:
+            for schema_id in frames.schema_ids:
+                with suppress(LookupError):
+                    if schema_id not in self._by_id:
+                        self._by_id[schema_id] = self._writer(self._registry.schema(schema_id))
+                    yield self._by_id[schema_id], frames.with_schema_id(schema_id), CONFLUENT_HEADER_BYTES
+
+    def _rows(self, writer: _Writer, buffer: Buffer, bodies: Spans, positions: Ints) -> Rows:
+        if writer.reference is None:
+            return self._columns(writer.resolution, buffer, bodies, positions)
+        return self._translated(writer.reference, buffer.slices(bodies), positions)
+
+    def _translated(self, reference: Reference, bodies: list[bytes], positions: Ints) -> Rows:
+        """Records that take fastavro to read: by way of the newest schema's own encoding."""
+        translated, places, rejections = [], [], []
+        for position, body in zip(positions.tolist(), bodies, strict=True):
+            try:
+                translated.append(reference.translate(body))
+                places.append(position)
+            except MalformedError as error:
+                rejections.append(Rejection(position, error.reason, str(error)))
+        buffer = self._buffer(translated)
+        rows = self._columns(self._as_written, buffer, buffer.pieces[: len(places)], np.array(places, np.int64))
+        return replace(rows, rejections=tuple(sorted([*rows.rejections, *rejections])))
+
+    def _columns(self, resolution: Resolution, buffer: Buffer, bodies: Spans, positions: Ints) -> Rows:
+        """Records of a flat schema: first their form; then, of those in form, what the newest schema declares."""
+        cursor = Cursor(buffer, bodies)
+        read = {written.name: cursor.read(written.type, written.name) for written in resolution.written or ()}
+        cursor.finish()
+        rejections = cursor.verdicts.rejections(positions)
+        if rejections:
+            whole = cursor.verdicts.passed
+            positions = positions[whole]
+            read = {name: raw[whole] for name, raw in read.items()}
+        verdicts = Verdicts(len(positions))
+        for written in resolution.written or ():
+            if written.field is not None:
+                read[written.name] = _promoted(buffer, verdicts, written, written.field, read[written.name])
+        for field in resolution.missing:
+            read[field.name] = self._default(field, buffer, len(positions))
+        columns = {field.name: validate(buffer, verdicts, field, read[field.name]) for field in self._newest.fields}
+        refused = verdicts.rejections(positions)
+        if refused:
+            valid = verdicts.passed
+            positions = positions[valid]
+            columns = {name: select(column, valid) for name, column in columns.items()}
+        return Rows(columns, positions, tuple(sorted(rejections + refused)))
+
+    def _default(self, field: Field, buffer: Buffer, count: int) -> Raw:
+        """The field's default, once for each of `count` records."""
+        if field.name not in self._default_texts:
+            return np.full(count, field.default, _DTYPES[field.type])
+        behind_records = list(self._default_texts).index(field.name) - len(self._default_texts)
+        return buffer.pieces[np.full(count, behind_records)]
+
+
+def _promoted(buffer: Buffer, verdicts: Verdicts, written: WrittenField, field: Field, raw: Raw) -> Raw:
+    """What was read, as the type that the reader's field has."""
+    if isinstance(raw, Spans):
+        if written.type == "string" and field.type == "bytes":
+            check_utf8(verdicts, field, buffer.slices(raw))
+        return raw
+    dtype = _DTYPES[field.type]
+    return raw if raw.dtype == dtype else raw.astype(np.float64).astype(dtype)
