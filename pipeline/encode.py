@@ -77,7 +77,7 @@ class Encoder:
         except UnfitError as error:
             self._refuse(name, f"expected {error}, got {_shown(value)}")
         if len(values) < len(convert):
-            self._refuse(next(field for field in convert if field not in values), "missing")
+            self._refuse(next(field for field in convert if field not in values), "required, but missing")
         return values
 
     def _refuse(self, name: str, problem: str) -> NoReturn:

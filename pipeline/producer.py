@@ -21,6 +21,7 @@ _LINGER_MS = 50
 _BATCH_BYTES = 1_000_000
 _QUEUE_MESSAGES = 200_000
 _POLL_SECONDS = 0.1
+_LOOKUP_SECONDS = 10.0
 # ruff: noqa: SLF001 (librdkafka's own error codes are public under names with an underscore)
 _UNAVAILABLE = frozenset(
     {KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._ALL_BROKERS_DOWN}
@@ -123,7 +124,7 @@ class Producer:
         family = self._catalog.family(name)
         topic = family.topic.name
         try:
-            topics = self._producer.list_topics(timeout=self._timeout_seconds).topics
+            topics = self._producer.list_topics(timeout=min(_LOOKUP_SECONDS, self._timeout_seconds)).topics
         except KafkaException as error:
             raise self._explain(topic, error.args[0]) from None
         if topic not in topics:
@@ -158,8 +159,9 @@ class Producer:
 
     def _explain(self, topic: str | None, error: KafkaError) -> ChimeraError:
         if error.code() in _UNAVAILABLE:
-            where, seconds = self._settings.kafka.bootstrap_servers, f"{self._timeout_seconds:g} s"
-            return UnavailableError(f"Kafka at {where} is not available: no answer for {topic} within {seconds}")
+            return UnavailableError(
+                f"Kafka at {self._settings.kafka.bootstrap_servers} is not available: {error.str()}"
+            )
         if error.code() in _UNKNOWN_TOPIC:
             return DeliveryError(f"{topic}: no such topic ({error.name()}); create it with: chimera topics apply")
         return DeliveryError(f"{topic}: delivery refused: {error.name()} ({error.str()})")

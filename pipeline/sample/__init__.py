@@ -17,7 +17,8 @@ _FEWEST_EVENTS = 40  # of a story's place in the sample, so that stories come to
 def sample(count: int, *, seed: int, start: datetime, hours: float, families: Collection[str] = ()) -> Iterator[Event]:
     """`count` events, evenly spread over the `hours` after `start`, in order of time; `ts` in milliseconds since 1970.
 
-    With all families and 100 events or more there is at least one of each, and every id refers to a run told before.
+    With all families and 100 events or more there is at least one of each. Each episode has its watcher run, and each
+    deployment its episode, before it.
 
     Args:
         count: how many.
