@@ -43,7 +43,7 @@ def _sample(count: int, rng: random.Random, start: datetime, hours: float, famil
     world = World(rng)
     told = _told(world, count, step, families)
     for number in range(count):
-        if number % max(1, count // _PUSHES) == 0:
+        if number % (count // _PUSHES + 1) == 0:
             world.push()
         family, event = next(told)
         event["ts"] = int(first + (number + rng.random()) * step)
