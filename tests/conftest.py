@@ -10,6 +10,7 @@ import yaml
 from clickhouse_driver import Client
 from confluent_kafka.admin import AdminClient
 from containers import ContainerStack, skip_without_engine
+from schema_registry import SchemaRegistry
 
 from pipeline.config import ENV_PREFIX, Settings, env_name, load_settings
 from pipeline.devstack import Stack
@@ -38,6 +39,13 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     else:
         with Stack(tmp_path_factory.mktemp("stack")) as local:
             yield local
+
+
+@pytest.fixture(scope="session")
+def schema_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SchemaRegistry]:
+    """A registry with Confluent's interface, started for the first test that asks and stopped after the last."""
+    with SchemaRegistry(tmp_path_factory.mktemp("registry")) as registry:
+        yield registry
 
 
 @pytest.fixture
