@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.columns import Ints, Mask, Rejection, Rows, Verdicts, merge, select
+from pipeline.columns import Column, Ints, Mask, Rejection, Rows, Verdicts, merge, select
 from pipeline.cursor import Buffer, Cursor, Raw, Spans
 from pipeline.errors import Reason
 from pipeline.families import Family
 from pipeline.reference import Reference
-from pipeline.resolve import Resolution, UnresolvableError, WrittenField, resolve
+from pipeline.resolve import Resolution, UnresolvableError, resolve
 from pipeline.schemas import Field
 from pipeline.validate import check_utf8, validate
 from pipeline.wellformed import MalformedError
@@ -70,9 +70,8 @@ class Decoder:
             for field in family.schema.fields
             if not field.required and field.type in {"string", "bytes"}
         }
-        self._as_written = resolve(family.schema.raw, family.schema)
-        nothing = np.zeros(0, np.int64)
-        self._no_rows = self._columns(self._as_written, self._buffer([]), Spans(nothing, nothing), nothing)
+        own, nothing = resolve(family.schema.raw, family.schema), np.zeros(0, np.int64)
+        self._no_rows = self._columns(own, self._buffer([]), Spans(nothing, nothing), nothing)
 
     def decode(self, values: Sequence[bytes | None]) -> Rows:
         """Every record becomes a row or a rejection.
@@ -113,7 +112,7 @@ class Decoder:
     def _writer(self, schema: Any) -> _Writer | UnresolvableError:
         try:
             resolution = resolve(schema, self._newest)
-            return _Writer(resolution, Reference(schema, self._newest) if resolution.written is None else None)
+            return _Writer(resolution, None if resolution.flat else Reference(schema, resolution.written))
         except UnresolvableError as error:
             return error
 
@@ -131,38 +130,33 @@ class Decoder:
     def _rows(self, writer: _Writer, buffer: Buffer, bodies: Spans, positions: Ints) -> Rows:
         if writer.reference is None:
             return self._columns(writer.resolution, buffer, bodies, positions)
-        return self._translated(writer.reference, buffer.slices(bodies), positions)
-
-    def _translated(self, reference: Reference, bodies: list[bytes], positions: Ints) -> Rows:
-        """Records that take fastavro to read: by way of the newest schema's own encoding."""
-        translated, places, rejections = [], [], []
-        for position, body in zip(positions.tolist(), bodies, strict=True):
+        flat, places, rejections = [], [], []
+        for position, body in zip(positions.tolist(), buffer.slices(bodies), strict=True):
             try:
-                translated.append(reference.translate(body))
+                flat.append(writer.reference.flatten(body))
                 places.append(position)
             except MalformedError as error:
                 rejections.append(Rejection(position, error.reason, str(error)))
-        buffer = self._buffer(translated)
-        rows = self._columns(self._as_written, buffer, buffer.pieces[: len(places)], np.array(places, np.int64))
+        buffer = self._buffer(flat)
+        rows = self._columns(writer.resolution, buffer, buffer.pieces[: len(flat)], np.array(places, np.int64))
         return replace(rows, rejections=tuple(sorted([*rows.rejections, *rejections])))
 
     def _columns(self, resolution: Resolution, buffer: Buffer, bodies: Spans, positions: Ints) -> Rows:
         """Records of a flat schema: first their form; then, of those in form, what the newest schema declares."""
         cursor = Cursor(buffer, bodies)
-        read = {written.name: cursor.read(written.type, written.name) for written in resolution.written or ()}
+        read = {name: cursor.read(avro_type, name) for name, avro_type in resolution.written.items()}
         cursor.finish()
         rejections = cursor.verdicts.rejections(positions)
         if rejections:
             whole = cursor.verdicts.passed
             positions = positions[whole]
             read = {name: raw[whole] for name, raw in read.items()}
+        read |= {field.name: self._default(field, buffer, len(positions)) for field in resolution.missing}
         verdicts = Verdicts(len(positions))
-        for written in resolution.written or ():
-            if written.field is not None:
-                read[written.name] = _promoted(buffer, verdicts, written, written.field, read[written.name])
-        for field in resolution.missing:
-            read[field.name] = self._default(field, buffer, len(positions))
-        columns = {field.name: validate(buffer, verdicts, field, read[field.name]) for field in self._newest.fields}
+        columns: dict[str, Column] = {}
+        for field in self._newest.fields:
+            raw = _promoted(buffer, verdicts, field, resolution.written.get(field.name), read[field.name])
+            columns[field.name] = validate(buffer, verdicts, field, raw)
         refused = verdicts.rejections(positions)
         if refused:
             valid = verdicts.passed
@@ -178,10 +172,10 @@ class Decoder:
         return buffer.pieces[np.full(count, behind_records)]
 
 
-def _promoted(buffer: Buffer, verdicts: Verdicts, written: WrittenField, field: Field, raw: Raw) -> Raw:
+def _promoted(buffer: Buffer, verdicts: Verdicts, field: Field, written_as: str | None, raw: Raw) -> Raw:
     """What was read, as the type that the reader's field has."""
     if isinstance(raw, Spans):
-        if written.type == "string" and field.type == "bytes":
+        if written_as == "string" and field.type == "bytes":
             check_utf8(verdicts, field, buffer.slices(raw))
         return raw
     dtype = _DTYPES[field.type]

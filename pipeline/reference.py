@@ -5,67 +5,61 @@ nothing), so the form of the bytes is walked first, by the specification.
 """
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import fastavro
 import fastavro.schema
+from fastavro.read import SchemaResolutionError
 
 from pipeline.errors import Reason
-from pipeline.resolve import UnresolvableError, default_of
-from pipeline.schemas import Schema
+from pipeline.resolve import UnresolvableError
 from pipeline.wellformed import MalformedError, check_wellformed
 
 
 class Reference:
-    """Translates records of one writer's schema into the newest one.
+    """Reads the records of one writer's schema.
 
     Args:
-        writer: its schema as parsed JSON; it must be resolvable to the reader's.
-        reader: the newest schema.
+        writer: its schema as parsed JSON.
+        fields: name and primitive type of the fields to read, which it has.
 
     Raises:
         UnresolvableError: the writer's schema isn't an Avro schema.
     """
 
-    def __init__(self, writer: Any, reader: Schema) -> None:
+    def __init__(self, writer: Any, fields: Mapping[str, str]) -> None:
         self._named: dict[str, Any] = {}
         try:
             self._writer = fastavro.parse_schema(_physical(writer), self._named, _write_hint=False)
         except (fastavro.schema.SchemaParseException, fastavro.schema.UnknownType, KeyError, TypeError) as error:
             raise UnresolvableError(f"not an Avro schema: {error}") from None
-        written = {field["name"] for field in writer["fields"]}
-        self._defaults = {field.name: default_of(field) for field in reader.fields if not field.required}
-        fields = [{"name": field.name, "type": field.type} for field in reader.fields]
-        record = {"type": "record", "name": writer["name"].rpartition(".")[2]}
-        self._common = fastavro.parse_schema(record | {"fields": [f for f in fields if f["name"] in written]})
-        self._newest = fastavro.parse_schema(record | {"fields": fields})
+        declared = [{"name": name, "type": avro_type} for name, avro_type in fields.items()]
+        self._reader = fastavro.parse_schema({**writer, "fields": declared})
 
-    def read(self, body: bytes) -> dict[str, Any]:
-        """The fields of the newest schema in Avro's primitive types; what they declare isn't checked.
+    def read(self, body: bytes) -> Any:
+        """The fields of one record, as values of their primitive types; what they declare isn't checked.
 
         Raises:
-            MalformedError: the bytes aren't Avro of the writer's schema, or hold what the newest one has no place for.
+            MalformedError: the bytes aren't Avro of the writer's schema, or hold what the fields have no place for.
         """
         check_wellformed(self._writer, self._named, body)
         try:
-            row: Any = fastavro.schemaless_reader(io.BytesIO(body), self._writer, self._common)
+            return fastavro.schemaless_reader(io.BytesIO(body), self._writer, self._reader)
         except UnicodeDecodeError:
             raise MalformedError(Reason.INVALID_UTF8, "expected UTF-8") from None
-        except fastavro.read.SchemaResolutionError:
-            raise MalformedError(
-                Reason.WRONG_SCHEMA, "a value of a type that can't be read as the newest schema's"
-            ) from None
-        return {**self._defaults, **row}
+        except SchemaResolutionError:
+            raise MalformedError(Reason.WRONG_SCHEMA, "a value that can't be read as its field's type") from None
 
-    def translate(self, body: bytes) -> bytes:
-        """The record as a writer of the newest schema would have written it.
+    def flatten(self, body: bytes) -> bytes:
+        """The encoding of the fields alone, in their order.
 
         Raises:
             MalformedError: as `read`.
         """
-        out = io.BytesIO()
-        fastavro.schemaless_writer(out, self._newest, self.read(body))
-        return out.getvalue()
+        stream = io.BytesIO()
+        fastavro.schemaless_writer(stream, self._reader, self.read(body))
+        return stream.getvalue()
 
 
 def _physical(schema: Any) -> Any:

@@ -25,48 +25,41 @@ class UnresolvableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class WrittenField:
-    """A field as the writer's schema has it, in the order of its bytes."""
-
-    name: str
-    type: str
-    """Avro's primitive type."""
-    field: Field | None
-    """The reader's field; None when the reader has dropped it."""
-
-
-@dataclass(frozen=True, slots=True)
 class Resolution:
     """How to read one writer's records."""
 
-    written: tuple[WrittenField, ...] | None
-    """None when the writer's schema isn't flat: it takes fastavro to read."""
+    written: Mapping[str, str]
+    """Name and primitive type of each field, in the order of its bytes."""
     missing: tuple[Field, ...]
-    """Fields of the reader that come from their defaults."""
+    """Fields of the newest schema that come from their defaults."""
+    flat: bool
+    """Whether the bytes are as they were written; else fastavro has to read them first, and lay them out like this."""
 
 
-def resolve(writer: Any, reader: Schema) -> Resolution:
-    """How records of the writer's schema, as parsed JSON, become rows of the reader's.
+def resolve(writer: Any, newest: Schema) -> Resolution:
+    """How records of the writer's schema, as parsed JSON, become rows of the newest one.
 
     Raises:
         UnresolvableError: they can't.
     """
     if not isinstance(writer, Mapping) or writer.get("type") != "record":
         raise UnresolvableError("expected a record")
-    if _short_name(writer) != _short_name(reader.raw):
-        raise UnresolvableError(f"expected a record named {_short_name(reader.raw)}")
-    types = {field["name"]: field["type"] for field in writer["fields"]}
-    missing = tuple(field for field in reader.fields if field.name not in types)
-    for field in missing:
-        if field.required:
+    if _short_name(writer) != _short_name(newest.raw):
+        raise UnresolvableError(f"expected a record named {_short_name(newest.raw)}")
+    declared = {field["name"]: field["type"] for field in writer["fields"]}
+    written = {name: _primitive(declaration) for name, declaration in declared.items()}
+    for field in newest.fields:
+        if field.name in declared:
+            _check_readable(field, declared[field.name], written[field.name])
+        elif field.required:
             raise UnresolvableError(f"{field.name}: not written, and without a default")
-    for field in reader.fields:
-        for logical_type in _logical_types(types.get(field.name)):
-            if logical_type != (field.logical_type, field.precision, field.scale):
-                raise UnresolvableError(f"{field.name}: expected {field.logical_type or field.type}")
-    written = [_written(name, declared, reader.by_name.get(name)) for name, declared in types.items()]
-    flat = tuple(field for field in written if field is not None)
-    return Resolution(flat if len(flat) == len(written) else None, missing)
+    missing = tuple(field for field in newest.fields if field.name not in declared)
+    primitive = {name: avro_type for name, avro_type in written.items() if avro_type is not None}
+    if len(primitive) == len(written):
+        return Resolution(primitive, missing, flat=True)
+    return Resolution(
+        {field.name: field.type for field in newest.fields if field.name in declared}, missing, flat=False
+    )
 
 
 def _short_name(schema: Mapping[str, Any]) -> str:
@@ -80,16 +73,15 @@ def _logical_types(declared: Any) -> Iterator[tuple[str, int, int]]:
             yield branch["logicalType"], branch.get("precision", 0), branch.get("scale", 0)
 
 
-def _written(name: str, declared: Any, field: Field | None) -> WrittenField | None:
-    """The field as written, when its type is primitive."""
+def _primitive(declared: Any) -> str | None:
+    """The primitive type that is declared, or None when it is another type."""
     avro_type = declared.get("type") if isinstance(declared, Mapping) else declared
-    if not isinstance(avro_type, str) or avro_type not in PRIMITIVES:
-        return None
-    if field and avro_type != field.type and avro_type not in PROMOTIONS.get(field.type, ()):
-        raise UnresolvableError(f"{name}: {avro_type} can't be read as {field.type}")
-    return WrittenField(name, avro_type, field)
+    return avro_type if isinstance(avro_type, str) and avro_type in PRIMITIVES else None
 
 
-def default_of(field: Field) -> Any:
-    """A field's default as a value of its Avro type: JSON has no bytes, Avro spells them there as code points."""
-    return field.default.encode("latin-1") if field.type == "bytes" else field.default
+def _check_readable(field: Field, declared: Any, primitive: str | None) -> None:
+    if primitive and primitive != field.type and primitive not in PROMOTIONS.get(field.type, ()):
+        raise UnresolvableError(f"{field.name}: {primitive} can't be read as {field.type}")
+    for logical_type in _logical_types(declared):
+        if logical_type != (field.logical_type, field.precision, field.scale):
+            raise UnresolvableError(f"{field.name}: not written as {field.logical_type or field.type}")

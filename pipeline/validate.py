@@ -83,10 +83,11 @@ def _check_bounds(verdicts: Verdicts, field: Field, values: NDArray[Any], scale:
     if values.dtype == np.int64:
         low = None if low is None else math.ceil(low * scale)
         high = None if high is None else math.floor(high * scale)
-    if low is not None:
-        verdicts.fail(values < low, Reason.OUT_OF_BOUNDS, f"{field.name}: below {field.minimum}")
-    if high is not None:
-        verdicts.fail(values > high, Reason.OUT_OF_BOUNDS, f"{field.name}: above {field.maximum}")
+    with np.errstate(over="ignore"):  # a bound that no float32 reaches is an infinity
+        if low is not None:
+            verdicts.fail(values < low, Reason.OUT_OF_BOUNDS, f"{field.name}: below {field.minimum}")
+        if high is not None:
+            verdicts.fail(values > high, Reason.OUT_OF_BOUNDS, f"{field.name}: above {field.maximum}")
 
 
 def _decimals(buffer: Buffer, verdicts: Verdicts, field: Field, spans: Spans) -> Ints:
@@ -98,9 +99,9 @@ def _decimals(buffer: Buffer, verdicts: Verdicts, field: Field, spans: Spans) ->
     shift = (8 - np.clip(lengths, 1, 8)) * 8
     values = (ending << shift) >> shift
     limit = 10**field.precision
-    for row in np.flatnonzero(lengths > 8).tolist():
-        (number,) = buffer.slices(spans[np.array([row])])
-        values[row] = max(-limit, min(limit, int.from_bytes(number, "big", signed=True)))
+    longer = np.flatnonzero(lengths > 8)
+    numbers = (int.from_bytes(number, "big", signed=True) for number in buffer.slices(spans[longer]))
+    values[longer] = [max(-limit, min(limit, number)) for number in numbers]
     too_wide = (values <= -limit) | (values >= limit)
     verdicts.fail(too_wide, Reason.OUT_OF_BOUNDS, f"{field.name}: more than {field.precision} digits")
     _check_bounds(verdicts, field, values, 10**field.scale)
