@@ -1,0 +1,54 @@
+"""The worker's check of the live tables, on a real server."""
+
+import pytest
+
+from pipeline.config import Settings
+from pipeline.contract import check_tables
+from pipeline.devstack.ports import free_port
+from pipeline.errors import HaltError, UnavailableError
+from pipeline.families import load_catalog
+from pipeline.migrate import migrate
+from pipeline.sink import connect
+
+pytestmark = pytest.mark.integration
+
+
+def test_migrated_tables_are_accepted(settings: Settings) -> None:
+    """What `chimera migrate` creates, all families can be written to."""
+    migrate(settings.clickhouse)
+    check_tables(settings.clickhouse, load_catalog(settings).families)
+
+
+def test_a_database_without_tables_halts_and_says_what_to_do(settings: Settings) -> None:
+    """Nobody has migrated yet."""
+    with pytest.raises(HaltError, match=r"bench_runs.*missing; create it with `chimera migrate`"):
+        check_tables(settings.clickhouse, load_catalog(settings).families)
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        pytest.param("ALTER TABLE episodes DROP COLUMN title", "no column for field title", id="a column is gone"),
+        pytest.param("ALTER TABLE episodes ADD COLUMN x UInt8", "column x: expected a field", id="a column more"),
+        pytest.param("ALTER TABLE episodes MODIFY COLUMN title UUID", "expected in .* uuid", id="another type"),
+        pytest.param(
+            "ALTER TABLE bench_runs RESET SETTING non_replicated_deduplication_window",
+            "bench_runs.*non_replicated_deduplication_window, without which a repeated insert is stored twice",
+            id="no deduplication",
+        ),
+    ],
+)
+def test_a_table_that_was_changed_by_hand_halts(settings: Settings, statement: str, expected: str) -> None:
+    """The message names the table and what is wrong with it."""
+    migrate(settings.clickhouse)
+    with connect(settings.clickhouse) as client:
+        client.execute(statement)
+    with pytest.raises(HaltError, match=expected):
+        check_tables(settings.clickhouse, load_catalog(settings).families)
+
+
+def test_no_server_is_unavailable(settings: Settings) -> None:
+    """A server that doesn't answer is worth another try."""
+    nowhere = settings.clickhouse.model_copy(update={"port": free_port()})
+    with pytest.raises(UnavailableError, match=nowhere.address):
+        check_tables(nowhere, load_catalog(settings).families)
