@@ -1,11 +1,12 @@
 """The Avro schemas: every version of every family, with the bounds and closed sets their fields declare.
 
-Units: `min` and `max` are in the field's own unit (milliseconds for `ts`, a decimal string for money), `max_length` is in
-UTF-8 bytes, `pattern` is a Python regular expression that the whole string must match.
+Units: `min` and `max` are in the field's own unit (milliseconds for `ts`, a decimal string for money), `max_length` is
+in UTF-8 bytes, `pattern` is a Python regular expression that the whole string must match.
 """
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cached_property
@@ -118,9 +119,13 @@ def load_schema(path: Path) -> Schema:
         raise ConfigError(f"{path}: not an Avro schema: {error}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: not an Avro schema: missing or misplaced {error}") from None
-    if not isinstance(raw, dict) or raw.get("type") != "record":
-        raise ConfigError(f"{path}: type: expected a record")
+    if not isinstance(raw, dict) or raw.get("type") != "record" or not isinstance(raw.get("fields"), list):
+        raise ConfigError(f"{path}: type: expected a record with fields")
     fields = tuple(_field(path, field) for field in raw["fields"])
+    names = [field.name for field in fields]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{path}: {name}: expected one field of that name, got {names.count(name)}")
     return Schema(match["family"], int(match["version"]), path, raw, parsed, fields, fingerprint(raw))
 
 
@@ -144,13 +149,16 @@ def _field(path: Path, raw: Mapping[str, Any]) -> Field:
     for key in ("min", "max"):
         if key in raw and not numeric:
             raise ConfigError(f"{where}.{key}: only a number can have it, this is {logical_type or avro_type}")
+    minimum, maximum = (_bound(where, key, raw, logical_type) for key in ("min", "max"))
+    if minimum is not None and maximum is not None and minimum > maximum:
+        raise ConfigError(f"{where}.min: expected at most max, {maximum}, got {minimum}")
     return Field(
         name=raw["name"],
         type=avro_type,
         logical_type=logical_type,
         default=raw.get("default", NO_DEFAULT),
-        minimum=_bound(where, "min", raw, logical_type),
-        maximum=_bound(where, "max", raw, logical_type),
+        minimum=minimum,
+        maximum=maximum,
         pattern=_pattern(where, raw),
         values=_values(where, raw),
         max_length=_max_length(where, raw),
@@ -160,16 +168,16 @@ def _field(path: Path, raw: Mapping[str, Any]) -> Field:
 
 
 def _bound(where: str, key: str, raw: Mapping[str, Any], logical_type: str | None) -> int | float | Decimal | None:
-    bound = raw.get(key)
-    if logical_type == "decimal" and isinstance(bound, str):
-        try:
-            return Decimal(bound)
-        except InvalidOperation:
-            raise ConfigError(f'{where}.{key}: expected a decimal number as a string, got "{bound}"') from None
-    wanted = (str,) if logical_type == "decimal" else (int, float)
-    if bound is not None and (isinstance(bound, bool) or not isinstance(bound, wanted)):
-        form = "a decimal number as a string" if logical_type == "decimal" else "a number"
-        raise ConfigError(f"{where}.{key}: expected {form}, got {bound!r}")
+    if key not in raw:
+        return None
+    bound = raw[key]
+    if logical_type == "decimal":
+        with suppress(InvalidOperation):
+            if isinstance(bound, str) and (number := Decimal(bound)).is_finite():
+                return number
+        raise ConfigError(f"{where}.{key}: expected a decimal number as a string, got {bound!r}")
+    if isinstance(bound, bool) or not isinstance(bound, (int, float)):
+        raise ConfigError(f"{where}.{key}: expected a number, got {bound!r}")
     return bound
 
 

@@ -1,0 +1,176 @@
+"""Loading schemas: fingerprints as the Avro specification defines them, and one clear line for whatever is wrong."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from click.testing import CliRunner
+
+from pipeline.cli.schemas import schemas as command
+from pipeline.config import env_name
+from pipeline.errors import ConfigError
+from pipeline.schemas import fingerprint, load_schema, load_schemas
+
+_ID = {"name": "id", "type": "string"}
+_RECORD = {"type": "record", "name": "Thing", "namespace": "chimera", "fields": [_ID]}
+_MONEY = {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 6}
+
+# From Apache Avro's own test data, share/test/data/schema-tests.txt, where they are signed 64-bit numbers.
+_PUBLISHED: list[tuple[Any, int]] = [
+    ("null", 7195948357588979594),
+    ("boolean", -6970731678124411036),
+    ("int", 8247732601305521295),
+    ("long", -3434872931120570953),
+    ("float", 5583340709985441680),
+    ("double", -8181574048448539266),
+    ("bytes", 5746618253357095269),
+    ("string", -8142146995180207161),
+    ({"type": "string"}, -8142146995180207161),
+    ({"fields": [], "type": "record", "name": "foo", "namespace": "x.y"}, 5916914534497305771),
+    ({"fields": [], "type": "record", "name": "a.b.foo", "namespace": "x.y"}, -4616218487480524110),
+    ({"fields": [], "type": "record", "name": "foo", "doc": "Useful info"}, -4824392279771201922),
+    (
+        {"fields": [{"type": {"type": "boolean"}, "name": "f1"}], "type": "record", "name": "foo"},
+        7843277075252814651,
+    ),
+    (
+        {
+            "fields": [
+                {"type": "boolean", "aliases": [], "name": "f1", "default": True},
+                {"order": "descending", "name": "f2", "doc": "Hello", "type": "int"},
+            ],
+            "type": "record",
+            "name": "foo",
+        },
+        -4860222112080293046,
+    ),
+]
+
+
+@pytest.mark.parametrize(("schema", "published"), _PUBLISHED, ids=lambda value: re.sub(r"\s", "", str(value))[:60])
+def test_fingerprints_are_those_that_avro_publishes(schema: Any, published: int) -> None:
+    """As single-object encoding carries them: little-endian."""
+    assert fingerprint(schema) == published.to_bytes(8, "little", signed=True)
+
+
+def test_the_fingerprint_of_int_frames_as_in_avros_other_implementations() -> None:
+    """Avro for Ruby expects this header, marker included, for a single `int`."""
+    assert (b"\xc3\x01" + fingerprint("int")).hex(" ") == "c3 01 8f 5c 39 3f 1a d5 75 72"
+
+
+def test_bounds_and_documentation_leave_the_fingerprint_alone(tmp_path: Path) -> None:
+    """A version that only declares other bounds reads the frames of the one before."""
+    plain = _write(tmp_path, "thing.v1.avsc", _with_field({"name": "n", "type": "long"}))
+    bounded = _write(
+        tmp_path, "thing.v2.avsc", _with_field({"name": "n", "type": "long", "min": 0, "max": 9, "doc": "Digit."})
+    )
+    assert load_schema(plain).fingerprint == load_schema(bounded).fingerprint
+
+
+def _with_field(field: dict[str, Any]) -> dict[str, Any]:
+    return {**_RECORD, "fields": [field]}
+
+
+def _write(directory: Path, name: str, content: Any) -> Path:
+    file = directory / name
+    file.write_bytes(content if isinstance(content, bytes) else orjson.dumps(content))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "expected"),
+    [
+        pytest.param(b"{", "", "not JSON", id="no JSON"),
+        pytest.param("strin", "", "not an Avro schema", id="no Avro type"),
+        pytest.param({"type": "record", "name": "Thing"}, "type", "a record with fields", id="no fields"),
+        pytest.param({"type": "enum", "name": "E", "symbols": ["A"]}, "type", "a record", id="an enum"),
+        pytest.param({**_RECORD, "fields": [_ID, _ID]}, "id", "one field of that name", id="a field twice"),
+    ],
+)
+def test_what_is_no_record_is_one_line_that_names_the_file(
+    tmp_path: Path, content: Any, key: str, expected: str
+) -> None:
+    """And the key, where there is one."""
+    _assert_refused(_write(tmp_path, "thing.v1.avsc", content), key, expected)
+
+
+@pytest.mark.parametrize(
+    ("avro_type", "attributes", "key", "expected"),
+    [
+        pytest.param(["null", "int"], {}, ".type", "one of boolean", id="a union"),
+        pytest.param(
+            {"type": "long", "logicalType": "timestamp-micros"},
+            {},
+            ".logicalType",
+            "timestamp-millis on long",
+            id="microseconds",
+        ),
+        pytest.param({**_MONEY, "precision": 19}, {}, ".precision", "1 to 18", id="a decimal beyond 64 bits"),
+        pytest.param("string", {"min": 1}, ".min", "a number", id="min of a string"),
+        pytest.param("int", {"min": "1"}, ".min", "a number", id="min as text"),
+        pytest.param("int", {"min": 2, "max": 1}, ".min", "at most", id="min above max"),
+        pytest.param(_MONEY, {"max": 1.5}, ".max", "a decimal number as a string", id="money as a float"),
+        pytest.param(_MONEY, {"max": "much"}, ".max", "a decimal number as a string", id="money in words"),
+        pytest.param(_MONEY, {"max": "NaN"}, ".max", "a decimal number as a string", id="money that is none"),
+        pytest.param("int", {"pattern": "x"}, ".pattern", "plain string", id="pattern of a number"),
+        pytest.param("string", {"pattern": "["}, ".pattern", "regular expression", id="no regular expression"),
+        pytest.param("string", {"values": []}, ".values", "a list of strings", id="no values"),
+        pytest.param("string", {"max_length": 0}, ".max_length", "a whole number", id="no length"),
+        pytest.param("int", {"default": "x"}, "", "not an Avro schema", id="a default of another type"),
+    ],
+)
+def test_a_wrong_field_is_one_line_that_names_file_key_and_what_was_expected(
+    tmp_path: Path, avro_type: Any, attributes: dict[str, Any], key: str, expected: str
+) -> None:
+    """Whatever is wrong with it."""
+    content = _with_field({"name": "n", "type": avro_type, **attributes})
+    _assert_refused(_write(tmp_path, "thing.v1.avsc", content), key and f"n{key}", expected)
+
+
+def _assert_refused(file: Path, key: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as failure:
+        load_schemas(file.parent)
+    message = str(failure.value)
+    assert message.startswith(f"{file}: {key}")
+    assert expected in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["thing.avsc", "thing.v0.avsc", "Thing.v1.avsc", "thing.v1.1.avsc"])
+def test_a_file_name_without_family_and_version_is_an_error(tmp_path: Path, name: str) -> None:
+    """A version that nobody would find isn't skipped."""
+    file = _write(tmp_path, name, _RECORD)
+    with pytest.raises(ConfigError, match=f"{re.escape(str(file))}: expected a name of the form"):
+        load_schemas(tmp_path)
+
+
+def test_a_version_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    """Records of it may still be in the log."""
+    for version in (1, 3):
+        _write(tmp_path, f"thing.v{version}.avsc", _RECORD)
+    with pytest.raises(ConfigError, match=r"thing\.v2\.avsc: missing; every version is kept"):
+        load_schemas(tmp_path)
+
+
+def test_versions_are_numbers(tmp_path: Path) -> None:
+    """Version 10 comes after version 9."""
+    for version in range(1, 11):
+        _write(tmp_path, f"thing.v{version}.avsc", _RECORD)
+    assert [schema.version for schema in load_schemas(tmp_path)["thing"]] == list(range(1, 11))
+
+
+def test_a_directory_without_schemas_is_an_error(tmp_path: Path) -> None:
+    """A mistyped path isn't an empty catalogue."""
+    with pytest.raises(ConfigError, match="no schemas"):
+        load_schemas(tmp_path / "nowhere")
+
+
+def test_a_wrong_schema_ends_the_command_with_78(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit code of a wrong configuration."""
+    _write(tmp_path, "thing.v1.avsc", b"{")
+    monkeypatch.setenv(env_name("schemas", "directory"), str(tmp_path))
+    result = CliRunner().invoke(command, ["check"])
+    assert isinstance(result.exception, ConfigError)
+    assert result.exception.exit_code == 78
