@@ -10,7 +10,10 @@ from pipeline.migrate import MIGRATIONS
 _SPECIFICATION = (Path(__file__).parent / "specification.sql").read_text(encoding="utf-8")
 _SPECIFIED = {match[1]: match[0] for match in re.finditer(r"CREATE TABLE (\w+) \([^;]+(?=;)", _SPECIFICATION)}
 _SCRIPTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(MIGRATIONS.glob("*.sql"))}
-_REPEATABLE = re.compile(r"^(CREATE (TABLE|FUNCTION) IF NOT EXISTS|CREATE OR REPLACE|ALTER TABLE)\b")
+_REPEATABLE = re.compile(
+    r"CREATE (TABLE|FUNCTION) IF NOT EXISTS |CREATE OR REPLACE |"
+    r"ALTER TABLE \w+ (MODIFY|(ADD|DROP) COLUMN IF (NOT )?EXISTS) "
+)
 _DEDUPLICATION = """SETTINGS
     non_replicated_deduplication_window = 100000,
     replicated_deduplication_window = 100000,
