@@ -36,7 +36,7 @@ class KafkaSettings(_Section):
     group_id: str = Field("chimera", min_length=1, description="consumer group of the worker")
     session_timeout_seconds: Seconds = 45.0
     heartbeat_interval_seconds: Seconds = 3.0
-    max_fetch_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="most bytes of one partition in one fetch")
+    max_fetch_bytes: int = Field(1024 * 1024, ge=1024, description="most bytes of one partition in one fetch")
 
     @property
     def client(self) -> dict[str, str | int]:
@@ -82,9 +82,10 @@ class WorkerSettings(_Section):
     """How much the worker does at once."""
 
     batches_in_flight: int = Field(2, ge=1, le=64, description="micro-batches of one partition between cut and ack")
-    insert_threads: int = Field(2, ge=1, le=64, description="concurrent inserts over all families")
-    max_bytes_in_flight: int = Field(64 * 1024 * 1024, ge=1024, description="fetching pauses above this")
+    insert_threads: int = Field(2, ge=1, le=64, description="threads that decode and insert, over all families")
+    max_bytes_in_flight: int = Field(32 * 1024 * 1024, ge=1024, description="fetching pauses above this")
     commit_interval_seconds: Seconds = 1.0
+    drain_seconds: Seconds = Field(8.0, description="how long a stop or a rebalance waits for inserts under way")
     retry_backoff_seconds: Seconds = Field(0.2, description="first pause after a failed insert; doubles")
     retry_backoff_max_seconds: Seconds = 15.0
     web_host: str = "127.0.0.1"

@@ -83,17 +83,17 @@ def explained(settings: ClickHouseSettings) -> Iterator[None]:
 
 
 def explain(error: BaseException, settings: ClickHouseSettings) -> ChimeraError:
-    """One line on a failure of the driver, without the server's stack trace."""
+    """Say which server failed, how, and what to do about it."""
     where = f"ClickHouse at {settings.address}"
     if kind_of(error) is FailureKind.RETRY:
-        return UnavailableError(f"{where} is not available: {_first_line(error)}")
+        return UnavailableError(f"{where} is not available: {describe(error)}")
     if isinstance(error, driver_errors.ServerException) and error.code in {192, 193, 194, 516}:
         names = f"{env_name('clickhouse', 'user')} and {env_name('clickhouse', 'password')}"
         return HaltError(f"{where} refuses user {settings.user!r} or the password; check {names}")
     if _certificate_refused(error):
         setting = env_name("clickhouse", "ca_cert")
-        return HaltError(f"{where}: can't verify the server's certificate; check {setting}: {_first_line(error)}")
-    return HaltError(f"{where}: {_first_line(error)}")
+        return HaltError(f"{where}: can't verify the server's certificate; check {setting}: {describe(error)}")
+    return HaltError(f"{where}: {describe(error)}")
 
 
 def _certificate_refused(error: BaseException | None) -> bool:
@@ -105,7 +105,8 @@ def _certificate_refused(error: BaseException | None) -> bool:
     return False
 
 
-def _first_line(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """A failure of the driver on one line, without the server's stack trace."""
     message = getattr(error, "message", None) or str(error) or type(error).__name__
     line = str(message).partition("Stack trace:")[0]
     return " ".join(line.split()).removeprefix("DB::Exception: ")

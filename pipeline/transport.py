@@ -22,6 +22,9 @@ from faust.types import TP, ConsumerMessage, Message
 from pipeline.batches import MicroBatch, PartitionBatches
 from pipeline.families import BatchPolicy
 
+# aiokafka has one fetch at a time under way to a broker. One for partitions that have nothing new would keep those
+# waiting that have, for 1.5 s as Faust has it.
+_FETCH_WAIT_MS = 100
 _RECHECK_SECONDS = 0.05  # how soon a partition that wasn't fetched from, being full, is looked at again
 
 
@@ -33,7 +36,7 @@ class Batching:
     """Topic to batch policy."""
     batches_in_flight: int = 2
     """Of one partition, between cut and ack."""
-    max_bytes: int = 64 * 1024 * 1024
+    max_bytes: int = 32 * 1024 * 1024
     """Keys and values in memory, of all partitions; above it fetching pauses."""
     drain_seconds: float = 8.0
     """How long a rebalance or a stop waits for micro-batches in flight."""
@@ -41,6 +44,11 @@ class Batching:
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that talks to the broker."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001 (Faust offers no setting)
+        return consumer
 
     async def commit_batches(self, offsets: Mapping[TP, int]) -> bool:
         """Commit; False when the broker didn't take it."""

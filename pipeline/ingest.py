@@ -1,0 +1,160 @@
+"""The way of a micro-batch: decoded, validated, inserted, acknowledged, whatever fails on the way.
+
+What a failed step leads to is decided by its kind (`pipeline.errors.FailureKind`): the same block with the same token
+again, for as long as it takes; a halt, with nothing acknowledged; or, when ClickHouse refuses the data, halving the
+block until the guilty rows stand alone and are rejected.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+from time import perf_counter
+from typing import TypeVar
+
+import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
+
+from pipeline import metrics
+from pipeline.batches import MicroBatch
+from pipeline.columns import Coded, Rejection, Rows
+from pipeline.config import WorkerSettings
+from pipeline.decode import Decoder
+from pipeline.errors import FailureKind, Reason
+from pipeline.families import Family
+from pipeline.sink import Sink, describe, kind_of
+
+T = TypeVar("T")
+
+_LOGGED_REJECTIONS = 10  # of one micro-batch; all of them are counted
+
+
+class Ingest:
+    """Takes the micro-batches of one family to their table.
+
+    Args:
+        family: whose they are.
+        decoder: of that family.
+        sink: where its table is.
+        pool: threads to decode and insert in.
+        settings: pauses between attempts.
+    """
+
+    def __init__(self, family: Family, decoder: Decoder, sink: Sink, pool: Executor, settings: WorkerSettings) -> None:
+        self._family = family
+        self._decoder = decoder
+        self._sink = sink
+        self._pool = pool
+        self._wait = wait_exponential_jitter(settings.retry_backoff_seconds, settings.retry_backoff_max_seconds)
+        self._log = structlog.get_logger("chimera.ingest").bind(family=family.name)
+        self._retrying: set[MicroBatch] = set()
+
+    @property
+    def retrying(self) -> bool:
+        """Whether anything waits for something that has failed."""
+        return bool(self._retrying)
+
+    async def store(self, batch: MicroBatch) -> None:
+        """See a micro-batch through, and acknowledge it when all its records are stored or rejected.
+
+        Returns without acknowledging it when the partition has gone to another worker meanwhile.
+
+        Raises:
+            ChimeraError, clickhouse_driver.errors.Error: going on makes no sense; nothing was acknowledged.
+        """
+        metrics.RECORDS_CONSUMED.labels(self._family.name).inc(len(batch))
+        try:
+            rows = await self._attempt(batch, partial(self._decoder.decode, batch.values))
+            rejections = [*rows.rejections, *await self._insert(batch, rows, _token(batch))]
+        except _LostPartitionError:
+            self._log.info("micro-batch left to the partition's new owner", batch=repr(batch))
+            return
+        self._report(batch, rejections)
+        batch.ack()
+
+    async def _insert(self, batch: MicroBatch, rows: Rows, token: str) -> list[Rejection]:
+        """Insert the rows; those that ClickHouse refuses for their data come back as rejections."""
+        if not len(rows):
+            return []
+        began = perf_counter()
+        try:
+            await self._attempt(batch, partial(self._sink.insert, self._family.table, rows.columns, token))
+        except Exception as error:
+            if kind_of(error) is not FailureKind.DEAD_LETTER:
+                raise
+            if len(rows) == 1:
+                return [Rejection(int(rows.positions[0]), Reason.REFUSED_BY_CLICKHOUSE, describe(error))]
+            half = len(rows) // 2
+            front, back = _part(rows, slice(half)), _part(rows, slice(half, None))
+            return [
+                *await self._insert(batch, front, f"{token}/0"),
+                *await self._insert(batch, back, f"{token}/1"),
+            ]
+        metrics.INSERT_SECONDS.labels(self._family.name).observe(perf_counter() - began)
+        metrics.ROWS_INSERTED.labels(self._family.name).inc(len(rows))
+        return []
+
+    async def _attempt(self, batch: MicroBatch, work: Callable[[], T]) -> T:
+        """Do it in a thread, again and again while that may help; never for a micro-batch that isn't ours any more."""
+
+        async def once() -> T:
+            if not batch.live:
+                raise _LostPartitionError
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+        def failed(state: RetryCallState) -> None:
+            self._retrying.add(batch)
+            metrics.RETRIES.labels(self._family.name).inc()
+            metrics.RETRYING.labels(self._family.name).set(len(self._retrying))
+            error = state.outcome.exception() if state.outcome else None
+            pause = round(state.upcoming_sleep, 2)
+            attempt = state.attempt_number
+            what = describe(error) if error else ""
+            self._log.warning(
+                "failed, trying again", batch=repr(batch), error=what, attempt=attempt, pause_seconds=pause
+            )
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception(lambda error: kind_of(error) is FailureKind.RETRY),
+            wait=self._wait,
+            before_sleep=failed,
+            reraise=True,
+        )
+        try:
+            return await retrying(once)
+        finally:
+            self._retrying.discard(batch)
+            metrics.RETRYING.labels(self._family.name).set(len(self._retrying))
+
+    def _report(self, batch: MicroBatch, rejections: list[Rejection]) -> None:
+        """Count every rejected record by its reason, and log the first few: where they are, never what they hold."""
+        for reason, count in Counter(rejection.reason for rejection in rejections).items():
+            metrics.RECORDS_REJECTED.labels(self._family.name, reason.value).inc(count)
+        for position, reason, detail in rejections[:_LOGGED_REJECTIONS]:
+            self._log.warning(
+                "record rejected",
+                topic=batch.topic,
+                partition=batch.partition,
+                offset=batch.records[position].offset,
+                reason=reason.value,
+                detail=detail,
+            )
+        if (more := len(rejections) - _LOGGED_REJECTIONS) > 0:
+            self._log.warning("more records rejected in this micro-batch", batch=repr(batch), more=more)
+
+
+def _part(rows: Rows, part: slice) -> Rows:
+    columns = {
+        name: Coded(column.codes[part], column.values) if isinstance(column, Coded) else column[part]
+        for name, column in rows.columns.items()
+    }
+    return Rows(columns, rows.positions[part], ())
+
+
+class _LostPartitionError(Exception):
+    """The partition has gone to another worker."""
+
+
+def _token(batch: MicroBatch) -> str:
+    return f"{batch.topic}/{batch.partition}/{batch.first}-{batch.last}"

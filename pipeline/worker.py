@@ -1,0 +1,161 @@
+"""The worker: a Faust app with one agent per event family, run by `faust -A pipeline worker`."""
+
+import asyncio
+import logging.config
+import signal
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any, NoReturn
+
+import faust
+import prometheus_client
+import structlog
+import uvloop
+from faust.types import TP, EventT
+from faust.web import Request, Response, View
+
+from pipeline.config import Settings, load_settings
+from pipeline.decode import Decoder
+from pipeline.errors import ChimeraError
+from pipeline.families import Catalog, Family, load_catalog
+from pipeline.ingest import Ingest
+from pipeline.logs import logging_config
+from pipeline.preflight import preflight
+from pipeline.registry import Registry
+from pipeline.sink import Sink, explain
+from pipeline.transport import Batching
+
+_RECORDS_AT_ONCE = 20_000  # taken from the fetcher, which holds the rest compressed
+
+log = structlog.get_logger("chimera.worker")
+
+
+def create_app() -> "App":
+    """The app of the settings in the environment, with an agent for each family.
+
+    Raises:
+        ConfigError: a setting, topics.yaml or a schema is wrong.
+    """
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    settings = load_settings()
+    app = App(settings, load_catalog(settings))
+    for family in app.catalog.families:
+        app.add_family(family)
+    return app
+
+
+class Worker(faust.Worker):
+    """Faust's worker: starts when what it needs is there, ends with the exit code of the failure that stopped it."""
+
+    app: "App"
+
+    def execute_from_commandline(self) -> NoReturn:
+        """Run until a signal or a failure."""
+        logging.config.dictConfig(dict(self.app.conf.logging_config or {}))
+        try:
+            preflight(self.app.settings, self.app.catalog)
+        except ChimeraError as error:
+            log.critical(str(error))
+            raise SystemExit(error.exit_code) from None
+        try:
+            super().execute_from_commandline()
+        finally:
+            if self.app.failure is not None:
+                raise SystemExit(self.app.failure.exit_code)
+
+
+class App(faust.App):
+    """Faust's app, which waits for what it needs before it starts, and stops with one line when it can't go on."""
+
+    def __init__(self, settings: Settings, catalog: Catalog) -> None:
+        self.settings = settings
+        self.catalog = catalog
+        self.failure: ChimeraError | None = None
+        worker = settings.worker
+        self.batching = Batching(
+            policies={family.topic.name: family.batch for family in catalog.families},
+            batches_in_flight=worker.batches_in_flight,
+            max_bytes=worker.max_bytes_in_flight,
+            drain_seconds=worker.drain_seconds,
+        )
+        super().__init__(
+            settings.kafka.group_id,
+            broker=[f"batch://{server.strip()}" for server in settings.kafka.bootstrap_servers.split(",")],
+            broker_session_timeout=settings.kafka.session_timeout_seconds,
+            broker_heartbeat_interval=settings.kafka.heartbeat_interval_seconds,
+            broker_commit_interval=worker.commit_interval_seconds,
+            consumer_max_fetch_size=settings.kafka.max_fetch_bytes,
+            consumer_auto_offset_reset="earliest",
+            broker_max_poll_records=_RECORDS_AT_ONCE,
+            stream_wait_empty=True,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            store="memory://",
+            datadir=Path(gettempdir()) / f"chimera-{settings.kafka.group_id}",
+            web_bind=worker.web_host,
+            web_port=worker.web_port,
+            logging_config=logging_config(settings.log),
+            Worker=Worker,
+        )
+        self._sink = Sink(settings.clickhouse)
+        self._registry = Registry(settings.registry) if settings.registry.url else None
+        self._pool = ThreadPoolExecutor(worker.insert_threads, thread_name_prefix="ingest")
+        self._places = asyncio.Semaphore(worker.insert_threads + 1)  # one micro-batch waits at hand
+        self._ingests: list[Ingest] = []
+        self.page("/metrics")(_metrics)
+        self.page("/ready")(_ready)
+        self.on_partitions_assigned.connect(_say_assigned, weak=False)
+
+    def add_family(self, family: Family) -> None:
+        """Consume the family's topic with an agent of its own."""
+        ingest = Ingest(family, Decoder(family, self._registry), self._sink, self._pool, self.settings.worker)
+        self._ingests.append(ingest)
+
+        async def consume(stream: Any) -> None:
+            events: AsyncIterator[EventT[Any]] = stream.noack().events()
+            async for event in events:
+                await self._places.acquire()
+                self.add_future(self._see_through(ingest, event))
+
+        topic = self.topic(family.topic.name, key_serializer="raw", value_serializer="raw")
+        self.agent(topic, name=family.name)(consume)
+
+    def halt(self, error: BaseException) -> None:
+        """Stop the worker because of this, with nothing more acknowledged than what is done."""
+        if self.failure is not None:
+            return
+        self.failure = error if isinstance(error, ChimeraError) else explain(error, self.settings.clickhouse)
+        log.critical(str(self.failure))
+        signal.raise_signal(signal.SIGTERM)
+
+    async def _see_through(self, ingest: Ingest, event: EventT[Any]) -> None:
+        try:
+            batch: Any = event.value
+            await ingest.store(batch)
+        except Exception as error:  # noqa: BLE001 (whatever it is, going on would lose the micro-batch)
+            self.halt(error)
+        finally:
+            self._places.release()
+
+    @property
+    def ready(self) -> bool:
+        """Whether records flow: no rebalance is under way, and nothing that failed waits for another try."""
+        return not self.rebalancing and not any(ingest.retrying for ingest in self._ingests)
+
+
+async def _say_assigned(_app: App, assigned: set[TP], **_: Any) -> None:
+    log.info("partitions assigned", count=len(assigned))
+
+
+async def _ready(web: View, _request: Request) -> Response:
+    app: Any = web.app
+    ready = app.ready
+    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+    return web.text("ready\n" if ready else "not ready\n", status=status)
+
+
+async def _metrics(web: View, _request: Request) -> Response:
+    return web.bytes(prometheus_client.generate_latest(), content_type="text/plain")
