@@ -77,8 +77,8 @@ def leave_running(directory: Path, ports: Mapping[str, int | None]) -> Stack:
 def stop(stack: Stack) -> bool:
     """Stop what runs in the stack's directory, whoever started it; returns when it has ended. False when nothing ran.
 
-    Only a process that holds a lock there is stopped, as only a living one can: what a crash left behind, with the id of
-    a process that has become somebody else's, does no harm.
+    Only a process that holds a lock there is stopped, as only a living one can: what a crash left behind, with the id
+    of a process that has become somebody else's, does no harm.
 
     Raises:
         UnavailableError: a process didn't end.
