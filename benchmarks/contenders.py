@@ -1,0 +1,82 @@
+"""Who takes part: the worker, and the peers it is measured against, each a process of one Python interpreter."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import UnavailableError
+
+PEER_REQUIREMENTS = Path(__file__).with_name("requirements-peers.txt")
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One way from the topic into the table."""
+
+    name: str
+    title: str
+    arguments: tuple[str, ...]
+    """What follows the interpreter on the command line."""
+    own_python: bool = True
+    """Runs in the project's environment; else in the peers' own."""
+    grouped: bool = True
+    """Reads as a consumer group, so that the broker knows when it begins; else it says so."""
+    in_server: bool = False
+    """The work is done by ClickHouse, and so are CPU and memory spent there."""
+
+
+WORKER = Contender(
+    "chimera", "Chimera worker", ("-m", "faust", "-A", "pipeline", "worker", "--without-web", "--loglevel", "warn")
+)
+
+PEERS = (
+    Contender(
+        "stock_faust",
+        "Faust agent, take()",
+        ("-m", "benchmarks.peers.stock_faust", "--loop", "uvloop", "worker", "--without-web", "--loglevel", "warn"),
+    ),
+    Contender("plain_loop", "confluent-kafka loop", ("-m", "benchmarks.peers.plain_loop")),
+    Contender("quix", "Quix Streams", ("-m", "benchmarks.peers.quix"), own_python=False),
+    Contender(
+        "bytewax",
+        "Bytewax",
+        ("-m", "bytewax.run", "benchmarks.peers.bytewax_flow"),
+        own_python=False,
+        grouped=False,
+    ),
+    Contender(
+        "clickhouse_kafka_engine",
+        "ClickHouse Kafka engine",
+        ("-m", "benchmarks.peers.clickhouse_kafka_engine"),
+        in_server=True,
+    ),
+)
+
+CONTENDERS = (WORKER, *PEERS)
+
+
+def interpreter(contender: Contender) -> Path:
+    """The Python that runs it; the peers' environment is made when it is first asked for, in the user's cache.
+
+    Raises:
+        UnavailableError: its packages can't be installed; says why.
+    """
+    if contender.own_python:
+        return Path(sys.executable)
+    digest = hashlib.sha256(PEER_REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    directory = Path(base) / "chimera" / f"bench-peers-{digest}"
+    python, complete = directory / "bin" / "python", directory / "complete"
+    if not complete.exists():
+        venv.create(directory, clear=True, with_pip=True)
+        install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]
+        done = subprocess.run([python, *install, PEER_REQUIREMENTS], capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = done.stderr.strip().rpartition("\n")[2]
+            raise UnavailableError(f"can't install {PEER_REQUIREMENTS.name} into {directory}: {reason}")
+        complete.touch()
+    return python

@@ -1,0 +1,156 @@
+"""Runs one contender in a database of its own and measures it.
+
+The clock starts when the contender begins to read: when the broker has given its consumer group all partitions. So
+starting Python, importing and connecting are left out, in the same way for all. It stops when the table has all rows.
+"""
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from clickhouse_driver import Client
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from benchmarks.contenders import Contender, interpreter
+from benchmarks.peers import READY
+from benchmarks.process import ContenderProcess, cpu_seconds
+from benchmarks.report import Result
+from benchmarks.workload import Fingerprint, Workload
+from pipeline.config import ClickHouseSettings, env_name
+from pipeline.devstack import Stack
+from pipeline.devstack.ports import HOST
+from pipeline.migrate import migrate
+
+_ROOT = Path(__file__).parent.parent
+_POLL_SECONDS = 0.02
+_POLL_SHARE = (
+    0.01  # of the time that has passed: as exact for a slow contender as for a fast one, and no burden on either
+)
+_START_SECONDS = 60.0
+_STALL_SECONDS = 60.0
+_ADMIN_SECONDS = 10.0
+
+Progress = Callable[[int], object]
+"""Told how many rows are stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where the contenders run: servers, topic, registry, and a directory for logs and what contenders leave behind."""
+
+    stack: Stack
+    workload: Workload
+    registry_url: str
+    directory: Path
+
+    def run(self, contender: Contender, progress: Progress) -> Result:
+        """Run a contender until it has stored everything, stop it, and check what it stored.
+
+        Raises:
+            ContenderError: it ended, stalled, or stored something else; names its log and the log's last line.
+        """
+        name = f"bench_{contender.name}_{secrets.token_hex(3)}"  # of its database and of its consumer group
+        command = [str(interpreter(contender)), *contender.arguments]
+        process = ContenderProcess(command, self._environment(name), self.directory / f"{name}.log")
+        with self._database(name) as client:
+            started = time.monotonic()
+            with process:
+                self._wait_until_reading(contender, name, process)
+                result = self._measure(contender, client, process, started, progress)
+            if (stored := _fingerprint(client)) != self.workload.fingerprint:
+                raise process.failure(f"stored {stored}, but published were {self.workload.fingerprint}")
+        return result
+
+    def clickhouse_version(self) -> str:
+        """Version of the server."""
+        client = Client(HOST, port=self.stack.clickhouse.port)
+        ((version,),) = client.execute("SELECT version()")
+        client.disconnect()
+        return str(version)
+
+    @contextmanager
+    def _database(self, name: str) -> Iterator[Client]:
+        """A database with the project's tables."""
+        settings = ClickHouseSettings(host=HOST, port=self.stack.clickhouse.port, database=name)
+        migrate(settings)
+        client = Client(HOST, port=settings.native_port, database=name)
+        try:
+            yield client
+            client.execute(f"DROP DATABASE {name} SYNC")
+        finally:
+            client.disconnect()
+
+    def _environment(self, name: str) -> dict[str, str]:
+        """The worker's own settings, for all contenders, and the topic."""
+        return {
+            **os.environ,
+            **self.stack.environment,
+            env_name("kafka", "group_id"): name,
+            env_name("clickhouse", "database"): name,
+            env_name("registry", "url"): self.registry_url,
+            "BENCH_TOPIC": self.workload.topic,
+            "PYTHONPATH": str(_ROOT),
+            "TMPDIR": str(self.directory),
+        }
+
+    def _wait_until_reading(self, contender: Contender, group: str, process: ContenderProcess) -> None:
+        admin = AdminClient({"bootstrap.servers": self.stack.kafka.bootstrap_servers, "log_level": 0})
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            process.check()
+            if self._assigned(admin, group) if contender.grouped else READY in process.output():
+                return
+            time.sleep(_POLL_SECONDS)
+        raise process.failure(f"had no partitions after {_START_SECONDS:.0f} s")
+
+    def _assigned(self, admin: AdminClient, group: str) -> bool:
+        """Whether the members of the group have all partitions of the topic."""
+        try:
+            described = admin.describe_consumer_groups([group])[group].result(_ADMIN_SECONDS)
+        except KafkaException:  # no such group yet
+            return False
+        partitions = [partition for member in described.members for partition in member.assignment.topic_partitions]
+        assigned = [partition for partition in partitions if partition.topic == self.workload.topic]
+        return len(assigned) == self.workload.partitions
+
+    def _measure(
+        self, contender: Contender, client: Client, process: ContenderProcess, started: float, progress: Progress
+    ) -> Result:
+        """From the first poll to the last row."""
+        server = psutil.Process(self.stack.clickhouse.pid)
+        begun, cpu_before, server_before = time.monotonic(), process.cpu_seconds(), cpu_seconds(server)
+        self._wait_until_stored(client, process, progress)
+        ended, cpu_after, server_after = time.monotonic(), process.cpu_seconds(), cpu_seconds(server)
+        return Result(
+            contender.name,
+            rows=self.workload.fingerprint.rows,
+            seconds=ended - begun,
+            total_seconds=ended - started,
+            server_cpu_seconds=server_after - server_before,
+            cpu_seconds=None if contender.in_server else cpu_after - cpu_before,
+            peak_rss_bytes=None if contender.in_server else process.peak_rss_bytes(),
+        )
+
+    def _wait_until_stored(self, client: Client, process: ContenderProcess, progress: Progress) -> None:
+        stored, begun = 0, time.monotonic()
+        grew = begun
+        while stored < self.workload.fingerprint.rows:
+            process.check()
+            before, ((stored,),) = stored, client.execute("SELECT count() FROM ui_events")  # read from metadata: cheap
+            progress(stored)
+            if stored > before:
+                grew = time.monotonic()
+            elif time.monotonic() > grew + _STALL_SECONDS:
+                raise process.failure(f"stored {stored:,} rows and no more for {_STALL_SECONDS:.0f} s")
+            time.sleep(max(_POLL_SECONDS, (time.monotonic() - begun) * _POLL_SHARE))
+
+
+def _fingerprint(client: Client) -> Fingerprint:
+    sql = "SELECT count(), sum(toUnixTimestamp64Milli(ts)), sum(latency_ms), uniqExact(session_id) FROM ui_events"
+    return Fingerprint(*client.execute(sql)[0])

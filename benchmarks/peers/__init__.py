@@ -1,0 +1,8 @@
+"""One contender a module, each as a competent user of its library would write it: `python -m benchmarks.peers.<name>`.
+
+What all of them need, decoding and inserting, is in `common.py`, so that they differ in what is measured. Each may hold
+rows back for `common.LINGER_SECONDS` to fill a batch, and starts at the beginning of the topic in a new consumer group.
+"""
+
+READY = "bench: reading"
+"""What a contender without a consumer group prints when it begins to read; of the others the broker knows."""

@@ -1,0 +1,40 @@
+"""ClickHouse reads the topic itself: a Kafka engine table, and a materialized view that feeds `ui_events` from it.
+
+The server does the work; this process asks for it, waits, and takes it down again when terminated.
+"""
+
+import signal
+
+from benchmarks.peers.common import BROKERS, GROUP, LINGER_SECONDS, REGISTRY, TOPIC, connect
+
+_COLUMNS = """
+    ts DateTime64(3, 'UTC'), session_id UUID, commit_sha String, event_type LowCardinality(String), latency_ms UInt32,
+    user_agent String, metadata String, schema_version UInt8
+"""
+_SETTINGS = {
+    "kafka_broker_list": BROKERS,
+    "kafka_topic_list": TOPIC,
+    "kafka_group_name": GROUP,
+    "kafka_format": "AvroConfluent",
+    "format_avro_schema_registry_url": REGISTRY,
+    "kafka_num_consumers": 1,  # one process against one consumer
+    "kafka_max_block_size": 65_536,  # rows in a block; and how many of them one poll may bring:
+    "kafka_poll_max_batch_size": 65_536,
+    "kafka_flush_interval_ms": int(LINGER_SECONDS * 1000),
+}
+
+
+def main() -> None:
+    """Run until terminated."""
+    client = connect()
+    settings = ", ".join(f"{name} = {value!r}" for name, value in _SETTINGS.items())
+    client.execute(f"CREATE TABLE ui_events_topic ({_COLUMNS}) ENGINE = Kafka SETTINGS {settings}")
+    client.execute("CREATE MATERIALIZED VIEW ui_events_feed TO ui_events AS SELECT * FROM ui_events_topic")
+    signal.sigwait({signal.SIGTERM})
+    client.execute("DROP VIEW ui_events_feed SYNC")
+    client.execute("DROP TABLE ui_events_topic SYNC")
+
+
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    main()

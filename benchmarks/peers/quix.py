@@ -1,0 +1,39 @@
+"""Quix Streams: a BatchingSink that writes with clickhouse-driver, fastavro as its deserializer."""
+
+from quixstreams import Application
+from quixstreams.sinks import BatchingSink, SinkBatch
+
+from benchmarks.peers.common import BROKERS, GROUP, LINGER_SECONDS, TOPIC, Decoder, Table
+
+
+class ClickHouseSink(BatchingSink):
+    """Writes a partition's rows at each checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._table = Table()
+
+    def write(self, batch: SinkBatch) -> None:
+        """Store one partition's rows."""
+        self._table.insert([item.value for item in batch])
+
+
+def main() -> None:
+    """Run until terminated."""
+    app = Application(
+        broker_address=BROKERS,
+        consumer_group=GROUP,
+        auto_offset_reset="earliest",
+        commit_interval=LINGER_SECONDS,  # a checkpoint flushes the sink; more seldom or by rows measured no faster
+        consumer_poll_timeout=0.1,  # 1 s by default, for which an idle consumer would put off its checkpoint
+        loglevel="WARNING",
+        use_changelog_topics=False,  # no state to keep
+        auto_create_topics=False,
+    )
+    stream = app.dataframe(app.topic(TOPIC, value_deserializer="bytes", key_deserializer="bytes"))
+    stream.apply(Decoder()).sink(ClickHouseSink())
+    app.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""What was measured, and how it is told: a table in the terminal, one in docs/benchmarks.md, one line of JSON."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import orjson
+import psutil
+from rich.table import Table
+
+from benchmarks.contenders import CONTENDERS, PEER_REQUIREMENTS, PEERS, WORKER
+from pipeline.devstack.jars import KAFKA_VERSION
+from pipeline.errors import ConfigError
+
+BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
+
+_TITLES = {contender.name: contender.title for contender in CONTENDERS}
+_HEADINGS = ("", "rows/s", "worker is", "CPU µs/row", "server's", "RSS MB", "total s")
+_LIBRARIES = ("faust-streaming", "aiokafka", "confluent-kafka", "fastavro", "clickhouse-driver", "numpy", "uvloop")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run of one contender."""
+
+    name: str
+    rows: int
+    seconds: float
+    """From the first poll to the last row."""
+    total_seconds: float
+    """From the start of the process to the last row."""
+    server_cpu_seconds: float
+    """What ClickHouse spent in `seconds`, on inserting and on what else it does."""
+    cpu_seconds: float | None
+    """What the contender's processes spent in `seconds`; None where the work is done in ClickHouse."""
+    peak_rss_bytes: int | None
+
+    @property
+    def rows_per_s(self) -> float:
+        """Throughput."""
+        return self.rows / self.seconds
+
+    @property
+    def cpu_us_per_row(self) -> float | None:
+        """CPU time of the contender for one row."""
+        return None if self.cpu_seconds is None else self.cpu_seconds / self.rows * 1e6
+
+    @property
+    def server_cpu_us_per_row(self) -> float:
+        """CPU time of ClickHouse for one row."""
+        return self.server_cpu_seconds / self.rows * 1e6
+
+    @property
+    def rss_mb(self) -> float | None:
+        """Most memory its processes held, 10^6 bytes."""
+        return None if self.peak_rss_bytes is None else self.peak_rss_bytes / 1e6
+
+
+def median(runs: Sequence[Result]) -> Result:
+    """The run in the middle by throughput, the slower of the two middle ones; all its figures belong together."""
+    return sorted(runs, key=lambda run: run.rows_per_s)[(len(runs) - 1) // 2]
+
+
+def ratios(results: Mapping[str, Result]) -> dict[str, float]:
+    """The worker's throughput as a multiple of each peer's that ran."""
+    if WORKER.name not in results:
+        return {}
+    worker = results[WORKER.name].rows_per_s
+    return {peer.name: round(worker / results[peer.name].rows_per_s, 2) for peer in PEERS if peer.name in results}
+
+
+def json_line(results: Mapping[str, Result]) -> str:
+    """The worker's figures and the ratios; a figure of what didn't run is null or absent."""
+    worker = results.get(WORKER.name)
+    return orjson.dumps(
+        {
+            "rows_per_s": worker and round(worker.rows_per_s),
+            "cpu_us_per_row": worker and _rounded(worker.cpu_us_per_row, 2),
+            "rss_mb": worker and _rounded(worker.rss_mb, 1),
+            "ratio": ratios(results),
+        }
+    ).decode()
+
+
+def rich_table(results: Mapping[str, Result]) -> Table:
+    """For the terminal."""
+    table = Table()
+    for number, heading in enumerate(_HEADINGS):
+        table.add_column(heading, justify="right" if number else "left", no_wrap=not number)
+    for cells in _cells(results):
+        table.add_row(*cells)
+    return table
+
+
+def markdown(results: Mapping[str, Result], machine: str, command: str) -> str:
+    """For the docs: the machine, the command, and the table."""
+    lines = [machine, "", f"`{command}`", ""]
+    lines += [f"| {' | '.join(_HEADINGS)} |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
+    lines += [f"| {' | '.join(cells)} |" for cells in _cells(results)]
+    return "\n".join(lines)
+
+
+def replace_marked(document: str, text: str) -> str:
+    """The document with the text between its markers, in place of what was there.
+
+    Raises:
+        ConfigError: the markers aren't there, once each and in order.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ConfigError(f"docs/benchmarks.md: expected the lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+
+
+def machine(clickhouse_version: str) -> str:
+    """The machine and the versions, as one paragraph."""
+    peers = [line for line in PEER_REQUIREMENTS.read_text(encoding="utf-8").splitlines() if "==" in line]
+    versions = [f"{name} {version(name)}" for name in _LIBRARIES]
+    memory = psutil.virtual_memory().total / 2**30
+    return (
+        f"Measured on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores ({_cpu_model()}), {memory:.0f} GiB, "
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
+        f"ClickHouse {clickhouse_version}, Kafka {KAFKA_VERSION}, {', '.join(versions)}; "
+        f"Quix Streams and Bytewax with {', '.join(peers).replace('==', ' ')}."
+    )
+
+
+def _cells(results: Mapping[str, Result]) -> list[tuple[str, ...]]:
+    ratio = ratios(results)
+    return [
+        (
+            _TITLES[name],
+            f"{result.rows_per_s:,.0f}",
+            f"{ratio[name]:.1f} x" if name in ratio else "",
+            _number(result.cpu_us_per_row),
+            f"{result.server_cpu_us_per_row:.1f}",
+            _number(result.rss_mb),
+            f"{result.total_seconds:.1f}",
+        )
+        for name, result in results.items()
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,64 @@
+"""What the contenders read: valid ui_events in one topic, published before any of them starts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pipeline.config import Settings
+from pipeline.families import load_catalog
+from pipeline.producer import Producer
+from pipeline.sample import sample
+from pipeline.topics import TopicAdmin, plan
+
+FAMILY = "ui_events"
+_SEED = 5
+_START = datetime(2026, 1, 5, tzinfo=UTC)
+_HOURS = 24.0  # one day, one table partition: a batch is one part for every contender
+
+Progress = Callable[[int], object]
+"""Told how many events are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """Enough of a table's content to know that it has each event once, whichever way its rows came."""
+
+    rows: int
+    ts_sum: int
+    """Milliseconds since 1970, over all rows."""
+    latency_sum: int
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A topic, and what its events amount to in a table."""
+
+    topic: str
+    partitions: int
+    fingerprint: Fingerprint
+
+
+def publish(settings: Settings, events: int, progress: Progress) -> Workload:
+    """Create the topics on a new broker and fill one: keyed, lz4, in Confluent framing if there is a registry.
+
+    Raises:
+        UnavailableError: broker or registry doesn't answer.
+        HaltError: the broker refuses the topics.
+        DeliveryError: the broker refused an event.
+    """
+    catalog = load_catalog(settings)
+    topic = catalog.family(FAMILY).topic
+    admin = TopicAdmin(settings.kafka)
+    admin.apply(plan(catalog.topics, admin.read([]), settings.topics.file))
+    ts_sum = latency_sum = 0
+    sessions: set[str] = set()
+    with Producer(settings, catalog) as producer:
+        stories = sample(events, seed=_SEED, start=_START, hours=_HOURS, families=[FAMILY])
+        for number, (family, event) in enumerate(stories, 1):
+            producer.send(family, event)
+            ts_sum += event["ts"]
+            latency_sum += event["latency_ms"]
+            sessions.add(event["session_id"])
+            progress(number)
+    return Workload(topic.name, topic.partitions, Fingerprint(events, ts_sum, latency_sum, len(sessions)))
