@@ -9,12 +9,14 @@ import structlog
 
 from pipeline.config import LogSettings
 
-# Faust and aiokafka tell of every step of a rebalance; the driver prints a stack for each refused connection.
+# Faust and aiokafka tell of every step of a rebalance, also in the name of our classes; our own log is named chimera.
+# The driver prints a stack for each refused connection.
 _NOISY = {
     "aiokafka": logging.WARNING,
     "clickhouse_driver": logging.ERROR,
     "faust": logging.WARNING,
     "mode": logging.WARNING,
+    "pipeline": logging.WARNING,
 }
 
 

@@ -14,7 +14,7 @@ import faust
 import prometheus_client
 import structlog
 import uvloop
-from faust.types import TP, EventT
+from faust.types import EventT
 from faust.web import Request, Response, View
 
 from pipeline.config import Settings, load_settings
@@ -51,6 +51,11 @@ class Worker(faust.Worker):
     """Faust's worker: starts when what it needs is there, ends with the exit code of the failure that stopped it."""
 
     app: "App"
+
+    def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
+        """Leave the log as the settings have it; Faust would put a spinner there instead."""
+        del logger, level
+        self.spinner = None
 
     def execute_from_commandline(self) -> NoReturn:
         """Run until a signal or a failure."""
@@ -107,7 +112,6 @@ class App(faust.App):
         self._ingests: list[Ingest] = []
         self.page("/metrics")(_metrics)
         self.page("/ready")(_ready)
-        self.on_partitions_assigned.connect(_say_assigned, weak=False)
 
     def add_family(self, family: Family) -> None:
         """Consume the family's topic with an agent of its own."""
@@ -140,14 +144,15 @@ class App(faust.App):
         finally:
             self._places.release()
 
+    def on_rebalance_end(self) -> None:
+        """Say that records flow, and of how many partitions."""
+        super().on_rebalance_end()
+        log.info("consuming", partitions=len(self.consumer.assignment()))
+
     @property
     def ready(self) -> bool:
         """Whether records flow: no rebalance is under way, and nothing that failed waits for another try."""
         return not self.rebalancing and not any(ingest.retrying for ingest in self._ingests)
-
-
-async def _say_assigned(_app: App, assigned: set[TP], **_: Any) -> None:
-    log.info("partitions assigned", count=len(assigned))
 
 
 async def _ready(web: View, _request: Request) -> Response:
