@@ -1,0 +1,118 @@
+"""Settings: what the environment says, and the one line that says what is wrong with it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.config import ENV_PREFIX, env_names, load_settings
+from pipeline.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.upper().startswith(ENV_PREFIX):
+            monkeypatch.delenv(name)
+
+
+def _complaint(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        load_settings()
+    return str(caught.value)
+
+
+def test_everything_has_a_default() -> None:
+    """Without any variable the settings point at the usual ports of this machine."""
+    settings = load_settings()
+    assert settings.kafka.bootstrap_servers == "127.0.0.1:9092"
+    assert settings.clickhouse.address == "127.0.0.1:9000"
+
+
+def test_a_variable_of_every_section_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Section and key are joined by two underscores, in either case, and values are converted."""
+    monkeypatch.setenv("CHIMERA_KAFKA__GROUP_ID", "other")
+    monkeypatch.setenv("chimera_clickhouse__secure", "yes")
+    monkeypatch.setenv("CHIMERA_WORKER__COMMIT_INTERVAL_SECONDS", "2.5")
+    settings = load_settings()
+    assert settings.kafka.group_id == "other"
+    assert settings.clickhouse.address == "127.0.0.1:9440"
+    assert settings.worker.commit_interval_seconds == 2.5
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("CHIMERA_KAFKA__BOOTSTRAP_SERVER", "did you mean CHIMERA_KAFKA__BOOTSTRAP_SERVERS?"),
+        ("CHIMERA_KAFAK__GROUP_ID", "did you mean CHIMERA_KAFKA__GROUP_ID?"),
+        ("CHIMERA_KAFKA_GROUP_ID", "did you mean CHIMERA_KAFKA__GROUP_ID?"),
+        ("CHIMERA_KAFKA__GROUP_ID__X", "did you mean CHIMERA_KAFKA__GROUP_ID?"),
+        ("chimera_kafak__group_id", "did you mean CHIMERA_KAFKA__GROUP_ID?"),
+        ("CHIMERA_KAFKA", "expected CHIMERA_<SECTION>__<KEY>"),
+        ("CHIMERA_COLOUR", "expected CHIMERA_<SECTION>__<KEY>"),
+    ],
+    ids=["key", "section", "one underscore", "too deep", "lower case", "section alone", "neither"],
+)
+def test_an_unknown_variable_is_an_error(name: str, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt name is never passed over: the line names it and the one that was probably meant."""
+    assert _complaint(monkeypatch, **{name: "x"}) == f"{name}: no such setting; {advice}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("CHIMERA_CLICKHOUSE__PORT", "65536", "less than or equal to 65535"),
+        ("CHIMERA_CLICKHOUSE__DATABASE", "a-b", "match pattern"),
+        ("CHIMERA_KAFKA__BOOTSTRAP_SERVERS", "", "at least 1 character"),
+        ("CHIMERA_WORKER__INSERT_THREADS", "many", "valid integer"),
+        ("CHIMERA_LOG__LEVEL", "LOUD", "match pattern"),
+    ],
+)
+def test_a_wrong_value_is_explained(name: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line names the variable and what was expected of its value."""
+    complaint = _complaint(monkeypatch, **{name: value})
+    assert complaint.startswith(f"{name}: ")
+    assert expected in complaint
+
+
+def test_all_wrong_values_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two mistakes are one message of one line, and no secret is in it."""
+    complaint = _complaint(
+        monkeypatch,
+        CHIMERA_CLICKHOUSE__PASSWORD="s3cret",
+        CHIMERA_CLICKHOUSE__PORT="s3cret",
+        CHIMERA_WORKER__WEB_PORT="0",
+    )
+    assert "\n" not in complaint
+    assert "CHIMERA_CLICKHOUSE__PORT" in complaint
+    assert "CHIMERA_WORKER__WEB_PORT" in complaint
+    assert "s3cret" not in complaint
+
+
+def test_a_password_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Printing the settings gives no password away."""
+    monkeypatch.setenv("CHIMERA_CLICKHOUSE__PASSWORD", "s3cret")
+    monkeypatch.setenv("CHIMERA_REGISTRY__PASSWORD", "s3cret")
+    settings = load_settings()
+    assert settings.clickhouse.password.get_secret_value() == "s3cret"
+    assert "s3cret" not in repr(settings)
+
+
+def test_names_of_settings_are_unique() -> None:
+    """No two settings share a variable."""
+    assert len(set(env_names())) == len(env_names())
+
+
+def test_a_command_ends_with_one_line_and_78(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`chimera` explains a wrong setting in one line on standard error, and exits 78."""
+    monkeypatch.setenv("CHIMERA_KAFKA__PORT", "9092")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "topics", "plan"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 78
+    assert done.stdout == ""
+    assert done.stderr.startswith("chimera: CHIMERA_KAFKA__PORT: ")
+    assert done.stderr.count("\n") == 1

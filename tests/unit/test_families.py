@@ -1,0 +1,166 @@
+"""topics.yaml and what it refers to: a mistake is one line that names file, key and what was expected."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.config import SchemasSettings, Settings, TopicsSettings
+from pipeline.errors import ConfigError
+from pipeline.families import load_catalog, load_topics
+
+ROOT = Path(__file__).parents[2]
+UI_EVENTS = "chimera.ui_events"
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def _edited(directory: Path, edit: Edit) -> Path:
+    """The project's topics.yaml after an edit of the document."""
+    document = yaml.safe_load((ROOT / "topics.yaml").read_text(encoding="utf-8"))
+    edit(document)
+    file = directory / "topics.yaml"
+    file.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return file
+
+
+def _settings(file: Path, schemas: Path = ROOT / "schemas/avro") -> Settings:
+    return Settings(topics=TopicsSettings(file=file), schemas=SchemasSettings(directory=schemas))
+
+
+def _topic(**values: object) -> Edit:
+    return lambda document: document["topics"][UI_EVENTS].update(values)
+
+
+def _without(key: str) -> Edit:
+    return lambda document: document["defaults"].pop(key)
+
+
+def test_the_projects_own_catalog_holds_together() -> None:
+    """Every family has a topic, a key that is a field, a table and a batch policy, and is found by its topic."""
+    catalog = load_catalog(_settings(ROOT / "topics.yaml"))
+    assert {family.name for family in catalog.families} == {
+        "bench_runs",
+        "llm_events",
+        "ui_events",
+        "watcher_runs",
+        "episodes",
+        "deployments",
+    }
+    for family in catalog.families:
+        assert family.topic.name == f"chimera.{family.name}"
+        assert family.table == family.name
+        assert family.key in family.schema.by_name
+        assert catalog.by_topic[family.topic.name] is family
+
+
+def test_a_topic_of_its_own_inherits_only_what_it_does_not_say(tmp_path: Path) -> None:
+    """Defaults fill what a topic leaves out, also inside its batch policy."""
+    ui_events, *_ = load_topics(
+        _edited(tmp_path, lambda document: document.update(topics={UI_EVENTS: {"batch": {"max_rows": 7}}}))
+    )
+    assert ui_events.partitions == 4
+    assert ui_events.batch is not None
+    assert (ui_events.batch.max_rows, ui_events.batch.max_bytes) == (7, 16_777_216)
+
+
+def test_a_topic_without_a_family_has_no_batch_policy(tmp_path: Path) -> None:
+    """The default batch policy is for families; another topic is delivered record by record."""
+    other, *_ = load_topics(_edited(tmp_path, lambda document: document.update(topics={"other": {}})))
+    assert other.batch is None
+
+
+def test_one_setting_replaces_every_replication_factor() -> None:
+    """`replication` wins over what the file says of any topic."""
+    assert {topic.replication for topic in load_topics(ROOT / "topics.yaml", 3)} == {3}
+
+
+@pytest.mark.parametrize(
+    ("edit", "key", "expected"),
+    [
+        (_topic(partitions=0), f"topics.{UI_EVENTS}.partitions", "greater than or equal to 1, got 0"),
+        (_topic(partitions="few"), f"topics.{UI_EVENTS}.partitions", "valid integer"),
+        (_topic(partition=8), f"topics.{UI_EVENTS}.partition", "not permitted"),
+        (_topic(batch={"max_rows": 0}), f"topics.{UI_EVENTS}.batch.max_rows", "greater than or equal to 1, got 0"),
+        (_topic(family="bench_runs"), f"topics.{UI_EVENTS}.family", "expected one topic a family"),
+        (_without("retention_hours"), "topics.chimera.bench_runs.retention_hours", "required"),
+        (lambda document: document.update(topics=[]), "topics", "expected a mapping"),
+        (lambda document: document.update(topics={}), "topics", "expected a mapping"),
+        (lambda document: document["topics"].update(x=3), "topics.x", "expected a mapping, got 3"),
+        (lambda document: document["topics"].update({"a b": {}}), "topics.a b.name", "match pattern"),
+        (lambda document: document.update(defaults=[1]), "defaults", "expected a mapping, got [1]"),
+        (lambda document: document.update(version=2), "version", "expected 1, got 2"),
+        (lambda document: document.update(topic={}), "topic", "expected version, defaults, topics"),
+    ],
+    ids=[
+        "bound",
+        "type",
+        "misspelt key",
+        "nested",
+        "two topics of a family",
+        "missing",
+        "list of topics",
+        "no topics",
+        "topic that is a number",
+        "name",
+        "defaults",
+        "version",
+        "misspelt section",
+    ],
+)
+def test_a_wrong_file_is_explained(edit: Edit, key: str, expected: str, tmp_path: Path) -> None:
+    """The line names file, key and what was expected there."""
+    file = _edited(tmp_path, edit)
+    with pytest.raises(ConfigError) as caught:
+        load_topics(file)
+    assert str(caught.value).startswith(f"{file}: {key}: ")
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("edit", "key", "expected"),
+    [
+        (_topic(family="ui_event"), f"topics.{UI_EVENTS}.family", "expected one of bench_runs, deployments"),
+        (_topic(key="session"), f"topics.{UI_EVENTS}.key", "expected a field of ui_events.v1.avsc, got 'session'"),
+        (_without("batch"), "topics.chimera.bench_runs.batch", "expected max_rows, max_bytes and linger_seconds"),
+        (lambda document: document["topics"].pop(UI_EVENTS), "topics", "expected one of family 'ui_events'"),
+    ],
+    ids=["family without schema", "key that is no field", "no batch policy", "schema without topic"],
+)
+def test_topics_and_schemas_have_to_agree(edit: Edit, key: str, expected: str, tmp_path: Path) -> None:
+    """What one of them says and the other doesn't know is named, with the file it is in."""
+    file = _edited(tmp_path, edit)
+    with pytest.raises(ConfigError) as caught:
+        load_catalog(_settings(file))
+    assert str(caught.value).startswith(f"{file}: {key}")
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [("topics: [", "not YAML"), ("", "topics: expected a mapping"), ("just text", "topics: expected a mapping")],
+    ids=["no YAML", "empty", "no mapping"],
+)
+def test_a_file_of_something_else_is_explained(content: str, expected: str, tmp_path: Path) -> None:
+    """Even a file that isn't a document of ours is explained in one line."""
+    file = tmp_path / "topics.yaml"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_topics(file)
+    assert str(caught.value).startswith(f"{file}: {expected}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """The line says which file isn't there."""
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file or directory; expected"):
+        load_topics(tmp_path / "nowhere.yaml")
+
+
+def test_an_unknown_family_is_answered_with_the_known_ones() -> None:
+    """Asking for a family that isn't there names those that are."""
+    with pytest.raises(ConfigError, match=r"no event family 'ui'; expected one of bench_runs, llm_events, ui_events"):
+        load_catalog(_settings(ROOT / "topics.yaml")).family("ui")
