@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import fastavro
-import fastavro.schema
 from fastavro.read import SchemaResolutionError
 
 from pipeline.errors import Reason
-from pipeline.resolve import UnresolvableError
 from pipeline.wellformed import MalformedError, check_wellformed
 
 
@@ -21,19 +19,13 @@ class Reference:
     """Reads the records of one writer's schema.
 
     Args:
-        writer: its schema as parsed JSON.
+        writer: its schema as parsed JSON, which `pipeline.resolve` has taken.
         fields: name and primitive type of the fields to read, which it has.
-
-    Raises:
-        UnresolvableError: the writer's schema isn't an Avro schema.
     """
 
     def __init__(self, writer: Any, fields: Mapping[str, str]) -> None:
         self._named: dict[str, Any] = {}
-        try:
-            self._writer = fastavro.parse_schema(_physical(writer), self._named, _write_hint=False)
-        except (fastavro.schema.SchemaParseException, fastavro.schema.UnknownType, KeyError, TypeError) as error:
-            raise UnresolvableError(f"not an Avro schema: {error}") from None
+        self._writer = fastavro.parse_schema(_physical(writer), self._named, _write_hint=False)
         declared = [{"name": name, "type": avro_type} for name, avro_type in fields.items()]
         self._reader = fastavro.parse_schema({**writer, "fields": declared})
 

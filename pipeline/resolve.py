@@ -8,6 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import fastavro
+from fastavro.schema import SchemaParseException, UnknownType
+
 from pipeline.schemas import PRIMITIVES, Field, Schema
 
 PROMOTIONS = {
@@ -42,8 +45,7 @@ def resolve(writer: Any, newest: Schema) -> Resolution:
     Raises:
         UnresolvableError: they can't.
     """
-    if not isinstance(writer, Mapping) or writer.get("type") != "record":
-        raise UnresolvableError("expected a record")
+    _check_record(writer)
     if _short_name(writer) != _short_name(newest.raw):
         raise UnresolvableError(f"expected a record named {_short_name(newest.raw)}")
     declared = {field["name"]: field["type"] for field in writer["fields"]}
@@ -60,6 +62,17 @@ def resolve(writer: Any, newest: Schema) -> Resolution:
     return Resolution(
         {field.name: field.type for field in newest.fields if field.name in declared}, missing, flat=False
     )
+
+
+def _check_record(schema: Any) -> None:
+    try:
+        fastavro.parse_schema(schema, _write_hint=False)
+    except (SchemaParseException, UnknownType, KeyError, TypeError) as error:
+        raise UnresolvableError(f"not an Avro schema: {error}") from None
+    if not isinstance(schema, Mapping) or schema["type"] != "record" or "fields" not in schema:
+        raise UnresolvableError("expected a record with fields")
+    if len({field["name"] for field in schema["fields"]}) < len(schema["fields"]):
+        raise UnresolvableError("expected one field of a name")
 
 
 def _short_name(schema: Mapping[str, Any]) -> str:

@@ -1,0 +1,87 @@
+"""The columnar decoder agrees with its oracle on any schema and any bytes, and treats each record on its own."""
+
+from typing import Any
+
+import oracle
+import pytest
+from avro_cases import Case, cases
+from hypothesis import HealthCheck, Phase, given, settings
+
+import pipeline.validate
+from pipeline.cursor import Cursor
+from pipeline.decode import Decoder
+from pipeline.errors import Reason
+from pipeline.wire import frame_single_object
+
+_PROFILE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+def _framed(case: Case) -> list[bytes | None]:
+    return [frame_single_object(case.writer.fingerprint, body) for body in case.bodies]
+
+
+def _assert_agreement(case: Case) -> None:
+    """Same verdicts, same values, same reasons.
+
+    fastavro reads all strings before the oracle checks a value, so that of several faults it may see another one first.
+    """
+    decoded = Decoder(case.family).decode(_framed(case))
+    expected = [oracle.read(case.writer.raw, case.family.schema, body) for body in case.bodies]
+    assert oracle.rows_of(decoded) == [row for row in expected if isinstance(row, dict)]
+    assert decoded.positions.tolist() == [at for at, row in enumerate(expected) if isinstance(row, dict)]
+    reasons = {rejection.position: rejection.reason for rejection in decoded.rejections}
+    for at, verdict in enumerate(expected):
+        if isinstance(verdict, Reason):
+            assert reasons[at] == verdict or verdict is Reason.INVALID_UTF8
+
+
+@settings(_PROFILE, max_examples=250)
+@given(cases(corrupt=False))
+def test_any_record_of_any_schema_becomes_what_the_oracle_makes_of_it(case: Case) -> None:
+    """Rows, values and reasons are the same, for records of the newest version and of an older one."""
+    _assert_agreement(case)
+
+
+@settings(_PROFILE, max_examples=250)
+@given(cases(corrupt=True))
+def test_any_damaged_record_gets_the_verdict_of_the_oracle(case: Case) -> None:
+    """Flipped, cut, inserted or lying bytes are rejected by both, or read as the same values by both."""
+    _assert_agreement(case)
+
+
+@settings(_PROFILE, max_examples=100)
+@given(cases(corrupt=True))
+def test_a_record_is_decoded_alone_as_among_any_neighbours(case: Case) -> None:
+    """Batch boundaries change nothing: neither verdicts nor reasons nor values."""
+    decoder, values = Decoder(case.family), _framed(case)
+    together = decoder.decode(values)
+    alone = [decoder.decode([value]) for value in values]
+    assert oracle.rows_of(together) == [row for rows in alone for row in oracle.rows_of(rows)]
+    assert together.rejections == tuple(
+        rejection._replace(position=at) for at, rows in enumerate(alone) for rejection in rows.rejections
+    )
+
+
+@settings(_PROFILE, max_examples=300, database=None, phases=[Phase.generate], report_multiple_bugs=False)
+@given(cases(corrupt=True))
+def _agreement(case: Case) -> None:
+    _assert_agreement(case)
+
+
+def _nothing(*_: Any) -> None:
+    """In place of a check."""
+
+
+@pytest.mark.parametrize(
+    ("where", "check"),
+    [
+        pytest.param(pipeline.validate, "_check_bounds", id="bounds"),
+        pytest.param(pipeline.validate._Strings, "refuse", id="forms-and-sets"),
+        pytest.param(Cursor, "finish", id="trailing-bytes"),
+    ],
+)
+def test_the_properties_notice_a_missing_check(monkeypatch: pytest.MonkeyPatch, where: Any, check: str) -> None:
+    """With one check taken out, the decoder and its oracle no longer agree."""
+    monkeypatch.setattr(where, check, _nothing)
+    with pytest.raises((AssertionError, KeyError)):
+        _agreement()
