@@ -5,11 +5,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 
+from pipeline.clickhouse import connect, explained
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import HaltError
 from pipeline.families import Family
 from pipeline.schemas import Field
-from pipeline.sink import connect, explained
 
 _TYPE = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>.*)\))?")
 _FIXED_PATTERN = re.compile(r"\^(\[[^\]]+\]|\w)\{(?P<length>\d+)\}\$")

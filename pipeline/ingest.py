@@ -18,12 +18,13 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exp
 
 from pipeline import metrics
 from pipeline.batches import MicroBatch
+from pipeline.clickhouse import describe, kind_of
 from pipeline.columns import Coded, Rejection, Rows
 from pipeline.config import WorkerSettings
 from pipeline.decode import Decoder
 from pipeline.errors import FailureKind, Reason
 from pipeline.families import Family
-from pipeline.sink import Sink, describe, kind_of
+from pipeline.sink import Sink
 
 T = TypeVar("T")
 
@@ -84,7 +85,8 @@ class Ingest:
             if kind_of(error) is not FailureKind.DEAD_LETTER:
                 raise
             if len(rows) == 1:
-                return [Rejection(int(rows.positions[0]), Reason.REFUSED_BY_CLICKHOUSE, describe(error))]
+                detail = f"error code {getattr(error, 'code', None)}"  # its message may repeat the data
+                return [Rejection(int(rows.positions[0]), Reason.REFUSED_BY_CLICKHOUSE, detail)]
             half = len(rows) // 2
             front, back = _part(rows, slice(half)), _part(rows, slice(half, None))
             return [

@@ -22,9 +22,9 @@ from clickhouse_migrations.exceptions import MigrationException
 from clickhouse_migrations.migration import MigrationStorage
 from clickhouse_migrations.migrator import STATUS_MD5_MISMATCH, STATUS_PENDING, STATUS_UNKNOWN
 
+from pipeline.clickhouse import client_arguments, explained
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import ConfigError, HaltError
-from pipeline.sink import client_arguments, explained
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

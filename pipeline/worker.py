@@ -17,15 +17,16 @@ import uvloop
 from faust.types import EventT
 from faust.web import Request, Response, View
 
+from pipeline.clickhouse import explain, kind_of
 from pipeline.config import Settings, load_settings
 from pipeline.decode import Decoder
-from pipeline.errors import ChimeraError
+from pipeline.errors import ChimeraError, HaltError
 from pipeline.families import Catalog, Family, load_catalog
 from pipeline.ingest import Ingest
 from pipeline.logs import logging_config
 from pipeline.preflight import preflight
 from pipeline.registry import Registry
-from pipeline.sink import Sink, explain
+from pipeline.sink import Sink
 from pipeline.transport import Batching
 
 _RECORDS_AT_ONCE = 20_000  # taken from the fetcher, which holds the rest compressed
@@ -131,7 +132,11 @@ class App(faust.App):
         """Stop the worker because of this, with nothing more acknowledged than what is done."""
         if self.failure is not None:
             return
-        self.failure = error if isinstance(error, ChimeraError) else explain(error, self.settings.clickhouse)
+        if kind_of(error) is None:
+            log.error("unexpected", exc_info=error)
+            self.failure = HaltError(f"unexpected {type(error).__name__}; its trace is in the log")
+        else:
+            self.failure = error if isinstance(error, ChimeraError) else explain(error, self.settings.clickhouse)
         log.critical(str(self.failure))
         signal.raise_signal(signal.SIGTERM)
 

@@ -14,11 +14,11 @@ from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 from containers import ContainerStack
 
+from pipeline.clickhouse import connect
 from pipeline.config import ClickHouseSettings
 from pipeline.devstack import Stack
 from pipeline.migrate import migrate
 from pipeline.queries import load_queries
-from pipeline.sink import connect
 
 pytestmark = pytest.mark.integration
 

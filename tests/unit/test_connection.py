@@ -5,9 +5,9 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from pipeline.clickhouse import connect
 from pipeline.config import ClickHouseSettings
 from pipeline.migrate import _cluster
-from pipeline.sink import connect
 
 
 def _login(client: Any) -> dict[str, Any]:
