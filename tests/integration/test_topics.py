@@ -1,0 +1,178 @@
+"""`chimera topics` against a real broker."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from pipeline.config import KafkaSettings, Settings, env_name
+from pipeline.devstack.ports import free_port
+from pipeline.errors import HaltError, UnavailableError
+from pipeline.families import load_topics
+from pipeline.topics import Cluster, TopicAdmin, plan
+
+pytestmark = pytest.mark.integration
+
+Chimera = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def chimera(environ: dict[str, str]) -> Chimera:
+    """Run `chimera topics …` without a terminal, in the test's environment."""
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", "topics", *arguments],
+            env=environ | variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def _declare(settings: Settings, **values: Any) -> str:
+    """Change the test's topics.yaml: its ui_events topic gets these values; returns the topic's name."""
+    file = settings.topics.file
+    document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    name = next(name for name in document["topics"] if name.endswith(".ui_events"))
+    document["topics"][name].update(values)
+    file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return str(name)
+
+
+def _cluster(settings: Settings) -> Cluster:
+    return TopicAdmin(settings.kafka).read(topic.name for topic in load_topics(settings.topics.file))
+
+
+def _signs(output: str) -> str:
+    return "".join(re.findall(r"^[+~=](?= )", output, re.MULTILINE))
+
+
+def test_a_plan_changes_nothing_and_applying_it_leaves_nothing_to_do(chimera: Chimera, settings: Settings) -> None:
+    """Six topics are planned, then created as declared; after that plan and apply find nothing to do."""
+    planned = chimera("plan")
+    assert (planned.returncode, _signs(planned.stdout)) == (2, "++++++")
+    assert _cluster(settings).topics == {}
+
+    applied = chimera("apply", "--yes")
+    assert (applied.returncode, applied.stdout) == (0, planned.stdout)
+    for topic in load_topics(settings.topics.file):
+        live = _cluster(settings).topics[topic.name]
+        assert (live.partitions, live.replication) == (topic.partitions, topic.replication)
+        assert topic.config.items() <= live.config.items()
+
+    again = chimera("plan")
+    assert (again.returncode, _signs(again.stdout)) == (0, "======")
+    assert chimera("apply").returncode == 0
+
+
+def test_what_differs_is_altered_and_the_rest_stays(chimera: Chimera, settings: Settings) -> None:
+    """Partitions grow, with a warning about keys; configuration changes; what isn't declared keeps its value."""
+    chimera("apply", "--yes")
+    name = _declare(settings, partitions=3, retention_hours=1, max_message_bytes=2048)
+    before = _cluster(settings).topics
+
+    applied = chimera("apply", "--yes")
+
+    assert applied.returncode == 0
+    line = f"~ {name}  partitions 2 → 3, retention.ms 604800000 → 3600000, max.message.bytes 1048576 → 2048"
+    assert " ".join(line.split()) in [" ".join(shown.split()) for shown in applied.stdout.splitlines()]
+    assert f"warning: {name}: with more partitions, the records of a session_id may go to another" in applied.stderr
+    after = _cluster(settings).topics
+    changed = {"retention.ms": "3600000", "max.message.bytes": "2048"}
+    assert after[name].partitions == 3
+    assert after[name].config == {**before[name].config, **changed}
+    assert {other: live for other, live in after.items() if other != name} == {
+        other: live for other, live in before.items() if other != name
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [({"partitions": 1}, "partitions"), ({"replication": 2}, "replication")],
+    ids=["fewer partitions", "another replication factor"],
+)
+def test_what_kafka_cannot_do_changes_nothing(
+    values: dict[str, int], key: str, chimera: Chimera, settings: Settings
+) -> None:
+    """One topic that can't be as declared: one line, 78, and the other topics aren't created either."""
+    name = _declare(settings)
+    admin = AdminClient(dict(settings.kafka.client))
+    admin.create_topics([NewTopic(name, 2, 1)])[name].result()
+    _declare(settings, **values)
+
+    applied = chimera("apply", "--yes")
+
+    assert (applied.returncode, applied.stdout) == (78, "")
+    assert applied.stderr.startswith(f"chimera: {settings.topics.file}: topics.{name}.{key}: expected ")
+    assert applied.stderr.count("\n") == 1
+    assert set(_cluster(settings).topics) == {name}
+
+
+def test_more_replicas_than_brokers_is_an_error(chimera: Chimera) -> None:
+    """A production factor on a stack of one broker is refused before anything is created."""
+    planned = chimera("plan", **{env_name("topics", "replication"): "3"})
+    assert planned.returncode == 78
+    assert "replication: expected at most 1, as many as there are brokers, got 3" in planned.stderr
+
+
+def test_what_the_broker_refuses_changes_nothing(settings: Settings, tmp_path: Path) -> None:
+    """A name that only the broker knows to be wrong: the good topics before it aren't created."""
+    document = yaml.safe_load(settings.topics.file.read_text(encoding="utf-8"))
+    document["topics"]["."] = {}
+    (tmp_path / "refused.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    declared = load_topics(tmp_path / "refused.yaml")
+    admin = TopicAdmin(settings.kafka)
+    with pytest.raises(HaltError, match=rf"Kafka at {settings.kafka.bootstrap_servers} refuses \.: "):
+        admin.apply(plan(declared, admin.read(topic.name for topic in declared), settings.topics.file))
+    assert _cluster(settings).topics == {}
+
+
+def test_without_a_terminal_apply_wants_yes(chimera: Chimera, settings: Settings) -> None:
+    """Nobody can be asked: nothing is changed, and the error says what to add."""
+    applied = chimera("apply")
+    assert applied.returncode == 2
+    assert "add --yes" in applied.stderr
+    assert _cluster(settings).topics == {}
+
+
+@pytest.mark.parametrize(("answer", "exit_code", "created"), [("y", 0, 6), ("n", 1, 0)], ids=["yes", "no"])
+def test_on_a_terminal_apply_asks(
+    answer: str, exit_code: int, created: int, environ: dict[str, str], settings: Settings
+) -> None:
+    """The question is asked after the plan was shown, and only a yes makes the changes."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipeline.cli", "topics", "apply"],
+        env=environ,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.write(ours, f"{answer}\n".encode())
+        shown, asked = process.communicate()
+    os.close(ours)
+    os.close(theirs)
+    assert _signs(shown) == "++++++"
+    assert "Make these changes?" in asked
+    assert (process.returncode, len(_cluster(settings).topics)) == (exit_code, created)
+
+
+def test_no_broker_is_said_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens there: worth another try, at the address that is named."""
+    nowhere = f"127.0.0.1:{free_port()}"
+    monkeypatch.setattr("pipeline.topics._ANSWER_SECONDS", 0.5)
+    with pytest.raises(UnavailableError, match=f"Kafka at {nowhere} is not available"):
+        TopicAdmin(KafkaSettings(bootstrap_servers=nowhere)).read([])
