@@ -88,10 +88,7 @@ class Decoder:
         verdicts = Verdicts(len(values))
         unknown = frames.framed
         if not unknown.all():
-            null = np.fromiter((value is None for value in values), np.bool_, len(values))
-            verdicts.fail(null, Reason.TOMBSTONE, "null value")
-            verdicts.fail(records.lengths == 0, Reason.EMPTY, "no bytes")
-            verdicts.fail(~unknown, Reason.UNFRAMED, "neither single-object nor Confluent framing")
+            _reject_unframed(verdicts, values, records.lengths == 0, ~unknown)
         parts = []
         for writer, members, header_bytes in self._groups(frames):
             unknown &= ~members
@@ -106,7 +103,7 @@ class Decoder:
             parts.append(replace(self._no_rows, rejections=tuple(unread)))
         return merge(parts)
 
-    def _buffer(self, values: list[bytes]) -> Buffer:
+    def _buffer(self, values: Sequence[bytes]) -> Buffer:
         return Buffer([*values, *self._default_texts.values()])
 
     def _writer(self, schema: Any) -> _Writer | UnresolvableError:
@@ -170,6 +167,13 @@ class Decoder:
             return np.full(count, field.default, _DTYPES[field.type])
         behind_records = list(self._default_texts).index(field.name) - len(self._default_texts)
         return buffer.pieces[np.full(count, behind_records)]
+
+
+def _reject_unframed(verdicts: Verdicts, values: Sequence[bytes | None], empty: Mask, unframed: Mask) -> None:
+    null = np.fromiter((value is None for value in values), np.bool_, len(values))
+    verdicts.fail(null, Reason.TOMBSTONE, "null value")
+    verdicts.fail(empty, Reason.EMPTY, "no bytes")
+    verdicts.fail(unframed, Reason.UNFRAMED, "neither single-object nor Confluent framing")
 
 
 def _promoted(buffer: Buffer, verdicts: Verdicts, field: Field, written_as: str | None, raw: Raw) -> Raw:

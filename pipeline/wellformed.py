@@ -1,7 +1,7 @@
 """Walks the bytes of one Avro record as the specification lays them out, strictly, and makes no values of them.
 
 Only canonical varints, booleans of 0 or 1, indexes that exist, and nothing left over. Bounded: nesting has a limit, and
-no array or map claims more items than the record has bytes.
+arrays and maps together claim no more items than the record has bytes.
 """
 
 from typing import Any
@@ -43,6 +43,7 @@ class _Walk:
         self.named = named
         self.body = body
         self.at = 0
+        self.items = 0  # of all arrays and maps so far
 
     def value(self, schema: Any, name: str, depth: int) -> None:
         if depth > MAX_DEPTH:
@@ -120,7 +121,8 @@ class _Walk:
             if count < 0:
                 size = self.integer(64, name)
                 end = self.at + size
-            if abs(count) > len(self.body):
+            self.items += abs(count)
+            if self.items > len(self.body):
                 raise MalformedError(Reason.MALFORMED, f"{name}: more items than bytes")
             for _ in range(abs(count)):
                 if schema["type"] == "map":

@@ -1,10 +1,12 @@
 """Particular records: one for each reason to reject, each framing, foreign schemas, and all damage to real events."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import oracle
 import orjson
 import pytest
@@ -16,6 +18,7 @@ from pipeline.decode import Decoder
 from pipeline.encode import Encoder
 from pipeline.errors import Reason, UnavailableError
 from pipeline.families import load_catalog
+from pipeline.schemas import PRIMITIVES
 from pipeline.wire import SINGLE_OBJECT_HEADER_BYTES, frame_confluent, frame_single_object
 
 CATALOG = load_catalog(Settings())
@@ -268,6 +271,56 @@ def test_records_of_a_schema_that_does_not_resolve_are_rejected(schema: Any) -> 
     assert registry.asked == {0: 1}
 
 
+_WRITTEN = {
+    "boolean": ("boolean", True),
+    "int": ("int", -(2**31)),
+    "long": ("long", 2**62),
+    "float": ("float", 1.5),
+    "double": ("double", 1e300),
+    "string": ("string", "ä"),
+    "bytes": ("bytes", b"\xff"),
+    "enum": ({"type": "enum", "name": "E", "symbols": ["A"]}, "A"),
+    "fixed": ({"type": "fixed", "name": "F", "size": 1}, b"a"),
+    "array": ({"type": "array", "items": "int"}, [1]),
+    "record": ({"type": "record", "name": "R", "fields": [{"name": "at", "type": "int"}]}, {"at": 1}),
+}
+
+
+@pytest.mark.parametrize("form", ["plain", "nullable", "beside-a-union"])
+@pytest.mark.parametrize("wanted", sorted(PRIMITIVES))
+def test_each_avro_type_is_read_as_each_other_just_where_avro_promotes_it(wanted: str, form: str) -> None:
+    """Flat or not, the oracle's verdict and value; and never anything but a row or a rejection."""
+    newest = make_family([record([{"name": "a", "type": wanted}])])
+    for declared, value in _WRITTEN.values():
+        fields = [{"name": "a", "type": ["null", declared] if form == "nullable" else declared}]
+        other = [{"name": "b", "type": ["null", "int"]}] if form == "beside-a-union" else []
+        writer = record(fields + other)
+        body = encode(writer, {"a": value, "b": None})
+        rows = Decoder(newest, Known(writer)).decode([frame_confluent(0, body)])
+        _assert_as_expected(rows, [oracle.read(writer, newest.schema, body)])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "form"),
+    [
+        pytest.param("^[0-9a-f]{8}$", "V8", id="hexadecimal"),
+        pytest.param("^[a-]{1}$", "V1", id="letter-and-dash"),
+        pytest.param("^[^a]{2}$", None, id="negated"),
+        pytest.param("^[aĀ]{2}$", None, id="beyond-ascii"),
+        pytest.param("^[a-z]{65}$", None, id="long"),
+        pytest.param("^[a-z]{1,3}$", None, id="of-several-lengths"),
+    ],
+)
+def test_strings_of_one_class_and_length_make_an_array(pattern: str, form: str | None) -> None:
+    """Others stay coded; and either way those are accepted that the regular expression matches."""
+    family = make_family([record([{"name": "a", "type": "string", "pattern": pattern}])])
+    texts = [chr(number) * length for number in range(300) for length in (1, 2, 8, 65)] + ["a-", "Āa", "0123abcd"]
+    values = [frame_single_object(family.schema.fingerprint, encode(family.schema.raw, {"a": text})) for text in texts]
+    rows = Decoder(family).decode(values)
+    assert getattr(rows.columns["a"], "dtype", None) == (np.dtype(form) if form else None)
+    assert [texts[at] for at in rows.positions] == [text for text in texts if re.fullmatch(pattern, text)]
+
+
 def test_a_silent_registry_decides_nothing() -> None:
     """The batch is worth another try; without a record that needs the registry, it isn't asked."""
     decoder = Decoder(FAMILY, Silent())
@@ -281,6 +334,7 @@ def test_a_silent_registry_decides_nothing() -> None:
     [
         pytest.param(b"\x02" * 5000 + b"\x00", id="recursion"),
         pytest.param(b"\x00" + b"\xfe\xff\xff\xff\xff\x1f" + b"\x00", id="endless-array-of-nothing"),
+        pytest.param(b"\x00" + b"\x7e" * 1000 + b"\x00", id="array-of-nothing-in-endless-blocks"),
     ],
 )
 def test_a_foreign_record_that_would_exhaust_the_worker_is_rejected(body: bytes) -> None:
