@@ -71,7 +71,7 @@ def up(directory: Path, detach: bool, **ports: int | None) -> None:
       chimera stack up
       chimera stack up --detach --directory /tmp/stack --kafka-port 19092
     """
-    _fetch_jars()
+    fetch_jars()
     if detach:
         with _spinner():
             running = leave_running(directory, ports)
@@ -136,7 +136,7 @@ def status(directory: Path, as_json: bool) -> None:
         click.get_current_context().exit(_NOT_RUNNING)
 
 
-def _fetch_jars() -> None:
+def fetch_jars() -> None:
     """With a progress bar, when something has to be fetched."""
     columns = (TextColumn("Downloading Apache Kafka"), BarColumn(), MofNCompleteColumn())
     terminal = Console(stderr=True)

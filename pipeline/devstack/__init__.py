@@ -7,5 +7,6 @@ from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser
 from pipeline.devstack.kafka import KafkaBroker
 from pipeline.devstack.server import Server
 from pipeline.devstack.stack import Stack
+from pipeline.devstack.worker import WorkerProcess
 
-__all__ = ["ClickHouseServer", "ClickHouseUser", "KafkaBroker", "Server", "Stack"]
+__all__ = ["ClickHouseServer", "ClickHouseUser", "KafkaBroker", "Server", "Stack", "WorkerProcess"]

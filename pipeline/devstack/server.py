@@ -37,6 +37,7 @@ class Server(ABC):
     def __init__(self, directory: Path, ports: Mapping[str, int | None], *, usual_ports: bool) -> None:
         self.directory = directory.resolve()
         self._ports = Ports(self.directory / "ports.json", ports, self.usual_ports if usual_ports else {})
+        self._environment: Mapping[str, str] | None = None  # ours, when None
         self._keeper: subprocess.Popen[str] | None = None
         self._process: Any = None
 
@@ -171,6 +172,7 @@ class Server(ABC):
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
+                env=self._environment,
                 pass_fds=(lock,),  # the server inherits it too, and holds it until it ends
                 start_new_session=True,  # a Ctrl-C in the terminal is for us alone; we stop the server
                 text=True,

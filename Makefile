@@ -1,0 +1,41 @@
+# Each target makes what it needs: a virtual environment in .venv, and nothing outside but pip's and the jars' caches.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MARK := $(VENV)/.installed
+
+.PHONY: help install demo test lint format bench clean
+
+help: ## What there is to make
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(MARK): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[devstack,test]'
+	@touch $@
+
+install: $(MARK) ## The package and all tools, in .venv
+
+demo: $(MARK) ## The whole pipeline at work on this machine, in about a minute
+	$(BIN)/chimera demo
+
+test: lint ## Lint, type check and all tests, on a real broker and a real ClickHouse
+	$(BIN)/chimera schemas check
+	$(BIN)/pytest
+
+lint: $(MARK) ## ruff and mypy --strict
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(MARK) ## Put the code in ruff's form
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(MARK) ## The worker against its peers; see docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
