@@ -79,12 +79,11 @@ def _usual_or_free(usual: int | None) -> int:
 def _read(file: Path) -> dict[str, int]:
     try:
         ports = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{file}: {error}; expected the ports of a development stack, delete it to choose anew"
-        ) from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{file}: {reason}; expected names and ports; delete it to choose anew") from None
     if not isinstance(ports, dict) or not all(isinstance(port, int) for port in ports.values()):
         raise ConfigError(f"{file}: expected names and ports, got {ports!r}; delete it to choose anew")
     return ports

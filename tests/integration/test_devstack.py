@@ -1,12 +1,87 @@
-"""The development stack, with its real servers."""
+"""The development stack, with its real servers: as a library, and as `chimera stack` gives it to users."""
 
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
 import pytest
 from clickhouse_driver import Client
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from pipeline.config import Settings
+from pipeline.devstack import Stack
+from pipeline.devstack.lock import holder
+from pipeline.devstack.ports import HOST, free_port
+from pipeline.errors import UnavailableError
 from pipeline.families import load_topics
 
 pytestmark = pytest.mark.integration
+
+_SECONDS = 60
+_NO_NETWORK = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
+
+Chimera = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def _command(verb: str, directory: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pipeline.cli", "stack", verb, f"--directory={directory}", *arguments]
+
+
+def _free_ports() -> list[str]:
+    return [f"--{name}-port={free_port()}" for name in ("kafka", "clickhouse", "http")]
+
+
+@pytest.fixture
+def chimera(tmp_path: Path) -> Iterator[Chimera]:
+    """Run `chimera stack VERB` on a directory of the test; what it leaves running is stopped after the test."""
+    directory = tmp_path / "stack"
+
+    def run(verb: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            _command(verb, directory, *arguments),
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+
+    yield run
+    run("down")
+
+
+@pytest.fixture
+def foreground(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """`chimera stack up`, ready; killed after the test when it is still there."""
+    with subprocess.Popen(
+        _command("up", tmp_path / "stack", *_free_ports()),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("export CHIMERA_KAFKA__BOOTSTRAP_SERVERS=")
+            yield process
+        finally:
+            process.kill()
+
+
+def _servers(directory: Path) -> list[psutil.Process]:
+    """The processes of both servers."""
+    pids = [holder(server.lock_file) for server in Stack(directory).servers]
+    return [psutil.Process(pid) for pid in pids if pid]
+
+
+def _survivors(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return list(psutil.wait_procs(processes, timeout=_SECONDS)[1])
 
 
 def test_every_test_has_names_of_its_own(settings: Settings) -> None:
@@ -16,3 +91,137 @@ def test_every_test_has_names_of_its_own(settings: Settings) -> None:
     assert all(topic.name.startswith(f"{own}.chimera.") for topic in load_topics(settings.topics.file))
     client = Client(settings.clickhouse.host, port=settings.clickhouse.native_port)
     assert (settings.clickhouse.database,) not in client.execute("SHOW DATABASES")
+
+
+def test_a_restart_keeps_data_and_ports_and_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another stack in the same directory is reached at the same addresses, and has what the first one stored."""
+    with Stack(tmp_path) as first:
+        admin = AdminClient({"bootstrap.servers": first.kafka.bootstrap_servers})
+        admin.create_topics([NewTopic("kept", 3)])["kept"].result(_SECONDS)
+        client = Client(HOST, port=first.clickhouse.port)
+        client.execute("CREATE DATABASE kept")
+        client.execute("CREATE TABLE kept.numbers ENGINE = MergeTree ORDER BY number AS SELECT * FROM numbers(7)")
+        client.disconnect()
+
+    for name, value in _NO_NETWORK.items():
+        monkeypatch.setenv(name, value)
+    with Stack(tmp_path) as second:
+        assert second.environment == first.environment
+        admin = AdminClient({"bootstrap.servers": second.kafka.bootstrap_servers})
+        assert len(admin.list_topics(timeout=_SECONDS).topics["kept"].partitions) == 3
+        client = Client(HOST, port=second.clickhouse.port)
+        assert client.execute("SELECT count() FROM kept.numbers") == [(7,)]
+        client.disconnect()
+
+
+def test_a_directory_is_for_one_stack_at_a_time(tmp_path: Path, foreground: subprocess.Popen[str]) -> None:
+    """A second one is refused, with the process that is in the way, and the first one isn't disturbed."""
+    assert foreground.poll() is None
+    with pytest.raises(UnavailableError, match=r"is in use by a running ClickHouse server \(process \d+\)"):
+        Stack(tmp_path / "stack").start()
+    with subprocess.Popen(
+        _command("up", tmp_path / "stack"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as second:
+        _, complaint = second.communicate(timeout=_SECONDS)
+    assert second.returncode == 69
+    assert f"is in use by a running development stack (process {foreground.pid})" in complaint
+    assert len(_servers(tmp_path / "stack")) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGINT, 0), (signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)],
+    ids=["Ctrl-C", "terminate", "kill"],
+)
+def test_no_server_outlives_its_stack(
+    number: signal.Signals, exit_code: int, tmp_path: Path, foreground: subprocess.Popen[str]
+) -> None:
+    """However `chimera stack up` ends, both servers end too."""
+    servers = _servers(tmp_path / "stack")
+    assert len(servers) == 2
+    os.killpg(foreground.pid, number)  # as a terminal does it: the whole group
+    assert foreground.wait(_SECONDS) == exit_code
+    assert _survivors(servers) == []
+
+
+def test_a_server_that_ends_by_itself_ends_the_stack(tmp_path: Path, foreground: subprocess.Popen[str]) -> None:
+    """The broker is gone: the database is stopped too, and the line names the broker and its log."""
+    database, broker = _servers(tmp_path / "stack")
+    broker.kill()
+    _, complaint = foreground.communicate(timeout=_SECONDS)
+    assert foreground.returncode == 69
+    assert f"chimera: Kafka broker ended by itself; see {tmp_path / 'stack/kafka/server.log'}\n" in complaint
+    assert _survivors([database]) == []
+
+
+def test_a_detached_stack_is_shown_and_stopped(chimera: Chimera, tmp_path: Path) -> None:
+    """It outlives the command that started it, `status` describes it, `down` stops it, and again does nothing."""
+    up = chimera("up", "--detach", *_free_ports(), **_NO_NETWORK)
+    assert up.returncode == 0
+    status = chimera("status", "--json")
+    shown = json.loads(status.stdout)
+    assert status.returncode == 0
+    assert shown["running"] is True
+    assert [f"export {name}={value}" for name, value in shown["environment"].items()] == up.stdout.splitlines()
+    servers = _servers(tmp_path / "stack")
+    assert [server["process"] for server in shown["servers"]] == [server.pid for server in servers]
+    assert all(server["rss_bytes"] > 0 and server["uptime_seconds"] > 0 for server in shown["servers"])
+    supervisor = psutil.Process(shown["process"])
+
+    assert chimera("up", "--detach").returncode == 69
+    down = chimera("down")
+    assert (down.returncode, down.stdout) == (0, "")
+    assert _survivors([supervisor, *servers]) == []
+    assert chimera("status").returncode == 3
+    assert chimera("down").returncode == 0
+
+
+@pytest.mark.parametrize("detach", [(), ("--detach",)], ids=["foreground", "detached"])
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("--kafka-port", "Kafka broker: port {} is taken"),
+        ("--clickhouse-port", "ClickHouse server: port {} is taken"),
+        ("--http-port", "ClickHouse server: http port {} is taken"),
+    ],
+)
+def test_a_taken_port_is_named(option: str, complaint: str, detach: tuple[str, ...], chimera: Chimera) -> None:
+    """One line says which server can't have which port, and nothing is left running."""
+    with socket.create_server((HOST, 0)) as other:
+        port = other.getsockname()[1]
+        up = chimera("up", *_free_ports(), f"{option}={port}", *detach)
+    assert (up.returncode, up.stdout) == (69, "")
+    assert up.stderr.startswith(f"chimera: {complaint.format(port)}; ")
+    assert up.stderr.count("\n") == 1
+    assert chimera("status").returncode == 3
+
+
+def test_what_a_crash_left_behind_harms_nobody(chimera: Chimera, tmp_path: Path) -> None:
+    """Locks name a process that has become somebody else's: it counts as not running, and isn't touched."""
+    stack = Stack(tmp_path / "stack")
+    with subprocess.Popen(["sleep", "60"]) as bystander:
+        for lock in (stack.lock_file, *(server.lock_file for server in stack.servers)):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            lock.write_text(str(bystander.pid), encoding="utf-8")
+        assert chimera("status").returncode == 3
+        assert chimera("down").stderr == f"Nothing runs in {stack.directory}.\n"
+        assert bystander.poll() is None
+        bystander.terminate()
+
+
+def test_an_impossible_download_is_explained(chimera: Chimera, tmp_path: Path) -> None:
+    """Without a network and without jars: one line that says what can't be had from where."""
+    up = chimera("up", XDG_CACHE_HOME=str(tmp_path), **_NO_NETWORK)
+    assert up.returncode == 69
+    assert up.stderr.startswith("chimera: can't download ")
+    assert up.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("detach", [(), ("--detach",)], ids=["foreground", "detached"])
+def test_an_unusable_directory_is_named(detach: tuple[str, ...], chimera: Chimera, tmp_path: Path) -> None:
+    """A file is in the way of the directory: one line, exit code 78."""
+    (tmp_path / "stack").mkdir()
+    (tmp_path / "stack/kafka").touch()
+    up = chimera("up", *_free_ports(), *detach)
+    assert up.returncode == 78
+    assert up.stderr == f"chimera: {tmp_path / 'stack/kafka'}: File exists; expected a directory for the Kafka broker\n"
