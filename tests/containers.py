@@ -56,18 +56,24 @@ class ContainerServer:
         self._container.get_wrapped_container().pause()
 
     def resume(self) -> None:
-        self._container.get_wrapped_container().unpause()
+        if self._status == "paused":
+            self._container.get_wrapped_container().unpause()
 
     def remove(self) -> None:
         self._container.stop(force=True)
 
     @property
     def running(self) -> bool:
+        return self._status in {"running", "paused"}
+
+    @property
+    def _status(self) -> str:
+        """As the engine calls it; the empty string before the first start."""
         wrapped = self._container.get_wrapped_container()
         if wrapped is None:
-            return False
+            return ""
         wrapped.reload()
-        return wrapped.status in {"running", "paused"}
+        return str(wrapped.status)
 
 
 class ContainerBroker(ContainerServer):
