@@ -1,0 +1,42 @@
+"""What the documentation says of settings and commands is what the code has."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from pipeline.cli import COMMANDS
+from pipeline.config import Settings, env_name
+
+ROOT = Path(__file__).parents[2]
+_ROW = re.compile(r"^\| `(?P<name>CHIMERA_\w+)` \| (?:`(?P<default>[^`]+)`|(?P<words>[^|]+?)) \|", re.MULTILINE)
+ROWS = {
+    row["name"]: row["default"] for row in _ROW.finditer((ROOT / "docs/configuration.md").read_text(encoding="utf-8"))
+}
+SETTINGS = {
+    env_name(section, key): getattr(getattr(Settings(), section), key)
+    for section, field in Settings.model_fields.items()
+    for key in getattr(field.annotation, "model_fields", {})
+}
+
+
+def test_every_setting_is_documented() -> None:
+    """docs/configuration.md lists every setting, in the order of the code, and no other."""
+    assert list(ROWS) == list(SETTINGS)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_documented_defaults(name: str) -> None:
+    """A default that is written down is the one in force; one in words stands for none, or for a path."""
+    default = SETTINGS[name]
+    if isinstance(default, (Path, SecretStr)) or default is None:
+        assert ROWS[name] is None
+    else:
+        assert ROWS[name] == (str(default).lower() if isinstance(default, bool) else str(default))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_in_the_readme(command: str) -> None:
+    """The README shows how to call each command."""
+    assert re.search(rf"\b(chimera|make) {command}\b", (ROOT / "README.md").read_text(encoding="utf-8"))
