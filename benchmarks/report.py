@@ -19,7 +19,7 @@ from pipeline.errors import ConfigError
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 
 _TITLES = {contender.name: contender.title for contender in CONTENDERS}
-_HEADINGS = ("", "rows/s", "worker is", "CPU µs/row", "server's", "RSS MB", "total s")
+_HEADINGS = ("", "rows/s", "ratio", "CPU µs", "server µs", "RSS MB", "total s")
 _LIBRARIES = ("faust-streaming", "aiokafka", "confluent-kafka", "fastavro", "clickhouse-driver", "numpy", "uvloop")
 
 
