@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks import report
 from benchmarks.contenders import CONTENDERS, Contender, interpreter
 from benchmarks.measure import Bench
+from benchmarks.process import ContenderError
 from benchmarks.registry import registry
 from benchmarks.workload import FAMILY, publish
 from pipeline.config import KafkaSettings, RegistrySettings, load_settings
@@ -61,16 +62,28 @@ def main(events: int, only: Sequence[str], repeat: int, write_docs: bool) -> Non
     chosen = [contender for contender in CONTENDERS if not only or contender.name in only]
     for contender in chosen:
         interpreter(contender)  # before the servers start: the first time, it is a download
-    directory = Path(mkdtemp(prefix="chimera-bench-"))
-    with _bench(directory, events) as (bench, progress):
+    with _directory() as directory, _bench(directory, events) as (bench, progress):
         results = _rounds(bench, chosen, repeat, progress)
         machine = report.machine(bench.clickhouse_version())
-    shutil.rmtree(directory)  # kept after a failure, which names a log in it
     Console().print(report.rich_table(results))
     if write_docs:
         text = report.markdown(results, machine, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
         _DOCS.write_text(report.replace_marked(_DOCS.read_text(encoding="utf-8"), text), encoding="utf-8")
     click.echo(report.json_line(results))
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    """A directory for one run; kept after the failure of a contender, which names a log in it."""
+    directory, keep = Path(mkdtemp(prefix="chimera-bench-")), False
+    try:
+        yield directory
+    except ContenderError:
+        keep = True
+        raise
+    finally:
+        if not keep:
+            shutil.rmtree(directory)
 
 
 @contextmanager

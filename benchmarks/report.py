@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import fill
 
 import orjson
 import psutil
@@ -20,6 +21,7 @@ BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 
 _TITLES = {contender.name: contender.title for contender in CONTENDERS}
 _HEADINGS = ("", "rows/s", "ratio", "CPU µs", "server µs", "RSS MB", "total s")
+_LINE_WIDTH = 120
 _LIBRARIES = ("faust-streaming", "aiokafka", "confluent-kafka", "fastavro", "clickhouse-driver", "numpy", "uvloop")
 
 
@@ -122,12 +124,13 @@ def machine(clickhouse_version: str) -> str:
     peers = [line for line in PEER_REQUIREMENTS.read_text(encoding="utf-8").splitlines() if "==" in line]
     versions = [f"{name} {version(name)}" for name in _LIBRARIES]
     memory = psutil.virtual_memory().total / 2**30
-    return (
+    text = (
         f"Measured on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores ({_cpu_model()}), {memory:.0f} GiB, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
         f"ClickHouse {clickhouse_version}, Kafka {KAFKA_VERSION}, {', '.join(versions)}; "
         f"Quix Streams and Bytewax with {', '.join(peers).replace('==', ' ')}."
     )
+    return fill(text, _LINE_WIDTH, break_on_hyphens=False)
 
 
 def _cells(results: Mapping[str, Result]) -> list[tuple[str, ...]]:
