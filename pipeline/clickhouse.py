@@ -1,5 +1,6 @@
 """How ClickHouse is reached, and what its failures mean: one place for connection arguments and error codes."""
 
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,20 +43,15 @@ def client_arguments(settings: ClickHouseSettings) -> dict[str, Any]:
 
 
 def kind_of(error: BaseException) -> FailureKind | None:
-    """What follows from a failed step; None when nobody has foreseen the failure.
-
-    A certificate that doesn't hold is no network trouble: another try would meet the same one.
-    """
+    """What follows from a failed step; None when nobody has foreseen the failure."""
     match error:
         case driver_errors.ServerException(code=int(code)):
             return failure_kind(code)
         case UnavailableError():
             return FailureKind.RETRY
-        case ChimeraError() | ssl.SSLCertVerificationError():
-            return FailureKind.HALT
         case driver_errors.NetworkError() | driver_errors.SocketTimeoutError() | EOFError() | OSError():
-            return FailureKind.HALT if _certificate_refused(error) else FailureKind.RETRY
-        case driver_errors.Error():
+            return FailureKind.RETRY
+        case ChimeraError() | driver_errors.Error():
             return FailureKind.HALT
     return None
 
@@ -78,23 +74,38 @@ def explain(error: BaseException, settings: ClickHouseSettings) -> ChimeraError:
     """Say which server failed, how, and what to do about it."""
     where = f"ClickHouse at {settings.address}"
     if kind_of(error) is FailureKind.RETRY:
-        return UnavailableError(f"{where} is not available: {describe(error)}")
+        if settings.secure and (refusal := _tls_refusal(settings)):
+            names = ", ".join(env_name("clickhouse", key) for key in ("secure", "ca_cert", "verify"))
+            return HaltError(f"{where}: no TLS connection: {describe(refusal)}; check {names}")
+        closed = isinstance(error, EOFError) and not settings.secure
+        hint = f"; where it expects TLS, set {env_name('clickhouse', 'secure')}" if closed else ""
+        return UnavailableError(f"{where} is not available: {describe(error)}{hint}")
     if isinstance(error, driver_errors.ServerException) and error.code in {192, 193, 194, 516}:
         names = f"{env_name('clickhouse', 'user')} and {env_name('clickhouse', 'password')}"
         return HaltError(f"{where} refuses user {settings.user!r} or the password; check {names}")
-    if _certificate_refused(error):
-        setting = env_name("clickhouse", "ca_cert")
-        return HaltError(f"{where}: can't verify the server's certificate; check {setting}: {describe(error)}")
     return HaltError(f"{where}: {describe(error)}")
 
 
-def _certificate_refused(error: BaseException | None) -> bool:
-    """The driver wraps the reason of a failed connection; it is the context of what it raises."""
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _tls_refusal(settings: ClickHouseSettings) -> ssl.SSLError | None:
+    """Why a handshake fails that the network lets through: what the driver raises doesn't tell one from the other."""
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # from here as the driver does it
+        context.check_hostname = settings.verify
+        context.verify_mode = ssl.CERT_REQUIRED if settings.verify else ssl.CERT_NONE
+        if settings.ca_cert:
+            context.load_verify_locations(settings.ca_cert)
+        else:
+            context.load_default_certs()
+        address = (settings.host, settings.native_port)
+        with socket.create_connection(address, settings.connect_timeout_seconds) as plain:
+            context.wrap_socket(plain, server_hostname=settings.host).close()
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+        return None  # cut off in the middle
+    except ssl.SSLError as error:
+        return error
+    except OSError:
+        return None
+    return None
 
 
 def describe(error: BaseException) -> str:

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, FilePath, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import ConfigError
@@ -54,7 +54,7 @@ class ClickHouseSettings(_Section):
     database: str = Field("chimera_metrics", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     secure: bool = False
     verify: bool = Field(True, description="check the server's certificate when secure")
-    ca_cert: Path | None = Field(None, description="PEM file of the authority that signed the server's certificate")
+    ca_cert: FilePath | None = Field(None, description="PEM file of the authority that signed the server's certificate")
     connect_timeout_seconds: Seconds = 10.0
     query_timeout_seconds: Seconds = 300.0
 

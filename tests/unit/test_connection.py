@@ -18,13 +18,15 @@ def _login(client: Any) -> dict[str, Any]:
 
 def test_migrations_connect_and_log_in_as_the_sink_does(tmp_path: Path) -> None:
     """Address, user, password, TLS, authority and timeouts are the same for both, and none is a default."""
+    authority = tmp_path / "ca.pem"
+    authority.touch()
     settings = ClickHouseSettings(
         host="clickhouse.example",
         user="writer",
         password=SecretStr("correct horse"),
         secure=True,
         verify=False,
-        ca_cert=tmp_path / "ca.pem",
+        ca_cert=authority,
         connect_timeout_seconds=3,
         query_timeout_seconds=7,
     )

@@ -1,0 +1,131 @@
+"""ClickHouse over TLS, and who may log in: what the settings say holds on a real connection."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from containers import ContainerStack
+from pydantic import SecretStr
+from tls import TlsTerminator
+
+from pipeline.clickhouse import connect, explained
+from pipeline.config import ClickHouseSettings, Settings
+from pipeline.devstack import Stack
+from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser
+from pipeline.errors import HaltError, UnavailableError
+
+pytestmark = pytest.mark.integration
+
+_WRITER = ClickHouseUser("writer", "correct horse", grants=("GRANT SELECT ON system.one",))
+
+
+@pytest.fixture
+def terminator(stack: Stack | ContainerStack, tmp_path: Path) -> Iterator[TlsTerminator]:
+    with TlsTerminator(stack.clickhouse.port, tmp_path) as running:
+        yield running
+
+
+def _one(settings: ClickHouseSettings) -> object:
+    with explained(settings), connect(settings, database="") as client:
+        return client.execute("SELECT 1")
+
+
+def test_a_known_authority_is_accepted(settings: Settings, terminator: TlsTerminator) -> None:
+    """The query went through the terminator, which takes nothing but TLS."""
+    update = {"port": terminator.port, "secure": True, "ca_cert": terminator.ca_cert}
+    assert _one(settings.clickhouse.model_copy(update=update)) == [(1,)]
+
+
+def test_an_unchecked_certificate_is_accepted(settings: Settings, terminator: TlsTerminator) -> None:
+    """Only when the settings ask for that."""
+    update = {"port": terminator.port, "secure": True, "verify": False}
+    assert _one(settings.clickhouse.model_copy(update=update)) == [(1,)]
+
+
+@pytest.mark.parametrize("known", ["nobody", "another authority", "no certificate"])
+def test_an_unknown_authority_halts(
+    known: str, settings: Settings, terminator: TlsTerminator, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Another try would meet the same certificate; the message names the settings."""
+    directory = tmp_path_factory.mktemp("other")
+    ca_cert = TlsTerminator(terminator.port, directory).ca_cert if known == "another authority" else None
+    if known == "no certificate":
+        ca_cert = directory / "ca.pem"
+        ca_cert.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", encoding="utf-8")
+    update = {"port": terminator.port, "secure": True, "ca_cert": ca_cert}
+    expected = rf"^ClickHouse at 127\.0\.0\.1:{terminator.port}: no TLS connection: .*CHIMERA_CLICKHOUSE__CA_CERT"
+    with pytest.raises(HaltError, match=expected):
+        _one(settings.clickhouse.model_copy(update=update))
+
+
+def test_a_certificate_for_another_host_halts(
+    settings: Settings, stack: Stack | ContainerStack, tmp_path: Path
+) -> None:
+    """A known authority isn't enough."""
+    with TlsTerminator(stack.clickhouse.port, tmp_path, "elsewhere.example") as terminator:
+        update = {"port": terminator.port, "secure": True, "ca_cert": terminator.ca_cert}
+        with pytest.raises(HaltError, match="IP address mismatch"):
+            _one(settings.clickhouse.model_copy(update=update))
+
+
+def test_tls_to_a_port_without_it_halts(settings: Settings) -> None:
+    """That port won't learn it; a check of certificates or none makes no difference."""
+    with pytest.raises(HaltError, match=r"no TLS connection: .*CHIMERA_CLICKHOUSE__SECURE"):
+        _one(settings.clickhouse.model_copy(update={"secure": True, "verify": False}))
+
+
+def test_plain_text_to_a_tls_port_gets_nowhere(settings: Settings, terminator: TlsTerminator) -> None:
+    """It looks like a server that closes connections, which is worth another try; the message says what it may be."""
+    with pytest.raises(UnavailableError, match=r"where it expects TLS, set CHIMERA_CLICKHOUSE__SECURE$"):
+        _one(settings.clickhouse.model_copy(update={"port": terminator.port}))
+
+
+def test_a_server_behind_tls_that_is_gone_is_unavailable(settings: Settings, tmp_path: Path) -> None:
+    """TLS doesn't turn an outage into a refusal."""
+    with TlsTerminator(1, tmp_path) as terminator:
+        update = {"port": terminator.port, "secure": True, "ca_cert": terminator.ca_cert}
+    with pytest.raises(UnavailableError, match="Connection refused"):
+        _one(settings.clickhouse.model_copy(update=update))
+
+
+@pytest.mark.parametrize(("secure", "port"), [(True, 9440), (False, 9000)], ids=["TLS", "plain"])
+def test_the_usual_port_is_the_default(secure: bool, port: int) -> None:
+    """Each protocol has its own."""
+    assert list(connect(ClickHouseSettings(secure=secure)).connection.hosts) == [("127.0.0.1", port)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    with ClickHouseServer(tmp_path_factory.mktemp("clickhouse"), users=[_WRITER]) as running:
+        yield running
+
+
+def test_user_and_password_log_in(server: ClickHouseServer) -> None:
+    """It is that user who is logged in, not the default one."""
+    settings = ClickHouseSettings(port=server.port, user="writer", password=SecretStr("correct horse"))
+    with connect(settings, database="") as client:
+        assert client.execute("SELECT currentUser()") == [("writer",)]
+
+
+@pytest.mark.parametrize(
+    ("user", "password"),
+    [("writer", "wrong"), ("writer", ""), ("nobody", "correct horse")],
+    ids=["wrong password", "no password", "no such user"],
+)
+def test_a_wrong_login_halts(server: ClickHouseServer, user: str, password: str) -> None:
+    """The line names both settings, and repeats no password."""
+    settings = ClickHouseSettings(port=server.port, user=user, password=SecretStr(password))
+    with pytest.raises(HaltError) as refusal:
+        _one(settings)
+    assert str(refusal.value) == (
+        f"ClickHouse at 127.0.0.1:{server.port} refuses user {user!r} or the password; "
+        "check CHIMERA_CLICKHOUSE__USER and CHIMERA_CLICKHOUSE__PASSWORD"
+    )
+
+
+def test_a_missing_grant_halts(server: ClickHouseServer) -> None:
+    """Nobody grants anything by waiting."""
+    settings = ClickHouseSettings(port=server.port, user="writer", password=SecretStr("correct horse"))
+    client = connect(settings, database="")
+    with client, pytest.raises(HaltError, match="Not enough privileges"), explained(settings):
+        client.execute("CREATE DATABASE another")

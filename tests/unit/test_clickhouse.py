@@ -1,0 +1,99 @@
+"""What follows from each failure of ClickHouse, and how it is told."""
+
+import socket
+
+import pytest
+from clickhouse_driver import errors as driver_errors
+
+from pipeline.clickhouse import describe, explain, kind_of
+from pipeline.config import ClickHouseSettings
+from pipeline.errors import ConfigError, FailureKind, HaltError, UnavailableError
+
+# As the design lists them, to be compared with what pipeline.errors declares.
+_RETRY = [159, 164, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 254, 279, 285, 286, 289, 319, 425, 439, 999]
+_HALT = [16, 60, 81, 115, 192, 193, 201, 497, 516]
+_DEAD_LETTER = [6, 26, 27, 38, 41, 53, 69, 70, 72, 321, 349, 407, 469]
+_UNFORESEEN = [49, 1002, 0]
+_KINDS = {FailureKind.RETRY: _RETRY, FailureKind.DEAD_LETTER: _DEAD_LETTER, FailureKind.HALT: _HALT + _UNFORESEEN}
+
+_SETTINGS = ClickHouseSettings(host="db.example", port=9440, user="writer")
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [pytest.param(code, kind, id=f"{code} {kind.value}") for kind, codes in _KINDS.items() for code in codes],
+)
+def test_the_kind_of_a_refusal_is_that_of_its_code(code: int, kind: FailureKind) -> None:
+    """Whatever the message says; a code that nobody has foreseen halts."""
+    assert kind_of(driver_errors.ServerException("DB::Exception: try again, network, timeout", code)) is kind
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        pytest.param(ConnectionRefusedError(111, "Connection refused"), FailureKind.RETRY, id="refused"),
+        pytest.param(ConnectionResetError(104, "Connection reset by peer"), FailureKind.RETRY, id="reset"),
+        pytest.param(BrokenPipeError(32, "Broken pipe"), FailureKind.RETRY, id="broken pipe"),
+        pytest.param(TimeoutError("timed out"), FailureKind.RETRY, id="timed out"),
+        pytest.param(socket.gaierror(-2, "Name or service not known"), FailureKind.RETRY, id="name not known"),
+        pytest.param(EOFError("Unexpected EOF while reading bytes"), FailureKind.RETRY, id="closed"),
+        pytest.param(driver_errors.NetworkError("(db:9000)"), FailureKind.RETRY, id="the driver's network error"),
+        pytest.param(driver_errors.SocketTimeoutError("(db:9000)"), FailureKind.RETRY, id="the driver's timeout"),
+        pytest.param(UnavailableError("registry"), FailureKind.RETRY, id="ours, unavailable"),
+        pytest.param(ConfigError("setting"), FailureKind.HALT, id="ours, wrong setting"),
+        pytest.param(driver_errors.UnknownPacketFromServerError("?"), FailureKind.HALT, id="another protocol"),
+        pytest.param(TypeError("no writer"), None, id="a bug"),
+    ],
+)
+def test_the_kind_of_any_other_failure_is_that_of_its_type(error: BaseException, kind: FailureKind | None) -> None:
+    """Networks come back, wrong settings stay wrong, and bugs have no kind."""
+    assert kind_of(error) is kind
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        pytest.param(
+            driver_errors.ServerException("DB::Exception: No\n  such table. Stack trace:\n\n0. x @ 0x1\n1. y", 60),
+            "No such table.",
+            id="with a stack trace",
+        ),
+        pytest.param(
+            driver_errors.NetworkError("Connection refused (db:9000)"), "Connection refused (db:9000)", id="n"
+        ),
+        pytest.param(OSError(111, "Connection\nrefused"), "[Errno 111] Connection refused", id="of the system"),
+        pytest.param(EOFError(), "EOFError", id="without a word"),
+        pytest.param(driver_errors.SocketTimeoutError(), "Code: 209.", id="without a message"),
+    ],
+)
+def test_a_failure_is_told_on_one_line(error: BaseException, line: str) -> None:
+    """Without the server's stack trace, and never as nothing at all."""
+    assert describe(error) == line
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "text"),
+    [
+        pytest.param(OSError("no route"), UnavailableError, " is not available: no route", id="network"),
+        pytest.param(
+            EOFError(),
+            UnavailableError,
+            " is not available: EOFError; where it expects TLS, set CHIMERA_CLICKHOUSE__SECURE",
+            id="closed at once",
+        ),
+        pytest.param(
+            driver_errors.ServerException("DB::Exception: writer: Authentication failed: ...", 516),
+            HaltError,
+            " refuses user 'writer' or the password; check CHIMERA_CLICKHOUSE__USER and CHIMERA_CLICKHOUSE__PASSWORD",
+            id="password",
+        ),
+        pytest.param(driver_errors.ServerException("DB::Exception: Not\nso", 60), HaltError, ": Not so", id="refusal"),
+    ],
+)
+def test_an_explanation_names_the_server_and_the_setting(error: BaseException, expected: type, text: str) -> None:
+    """It is one line, and its type says whether to try again."""
+    explained = explain(error, _SETTINGS)
+    assert type(explained) is expected
+    assert str(explained).startswith("ClickHouse at db.example:9440")
+    assert text in str(explained)
+    assert "\n" not in str(explained)
