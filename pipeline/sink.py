@@ -15,8 +15,13 @@ from pipeline.columns import Column
 from pipeline.config import ClickHouseSettings
 from pipeline.native import write_block
 
-# What a deduplication token depends on: the block as it was sent, inserted before the server answers.
-_INSERT_SETTINGS = {"async_insert": 0, "insert_deduplicate": 1}
+_INSERT_SETTINGS = {
+    # What a deduplication token depends on: the block as it was sent, inserted before the server answers.
+    "async_insert": 0,
+    "insert_deduplicate": 1,
+    # Tables are partitioned by day, and a backfill brings many days at once: refused beyond 100 otherwise, each time.
+    "max_partitions_per_insert_block": 0,
+}
 
 
 class _BlockClient(Client):

@@ -1,0 +1,270 @@
+"""What the sink writes, read back with the plain driver, and what a failed insert leaves behind."""
+
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pytest
+from clickhouse_driver import Client
+from clickhouse_driver.errors import Error, ServerException
+from containers import ContainerStack
+
+from pipeline.clickhouse import connect, kind_of
+from pipeline.columns import Coded, Column
+from pipeline.config import Settings
+from pipeline.devstack import Stack
+from pipeline.errors import FailureKind
+from pipeline.families import load_catalog
+from pipeline.migrate import migrate
+from pipeline.sink import Sink
+
+pytestmark = pytest.mark.integration
+
+_DAY_MS = 86_400_000
+_FIRST_MS, _LAST_MS = -2_208_988_800_000, 10_413_791_999_999  # 1900 to 2299: what DateTime64 holds
+_TEXTS = ["", "plain", "ünïcödé 🦉", "a\0b\0", "x" * 70_000, "tab\tquote'\"\\"]
+_IDS = [
+    uuid.UUID(int=0),
+    uuid.UUID(int=2**128 - 1),
+    uuid.UUID("00112233-4455-6677-8899-aabbccddeeff"),
+    uuid.UUID(int=1),
+    uuid.UUID(int=1 << 127),
+]
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Client]:
+    """A plain client, in the test's own database."""
+    with connect(settings.clickhouse, database="") as client:
+        client.execute(f"CREATE DATABASE {settings.clickhouse.database}")
+    with connect(settings.clickhouse) as client:
+        yield client
+
+
+@pytest.fixture
+def sink(settings: Settings) -> Iterator[Sink]:
+    opened = Sink(settings.clickhouse)
+    yield opened
+    opened.close()
+
+
+def _table(client: Client, columns: str, order: str = "tuple()", more: str = "") -> None:
+    client.execute(
+        f"CREATE TABLE t ({columns}) ENGINE=MergeTree ORDER BY {order} {more} "
+        "SETTINGS non_replicated_deduplication_window=1000"
+    )
+
+
+def _utf8(texts: Sequence[str]) -> list[bytes]:
+    return [text.encode() for text in texts]
+
+
+def _coded(texts: Sequence[str]) -> Coded:
+    distinct = list(dict.fromkeys(texts))
+    return Coded(np.array([distinct.index(text) for text in texts], np.uint32), _utf8(distinct))
+
+
+def _v16(ids: Sequence[uuid.UUID]) -> Column:
+    return np.frombuffer(b"".join(value.bytes for value in ids), "V16")
+
+
+def _int_cases() -> Iterator[Any]:
+    for bits in (8, 16, 32):
+        edges = [0, 1, 2 ** (bits - 1), 2**bits - 1]
+        yield pytest.param(f"UInt{bits}", np.array(edges, np.int64), edges, id=f"UInt{bits}")
+
+
+def _float_cases() -> Iterator[Any]:
+    limits = np.finfo(np.float32)
+    edges = np.array([0, -0.0, limits.max, limits.min, limits.tiny, limits.smallest_subnormal, 1 / 3], np.float32)
+    yield pytest.param("Float32", edges, edges.astype(float).tolist(), id="Float32")
+
+
+def _decimal_cases() -> Iterator[Any]:
+    for digits in (10, 12):
+        edges = [0, 1, -1, 10**digits - 1, 1 - 10**digits]
+        values = [Decimal(edge).scaleb(-6) for edge in edges]
+        yield pytest.param(f"Decimal({digits},6)", np.array(edges, np.int64), values, id=f"Decimal({digits},6)")
+
+
+@pytest.mark.parametrize(
+    ("column_type", "column", "expected"),
+    [
+        *_int_cases(),
+        *_float_cases(),
+        *_decimal_cases(),
+        pytest.param("UUID", _v16(_IDS), _IDS, id="UUID"),
+        pytest.param("String", _utf8(_TEXTS), _TEXTS, id="String"),
+        pytest.param("String", _coded(_TEXTS * 2), _TEXTS * 2, id="String, coded"),
+        pytest.param("LowCardinality(String)", _coded(_TEXTS * 2), _TEXTS * 2, id="LowCardinality"),
+        pytest.param("LowCardinality(String)", _utf8(_TEXTS * 2), _TEXTS * 2, id="LowCardinality, of a list"),
+        pytest.param("FixedString(3)", np.array([b"abc", b"000"], "V3"), ["abc", "000"], id="FixedString"),
+        pytest.param("FixedString(3)", [b"abc", b"", b"z"], ["abc", "", "z"], id="FixedString, of a list"),
+        pytest.param("FixedString(3)", _coded(["abc", "", "abc"]), ["abc", "", "abc"], id="FixedString, coded"),
+    ],
+)
+def test_values_come_back_as_they_were(
+    database: Client, sink: Sink, column_type: str, column: Column, expected: list[Any]
+) -> None:
+    """At the bounds of each type of column of the specification, in each form that the decoder gives it."""
+    _table(database, f"row UInt32, value {column_type}", "row")
+    rows = np.arange(len(expected), dtype=np.int64)
+    sink.insert("t", {"row": rows, "value": column}, "token")
+    assert [value for (value,) in database.execute("SELECT value FROM t ORDER BY row")] == expected
+
+
+@pytest.mark.parametrize(
+    ("column_type", "number_of", "edges"),
+    [
+        pytest.param("DateTime", "toUnixTimestamp", [0, 1, 2**31, 2**32 - 1], id="seconds"),
+        pytest.param("DateTime64(3,'UTC')", "toUnixTimestamp64Milli", [_FIRST_MS, -1, 0, _LAST_MS], id="milliseconds"),
+    ],
+)
+def test_moments_come_back_as_they_were(
+    database: Client, sink: Sink, column_type: str, number_of: str, edges: list[int]
+) -> None:
+    """As numbers: the plain driver rounds far ones, and shifts those without a time zone."""
+    _table(database, f"value {column_type}")
+    sink.insert("t", {"value": np.array(edges, np.int64)}, "token")
+    assert database.execute(f"SELECT groupArraySorted(4)({number_of}(value)) FROM t") == [(edges,)]
+
+
+@pytest.mark.parametrize("distinct", [1, 254, 255, 256, 257, 65_534, 65_535, 65_536, 65_537, 70_000])
+def test_dictionaries_of_any_size_come_back(database: Client, sink: Sink, distinct: int) -> None:
+    """The width of an index changes at 256 and 65,536 values; values that no row refers to do no harm."""
+    _table(database, "row UInt32, value LowCardinality(String)", "row")
+    codes = np.arange(distinct, dtype=np.uint32)[::-1]
+    column = Coded(codes, [str(code).encode() for code in range(distinct)])
+    sink.insert("t", {"row": codes.astype(np.int64), "value": column}, "token")
+    count, same = database.execute("SELECT count(), countIf(toString(row) = value) FROM t")[0]
+    assert (count, same) == (distinct, distinct)
+
+
+def test_every_table_can_be_written(settings: Settings) -> None:
+    """No type of the seven tables is without a writer: an insert of one row of zeros and empty values is stored."""
+    migrate(settings.clickhouse)
+    sink = Sink(settings.clickhouse)
+    with connect(settings.clickhouse) as client:
+        for table in [*(family.table for family in load_catalog(settings).families), "session_stats"]:
+            described = client.execute(f"DESCRIBE TABLE {table}")
+            sink.insert(table, {name: _zero(type_name) for name, type_name, *_ in described}, "token")
+            assert client.execute(f"SELECT count() FROM {table}") == [(1,)]
+    sink.close()
+
+
+def _zero(type_name: str) -> Column:
+    if "String" in type_name:
+        return [b""]
+    return np.zeros(1, "V16" if type_name == "UUID" else np.int64)
+
+
+def test_one_token_is_stored_once(database: Client, sink: Sink) -> None:
+    """A repeated insert changes nothing; the same rows with another token are other rows."""
+    _table(database, "n UInt32")
+    column = np.arange(5, dtype=np.int64)
+    for token in ("a", "b", "a", "b", "a"):
+        sink.insert("t", {"n": column}, token)
+    assert database.execute("SELECT count() FROM t") == [(10,)]
+
+
+def test_many_days_are_one_insert(database: Client, sink: Sink) -> None:
+    """More days than ClickHouse takes by default, and a repetition is dropped on each of them."""
+    _table(database, "ts DateTime64(3,'UTC')", more="PARTITION BY toDate(ts)")
+    column = np.arange(300, dtype=np.int64) * _DAY_MS
+    for _ in range(2):
+        sink.insert("t", {"ts": column}, "token")
+    assert database.execute("SELECT count(), uniqExact(toDate(ts)), min(toDate(ts)) FROM t") == [
+        (300, 300, date(1970, 1, 1))
+    ]
+
+
+def test_a_type_without_a_writer_is_an_error(database: Client, sink: Sink) -> None:
+    """It stops the insert before any row is stored, and the next insert works."""
+    _table(database, "n Array(UInt8)")
+    with pytest.raises(TypeError, match=r"^no writer for a column of type Array\(UInt8\)$"):
+        sink.insert("t", {"n": [b"1"]}, "token")
+    assert database.execute("SELECT count() FROM t") == [(0,)]
+    database.execute("DROP TABLE t")
+    _table(database, "n UInt8")
+    sink.insert("t", {"n": np.ones(1, np.int64)}, "token")
+    assert database.execute("SELECT n FROM t") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "kind"),
+    [
+        pytest.param("DROP TABLE t", FailureKind.HALT, id="no table"),
+        pytest.param("ALTER TABLE t DROP COLUMN b", FailureKind.HALT, id="no column"),
+        pytest.param("ALTER TABLE t ADD CONSTRAINT c CHECK a != 2", FailureKind.DEAD_LETTER, id="constraint"),
+    ],
+)
+def test_a_refusal_leaves_no_broken_connection(database: Client, sink: Sink, statement: str, kind: FailureKind) -> None:
+    """The server's verdict has its kind, and what is inserted next is stored."""
+    _table(database, "a UInt32, b UInt32")
+    columns: dict[str, Column] = {"a": np.arange(5, dtype=np.int64), "b": np.arange(5, dtype=np.int64)}
+    sink.insert("t", columns, "before")
+    database.execute(statement)
+    with pytest.raises(ServerException) as refusal:
+        sink.insert("t", columns, "refused")
+    assert kind_of(refusal.value) is kind
+    database.execute("DROP TABLE IF EXISTS t SYNC")
+    _table(database, "a UInt32, b UInt32")
+    sink.insert("t", columns, "after")
+    assert database.execute("SELECT count() FROM t") == [(5,)]
+
+
+def test_a_lost_server_is_worth_another_try(
+    database: Client, settings: Settings, stack: Stack | ContainerStack
+) -> None:
+    """Killed or silent: each failure is of the kind that is tried again, and the same insert then is stored once."""
+    _table(database, "n UInt32")
+    sink = Sink(settings.clickhouse.model_copy(update={"connect_timeout_seconds": 1.0, "query_timeout_seconds": 1.0}))
+    columns: dict[str, Column] = {"n": np.arange(5, dtype=np.int64)}
+    sink.insert("t", columns, "first")
+    stack.clickhouse.kill()
+    for _ in range(2):  # over a connection that was open, and over none
+        assert kind_of(_failure_of(sink, columns)) is FailureKind.RETRY
+    stack.clickhouse.start()
+    sink.insert("t", columns, "first")
+    sink.insert("t", columns, "second")
+    stack.clickhouse.pause()
+    for _ in range(2):
+        assert kind_of(_failure_of(sink, columns)) is FailureKind.RETRY
+    stack.clickhouse.resume()
+    for token in ("first", "second"):
+        sink.insert("t", columns, token)
+    sink.close()
+    with connect(settings.clickhouse) as client:
+        assert client.execute("SELECT count() FROM t") == [(10,)]
+
+
+def _failure_of(sink: Sink, columns: dict[str, Column]) -> BaseException:
+    with pytest.raises((Error, OSError, EOFError)) as failure:
+        sink.insert("t", columns, "second")
+    error: BaseException = failure.value
+    return error
+
+
+def test_threads_dont_mix_their_rows(database: Client, sink: Sink) -> None:
+    """Each of several inserts at once is stored as a whole, over no more connections than threads."""
+    _table(database, "thread UInt8, n UInt32")
+    threads, inserts, rows = 4, 10, 1_000
+    begin = threading.Barrier(threads)
+
+    def work(thread: int) -> None:
+        begin.wait()
+        for number in range(inserts):
+            n = np.arange(number * rows, (number + 1) * rows, dtype=np.int64)
+            sink.insert("t", {"thread": np.full(rows, thread, np.int64), "n": n}, f"{thread}/{number}")
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
+    stored = database.execute("SELECT thread, count(), uniqExact(n), max(n) FROM t GROUP BY thread ORDER BY thread")
+    each = inserts * rows
+    assert stored == [(thread, each, each, each - 1) for thread in range(threads)]
+    assert sink._idle.qsize() <= threads
