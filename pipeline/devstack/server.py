@@ -129,6 +129,8 @@ class Server(ABC):
         """Stop it from doing anything, with all its connections left open (SIGSTOP)."""
         if self.running:
             self._process.suspend()
+        while self.running and self._process.status() != "stopped":  # on a busy machine it takes a moment
+            time.sleep(_POLL_SECONDS)
 
     def resume(self) -> None:
         """Let it go on after `pause` (SIGCONT)."""
