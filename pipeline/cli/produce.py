@@ -71,6 +71,7 @@ def produce(
       1   a line is bad, or the broker refuses an event
       2   wrong usage
       69  broker or schema registry doesn't answer
+      70  the schema registry refuses the login or the schema
       78  a setting, topics.yaml or a schema is wrong, or there is no such family
     """
     settings = load_settings()

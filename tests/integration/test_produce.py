@@ -146,7 +146,7 @@ def test_a_broker_killed_midway_loses_and_repeats_nothing(
 ) -> None:
     """The idempotent producer goes on where it was when the broker is back."""
     events = ui_events(4_000)
-    with Producer(settings, catalog) as producer:
+    with Producer(settings, catalog, timeout_seconds=120) as producer:
         for number, event in enumerate(events):
             producer.send("ui_events", {**event, "latency_ms": number})
             if number == len(events) // 2:
