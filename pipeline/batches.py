@@ -2,7 +2,8 @@
 
 Pure bookkeeping: no Kafka, no clock of its own. The rules it keeps:
 - a micro-batch is consecutive records of one topic-partition, in their order, and each record is in exactly one;
-- it ends at the batch policy's rows, bytes or linger, whichever comes first;
+- it ends at the batch policy's rows, bytes or linger, whichever comes first; a part of the rows is enough while nothing
+  of its partition is in flight, for lingering would only leave the rest of the pipeline idle;
 - the committable offset never passes a record whose micro-batch isn't acknowledged, in whatever order they are.
 """
 
@@ -12,6 +13,8 @@ from itertools import accumulate
 from typing import Protocol
 
 from pipeline.families import BatchPolicy
+
+_ENOUGH = 0.1  # of the policy's rows
 
 
 class Record(Protocol):
@@ -127,6 +130,11 @@ class PartitionBatches:
         return len(self._waiting) < self._policy.max_rows and self._waiting_bytes < self._policy.max_bytes
 
     @property
+    def busy(self) -> bool:
+        """Whether a micro-batch is in flight."""
+        return bool(self._in_flight)
+
+    @property
     def full(self) -> bool:
         """Whether as many micro-batches are in flight as may be."""
         return len(self._in_flight) >= self._limit
@@ -134,7 +142,10 @@ class PartitionBatches:
     @property
     def due_at(self) -> float | None:
         """When the records that wait have waited long enough, by the clock of `add`; None when none wait."""
-        return self._oldest_at + self._policy.linger_seconds if self._waiting else None
+        if not self._waiting:
+            return None
+        enough = not self._in_flight and len(self._waiting) >= self._policy.max_rows * _ENOUGH
+        return self._oldest_at + (0 if enough else self._policy.linger_seconds)
 
     @property
     def committable(self) -> int | None:

@@ -14,9 +14,9 @@ from time import perf_counter
 from typing import TypeVar
 
 import structlog
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential_jitter
 
 from pipeline import metrics
+from pipeline.backoff import pauses
 from pipeline.batches import MicroBatch
 from pipeline.clickhouse import describe, kind_of
 from pipeline.columns import Coded, Rejection, Rows
@@ -47,7 +47,7 @@ class Ingest:
         self._decoder = decoder
         self._sink = sink
         self._pool = pool
-        self._wait = wait_exponential_jitter(settings.retry_backoff_seconds, settings.retry_backoff_max_seconds)
+        self._backoff = (settings.retry_backoff_seconds, settings.retry_backoff_max_seconds)
         self._log = structlog.get_logger("chimera.ingest").bind(family=family.name)
         self._retrying: set[MicroBatch] = set()
 
@@ -99,35 +99,33 @@ class Ingest:
 
     async def _attempt(self, batch: MicroBatch, work: Callable[[], T]) -> T:
         """Do it in a thread, again and again while that may help; never for a micro-batch that isn't ours any more."""
-
-        async def once() -> T:
-            if not batch.live:
-                raise _LostPartitionError
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-
-        def failed(state: RetryCallState) -> None:
-            self._retrying.add(batch)
-            metrics.RETRIES.labels(self._family.name).inc()
-            metrics.RETRYING.labels(self._family.name).set(len(self._retrying))
-            error = state.outcome.exception() if state.outcome else None
-            pause = round(state.upcoming_sleep, 2)
-            attempt = state.attempt_number
-            what = describe(error) if error else ""
-            self._log.warning(
-                "failed, trying again", batch=repr(batch), error=what, attempt=attempt, pause_seconds=pause
-            )
-
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(lambda error: kind_of(error) is FailureKind.RETRY),
-            wait=self._wait,
-            before_sleep=failed,
-            reraise=True,
-        )
         try:
-            return await retrying(once)
+            for attempt, pause in enumerate(pauses(*self._backoff), start=1):
+                if not batch.live:
+                    raise _LostPartitionError
+                try:
+                    return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+                except Exception as error:
+                    if kind_of(error) is not FailureKind.RETRY:
+                        raise
+                    self._say_failed(batch, error, attempt, pause)
+                await asyncio.sleep(pause)
+            raise AssertionError("pauses have no end")
         finally:
             self._retrying.discard(batch)
             metrics.RETRYING.labels(self._family.name).set(len(self._retrying))
+
+    def _say_failed(self, batch: MicroBatch, error: Exception, attempt: int, pause: float) -> None:
+        self._retrying.add(batch)
+        metrics.RETRIES.labels(self._family.name).inc()
+        metrics.RETRYING.labels(self._family.name).set(len(self._retrying))
+        self._log.warning(
+            "failed, trying again",
+            batch=repr(batch),
+            error=describe(error),
+            attempt=attempt,
+            pause_seconds=round(pause, 2),
+        )
 
     def _report(self, batch: MicroBatch, rejections: list[Rejection]) -> None:
         """Count every rejected record by its reason, and log the first few: where they are, never what they hold."""

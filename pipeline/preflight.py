@@ -1,5 +1,6 @@
 """Before the worker starts: is everything there that it needs, and is it what this version expects?"""
 
+import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -7,11 +8,11 @@ from functools import partial
 import structlog
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential_jitter
 
-from pipeline.config import KafkaSettings, Settings
+from pipeline.backoff import pauses
+from pipeline.config import KafkaSettings, Settings, WorkerSettings, env_name
 from pipeline.contract import check_tables
-from pipeline.errors import HaltError, UnavailableError
+from pipeline.errors import ConfigError, HaltError, UnavailableError
 from pipeline.families import Catalog
 
 _ANSWER_SECONDS = 5.0
@@ -19,21 +20,29 @@ _ANSWER_SECONDS = 5.0
 log = structlog.get_logger("chimera.preflight")
 
 
-def preflight(settings: Settings, catalog: Catalog, sleep: Callable[[float], None] = time.sleep) -> None:
+def preflight(settings: Settings, catalog: Catalog) -> None:
     """Wait for Kafka and ClickHouse, however long that takes, saying so; then check topics and tables.
 
     Raises:
+        ConfigError: the web server's port can't be had.
         HaltError: waiting wouldn't help: refused credentials, a missing topic, a table that differs.
     """
-    retrying = Retrying(
-        retry=retry_if_exception_type(UnavailableError),
-        wait=wait_exponential_jitter(0.5, 15),
-        before_sleep=_say,
-        sleep=sleep,
-        reraise=True,
-    )
-    retrying(partial(check_topics, settings.kafka, catalog))
-    retrying(partial(check_tables, settings.clickhouse, catalog.families))
+    check_web_port(settings.worker)
+    _until_available(partial(check_topics, settings.kafka, catalog))
+    _until_available(partial(check_tables, settings.clickhouse, catalog.families))
+
+
+def check_web_port(settings: WorkerSettings) -> None:
+    """See that the web server could listen now.
+
+    Raises:
+        ConfigError: it couldn't.
+    """
+    try:
+        socket.create_server((settings.web_host, settings.web_port)).close()
+    except OSError as error:
+        where, setting = f"{settings.web_host}:{settings.web_port}", env_name("worker", "web_port")
+        raise ConfigError(f"{setting}: expected a port to listen on, got {where}: {error.strerror}") from None
 
 
 def check_topics(settings: KafkaSettings, catalog: Catalog) -> None:
@@ -54,6 +63,12 @@ def check_topics(settings: KafkaSettings, catalog: Catalog) -> None:
             raise HaltError(f"{where}: no topic {family.topic.name}; create it with `chimera topics apply`")
 
 
-def _say(state: RetryCallState) -> None:
-    reason = state.outcome.exception() if state.outcome else None
-    log.warning(str(reason), attempt=state.attempt_number, pause_seconds=round(state.upcoming_sleep, 1))
+def _until_available(check: Callable[[], None]) -> None:
+    for attempt, pause in enumerate(pauses(0.5, 15), start=1):
+        try:
+            check()
+        except UnavailableError as error:
+            log.warning(str(error), attempt=attempt, pause_seconds=round(pause, 1))
+            time.sleep(pause)
+        else:
+            return

@@ -9,12 +9,13 @@ topic of the app stays Faust's own, record by record. What is guaranteed for mic
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.errors import CommitFailedError, CorruptRecordException, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
@@ -25,7 +26,7 @@ from pipeline.families import BatchPolicy
 # aiokafka has one fetch at a time under way to a broker. One for partitions that have nothing new would keep those
 # waiting that have, for 1.5 s as Faust has it.
 _FETCH_WAIT_MS = 100
-_RECHECK_SECONDS = 0.05  # how soon a partition that wasn't fetched from, being full, is looked at again
+_RECHECK_SECONDS = 0.05  # how soon an acknowledgement is noticed while records are waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,35 @@ class Batching:
     """How long a rebalance or a stop waits for micro-batches in flight."""
 
 
+_NO_BATCHES = Batching()
+
+
+class _LightRecords:
+    """Stands in for aiokafka's records of a fetch: what its C code reads, without a Python object around each record.
+
+    That costs a quarter of the CPU. Offset, timestamp, key, value and headers have the same names either way.
+    """
+
+    def __init__(self, theirs: PartitionRecords) -> None:
+        self.next_fetch_offset = theirs.next_fetch_offset
+        self._records = self._unpack(theirs._records, check_crcs=theirs._check_crcs)  # noqa: SLF001
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._records
+
+    def _unpack(self, fetched: Any, *, check_crcs: bool) -> Iterator[Any]:
+        while fetched.has_next():
+            batch = fetched.next_batch()
+            if check_crcs and not batch.validate_crc():
+                raise CorruptRecordException
+            if not batch.is_control_batch:
+                for record in batch:
+                    if record.offset >= self.next_fetch_offset:  # a fetch begins with the whole of a compressed batch
+                        self.next_fetch_offset = record.offset + 1
+                        yield record
+            self.next_fetch_offset = batch.next_offset
+
+
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread that talks to the broker."""
 
@@ -49,6 +79,32 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001 (Faust offers no setting)
         return consumer
+
+    async def _fetch_records(
+        self,
+        consumer: Any,
+        active_partitions: set[TP],
+        timeout: float | None = None,  # noqa: ASYNC109 (Faust's signature)
+        max_records: int | None = None,
+    ) -> Any:
+        """Take what has been fetched, or what comes first within the timeout."""
+        fetcher = consumer._fetcher  # noqa: SLF001 (aiokafka offers no other way in, nor does Faust take one)
+        self._lighten(fetcher)
+        records = await super()._fetch_records(consumer, active_partitions, 0, max_records)
+        if not records and timeout:
+            fetched = fetcher._create_fetch_waiter()  # noqa: SLF001
+            await asyncio.wait([fetched], timeout=timeout)
+            fetched.cancel()
+            self._lighten(fetcher)
+            records = await super()._fetch_records(consumer, active_partitions, 0, max_records)
+        return records
+
+    def _lighten(self, fetcher: Any) -> None:
+        policies = _batching_of(self.app).policies
+        for tp, fetched in fetcher._records.items():  # noqa: SLF001
+            theirs = fetched._partition_records if isinstance(fetched, FetchResult) else None  # noqa: SLF001
+            if isinstance(theirs, PartitionRecords) and tp.topic in policies:
+                fetched._partition_records = _LightRecords(theirs)  # noqa: SLF001
 
     async def commit_batches(self, offsets: Mapping[TP, int]) -> bool:
         """Commit; False when the broker didn't take it."""
@@ -78,7 +134,7 @@ class Consumer(driver.Consumer):
         self._partitions: dict[TP, PartitionBatches] = {}
         self._progress = asyncio.Event()
         super().__init__(*args, **kwargs)
-        self._batching: Batching = getattr(self.app, "batching", Batching())
+        self._batching = _batching_of(self.app)
 
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -91,7 +147,8 @@ class Consumer(driver.Consumer):
             await self.wait(self.can_resume_flow)  # type: ignore[arg-type] # mode takes any event
         active = self._get_active_partitions()
         hungry = {tp for tp in active if self._hungry(tp)}
-        patience = min(timeout, self._until_due(active), timeout if len(hungry) == len(active) else _RECHECK_SECONDS)
+        busy = any(batches.busy for batches in self._partitions.values())
+        patience = min(_RECHECK_SECONDS if busy else timeout, self._until_due(active))
         fetched = await self._getmany(hungry, patience) if hungry else await self._wait_for_progress(patience)
         if not self.flow_active:
             return None, None  # fetched while a rebalance began: what follows it starts at the committed offsets
@@ -225,6 +282,11 @@ class Consumer(driver.Consumer):
     def _let_go(self, partitions: set[TP]) -> None:
         for tp in partitions & self._partitions.keys():
             self._partitions.pop(tp).close()
+
+
+def _batching_of(app: Any) -> Batching:
+    batching: Batching = getattr(app, "batching", _NO_BATCHES)
+    return batching
 
 
 def _batch_in(message: Message) -> MicroBatch | None:
