@@ -113,7 +113,8 @@ class PartitionBatches:
         self._waiting: list[Record] = []
         self._sizes: list[int] = []
         self._waiting_bytes = 0
-        self._oldest_at = 0.0
+        self._oldest_at = 0.0  # when the first of those that wait was added
+        self._newest_at = 0.0  # and when the last
         self._in_flight: deque[MicroBatch] = deque()
         self._acked: set[int] = set()  # first offsets of those in flight that are acknowledged, but not the ones before
         self._done: int | None = None
@@ -165,6 +166,7 @@ class PartitionBatches:
             raise ValueError(f"{self.topic}-{self.partition}: offset {records[0].offset} came after {after}")
         if not self._waiting:
             self._oldest_at = now
+        self._newest_at = now
         sizes = [len(record.key or b"") + len(record.value or b"") for record in records]
         self._waiting.extend(records)
         self._sizes.extend(sizes)
@@ -181,7 +183,7 @@ class PartitionBatches:
             due = self.due_at
             if self.hungry and not hurry and due is not None and now < due:
                 return
-            yield self._cut_one(now)
+            yield self._cut_one()
 
     def ack(self, batch: MicroBatch) -> None:
         """Acknowledge a micro-batch; one of a partition that was closed, or acknowledged already, is ignored."""
@@ -214,12 +216,12 @@ class PartitionBatches:
             return self._in_flight[-1].last
         return None if self._done is None else self._done - 1
 
-    def _cut_one(self, now: float) -> MicroBatch:
+    def _cut_one(self) -> MicroBatch:
         rows = self._rows_that_fit()
         records, size = self._waiting[:rows], sum(self._sizes[:rows])
         del self._waiting[:rows], self._sizes[:rows]
         self._waiting_bytes -= size
-        self._oldest_at = now  # the rest came with the last fetch: it is not older than that
+        self._oldest_at = self._newest_at  # there was room until the last fetch, so the rest came with it
         batch = MicroBatch(self.topic, self.partition, records, size, self)
         self._in_flight.append(batch)
         return batch
