@@ -34,8 +34,8 @@ format: $(MARK) ## Put the code in ruff's form
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(MARK) ## The worker against its peers; see docs/benchmarks.md
-	$(BIN)/python -m benchmarks
+bench: $(MARK) ## The worker beside its peers in one run; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks --write-docs
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
