@@ -32,8 +32,8 @@ from pipeline.sink import Sink
 from pipeline.transport import Batching
 
 _INTERRUPTED = 128 + signal.SIGINT
-# Records are objects that the collector looks at, tens of thousands in each micro-batch and none in a cycle. At Python's
-# own threshold of 700 it takes as long over them as fetching does.
+# Records are objects that the collector looks at, tens of thousands in each micro-batch and none in a cycle. At
+# Python's own threshold of 700 it takes as long over them as fetching does.
 _GC_THRESHOLD = (100_000, 20, 100)
 _RECORDS_AT_ONCE = 20_000  # taken from the fetcher, which holds the rest compressed
 
