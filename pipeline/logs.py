@@ -18,6 +18,25 @@ _NOISY = {
     "mode": logging.WARNING,
     "pipeline": logging.WARNING,
 }
+_REPEATED_SECONDS = 30.0
+
+
+class Seldom(logging.Filter):
+    """Lets libraries say the same thing once in a while: without a broker, aiokafka has 60 lines a second to tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said_at: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is ours, or the first of its kind in a while; its kind is the text before any values."""
+        kind = (record.name, str(record.msg))
+        if record.name.partition(".")[0] not in _NOISY:
+            return True
+        if record.created - self._said_at.get(kind, float("-inf")) < _REPEATED_SECONDS:
+            return False
+        self._said_at[kind] = record.created
+        return True
 
 
 def logging_config(settings: LogSettings) -> dict[str, Any]:
@@ -48,7 +67,8 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
                 ],
             }
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "chimera"}},
+        "filters": {"seldom": {"()": Seldom}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "chimera", "filters": ["seldom"]}},
         "root": {"level": settings.level, "handlers": ["stderr"]},
         "loggers": {
             name: {"level": max(least, logging.getLevelName(settings.level))} for name, least in _NOISY.items()

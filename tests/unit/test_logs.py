@@ -1,0 +1,34 @@
+"""What reaches the log, and how often."""
+
+import logging
+
+import pytest
+
+from pipeline.logs import Seldom
+
+
+def _record(name: str, message: str, value: int, at: float) -> logging.LogRecord:
+    record = logging.LogRecord(name, logging.ERROR, __file__, 1, message, (value,), None)
+    record.created = at
+    return record
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param("aiokafka.consumer.fetcher", [True, False, False, True], id="a library"),
+        pytest.param("chimera.ingest", [True, True, True, True], id="our own"),
+    ],
+)
+def test_a_library_repeats_itself_only_once_in_a_while(name: str, expected: list[bool]) -> None:
+    """With other values it is still the same message; our own log isn't touched."""
+    seldom = Seldom()
+    said = [seldom.filter(_record(name, "no node %s", value, at)) for value, at in enumerate([0.0, 1.0, 29.0, 30.0])]
+    assert said == expected
+
+
+def test_another_message_is_not_held_back() -> None:
+    """Nor is the same one of another part of the library."""
+    seldom = Seldom()
+    records = [_record(name, text, 1, 0.0) for name in ("mode", "aiokafka") for text in ("no node %s", "no topic %s")]
+    assert all(seldom.filter(record) for record in records)
