@@ -80,7 +80,9 @@ class Worker(faust.Worker):
             super().execute_from_commandline()
         except SystemExit as end:
             # A thread may wait for a server that is silent. What it waits for isn't acknowledged: leave without it.
-            os._exit(self.app.failure.exit_code if self.app.failure else int(end.code or 0))
+            code = self.app.failure.exit_code if self.app.failure else int(end.code or 0)
+            log.info("stopped", exit_code=code)
+            os._exit(code)
 
 
 class App(faust.App):

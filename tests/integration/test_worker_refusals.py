@@ -23,7 +23,8 @@ _EVENTS = 200
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
-    with ClickHouseServer(tmp_path_factory.mktemp("clickhouse"), users=[ClickHouseUser("writer", _PASSWORD)]) as own:
+    writer = ClickHouseUser("writer", _PASSWORD, grants=("GRANT INSERT ON *.*",))
+    with ClickHouseServer(tmp_path_factory.mktemp("clickhouse"), users=[writer]) as own:
         yield own
 
 
@@ -68,7 +69,7 @@ def test_a_wrong_password_halts(
 def test_the_right_password_lets_the_worker_in(
     settings: Settings, environ: dict[str, str], server: ClickHouseServer, tmp_path: Path
 ) -> None:
-    """The same user, and everything is stored."""
+    """The same user, who needs no more than to insert; everything is stored."""
     topic = publish(settings)
     prepare(settings.model_copy(update={"clickhouse": settings.clickhouse.model_copy(update={"port": server.port})}))
     with Worker(as_writer(environ, server, _PASSWORD), tmp_path / "log") as worker:
