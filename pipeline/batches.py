@@ -4,13 +4,15 @@ Pure bookkeeping: no Kafka, no clock of its own. The rules it keeps:
 - a micro-batch is consecutive records of one topic-partition, in their order, and each record is in exactly one;
 - it ends at the batch policy's rows, bytes or linger, whichever comes first; a part of the rows is enough while nothing
   of its partition is in flight, for lingering would only leave the rest of the pipeline idle;
-- the committable offset never passes a record whose micro-batch isn't acknowledged, in whatever order they are.
+- the committable offset never passes a record whose micro-batch isn't acknowledged, in whatever order they are;
+- its range of offsets is part of the state that is recorded before anybody gets it, and ranges that a former owner
+  recorded are cut again, exactly, before any new one.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pipeline.families import BatchPolicy
 
@@ -32,27 +34,34 @@ class Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes | None]]: ...  # noqa: D102
 
 
+class State(NamedTuple):
+    """What is to be recorded of a partition."""
+
+    offset: int
+    """That of the first record which isn't done."""
+    ends: tuple[int, ...]
+    """Last offset of each range in flight from there on."""
+
+
 class MicroBatch:
     """Consecutive records of one topic-partition, acknowledged as a whole.
 
     Args:
-        topic: where the records come from.
-        partition: of that topic.
+        owner: whose micro-batch this is.
+        first: offset that its range begins with; there need not be a record of it.
+        last: offset that its range ends with; likewise, in a range that is cut again.
         records: in the order of their offsets; at least one.
         size: bytes of all keys and values.
-        owner: where to acknowledge it.
     """
 
-    __slots__ = ("_owner", "partition", "records", "size", "topic")
+    __slots__ = ("_owner", "first", "last", "records", "size")
 
-    def __init__(
-        self, topic: str, partition: int, records: Sequence[Record], size: int, owner: "PartitionBatches"
-    ) -> None:
-        self.topic = topic
-        self.partition = partition
+    def __init__(self, owner: "PartitionBatches", first: int, last: int, records: Sequence[Record], size: int) -> None:
+        self._owner = owner
+        self.first = first
+        self.last = last
         self.records = records
         self.size = size
-        self._owner = owner
 
     def __len__(self) -> int:
         return len(self.records)
@@ -61,14 +70,24 @@ class MicroBatch:
         return f"<{self.topic}-{self.partition} [{self.first}, {self.last}]>"
 
     @property
-    def first(self) -> int:
-        """Offset of the first record."""
-        return self.records[0].offset
+    def topic(self) -> str:
+        """Where the records come from."""
+        return self._owner.topic
 
     @property
-    def last(self) -> int:
-        """Offset of the last record."""
-        return self.records[-1].offset
+    def partition(self) -> int:
+        """Of that topic."""
+        return self._owner.partition
+
+    @property
+    def token(self) -> str:
+        """What stands for these records wherever they are stored: the same for whoever cuts the range."""
+        return f"{self._owner.topic_id}/{self.partition}/{self.first}-{self.last}"
+
+    @property
+    def recorded_at(self) -> float:
+        """When its range was last known to be recorded, by the clock of `recorded`."""
+        return self._owner.recorded_at
 
     @property
     def values(self) -> list[bytes | None]:
@@ -90,7 +109,9 @@ class PartitionBatches:
 
     Args:
         topic: of the partition.
+        topic_id: Kafka's id of that topic.
         partition: its number.
+        state: what was recorded of it; its ranges are cut again.
         policy: where a micro-batch ends.
         limit: micro-batches in flight, that is cut and not acknowledged, at most.
         on_ack: told of each acknowledged micro-batch.
@@ -99,14 +120,19 @@ class PartitionBatches:
     def __init__(
         self,
         topic: str,
+        topic_id: str,
         partition: int,
+        state: State,
+        *,
         policy: BatchPolicy,
         limit: int,
         on_ack: Callable[[MicroBatch], None] = lambda _: None,
     ) -> None:
         self.topic = topic
+        self.topic_id = topic_id
         self.partition = partition
         self.live = True
+        self.recorded_at = float("-inf")
         self._policy = policy
         self._limit = limit
         self._on_ack = on_ack
@@ -117,8 +143,10 @@ class PartitionBatches:
         self._newest_at = 0.0  # and when the last
         self._in_flight: deque[MicroBatch] = deque()
         self._acked: set[int] = set()  # first offsets of those in flight that are acknowledged, but not the ones before
-        self._done: int | None = None
-        self._committed: int | None = None
+        self._done = state.offset
+        self._position = state.offset  # where the next range begins
+        self._known_ends = deque(state.ends)  # of ranges to be cut again
+        self._recorded = state
 
     @property
     def held_bytes(self) -> int:
@@ -128,7 +156,13 @@ class PartitionBatches:
     @property
     def hungry(self) -> bool:
         """Whether the next micro-batch has room for more records."""
-        return len(self._waiting) < self._policy.max_rows and self._waiting_bytes < self._policy.max_bytes
+        within = len(self._waiting) < self._policy.max_rows and self._waiting_bytes < self._policy.max_bytes
+        return within or self.incomplete
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a range is to be cut again and not all of its records are here."""
+        return bool(self._known_ends) and self.next_offset <= self._known_ends[0]
 
     @property
     def busy(self) -> bool:
@@ -143,15 +177,25 @@ class PartitionBatches:
     @property
     def due_at(self) -> float | None:
         """When the records that wait have waited long enough, by the clock of `add`; None when none wait."""
-        if not self._waiting:
+        if not self._waiting or self.incomplete:
             return None
         enough = not self._in_flight and len(self._waiting) >= self._policy.max_rows * _ENOUGH
         return self._oldest_at + (0 if enough else self._policy.linger_seconds)
 
     @property
-    def committable(self) -> int | None:
-        """The offset to commit: that of the first record which isn't done; None when there is nothing new to commit."""
-        return None if self._done == self._committed else self._done
+    def next_offset(self) -> int:
+        """Offset of the record that is expected next."""
+        return self._waiting[-1].offset + 1 if self._waiting else self._position
+
+    @property
+    def state(self) -> State:
+        """What is to be recorded now."""
+        return State(self._done, (*(batch.last for batch in self._in_flight), *self._known_ends))
+
+    @property
+    def changed(self) -> bool:
+        """Whether that differs from what is recorded."""
+        return self.state != self._recorded
 
     def add(self, records: Sequence[Record], now: float) -> None:
         """Let fetched records wait for their micro-batch.
@@ -161,9 +205,10 @@ class PartitionBatches:
         """
         if not records:
             return
-        after = self._last_offset()
-        if after is not None and records[0].offset <= after:
-            raise ValueError(f"{self.topic}-{self.partition}: offset {records[0].offset} came after {after}")
+        if records[0].offset < self.next_offset:
+            raise ValueError(
+                f"{self.topic}-{self.partition}: offset {records[0].offset} came where {self.next_offset} was expected"
+            )
         if not self._waiting:
             self._oldest_at = now
         self._newest_at = now
@@ -180,10 +225,18 @@ class PartitionBatches:
             hurry: take what waits as complete, because memory is short.
         """
         while self._waiting and not self.full:
-            due = self.due_at
-            if self.hungry and not hurry and due is not None and now < due:
+            if self.incomplete:
                 return
-            yield self._cut_one()
+            if self._known_ends:
+                batch = self._cut_again(self._known_ends.popleft())
+            elif self.hungry and not hurry and now < (self.due_at or now):
+                return
+            else:
+                batch = self._take(self._rows_that_fit())
+            if batch.records:
+                yield batch
+            else:  # what the range held is gone, deleted or compacted away
+                self.ack(batch)
 
     def ack(self, batch: MicroBatch) -> None:
         """Acknowledge a micro-batch; one of a partition that was closed, or acknowledged already, is ignored."""
@@ -196,9 +249,10 @@ class PartitionBatches:
             self._done = done.last + 1
         self._on_ack(batch)
 
-    def committed(self, offset: int) -> None:
-        """The broker has taken the commit of this offset."""
-        self._committed = offset
+    def recorded(self, state: State, now: float) -> None:
+        """The broker has taken this state, which was ours at that time."""
+        self._recorded = state
+        self.recorded_at = now
 
     def close(self) -> None:
         """The partition is no longer ours: nothing of it may be inserted or committed."""
@@ -209,20 +263,19 @@ class PartitionBatches:
         self._in_flight.clear()
         self._acked.clear()
 
-    def _last_offset(self) -> int | None:
-        if self._waiting:
-            return self._waiting[-1].offset
-        if self._in_flight:
-            return self._in_flight[-1].last
-        return None if self._done is None else self._done - 1
+    def _cut_again(self, end: int) -> MicroBatch:
+        rows = next((row for row, record in enumerate(self._waiting) if record.offset > end), len(self._waiting))
+        return self._take(rows, end)
 
-    def _cut_one(self) -> MicroBatch:
-        rows = self._rows_that_fit()
+    def _take(self, rows: int, end: int | None = None) -> MicroBatch:
+        """Put so many of the records that wait in flight; their range ends with the last, or where it is known to."""
         records, size = self._waiting[:rows], sum(self._sizes[:rows])
         del self._waiting[:rows], self._sizes[:rows]
         self._waiting_bytes -= size
         self._oldest_at = self._newest_at  # there was room until the last fetch, so the rest came with it
-        batch = MicroBatch(self.topic, self.partition, records, size, self)
+        last = records[-1].offset if end is None else end
+        batch = MicroBatch(self, self._position, last, records, size)
+        self._position = last + 1
         self._in_flight.append(batch)
         return batch
 

@@ -6,6 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 RECORDS_CONSUMED = Counter("chimera_records_consumed", "Records delivered in micro-batches.", ["family"])
 ROWS_INSERTED = Counter("chimera_rows_inserted", "Rows stored in ClickHouse.", ["family"])
 RECORDS_REJECTED = Counter("chimera_records_rejected", "Records that were not stored.", ["family", "reason"])
+RECORDS_LOST = Counter("chimera_records_lost", "Records that retention deleted before they were consumed.", ["topic"])
 INSERT_SECONDS = Histogram(
     "chimera_insert_seconds",
     "Duration of an insert that succeeded.",

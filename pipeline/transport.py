@@ -5,31 +5,34 @@ topic of the app stays Faust's own, record by record. What is guaranteed for mic
 - only `MicroBatch.ack` acknowledges, called in the app's event loop; what Faust acknowledges by itself (after each
   iteration, also one that raised or was skipped) counts for nothing;
 - what isn't acknowledged is delivered again after a restart or a rebalance, and nothing that follows it is committed;
+- a micro-batch is delivered when its range is recorded beside the committed offset, by a member the broker knows as the
+  partition's owner; who takes the partition over gets the same ranges again, with the same tokens, before any new one;
 - an offset is committed when every record before it is acknowledged, and not before; a failed commit is made again;
 - memory is bounded: a partition with enough micro-batches in flight isn't fetched from until one is acknowledged.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from inspect import GEN_CREATED, getgeneratorstate
 from time import monotonic
 from typing import Any
 
-from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
-from aiokafka.errors import CommitFailedError, CorruptRecordException, IllegalStateError, KafkaError
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from mode import Service
 
-from pipeline.batches import MicroBatch, PartitionBatches
+from pipeline import metrics
+from pipeline.batches import MicroBatch, PartitionBatches, State
+from pipeline.broker import BrokerThread, Membership
+from pipeline.errors import ChimeraError, HaltError
 from pipeline.families import BatchPolicy
+from pipeline.ranges import Ranges, parse
 
-# aiokafka has one fetch at a time under way to a broker. One for partitions that have nothing new would keep those
-# waiting that have, for 1.5 s as Faust has it.
-_FETCH_WAIT_MS = 100
 _RECHECK_SECONDS = 0.05  # how soon an acknowledgement is noticed while records are waited for
+_TOPIC_CHECK_SECONDS = 10.0
 _NO_PARTITION = TP("", -1)  # polling for this fetches nothing, and keeps the consumer in its group
 
 
@@ -45,117 +48,28 @@ class Batching:
     """Keys and values in memory, of all partitions; above it fetching pauses."""
     drain_seconds: float = 8.0
     """How long a rebalance or a stop waits for micro-batches in flight."""
-
-
-class _LightRecords:
-    """Stands in for aiokafka's records of a fetch: what its C code reads, without a Python object around each record.
-
-    That costs a quarter of the CPU. Offset, timestamp, key, value and headers have the same names either way.
-    """
-
-    def __init__(self, theirs: PartitionRecords) -> None:
-        self.next_fetch_offset = theirs.next_fetch_offset
-        self._records = self._unpack(theirs._records, check_crcs=theirs._check_crcs)  # noqa: SLF001
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._records
-
-    def _unpack(self, fetched: Any, *, check_crcs: bool) -> Iterator[Any]:
-        while fetched.has_next():
-            batch = fetched.next_batch()
-            if check_crcs and not batch.validate_crc():
-                raise CorruptRecordException
-            if not batch.is_control_batch:
-                for record in batch:
-                    if record.offset >= self.next_fetch_offset:  # a fetch begins with the whole of a compressed batch
-                        self.next_fetch_offset = record.offset + 1
-                        yield record
-            self.next_fetch_offset = batch.next_offset
-
-
-def _untouched(records: PartitionRecords) -> bool:
-    return getgeneratorstate(records._records_iterator) == GEN_CREATED  # noqa: SLF001
-
-
-class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """The thread that talks to the broker."""
-
-    consumer: "Consumer"
-
-    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001 (Faust offers no setting)
-        return consumer
-
-    async def _fetch_records(
-        self,
-        consumer: Any,
-        active_partitions: set[TP],
-        timeout: float | None = None,  # noqa: ASYNC109 (Faust's signature)
-        max_records: int | None = None,
-    ) -> Any:
-        """Take what has been fetched, or what comes first within the timeout.
-
-        What comes in the course of a rebalance is put back: the consumer would drop it.
-        """
-        fetcher = consumer._fetcher  # noqa: SLF001 (aiokafka offers no other way in, nor does Faust take one)
-        self._lighten(fetcher)
-        records = await super()._fetch_records(consumer, active_partitions, 0, max_records)
-        if not records and timeout:
-            fetched = fetcher._create_fetch_waiter()  # noqa: SLF001
-            await asyncio.wait([fetched], timeout=timeout)
-            if not fetched.cancel():
-                fetched.result()  # raises when the group coordinator has given up
-            self._lighten(fetcher)
-            records = await super()._fetch_records(consumer, active_partitions, 0, max_records)
-        if self.consumer.flow_active:
-            return records
-        for tp, some in records.items():
-            consumer.seek(tp, some[0].offset)
-        return {}
-
-    def _lighten(self, fetcher: Any) -> None:
-        if self.consumer.in_transaction:
-            return  # aiokafka leaves out what was aborted
-        policies = self.consumer.batching.policies
-        for tp, fetched in fetcher._records.items():  # noqa: SLF001
-            theirs = fetched._partition_records if isinstance(fetched, FetchResult) else None  # noqa: SLF001
-            if isinstance(theirs, PartitionRecords) and tp.topic in policies and _untouched(theirs):
-                fetched._partition_records = _LightRecords(theirs)  # noqa: SLF001
-
-    async def commit_batches(self, offsets: Mapping[TP, int]) -> bool:
-        """Commit; False when the broker didn't take it."""
-        committed: bool = await self.call_thread(self._commit_batches, offsets)
-        return committed
-
-    async def _commit_batches(self, offsets: Mapping[TP, int]) -> bool:
-        wanted = {TopicPartition(*tp): OffsetAndMetadata(offset, "") for tp, offset in offsets.items()}
-        try:
-            await self._ensure_consumer().commit(wanted)
-        except (CommitFailedError, IllegalStateError):
-            self.log.info("Offsets not committed: the partitions are being reassigned")
-            return False
-        except KafkaError as error:
-            self.log.warning("Offsets not committed, will try again: %r", error)
-            return False
-        self.tp_last_committed_at.update(dict.fromkeys(offsets, monotonic()))
-        return True
+    topic_ids: Callable[[Iterable[str]], Mapping[str, str]] = lambda topics: dict.fromkeys(topics, "-")
+    """Asks the broker for the ids of topics; called in a thread."""
+    halt: Callable[[ChimeraError], None] | None = None
+    """Told of what makes going on impossible; without it the app crashes."""
 
 
 class Consumer(driver.Consumer):
     """Faust's consumer, with micro-batches for the topics that have a batch policy."""
 
-    _thread: _ConsumerThread
+    _thread: BrokerThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._partitions: dict[TP, PartitionBatches] = {}
         self._messages: dict[MicroBatch, ConsumerMessage] = {}  # in which those in flight were delivered
         self._progress = asyncio.Event()
+        self._recording = asyncio.Lock()  # what is committed later must be what was the case later
+        self._membership = Membership(-1, "")
         super().__init__(*args, **kwargs)
         self.batching: Batching = getattr(self.app, "batching", Batching())
 
-    def _new_consumer_thread(self) -> _ConsumerThread:
-        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> BrokerThread:
+        return BrokerThread(self, loop=self.loop, beacon=self.beacon)
 
     # Fetching: where Faust expects records it gets micro-batches.
 
@@ -173,16 +87,53 @@ class Consumer(driver.Consumer):
         if not self.flow_active:
             return None, None  # a rebalance has begun; after it, fetching starts at the committed offsets
         now = monotonic()
-        records = {}
-        for tp, some in fetched.items():
-            if tp.topic in self.batching.policies:
-                self._batches_of(tp).add(some, now)
-            else:
-                records[tp] = some
+        records = {tp: some for tp, some in fetched.items() if tp.topic not in self.batching.policies}
+        for tp in fetched.keys() & self._partitions.keys():
+            await self._add(tp, fetched[tp], now)
         hurry = self._memory_is_short()
-        for tp in active & self._partitions.keys():
-            records[tp] = list(self._partitions[tp].cut(now, hurry=hurry))
-        return records, active
+        batches = {tp: list(self._partitions[tp].cut(now, hurry=hurry)) for tp in active & self._partitions.keys()}
+        if not await self._record_all(batches):
+            return None, None
+        return records | batches, active
+
+    async def _add(self, tp: TP, records: list[Any], now: float) -> None:
+        """Let records wait; those that are missing before them are looked into."""
+        expected, got = self._partitions[tp].next_offset, records[0].offset
+        if got != expected:
+            beginning = (await self.earliest_offsets(tp))[tp]
+            if got < expected:
+                self._halt(
+                    HaltError(
+                        f"{tp.topic}-{tp.partition}: Kafka's log has offset {got} where {expected} was to come, so it "
+                        "has lost records that were acknowledged; find out why, then set the group's offset by hand"
+                    )
+                )
+                return
+            if beginning > expected:  # else there never was a record: markers of transactions take offsets too
+                self._say_lost(tp, expected, min(got, beginning))
+        self._partitions[tp].add(records, now)
+
+    def _say_lost(self, tp: TP, expected: int, beginning: int) -> None:
+        """Retention has deleted records that weren't consumed yet."""
+        metrics.RECORDS_LOST.labels(tp.topic).inc(beginning - expected)
+        self.log.error(
+            "%s-%d: %d records are lost: offsets %d to %d were deleted by retention before they were consumed",
+            tp.topic,
+            tp.partition,
+            beginning - expected,
+            expected,
+            beginning - 1,
+        )
+
+    async def _record_all(self, batches: Mapping[TP, list[MicroBatch]]) -> bool:
+        """Record the ranges that were cut, however long the broker takes; False when they aren't ours any more."""
+        cut = {tp for tp, some in batches.items() if some}
+        while self.flow_active and any(self._partitions[tp].changed for tp in cut & self._partitions.keys()):
+            try:
+                await self._record()
+            except KafkaError as error:
+                self.log.warning("Ranges not recorded, will try again: %r", error)
+        return self.flow_active and cut <= self._partitions.keys()
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         if not isinstance(record, MicroBatch):
@@ -207,10 +158,13 @@ class Consumer(driver.Consumer):
 
     def _hungry(self, active: set[TP]) -> set[TP]:
         """The partitions to fetch from: Faust's own, and those with room for more."""
-        short = self._memory_is_short()
-        return {
-            tp for tp in active if tp.topic not in self.batching.policies or (self._batches_of(tp).hungry and not short)
-        }
+        others = {tp for tp in active if tp.topic not in self.batching.policies}
+        ours = active & self._partitions.keys()
+        if not self._memory_is_short():
+            return others | {tp for tp in ours if self._partitions[tp].hungry}
+        # What waits to be cut again can't be cut short: one such partition at a time may go on.
+        incomplete = sorted(tp for tp in ours if self._partitions[tp].incomplete and not self._partitions[tp].full)
+        return others | set(incomplete[:1])
 
     def _memory_is_short(self) -> bool:
         return sum(batches.held_bytes for batches in self._partitions.values()) >= self.batching.max_bytes
@@ -225,13 +179,6 @@ class Consumer(driver.Consumer):
         self._progress.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._progress.wait(), seconds)
-
-    def _batches_of(self, tp: TP) -> PartitionBatches:
-        batches = self._partitions.get(tp)
-        if batches is None:
-            policy, limit = self.batching.policies[tp.topic], self.batching.batches_in_flight
-            batches = self._partitions[tp] = PartitionBatches(tp.topic, tp.partition, policy, limit, self._on_ack)
-        return batches
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets between two messages are gaps to Faust; between micro-batches they mean nothing."""
@@ -254,25 +201,108 @@ class Consumer(driver.Consumer):
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
         """Commit what may be committed, of micro-batches and of Faust's own topics."""
-        done = await self._commit_batches(topics)
+        try:
+            done = await self._record()
+        except KafkaError as error:
+            self.log.warning("Offsets not committed, will try again: %r", error)
+            done = False
         return bool(await super().force_commit(topics, start_new_transaction)) or done
 
-    async def _commit_batches(self, topics: Any) -> bool:
-        assigned = self.assignment()
-        offsets = {
-            tp: batches.committable
-            for tp, batches in self._partitions.items()
-            if batches.committable is not None
-            and tp in assigned
-            and (topics is None or tp in topics or tp.topic in topics)
-        }
-        if not offsets or not await self._thread.commit_batches(offsets):
-            return False
-        for tp, offset in offsets.items():
-            if tp in self._partitions:
-                self._partitions[tp].committed(offset)
-        self.app.monitor.on_tp_commit(offsets)
-        return True
+    async def _record(self, also: Iterable[TP] = ()) -> bool:
+        """Record what is done and what is in flight, wherever it has changed, in one commit.
+
+        Where the broker refuses, because another member may have the partitions, they are let go of.
+
+        Args:
+            also: partitions to record even if nothing has changed.
+
+        Raises:
+            KafkaError: the broker doesn't answer.
+        """
+        async with self._recording:
+            states = {tp: batches.state for tp, batches in self._partitions.items() if batches.changed or tp in also}
+            if not states:
+                return False
+            commits = {tp: self._commit_of(tp, state) for tp, state in states.items()}
+            now = monotonic()
+            if not await self._thread.commit_ranges(self._membership, commits):
+                self.log.info("Not recorded: the partitions are being reassigned")
+                self._let_go(set(states))
+                return False
+            for tp in states.keys() & self._partitions.keys():
+                self._partitions[tp].recorded(states[tp], now)
+            self.app.monitor.on_tp_commit({tp: state.offset for tp, state in states.items()})
+            return True
+
+    def _commit_of(self, tp: TP, state: State) -> OffsetAndMetadata:
+        return OffsetAndMetadata(state.offset, str(Ranges(self._partitions[tp].topic_id, state.ends)))
+
+    async def renew(self, batch: MicroBatch) -> bool:
+        """Record the range of a micro-batch again, as if it were new; False when it isn't ours any more."""
+        while batch.live:
+            try:
+                await self._record([TP(batch.topic, batch.partition)])
+            except KafkaError as error:
+                self.log.warning("Range not recorded, will try again: %r", error)
+            else:
+                break
+        return batch.live
+
+    # Taking partitions over.
+
+    async def _take_over(self, partitions: set[TP]) -> None:
+        """Go on where the group has got to: with the ranges in flight that are recorded, as they are recorded."""
+        if not partitions:
+            return
+        self._membership, committed = await self._thread.read_ranges(partitions)
+        topic_ids = await asyncio.to_thread(self.batching.topic_ids, {tp.topic for tp in partitions})
+        beginnings = await self.earliest_offsets(*partitions)
+        for tp in partitions:
+            state = self._state_of(tp, committed.get(tp), topic_ids[tp.topic]) or State(beginnings[tp], ())
+            await self._seek(tp, state.offset)
+            # The log may end before that; Faust would drop what then comes.
+            self._read_offset[tp] = None
+            self._partitions[tp] = PartitionBatches(
+                tp.topic,
+                topic_ids[tp.topic],
+                tp.partition,
+                state,
+                policy=self.batching.policies[tp.topic],
+                limit=self.batching.batches_in_flight,
+                on_ack=self._on_ack,
+            )
+
+    def _state_of(self, tp: TP, commit: OffsetAndMetadata | None, topic_id: str) -> State | None:
+        """What is recorded of a partition; None when nothing is, or only of a topic that had its name before."""
+        if commit is None:
+            return None
+        where = f"group {self.app.conf.id}, {tp.topic}-{tp.partition}"
+        ranges = parse(commit.metadata, where, commit.offset)
+        if ranges is not None and ranges.topic_id != topic_id:
+            self.log.warning("%s: the topic was created anew and is consumed from its beginning", where)
+            return None
+        return State(commit.offset, ranges.ends if ranges else ())
+
+    @Service.task
+    async def _watch_topics(self) -> None:
+        """Notice when a topic has become another one under its name."""
+        while not self.should_stop:
+            await self.sleep(_TOPIC_CHECK_SECONDS)
+            known = {batches.topic: batches.topic_id for batches in self._partitions.values()}
+            try:
+                now = await asyncio.to_thread(self.batching.topic_ids, set(known))
+            except ChimeraError as error:
+                self.log.info("Can't look at the topics' ids: %s", error)
+                continue
+            anew = {tp for tp in self._partitions if now.get(tp.topic, "") not in {"", known.get(tp.topic)}}
+            if anew and self.flow_active:
+                self._let_go(anew)
+                await self._take_over(anew & self.assignment())
+
+    def _halt(self, error: ChimeraError) -> None:
+        if self.batching.halt is None:
+            raise error
+        self.batching.halt(error)
 
     # Rebalancing and stopping.
 
@@ -310,8 +340,10 @@ class Consumer(driver.Consumer):
         """Go back to the committed offsets, with nothing in flight."""
         self._let_go(set(self._partitions))
         await super().perform_seek()
-        # The log may end before the committed offset, after an unclean election; Faust would drop what then comes.
-        self._read_offset.update({tp: None for tp in self._read_offset if tp.topic in self.batching.policies})
+        try:
+            await self._take_over({tp for tp in self.assignment() if tp.topic in self.batching.policies})
+        except ChimeraError as error:
+            self._halt(error)
 
     def _let_go(self, partitions: set[TP]) -> None:
         for tp in partitions & self._partitions.keys():
