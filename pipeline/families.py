@@ -1,5 +1,6 @@
 """The event families: which topic, key, table, batch policy and schemas belong together, read from topics.yaml."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,11 @@ from pydantic import BaseModel, Field, ValidationError
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 from pipeline.schemas import Schema, load_schemas
+
+DEAD_LETTERS = ".dlq"
+"""What the name of a dead-letter topic has after that of its source."""
+
+_KEYS = ("version", "defaults", "dead_letters", "topics")
 
 
 class BatchPolicy(BaseModel, extra="forbid", frozen=True):
@@ -46,12 +52,16 @@ class TopicSpec(BaseModel, extra="forbid", frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One event family: its topic, the field that keys it, its table and all versions of its schema, oldest first."""
+    """One event family: its topic and the field that keys it, where its rows and its dead letters go, its schemas.
+
+    The schemas are all versions, oldest first.
+    """
 
     name: str
     topic: TopicSpec
     key: str
     table: str
+    dead_letters: TopicSpec
     batch: BatchPolicy
     schemas: tuple[Schema, ...]
 
@@ -94,7 +104,8 @@ def load_catalog(settings: Settings) -> Catalog:
     """
     topics = load_topics(settings.topics.file, settings.topics.replication)
     schemas = load_schemas(settings.schemas.directory)
-    families = tuple(_family(topic, schemas, settings.topics.file) for topic in topics if topic.family)
+    by_name = {topic.name: topic for topic in topics}
+    families = tuple(_family(topic, by_name, schemas, settings.topics.file) for topic in topics if topic.family)
     orphans = sorted(set(schemas) - {family.name for family in families})
     if orphans:
         raise ConfigError(
@@ -120,9 +131,9 @@ def load_topics(path: Path, replication: int | None = None) -> tuple[TopicSpec, 
         raise ConfigError(f"{path}: topics: expected a mapping of topic names to their settings")
     if document.get("version") != 1:
         raise ConfigError(f"{path}: version: expected 1, got {document.get('version')!r}")
-    unknown = sorted(set(document) - {"version", "defaults", "topics"})
+    unknown = sorted(set(document) - set(_KEYS))
     if unknown:
-        raise ConfigError(f"{path}: {unknown[0]}: unknown key; expected version, defaults, topics")
+        raise ConfigError(f"{path}: {unknown[0]}: unknown key; expected {', '.join(_KEYS)}")
     defaults = document.get("defaults") or {}
     overrides = {} if replication is None else {"replication": replication}
     topics = tuple(_topic(path, str(name), defaults, own, overrides) for name, own in document["topics"].items())
@@ -133,13 +144,34 @@ def load_topics(path: Path, replication: int | None = None) -> tuple[TopicSpec, 
                 f"{path}: topics.{topic.name}.family: expected one topic a family, "
                 f"but {topic.family!r} has {owners[topic.family]} already"
             )
-    return topics
+    return (*topics, *_dead_letters(path, topics, defaults, document.get("dead_letters"), overrides))
 
 
-def _topic(path: Path, name: str, defaults: Any, own: Any, overrides: dict[str, Any]) -> TopicSpec:
-    for where, value in (("defaults", defaults), (f"topics.{name}", own)):
+def _dead_letters(
+    path: Path, topics: tuple[TopicSpec, ...], defaults: Any, own: Any, overrides: dict[str, Any]
+) -> Iterator[TopicSpec]:
+    """The dead-letter topic of each family's topic."""
+    if own is None:
+        raise ConfigError(f"{path}: dead_letters: expected what the topics <topic>{DEAD_LETTERS} have")
+    for source in topics:
+        if source.family:
+            topic = _topic(path, f"{source.name}{DEAD_LETTERS}", defaults, own, overrides, where="dead_letters")
+            if topic.max_message_bytes <= source.max_message_bytes:
+                raise ConfigError(
+                    f"{path}: dead_letters.max_message_bytes: expected more than the {source.max_message_bytes} of "
+                    f"{source.name}, because a dead letter is the record and headers, got {topic.max_message_bytes}"
+                )
+            yield topic
+
+
+def _topic(
+    path: Path, name: str, defaults: Any, own: Any, overrides: dict[str, Any], *, where: str | None = None
+) -> TopicSpec:
+    """One topic; `where` is the key that declares it, when that isn't its name."""
+    where = where or f"topics.{name}"
+    for key, value in (("defaults", defaults), (where, own)):
         if not isinstance(value, dict):
-            raise ConfigError(f"{path}: {where}: expected a mapping, got {value!r}")
+            raise ConfigError(f"{path}: {key}: expected a mapping, got {value!r}")
     merged = {**defaults, **own, **overrides, "name": name}
     if isinstance(own.get("batch"), dict) and isinstance(defaults.get("batch"), dict):
         merged["batch"] = {**defaults["batch"], **own["batch"]}
@@ -150,10 +182,12 @@ def _topic(path: Path, name: str, defaults: Any, own: Any, overrides: dict[str, 
     except ValidationError as error:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"])
-        raise ConfigError(f"{path}: topics.{name}.{key}: {problem['msg']}, got {problem['input']!r}") from None
+        raise ConfigError(f"{path}: {where}.{key}: {problem['msg']}, got {problem['input']!r}") from None
 
 
-def _family(topic: TopicSpec, schemas: dict[str, tuple[Schema, ...]], path: Path) -> Family:
+def _family(
+    topic: TopicSpec, topics: Mapping[str, TopicSpec], schemas: Mapping[str, tuple[Schema, ...]], path: Path
+) -> Family:
     where = f"{path}: topics.{topic.name}"
     name = topic.family or ""
     if name not in schemas:
@@ -163,4 +197,5 @@ def _family(topic: TopicSpec, schemas: dict[str, tuple[Schema, ...]], path: Path
         raise ConfigError(f"{where}.key: expected a field of {newest.file.name}, got {topic.key!r}")
     if topic.batch is None:
         raise ConfigError(f"{where}.batch: expected max_rows, max_bytes and linger_seconds")
-    return Family(name, topic, topic.key, topic.table or name, topic.batch, schemas[name])
+    dead_letters = topics[f"{topic.name}{DEAD_LETTERS}"]
+    return Family(name, topic, topic.key, topic.table or name, dead_letters, topic.batch, schemas[name])

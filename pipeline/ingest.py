@@ -2,15 +2,15 @@
 
 What a failed step leads to is decided by its kind (`pipeline.errors.FailureKind`): the same block with the same token
 again, for as long as it takes; a halt, with nothing acknowledged; or, when ClickHouse refuses the data, halving the
-block until the guilty rows stand alone and are rejected.
+block until the guilty rows stand alone and are rejected. What is rejected goes to the dead-letter topic.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from functools import partial
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TypeVar
 
 import structlog
@@ -21,12 +21,14 @@ from pipeline.batches import MicroBatch
 from pipeline.clickhouse import describe, kind_of
 from pipeline.columns import Coded, Rejection, Rows
 from pipeline.config import WorkerSettings
+from pipeline.dead_letters import DeadLetters
 from pipeline.decode import Decoder
 from pipeline.errors import FailureKind, Reason
 from pipeline.families import Family
 from pipeline.sink import Sink
 
 T = TypeVar("T")
+Renew = Callable[[MicroBatch], Awaitable[bool]]
 
 _LOGGED_REJECTIONS = 10  # of one micro-batch; all of them are counted
 
@@ -38,15 +40,30 @@ class Ingest:
         family: whose they are.
         decoder: of that family.
         sink: where its table is.
+        dead_letters: where its rejected records go.
+        renew: records the range of a micro-batch again; False when it isn't ours any more.
         pool: threads to decode and insert in.
-        settings: pauses between attempts.
+        settings: lease, and pauses between attempts.
     """
 
-    def __init__(self, family: Family, decoder: Decoder, sink: Sink, pool: Executor, settings: WorkerSettings) -> None:
+    def __init__(
+        self,
+        family: Family,
+        *,
+        decoder: Decoder,
+        sink: Sink,
+        dead_letters: DeadLetters,
+        renew: Renew,
+        pool: Executor,
+        settings: WorkerSettings,
+    ) -> None:
         self._family = family
         self._decoder = decoder
         self._sink = sink
+        self._dead_letters = dead_letters
+        self._renew = renew
         self._pool = pool
+        self._lease_seconds = settings.lease_seconds
         self._backoff = (settings.retry_backoff_seconds, settings.retry_backoff_max_seconds)
         self._log = structlog.get_logger("chimera.ingest").bind(family=family.name)
         self._retrying: set[MicroBatch] = set()
@@ -57,7 +74,7 @@ class Ingest:
         return bool(self._retrying)
 
     async def store(self, batch: MicroBatch) -> None:
-        """See a micro-batch through, and acknowledge it when all its records are stored or rejected.
+        """See a micro-batch through, and acknowledge it when all its records are stored or dead letters.
 
         Returns without acknowledging it when the partition has gone to another worker meanwhile.
 
@@ -67,7 +84,9 @@ class Ingest:
         metrics.RECORDS_CONSUMED.labels(self._family.name).inc(len(batch))
         try:
             rows = await self._attempt(batch, partial(self._decoder.decode, batch.values))
-            rejections = [*rows.rejections, *await self._insert(batch, rows, _token(batch))]
+            rejections = [*rows.rejections, *await self._insert(batch, rows, batch.token)]
+            if rejections:
+                await self._attempt(batch, partial(self._dead_letters.send, batch, rejections))
         except _LostPartitionError:
             self._log.info("micro-batch left to the partition's new owner", batch=repr(batch))
             return
@@ -80,7 +99,7 @@ class Ingest:
             return []
         began = perf_counter()
         try:
-            await self._attempt(batch, partial(self._sink.insert, self._family.table, rows.columns, token))
+            await self._attempt(batch, partial(self._insert_now, batch, rows, token))
         except Exception as error:
             if kind_of(error) is not FailureKind.DEAD_LETTER:
                 raise
@@ -97,6 +116,12 @@ class Ingest:
         metrics.ROWS_INSERTED.labels(self._family.name).inc(len(rows))
         return []
 
+    def _insert_now(self, batch: MicroBatch, rows: Rows, token: str) -> None:
+        """Insert, unless this process has slept for so long that the partition may have another owner."""
+        if monotonic() - batch.recorded_at > self._lease_seconds:
+            raise _LeaseOverError
+        self._sink.insert(self._family.table, rows.columns, token)
+
     async def _attempt(self, batch: MicroBatch, work: Callable[[], T]) -> T:
         """Do it in a thread, again and again while that may help; never for a micro-batch that isn't ours any more."""
         try:
@@ -105,6 +130,10 @@ class Ingest:
                     raise _LostPartitionError
                 try:
                     return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+                except _LeaseOverError:
+                    if not await self._renew(batch):
+                        raise _LostPartitionError from None
+                    continue
                 except Exception as error:
                     if kind_of(error) is not FailureKind.RETRY:
                         raise
@@ -152,9 +181,9 @@ def _part(rows: Rows, part: slice) -> Rows:
     return Rows(columns, rows.positions[part], ())
 
 
+class _LeaseOverError(Exception):
+    """The range was recorded too long ago."""
+
+
 class _LostPartitionError(Exception):
     """The partition has gone to another worker."""
-
-
-def _token(batch: MicroBatch) -> str:
-    return f"{batch.topic}/{batch.partition}/{batch.first}-{batch.last}"

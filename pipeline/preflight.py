@@ -58,9 +58,9 @@ def check_topics(settings: KafkaSettings, catalog: Catalog) -> None:
         there = client.list_topics(timeout=_ANSWER_SECONDS).topics
     except KafkaException as error:
         raise UnavailableError(f"{where} is not available: {error.args[0].str()}") from error
-    for family in catalog.families:
-        if family.topic.name not in there:
-            raise HaltError(f"{where}: no topic {family.topic.name}; create it with `chimera topics apply`")
+    for topic in catalog.topics:
+        if topic.name not in there:
+            raise HaltError(f"{where}: no topic {topic.name}; create it with `chimera topics apply`")
 
 
 def _until_available(check: Callable[[], None]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -144,6 +144,17 @@ class TopicAdmin:
         present = [name for name in names if name in metadata.topics]
         configs = self._read_configs(present)
         return Cluster(len(metadata.brokers), {name: _live(metadata.topics[name], configs[name]) for name in present})
+
+    def ids(self, names: Iterable[str]) -> dict[str, str]:
+        """Kafka's ids of those of the named topics that there are; a topic created anew under its name has another."""
+        there: dict[str, str] = {}
+        for name, future in self._client.describe_topics(TopicCollection(list(names))).items():
+            try:
+                there[name] = str(future.result(_ANSWER_SECONDS).topic_id)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise self._explained(error, f" {name}") from None
+        return there
 
     def apply(self, changes: Iterable[Change]) -> None:
         """Make the changes. The brokers validate all of them first, so that what they refuse changes nothing."""

@@ -21,6 +21,15 @@ def frame_confluent(schema_id: int, body: bytes) -> bytes:
     return CONFLUENT_MAGIC + schema_id.to_bytes(4, "big") + body
 
 
+def schema_name(value: bytes) -> str:
+    """The writer's schema as a frame names it: `fingerprint:<hex>`, `id:<n>`, or nothing when there is no frame."""
+    if value.startswith(SINGLE_OBJECT_MARKER) and len(value) >= SINGLE_OBJECT_HEADER_BYTES:
+        return f"fingerprint:{value[len(SINGLE_OBJECT_MARKER) : SINGLE_OBJECT_HEADER_BYTES].hex()}"
+    if value.startswith(CONFLUENT_MAGIC) and len(value) >= CONFLUENT_HEADER_BYTES:
+        return f"id:{int.from_bytes(value[len(CONFLUENT_MAGIC) : CONFLUENT_HEADER_BYTES], 'big')}"
+    return ""
+
+
 class Frames:
     """The headers of many records, read at once."""
 

@@ -19,8 +19,10 @@ import uvloop
 from faust.types import EventT
 from faust.web import Request, Response, View
 
+from pipeline.batches import MicroBatch
 from pipeline.clickhouse import explain, kind_of
 from pipeline.config import Settings, load_settings
+from pipeline.dead_letters import DeadLetters
 from pipeline.decode import Decoder
 from pipeline.errors import ChimeraError, HaltError
 from pipeline.families import Catalog, Family, load_catalog
@@ -29,6 +31,7 @@ from pipeline.logs import logging_config
 from pipeline.preflight import preflight
 from pipeline.registry import Registry
 from pipeline.sink import Sink
+from pipeline.topics import TopicAdmin
 from pipeline.transport import Batching
 
 _INTERRUPTED = 128 + signal.SIGINT
@@ -98,6 +101,8 @@ class App(faust.App):
             batches_in_flight=worker.batches_in_flight,
             max_bytes=worker.max_bytes_in_flight,
             drain_seconds=worker.drain_seconds,
+            topic_ids=TopicAdmin(settings.kafka).ids,
+            halt=self.halt,
         )
         super().__init__(
             settings.kafka.group_id,
@@ -119,6 +124,7 @@ class App(faust.App):
             Worker=Worker,
         )
         self._sink = Sink(settings.clickhouse)
+        self._dead_letters = DeadLetters(settings.kafka, catalog.families)
         self._registry = Registry(settings.registry) if settings.registry.url else None
         self._pool = ThreadPoolExecutor(worker.insert_threads, thread_name_prefix="ingest")
         self._places = asyncio.Semaphore(worker.insert_threads + 1)  # one micro-batch waits at hand
@@ -128,7 +134,15 @@ class App(faust.App):
 
     def add_family(self, family: Family) -> None:
         """Consume the family's topic with an agent of its own."""
-        ingest = Ingest(family, Decoder(family, self._registry), self._sink, self._pool, self.settings.worker)
+        ingest = Ingest(
+            family,
+            decoder=Decoder(family, self._registry),
+            sink=self._sink,
+            dead_letters=self._dead_letters,
+            renew=self._renew,
+            pool=self._pool,
+            settings=self.settings.worker,
+        )
         self._ingests.append(ingest)
 
         async def consume(stream: Any) -> None:
@@ -151,6 +165,11 @@ class App(faust.App):
             self.failure = error if isinstance(error, ChimeraError) else explain(error, self.settings.clickhouse)
         log.critical(str(self.failure))
         signal.raise_signal(signal.SIGTERM)
+
+    async def _renew(self, batch: MicroBatch) -> bool:
+        consumer: Any = self.consumer
+        renewed: bool = await consumer.renew(batch)
+        return renewed
 
     async def _see_through(self, ingest: Ingest, event: EventT[Any]) -> None:
         try:

@@ -92,7 +92,7 @@ def test_one_setting_replaces_every_replication_factor() -> None:
         (lambda document: document["topics"].update({"a b": {}}), "topics.a b.name", "match pattern"),
         (lambda document: document.update(defaults=[1]), "defaults", "expected a mapping, got [1]"),
         (lambda document: document.update(version=2), "version", "expected 1, got 2"),
-        (lambda document: document.update(topic={}), "topic", "expected version, defaults, topics"),
+        (lambda document: document.update(topic={}), "topic", "expected version, defaults, dead_letters, topics"),
     ],
     ids=[
         "bound",
