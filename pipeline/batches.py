@@ -180,7 +180,7 @@ class PartitionBatches:
         if not self._waiting or self.incomplete:
             return None
         enough = not self._in_flight and len(self._waiting) >= self._policy.max_rows * _ENOUGH
-        return self._oldest_at + (0 if enough else self._policy.linger_seconds)
+        return self._oldest_at + (0 if enough or self._known_ends else self._policy.linger_seconds)
 
     @property
     def next_offset(self) -> int:

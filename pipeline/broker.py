@@ -5,16 +5,17 @@ knows us as the member that read the partition's state: fencing, without which t
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from inspect import GEN_CREATED, getgeneratorstate
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.errors import (
     CorruptRecordException,
     IllegalGenerationError,
     KafkaError,
+    KafkaTimeoutError,
     RebalanceInProgressError,
     UnknownMemberIdError,
 )
@@ -25,8 +26,11 @@ from faust.types import TP
 # aiokafka has one fetch at a time under way to a broker. One for partitions that have nothing new would keep those
 # waiting that have, for 1.5 s as Faust has it.
 _FETCH_WAIT_MS = 100
-_COMMIT_SECONDS = 5.0  # how long a commit is tried before its caller may think of something else
+_ANSWER_SECONDS = 5.0  # how long an answer is waited for before the caller may think of something else
 _RETRY_SECONDS = 0.05
+_STOP_SECONDS = 3.0  # how long leaving the group may take
+
+T = TypeVar("T")
 
 
 class Membership(NamedTuple):
@@ -34,6 +38,14 @@ class Membership(NamedTuple):
 
     generation: int
     member_id: str
+
+    @property
+    def known(self) -> bool:
+        """Whether it is one at all: a commit without is taken from anybody, once the group has no members."""
+        return self.generation >= 0
+
+
+NOBODY = Membership(-1, "")
 
 
 class _LightRecords:
@@ -112,17 +124,53 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
             if isinstance(theirs, PartitionRecords) and tp.topic in policies and _untouched(theirs):
                 fetched._partition_records = _LightRecords(theirs)  # noqa: SLF001
 
-    async def read_ranges(self, partitions: Iterable[TP]) -> tuple[Membership, Mapping[TP, OffsetAndMetadata]]:
-        """What the group has committed of these, and as whom we know it."""
-        result: tuple[Membership, Mapping[TP, OffsetAndMetadata]]
-        result = await self.call_thread(self._read_ranges, [TopicPartition(*tp) for tp in partitions])
-        return result
+    @property
+    def membership(self) -> Membership:
+        """As whom we would commit now; it doesn't change while partitions are being assigned."""
+        coordinator = self._coordinator
+        return Membership(coordinator.generation, coordinator.member_id)
 
-    async def _read_ranges(self, partitions: list[TopicPartition]) -> Any:
-        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001 (the public `committed` has no metadata)
-        membership = Membership(coordinator.generation, coordinator.member_id)
-        committed = await coordinator.fetch_committed_offsets(partitions)
-        return membership, {TP(*tp): commit for tp, commit in committed.items()}
+    @property
+    def _coordinator(self) -> Any:
+        return self._ensure_consumer()._coordinator  # noqa: SLF001 (the public methods have no metadata, no membership)
+
+    async def rejoin(self) -> None:
+        """Have the partitions assigned anew."""
+
+        async def rejoin() -> None:
+            self._coordinator.request_rejoin()
+
+        await self.call_thread(rejoin)
+
+    async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
+        """Where the logs begin.
+
+        Raises:
+            KafkaError: the broker doesn't answer.
+        """
+        beginnings: Mapping[TP, int]
+        beginnings = await self.call_thread(_in_time, self._ensure_consumer().beginning_offsets, partitions)
+        return beginnings
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Go where the group has got to, with all partitions.
+
+        Raises:
+            KafkaError: the broker doesn't answer.
+        """
+        committed: Mapping[TP, int]
+        committed = await self.call_thread(_in_time, self._ensure_consumer().seek_to_committed)
+        return committed
+
+    async def read_commits(self, partitions: Iterable[TP]) -> Mapping[TP, OffsetAndMetadata]:
+        """What the group has committed of these.
+
+        Raises:
+            KafkaError: the broker doesn't answer.
+        """
+        asked = [TopicPartition(*tp) for tp in partitions]
+        committed = await self.call_thread(_in_time, self._coordinator.fetch_committed_offsets, asked)
+        return {TP(*tp): commit for tp, commit in committed.items()}
 
     async def commit_ranges(self, membership: Membership, commits: Mapping[TP, OffsetAndMetadata]) -> bool:
         """Commit as this member; False when the broker doesn't know it as that any more, and took nothing.
@@ -130,27 +178,42 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
         Raises:
             KafkaError: the broker doesn't answer; whether it took the commit is unknown.
         """
-        taken: bool = await self.call_thread(self._commit_ranges, membership, commits)
+        taken: bool = await self.call_thread(_in_time, self._commit_ranges, membership, commits)
         return taken
 
     async def _commit_ranges(self, membership: Membership, commits: Mapping[TP, OffsetAndMetadata]) -> bool:
-        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001 (`commit` would go by today's membership)
+        coordinator = self._coordinator
         offsets = {TopicPartition(*tp): commit for tp, commit in commits.items()}
-        deadline = monotonic() + _COMMIT_SECONDS
         while True:
             await coordinator.ensure_coordinator_known()
             async with coordinator._commit_lock:  # noqa: SLF001
-                # Nothing is awaited between this and the making of the request, so that it goes out as this member.
-                if Membership(coordinator.generation, coordinator.member_id) != membership:
+                if self.membership != membership or not membership.known:
                     return False
                 try:
-                    await asyncio.shield(coordinator._do_commit_offsets(None, offsets))  # noqa: SLF001
+                    # Awaited as it is, not as a task: so the request is made at once, as the member of the line above.
+                    await coordinator._do_commit_offsets(None, offsets)  # noqa: SLF001
                 except (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError):
                     return False
                 except KafkaError as error:
-                    if not error.retriable or monotonic() > deadline:
+                    if not error.retriable:
                         raise
                 else:
                     self.tp_last_committed_at.update(dict.fromkeys(commits, monotonic()))
                     return True
             await asyncio.sleep(_RETRY_SECONDS)
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group; without a word, when the broker is away."""
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await super().on_thread_stop()
+        except TimeoutError:
+            self.log.warning("Kafka doesn't answer: the group isn't told that we leave it")
+
+
+async def _in_time(ask: Callable[..., Awaitable[T]], *args: Any) -> T:
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            return await ask(*args)
+    except TimeoutError:
+        raise KafkaTimeoutError(f"no answer in {_ANSWER_SECONDS:.0f} s") from None

@@ -13,10 +13,10 @@ topic of the app stays Faust's own, record by record. What is guaranteed for mic
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
@@ -26,14 +26,17 @@ from mode import Service
 
 from pipeline import metrics
 from pipeline.batches import MicroBatch, PartitionBatches, State
-from pipeline.broker import BrokerThread, Membership
-from pipeline.errors import ChimeraError, HaltError
+from pipeline.broker import NOBODY, BrokerThread
+from pipeline.errors import ChimeraError, HaltError, UnavailableError
 from pipeline.families import BatchPolicy
 from pipeline.ranges import Ranges, parse
 
 _RECHECK_SECONDS = 0.05  # how soon an acknowledgement is noticed while records are waited for
 _TOPIC_CHECK_SECONDS = 10.0
+_RETRY_SECONDS = 1.0
 _NO_PARTITION = TP("", -1)  # polling for this fetches nothing, and keeps the consumer in its group
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Consumer(driver.Consumer):
         self._messages: dict[MicroBatch, ConsumerMessage] = {}  # in which those in flight were delivered
         self._progress = asyncio.Event()
         self._recording = asyncio.Lock()  # what is committed later must be what was the case later
-        self._membership = Membership(-1, "")
+        self._membership = NOBODY  # of the member that was assigned the partitions
         super().__init__(*args, **kwargs)
         self.batching: Batching = getattr(self.app, "batching", Batching())
 
@@ -89,51 +92,82 @@ class Consumer(driver.Consumer):
         now = monotonic()
         records = {tp: some for tp, some in fetched.items() if tp.topic not in self.batching.policies}
         for tp in fetched.keys() & self._partitions.keys():
-            await self._add(tp, fetched[tp], now)
+            await self._add(self._partitions[tp], fetched[tp], now)
         hurry = self._memory_is_short()
         batches = {tp: list(self._partitions[tp].cut(now, hurry=hurry)) for tp in active & self._partitions.keys()}
-        if not await self._record_all(batches):
+        if not await self._may_be_delivered([batch for some in batches.values() for batch in some]):
             return None, None
         return records | batches, active
 
-    async def _add(self, tp: TP, records: list[Any], now: float) -> None:
+    async def _add(self, partition: PartitionBatches, records: list[Any], now: float) -> None:
         """Let records wait; those that are missing before them are looked into."""
-        expected, got = self._partitions[tp].next_offset, records[0].offset
+        expected, got = partition.next_offset, records[0].offset
         if got != expected:
-            beginning = (await self.earliest_offsets(tp))[tp]
+            beginning = await self._where_the_log_begins(partition)
+            if beginning is None or not partition.live:
+                return
             if got < expected:
                 self._halt(
                     HaltError(
-                        f"{tp.topic}-{tp.partition}: Kafka's log has offset {got} where {expected} was to come, so it "
-                        "has lost records that were acknowledged; find out why, then set the group's offset by hand"
+                        f"{partition.topic}-{partition.partition}: Kafka's log has offset {got} where {expected} was "
+                        "to come, so it has lost records that were acknowledged; find out why, then set the group's "
+                        "offset by hand"
                     )
                 )
+                self._let_go({TP(partition.topic, partition.partition)})
                 return
             if beginning > expected:  # else there never was a record: markers of transactions take offsets too
-                self._say_lost(tp, expected, min(got, beginning))
-        self._partitions[tp].add(records, now)
+                self._say_lost(partition, expected, min(got, beginning))
+        partition.add(records, now)
 
-    def _say_lost(self, tp: TP, expected: int, beginning: int) -> None:
+    async def _where_the_log_begins(self, partition: PartitionBatches) -> int | None:
+        """Its first offset; None when the partition isn't ours any more, or has become that of another topic."""
+        tp = TP(partition.topic, partition.partition)
+
+        async def ask() -> int:
+            await self._give_up_topics_made_anew({partition.topic})
+            return (await self.earliest_offsets(tp))[tp]
+
+        return await self._until_answered(ask, lambda: self.flow_active and partition.live)
+
+    def _say_lost(self, partition: PartitionBatches, expected: int, beginning: int) -> None:
         """Retention has deleted records that weren't consumed yet."""
-        metrics.RECORDS_LOST.labels(tp.topic).inc(beginning - expected)
+        metrics.RECORDS_LOST.labels(partition.topic).inc(beginning - expected)
         self.log.error(
             "%s-%d: %d records are lost: offsets %d to %d were deleted by retention before they were consumed",
-            tp.topic,
-            tp.partition,
+            partition.topic,
+            partition.partition,
             beginning - expected,
             expected,
             beginning - 1,
         )
 
-    async def _record_all(self, batches: Mapping[TP, list[MicroBatch]]) -> bool:
-        """Record the ranges that were cut, however long the broker takes; False when they aren't ours any more."""
-        cut = {tp for tp, some in batches.items() if some}
-        while self.flow_active and any(self._partitions[tp].changed for tp in cut & self._partitions.keys()):
+    async def _may_be_delivered(self, batches: list[MicroBatch]) -> bool:
+        """Record the ranges that were cut, however long the broker takes; False when they aren't ours any more.
+
+        The topics are looked at again: what was fetched may come from another one that was given the name meanwhile.
+        """
+        if not batches:
+            return True
+
+        async def ask() -> None:
+            await asyncio.gather(self._record(), self._give_up_topics_made_anew({batch.topic for batch in batches}))
+
+        def wanted() -> bool:
+            return self.flow_active and not self.should_stop and all(batch.live for batch in batches)
+
+        await self._until_answered(ask, wanted)
+        return wanted()
+
+    async def _until_answered(self, ask: Callable[[], Awaitable[T]], wanted: Callable[[], bool]) -> T | None:
+        """Ask the broker again and again, as long as the answer is wanted; then None."""
+        while wanted():
             try:
-                await self._record()
-            except KafkaError as error:
-                self.log.warning("Ranges not recorded, will try again: %r", error)
-        return self.flow_active and cut <= self._partitions.keys()
+                return await ask()
+            except (KafkaError, UnavailableError) as error:
+                self.log.warning("Kafka doesn't answer, will be asked again: %r", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+        return None
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         if not isinstance(record, MicroBatch):
@@ -239,38 +273,46 @@ class Consumer(driver.Consumer):
 
     async def renew(self, batch: MicroBatch) -> bool:
         """Record the range of a micro-batch again, as if it were new; False when it isn't ours any more."""
-        while batch.live:
-            try:
-                await self._record([TP(batch.topic, batch.partition)])
-            except KafkaError as error:
-                self.log.warning("Range not recorded, will try again: %r", error)
-            else:
-                break
+        await self._until_answered(
+            lambda: self._record([TP(batch.topic, batch.partition)]),
+            lambda: batch.live,
+        )
         return batch.live
 
     # Taking partitions over.
 
     async def _take_over(self, partitions: set[TP]) -> None:
-        """Go on where the group has got to: with the ranges in flight that are recorded, as they are recorded."""
-        if not partitions:
-            return
-        self._membership, committed = await self._thread.read_ranges(partitions)
+        """Go on where the group has got to: with the ranges in flight that are recorded, as they are recorded.
+
+        Raises:
+            KafkaError, UnavailableError: the broker doesn't answer.
+            HaltError: what is recorded is unknown to us.
+        """
+        membership = self._membership
         topic_ids = await asyncio.to_thread(self.batching.topic_ids, {tp.topic for tp in partitions})
         beginnings = await self.earliest_offsets(*partitions)
-        for tp in partitions:
-            state = self._state_of(tp, committed.get(tp), topic_ids[tp.topic]) or State(beginnings[tp], ())
-            await self._seek(tp, state.offset)
-            # The log may end before that; Faust would drop what then comes.
-            self._read_offset[tp] = None
-            self._partitions[tp] = PartitionBatches(
-                tp.topic,
-                topic_ids[tp.topic],
-                tp.partition,
-                state,
-                policy=self.batching.policies[tp.topic],
-                limit=self.batching.batches_in_flight,
-                on_ack=self._on_ack,
-            )
+        async with self._recording:  # so that nothing of ours is on its way
+            committed = await self._thread.read_commits(partitions)
+            if membership != self._membership:
+                return  # another assignment has begun, and its turn comes
+            states = {
+                tp: self._state_of(tp, committed.get(tp), topic_ids[tp.topic]) or State(beginnings[tp], ())
+                for tp in partitions
+                if tp.topic in topic_ids  # else it was deleted just now
+            }
+            for tp, state in states.items():
+                await self._seek(tp, state.offset)
+                # The log may end before that; Faust would drop what then comes.
+                self._read_offset[tp] = None
+                self._partitions[tp] = PartitionBatches(
+                    tp.topic,
+                    topic_ids[tp.topic],
+                    tp.partition,
+                    state,
+                    policy=self.batching.policies[tp.topic],
+                    limit=self.batching.batches_in_flight,
+                    on_ack=self._on_ack,
+                )
 
     def _state_of(self, tp: TP, commit: OffsetAndMetadata | None, topic_id: str) -> State | None:
         """What is recorded of a partition; None when nothing is, or only of a topic that had its name before."""
@@ -285,19 +327,43 @@ class Consumer(driver.Consumer):
 
     @Service.task
     async def _watch_topics(self) -> None:
-        """Notice when a topic has become another one under its name."""
+        """Have partitions assigned anew that we should have and don't, or whose topic has become another one."""
         while not self.should_stop:
             await self.sleep(_TOPIC_CHECK_SECONDS)
-            known = {batches.topic: batches.topic_id for batches in self._partitions.values()}
+            if not self.flow_active or not (ours := self._ours()):
+                continue
             try:
-                now = await asyncio.to_thread(self.batching.topic_ids, set(known))
-            except ChimeraError as error:
+                await self._give_up_topics_made_anew({tp.topic for tp in ours})
+            except UnavailableError as error:
                 self.log.info("Can't look at the topics' ids: %s", error)
                 continue
-            anew = {tp for tp in self._partitions if now.get(tp.topic, "") not in {"", known.get(tp.topic)}}
-            if anew and self.flow_active:
-                self._let_go(anew)
-                await self._take_over(anew & self.assignment())
+            if self.flow_active and ours - self._partitions.keys():
+                await self._thread.rejoin()
+
+    async def _give_up_topics_made_anew(self, topics: set[str]) -> None:
+        """Let go of the partitions of topics that were deleted and have been created again under their names.
+
+        Raises:
+            UnavailableError: the broker doesn't answer.
+        """
+        try:
+            now = await asyncio.to_thread(self.batching.topic_ids, topics)
+        except HaltError as error:
+            self._let_go({tp for tp in self._partitions if tp.topic in topics})
+            self._halt(error)
+            return
+        anew = {
+            tp
+            for tp, batches in self._partitions.items()
+            if tp.topic in topics and now.get(tp.topic) not in {None, batches.topic_id}
+        }
+        if anew:
+            self.log.warning("Topics were created anew: %s", ", ".join(sorted({tp.topic for tp in anew})))
+            self._let_go(anew)
+            await self._thread.rejoin()
+
+    def _ours(self) -> set[TP]:
+        return {tp for tp in self.assignment() if tp.topic in self.batching.policies}
 
     def _halt(self, error: ChimeraError) -> None:
         if self.batching.halt is None:
@@ -329,6 +395,8 @@ class Consumer(driver.Consumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Fetch nothing before Faust is ready for it; a member that had no partitions finds the flow open."""
         self.stop_flow()
+        self._let_go(set(self._partitions))
+        self._membership = self._thread.membership
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def on_stop(self) -> None:
@@ -337,11 +405,15 @@ class Consumer(driver.Consumer):
         self._let_go(set(self._partitions))
 
     async def perform_seek(self) -> None:
-        """Go back to the committed offsets, with nothing in flight."""
+        """Go back to the committed offsets, with nothing in flight; if the broker is away, as soon as it's back."""
         self._let_go(set(self._partitions))
-        await super().perform_seek()
         try:
-            await self._take_over({tp for tp in self.assignment() if tp.topic in self.batching.policies})
+            await super().perform_seek()
+            if ours := self._ours():
+                await self._take_over(ours)
+        except (KafkaError, UnavailableError) as error:
+            self.log.warning("Kafka doesn't answer, the partitions will be assigned anew: %r", error)
+            await self._thread.rejoin()
         except ChimeraError as error:
             self._halt(error)
 

@@ -42,7 +42,8 @@ def make_family(versions: Sequence[dict[str, Any]]) -> Family:
         schemas = load_schemas(Path(directory))["any"]
     batch = BatchPolicy(max_rows=1, max_bytes=1024, linger_seconds=1)
     topic = TopicSpec(name="any", partitions=1, replication=1, retention_hours=1, max_message_bytes=1024)
-    return Family("any", topic, "id", "any", batch, schemas)
+    dead_letters = topic.model_copy(update={"name": "any.dlq", "max_message_bytes": 2048})
+    return Family("any", topic, "id", "any", dead_letters, batch, schemas)
 
 
 def record(fields: Sequence[dict[str, Any]]) -> dict[str, Any]:
