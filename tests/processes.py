@@ -5,7 +5,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Self, TypeVar
@@ -20,7 +20,7 @@ from pipeline.topics import TopicAdmin, plan
 
 T = TypeVar("T")
 
-_FAUST = Path(sys.executable).with_name("faust")
+_COMMAND = (str(Path(sys.executable).with_name("faust")), "-A", "pipeline", "worker")
 _PATIENCE_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _WEB_SECONDS = 5.0
@@ -62,22 +62,27 @@ class Worker:
     Args:
         environ: all of its environment, as from the fixture of that name.
         log_file: where its output goes; a second worker with the same file goes on in it.
+        command: that runs it.
     """
 
-    def __init__(self, environ: Mapping[str, str], log_file: Path) -> None:
+    def __init__(self, environ: Mapping[str, str], log_file: Path, command: Sequence[str] = _COMMAND) -> None:
         self._environ = dict(environ)
+        self._command = command
         self._log_file = log_file
         self._began_at = log_file.stat().st_size if log_file.exists() else 0
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         with self._log_file.open("ab") as log:
-            command = [str(_FAUST), "-A", "pipeline", "worker"]
-            self._process = subprocess.Popen(command, env=self._environ, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self._command, env=self._environ, stdin=subprocess.PIPE, stdout=log, stderr=log
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
     @property
     def process(self) -> "subprocess.Popen[bytes]":

@@ -1,0 +1,208 @@
+"""What was produced, record by record, and what has become of each: the oracle."""
+
+import random
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+
+from pipeline.clickhouse import connect
+from pipeline.config import Settings
+from pipeline.dead_letters import HEADER_PREFIX
+from pipeline.encode import Encoder
+from pipeline.families import Catalog, Family
+from pipeline.sample import sample
+
+REFUSED_DURATION = 4242
+"""Milliseconds of a deployment that ClickHouse is made to refuse."""
+
+_START = datetime(2026, 1, 31, tzinfo=UTC)
+_HOURS = 60  # an insert writes parts of three days
+_TEMPLATES = 40
+_DAMAGED = 0.03
+_REFUSED = 0.005
+_SECONDS = 120
+
+
+class Coordinates(NamedTuple):
+    """Where a record is in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}@{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What has become of the records."""
+
+    events: int
+    lost: Sequence[Coordinates] = ()
+    """Produced, and not where they belong: their table, or the dead-letter topic where they are damaged."""
+    duplicated: Sequence[Coordinates] = ()
+    """There more than once, or in both places."""
+    strangers: Sequence[str] = ()
+    """Rows and dead letters that nobody produced."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether each record is where it belongs, once."""
+        return not (self.lost or self.duplicated or self.strangers)
+
+
+@dataclass(slots=True)
+class _Produced:
+    """Of one family: where each valid event is, by its identity, and where the others are."""
+
+    valid: dict[uuid.UUID, Coordinates] = field(default_factory=dict)
+    damaged: set[Coordinates] = field(default_factory=set)
+
+
+class Ledger:
+    """Produces events, each with an identity of its own in the column that is the family's key, and keeps account.
+
+    Some are damaged, and some deployments are such as ClickHouse is made to refuse: these belong into dead letters.
+
+    Args:
+        settings: broker and database.
+        catalog: the families.
+        seed: the same seed gives the same events.
+    """
+
+    def __init__(self, settings: Settings, catalog: Catalog, seed: int) -> None:
+        self._settings = settings
+        self._families = catalog.families
+        self._random = random.Random(seed)
+        self._templates = {family.name: _templates(family, seed) for family in catalog.families}
+        self._encoders = {family.name: Encoder(family) for family in catalog.families}
+        self._produced = {family.name: _Produced() for family in catalog.families}
+        self._ends: dict[tuple[str, int], int] = {}
+        self._failures: list[KafkaError] = []
+        self._producer = Producer(
+            {
+                **settings.kafka.client,
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+                "linger.ms": 5,
+                "message.timeout.ms": _SECONDS * 1000,
+                "log_level": 0,
+            }
+        )
+
+    @property
+    def events(self) -> int:
+        """How many were produced."""
+        return sum(len(produced.valid) + len(produced.damaged) for produced in self._produced.values())
+
+    @property
+    def ends(self) -> Mapping[tuple[str, int], int]:
+        """Offset after the last record of each topic and partition that has any."""
+        return dict(self._ends)
+
+    def produce(self, family: Family, count: int, *, damaged: float = _DAMAGED) -> None:
+        """Publish so many events; they are delivered by the next `flush`."""
+        for _ in range(count):
+            event, identity = dict(self._random.choice(self._templates[family.name])), self._identity()
+            event[family.key] = str(identity)
+            refused = family.name == "deployments" and self._random.random() < _REFUSED
+            if refused:
+                event["duration_ms"] = REFUSED_DURATION
+            key, value = self._encoders[family.name].encode(event)
+            good = self._random.random() >= damaged
+            self._send(family, key, value if good else self._damage(value), identity if good and not refused else None)
+
+    def flush(self) -> None:
+        """Wait until the broker has all of them."""
+        assert self._producer.flush(_SECONDS) == 0, "the broker doesn't take what is produced"
+        assert not self._failures, self._failures[0]
+
+    def judge(self) -> Verdict:
+        """Compare tables and dead-letter topics with what was produced."""
+        lost: list[Coordinates] = []
+        duplicated: list[Coordinates] = []
+        strangers: list[str] = []
+        dead = self._dead_letters()
+        for family in self._families:
+            produced, rows = self._produced[family.name], self._rows(family)
+            for identity, coordinates in produced.valid.items():
+                copies = rows.pop(identity, 0)
+                if copies == 0:
+                    lost.append(coordinates)
+                elif copies > 1 or coordinates in dead:
+                    duplicated.append(coordinates)
+            lost += produced.damaged - dead
+            dead -= produced.damaged
+            strangers += [f"{family.table}: {identity}" for identity in rows]
+        valid = {at for produced in self._produced.values() for at in produced.valid.values()}
+        strangers += [f"dead letter of {coordinates}" for coordinates in dead - valid]
+        return Verdict(self.events, sorted(lost), sorted(duplicated), strangers)
+
+    def _identity(self) -> uuid.UUID:
+        return uuid.UUID(int=self._random.getrandbits(128), version=4)
+
+    def _damage(self, value: bytes) -> bytes | None:
+        return self._random.choice([None, b"", value[: len(value) // 2], value + b"\0", value[1:]])
+
+    def _send(self, family: Family, key: bytes, value: bytes | None, identity: uuid.UUID | None) -> None:
+        produced = self._produced[family.name]
+
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                self._failures.append(error)
+                return
+            at = Coordinates(family.topic.name, _known(message.partition()), _known(message.offset()))
+            self._ends[at[:2]] = max(self._ends.get(at[:2], 0), at.offset + 1)
+            if identity is None:
+                produced.damaged.add(at)
+            else:
+                produced.valid[identity] = at
+
+        self._producer.produce(family.topic.name, value, key, on_delivery=delivered)
+        self._producer.poll(0)
+
+    def _rows(self, family: Family) -> dict[uuid.UUID, int]:
+        """How often each identity is in the table."""
+        with connect(self._settings.clickhouse) as client:
+            return dict(client.execute(f"SELECT {family.key}, count() FROM {family.table} GROUP BY {family.key}"))
+
+    def _dead_letters(self) -> set[Coordinates]:
+        """Coordinates of all records that are dead letters; one that was written twice counts once."""
+        found: set[Coordinates] = set()
+        consumer = Consumer({**self._settings.kafka.client, "group.id": f"{self._settings.kafka.group_id}-oracle"})
+        try:
+            for family in self._families:
+                topic = family.dead_letters.name
+                for partition in consumer.list_topics(topic, _SECONDS).topics[topic].partitions:
+                    found |= _read(consumer, topic, partition)
+        finally:
+            consumer.close()
+        return found
+
+
+def _read(consumer: Consumer, topic: str, partition: int) -> set[Coordinates]:
+    found: set[Coordinates] = set()
+    _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), _SECONDS)
+    if end == 0:
+        return found
+    consumer.assign([TopicPartition(topic, partition, 0)])
+    while consumer.position([TopicPartition(topic, partition)])[0].offset < end:
+        for message in consumer.consume(1000, 1.0):
+            headers = {name: (value or b"").decode() for name, value in message.headers() or []}
+            where = [headers[f"{HEADER_PREFIX}{name}"] for name in ("topic", "partition", "offset")]
+            found.add(Coordinates(where[0], int(where[1]), int(where[2])))
+    return found
+
+
+def _known(number: int | None) -> int:
+    assert number is not None
+    return number
+
+
+def _templates(family: Family, seed: int) -> list[dict[str, Any]]:
+    return [event for _, event in sample(_TEMPLATES, seed=seed, start=_START, hours=_HOURS, families=[family.name])]

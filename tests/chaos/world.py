@@ -1,0 +1,208 @@
+"""Topics, tables and a consumer group of their own, a load that goes on, and workers that are there to be killed."""
+
+import os
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from chaos.ledger import REFUSED_DURATION, Ledger, Verdict
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from processes import Worker, eventually, prepare
+
+from pipeline.clickhouse import connect
+from pipeline.config import ENV_PREFIX, ClickHouseSettings, KafkaSettings, Settings, TopicsSettings, env_name
+from pipeline.devstack import Stack
+from pipeline.devstack.ports import HOST, free_port
+from pipeline.families import Family
+
+SESSION_SECONDS = 2.0
+"""How long a worker may be silent before its partitions are given to others."""
+
+_TESTS = Path(__file__).parent.parent
+_PARTITIONS = 2
+_BATCH = {"max_rows": 60, "linger_seconds": 0.05}
+_LOAD_PAUSE_SECONDS = 0.05
+_SETTLE_SECONDS = 120.0
+_SECONDS = 30.0
+_WORKER = {
+    ("kafka", "session_timeout_seconds"): SESSION_SECONDS,
+    ("kafka", "heartbeat_interval_seconds"): 0.3,
+    ("clickhouse", "connect_timeout_seconds"): 2,
+    ("clickhouse", "query_timeout_seconds"): 20,
+    ("worker", "commit_interval_seconds"): 0.2,
+    ("worker", "lease_seconds"): 2,
+    ("worker", "drain_seconds"): 1,
+    ("worker", "retry_backoff_max_seconds"): 0.5,
+}
+
+
+class World:
+    """Everything of one scenario; leaving the context kills its workers and deletes topics and database.
+
+    Args:
+        stack: broker and ClickHouse, running.
+        directory: for logs.
+        seed: of the events.
+    """
+
+    def __init__(self, stack: Stack, directory: Path, seed: int) -> None:
+        own = secrets.token_hex(4)
+        self.stack = stack
+        self._own = own
+        self._directory = directory / own
+        self._directory.mkdir(parents=True)
+        self.settings = Settings(
+            kafka=KafkaSettings(bootstrap_servers=stack.kafka.bootstrap_servers, group_id=f"chaos-{own}"),
+            clickhouse=ClickHouseSettings(host=HOST, port=stack.clickhouse.port, database=f"chaos_{own}"),
+            topics=TopicsSettings(file=_write_topics(self._directory / "topics.yaml", f"{own}.")),
+        )
+        self.catalog = prepare(self.settings)
+        self._prepare_tables()
+        self.ledger = Ledger(self.settings, self.catalog, seed)
+        self._workers = ExitStack()
+        self._started = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._workers.close()
+        self._delete()
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """All of them."""
+        return self.catalog.families
+
+    def worker(
+        self,
+        at: str | None = None,
+        family: Family | None = None,
+        nth: int = 1,
+        *,
+        freeze: bool = False,
+        defect: str | None = None,
+        clickhouse_port: int | None = None,
+    ) -> Worker:
+        """A worker that has been loaded, and waits for `go`.
+
+        Args:
+            at: point at which it is killed; it lives when None.
+            family: whose passing of the point counts.
+            nth: which passing that is.
+            freeze: stop it there, to be continued.
+            defect: break this of it.
+            clickhouse_port: where it is told that ClickHouse is.
+        """
+        options = ["--at", at, "--nth", str(nth)] if at else []
+        options += ["--topic", family.topic.name, "--table", family.table] if family else []
+        options += ["--freeze"] if freeze else []
+        options += ["--defect", defect] if defect else []
+        self._started += 1
+        command = [sys.executable, "-m", "chaos.victim", *options]
+        log = self._directory / f"worker-{self._started}.log"
+        return self._workers.enter_context(Worker(self._environ(clickhouse_port), log, command))
+
+    @contextmanager
+    def load(self, per_second: int) -> Iterator[None]:
+        """Events of all families that keep coming, while the context lasts; all of them are delivered when it ends."""
+        over, failures = threading.Event(), list[BaseException]()
+        share = max(1, round(per_second * _LOAD_PAUSE_SECONDS / len(self.families)))
+
+        def work() -> None:
+            try:
+                while not over.wait(_LOAD_PAUSE_SECONDS):
+                    for family in self.families:
+                        self.ledger.produce(family, share)
+                self.ledger.flush()
+            except BaseException as failure:  # noqa: BLE001 (raised again below)
+                failures.append(failure)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def settle(self) -> Verdict:
+        """Wait until the group has committed all that was produced, then see what has become of it."""
+        eventually(lambda: not self.behind(), "committed up to the end", _SETTLE_SECONDS)
+        return self.ledger.judge()
+
+    def behind(self) -> Mapping[tuple[str, int], int]:
+        """How many records of each partition aren't committed, where there are any."""
+        ends = self.ledger.ends
+        consumer = Consumer({**self.settings.kafka.client, "group.id": self.settings.kafka.group_id})
+        try:
+            committed = consumer.committed([TopicPartition(*at) for at in ends], _SECONDS)
+        finally:
+            consumer.close()
+        lags = {(tp.topic, tp.partition): ends[tp.topic, tp.partition] - max(tp.offset, 0) for tp in committed}
+        return {at: lag for at, lag in lags.items() if lag}
+
+    def _environ(self, clickhouse_port: int | None) -> dict[str, str]:
+        ours: dict[tuple[str, str], Any] = {
+            **_WORKER,
+            ("kafka", "bootstrap_servers"): self.settings.kafka.bootstrap_servers,
+            ("kafka", "group_id"): self.settings.kafka.group_id,
+            ("clickhouse", "host"): HOST,
+            ("clickhouse", "port"): clickhouse_port or self.settings.clickhouse.native_port,
+            ("clickhouse", "database"): self.settings.clickhouse.database,
+            ("topics", "file"): self.settings.topics.file,
+            ("worker", "web_port"): free_port(),
+        }
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+        path = os.pathsep.join([str(_TESTS), str(_TESTS.parent)])
+        return inherited | {"PYTHONPATH": path} | {env_name(*name): str(value) for name, value in ours.items()}
+
+    def _prepare_tables(self) -> None:
+        """Keep duplicates of bench_runs, which merging parts would hide; have some deployments refused."""
+        with connect(self.settings.clickhouse) as client:
+            client.execute(
+                "ALTER TABLE bench_runs MODIFY SETTING max_bytes_to_merge_at_max_space_in_pool = 1,"
+                " max_bytes_to_merge_at_min_space_in_pool = 1,"
+                " parts_to_delay_insert = 1000000, parts_to_throw_insert = 1000000"
+            )
+            client.execute(f"ALTER TABLE deployments ADD CONSTRAINT odd CHECK duration_ms != {REFUSED_DURATION}")
+
+    def _delete(self) -> None:
+        with connect(self.settings.clickhouse, database="") as client:
+            client.execute(f"DROP DATABASE IF EXISTS {self.settings.clickhouse.database} SYNC")
+        admin = AdminClient({"bootstrap.servers": self.settings.kafka.bootstrap_servers})
+        for deleted in admin.delete_topics([topic.name for topic in self.catalog.topics]).values():
+            deleted.result(_SECONDS)
+
+
+def go(worker: Worker) -> None:
+    """Let a worker that has been loaded run."""
+    assert worker.process.stdin is not None
+    worker.process.stdin.write(b"\n")
+    worker.process.stdin.flush()
+
+
+def wait_until_frozen(worker: Worker, seconds: float = _SECONDS) -> None:
+    """Return when a worker has stopped (SIGSTOP)."""
+    status = Path(f"/proc/{worker.process.pid}/stat")
+    eventually(lambda: status.read_text().rpartition(") ")[2][0] == "T", "frozen", seconds)
+
+
+def _write_topics(file: Path, prefix: str) -> Path:
+    """The project's topics under names of their own, with batches so small that a worker is in the middle of many."""
+    document = yaml.safe_load((_TESTS.parent / "topics.yaml").read_text(encoding="utf-8"))
+    document["defaults"]["batch"] |= _BATCH
+    document["topics"] = {
+        f"{prefix}{name}": topic | {"partitions": _PARTITIONS} for name, topic in document["topics"].items()
+    }
+    file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return file
