@@ -4,7 +4,7 @@ The committed offset is that of the first record which isn't done; the metadata 
 handed out after it. Whoever takes the partition over cuts the same ranges again before any new one, so that ClickHouse
 knows their tokens. In ASCII: version, topic id, ends, CRC-32 of what stands before it, separated by blanks:
 
-    1 Kq3mXo5pQ0uWm0n0aD2x7A 41999,61999 5d0f3a1c
+    1 Kq3mXo5pQ0uWm0n0aD2x7A 41999,61999 e225608f
 """
 
 import zlib

@@ -1,0 +1,122 @@
+"""What is written beside a committed offset is read back as it was, or not at all."""
+
+import zlib
+from itertools import accumulate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import HaltError
+from pipeline.ranges import Ranges, parse
+
+TOPIC_ID = "Kq3mXo5pQ0uWm0n0aD2x7A"
+OFFSET = 32_000
+WHERE = "group chimera, chimera.ui_events-3"
+MOST_IN_FLIGHT = 64  # as many as a worker may be set to
+GREATEST_OFFSET = 2**63 - 1
+
+ENDS = st.lists(st.integers(0, 10**6), max_size=MOST_IN_FLIGHT).map(
+    lambda sizes: tuple(offset - 1 for offset in accumulate((size + 1 for size in sizes), initial=OFFSET))[1:]
+)
+
+
+def _parse(metadata: str, offset: int = OFFSET) -> Ranges | None:
+    return parse(metadata, WHERE, offset)
+
+
+def _checked(body: str) -> str:
+    """Metadata whose checksum is right, whatever it says."""
+    return f"{body} {zlib.crc32(body.encode()):08x}"
+
+
+@given(ends=ENDS)
+def test_ranges_come_back_as_they_were_recorded(ends: tuple[int, ...]) -> None:
+    """Any number of ranges, none as well."""
+    ranges = Ranges(TOPIC_ID, ends)
+    assert _parse(str(ranges)) == ranges
+
+
+def test_the_form_is_the_documented_one() -> None:
+    """Version, topic id, ends, CRC-32: what one version writes, the next has to read."""
+    assert str(Ranges(TOPIC_ID, (41999, 61999))) == f"1 {TOPIC_ID} 41999,61999 e225608f"
+    assert str(Ranges(TOPIC_ID)) == f"1 {TOPIC_ID} - 83cdc7c5"
+
+
+def test_as_many_ranges_as_may_be_in_flight_fit() -> None:
+    """Kafka takes 4,096 bytes beside an offset; the longest that can be recorded is far from it."""
+    ends = tuple(range(GREATEST_OFFSET - MOST_IN_FLIGHT, GREATEST_OFFSET))
+    assert len(str(Ranges(TOPIC_ID, ends))) < 2048
+
+
+def test_more_than_fits_is_never_committed() -> None:
+    """It isn't cut short: that would be other ranges."""
+    with pytest.raises(AssertionError):
+        str(Ranges(TOPIC_ID, tuple(range(GREATEST_OFFSET - 210, GREATEST_OFFSET))))
+
+
+def test_no_metadata_is_no_ranges() -> None:
+    """As other programs commit: an offset set by hand says where to go on, and nothing is known to be in flight."""
+    assert _parse("") is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        pytest.param(_checked(f"2 {TOPIC_ID} 41999"), "metadata of version '2', expected 1", id="version-to-come"),
+        pytest.param("checkpoint by another program", "metadata of version 'checkpoint'", id="of-another-program"),
+        pytest.param("x" * 4096, f"metadata of version '{'x' * 20}', expected 1", id="very-long"),
+        pytest.param(_checked(f"1 {TOPIC_ID} 41999,41999"), "damaged", id="ends-not-ascending"),
+        pytest.param(_checked(f"1 {TOPIC_ID} 61999,41999"), "damaged", id="ends-descending"),
+        pytest.param(_checked(f"1 {TOPIC_ID} 31999"), "damaged", id="end-before-the-offset"),
+        pytest.param(_checked(f"1 {TOPIC_ID} "), "damaged", id="ends-missing"),
+        pytest.param(_checked(f"1 {TOPIC_ID} 41999,"), "damaged", id="end-missing"),
+        pytest.param(_checked(f"1 {TOPIC_ID} 41999 61999"), "damaged", id="too-many-parts"),
+        pytest.param(f"1 {TOPIC_ID} 41999 00000000", "damaged", id="wrong-checksum"),
+    ],
+)
+def test_what_is_not_ours_is_refused_in_one_line(metadata: str, message: str) -> None:
+    """It says where it is, what it is and what to do, at a length that can be read."""
+    with pytest.raises(HaltError) as error:
+        _parse(metadata)
+    said = str(error.value)
+    assert said.startswith(f"{WHERE}: ")
+    assert message in said
+    assert "reset the group's offsets" in said
+    assert "\n" not in said
+    assert len(said) < 300
+
+
+def _refused_or_the_same(metadata: str, ranges: Ranges) -> None:
+    try:
+        assert _parse(metadata) == ranges
+    except HaltError:
+        pass
+
+
+@pytest.mark.parametrize("ends", [(), (41999,), (32000, 41999, 61999)], ids=["none", "one", "three"])
+def test_no_damage_makes_other_ranges_of_it(ends: tuple[int, ...]) -> None:
+    """Cut short anywhere, a character less, or another one in its place: refused, whichever it is."""
+    ranges = Ranges(TOPIC_ID, ends)
+    metadata = str(ranges)
+    for at in range(len(metadata)):
+        if at:
+            _refused_or_the_same(metadata[:at], ranges)
+        _refused_or_the_same(metadata[:at] + metadata[at + 1 :], ranges)
+        for other in map(chr, range(256)):
+            _refused_or_the_same(metadata[:at] + other + metadata[at + 1 :], ranges)
+
+
+@given(
+    ends=ENDS,
+    at=st.integers(0, 200),
+    length=st.integers(0, 8),
+    filling=st.text(st.characters(codec="utf-8"), max_size=8),
+)
+def test_no_other_text_in_it_makes_other_ranges_of_it(
+    ends: tuple[int, ...], at: int, length: int, filling: str
+) -> None:
+    """Some characters replaced by any others, fewer or more: refused, or the same."""
+    ranges = Ranges(TOPIC_ID, ends)
+    metadata = str(ranges)
+    _refused_or_the_same((metadata[:at] + filling + metadata[at + length :]) or " ", ranges)
