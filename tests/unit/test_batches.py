@@ -30,9 +30,7 @@ def _records(offsets: Iterable[int], size: int = 10) -> list[Record]:
     return [Record(offset, bytes(size)) for offset in offsets]
 
 
-def _partition(
-    *, rows: int = 1000, limit: int = 100, offset: int = 0, ends: tuple[int, ...] = ()
-) -> PartitionBatches:
+def _partition(*, rows: int = 1000, limit: int = 100, offset: int = 0, ends: tuple[int, ...] = ()) -> PartitionBatches:
     policy = BatchPolicy(max_rows=rows, max_bytes=MAX_BYTES, linger_seconds=LINGER_SECONDS)
     return PartitionBatches("topic", "id", 7, State(offset, ends), policy=policy, limit=limit)
 

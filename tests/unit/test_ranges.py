@@ -1,6 +1,7 @@
 """What is written beside a committed offset is read back as it was, or not at all."""
 
 import zlib
+from contextlib import suppress
 from itertools import accumulate
 
 import pytest
@@ -88,10 +89,8 @@ def test_what_is_not_ours_is_refused_in_one_line(metadata: str, message: str) ->
 
 
 def _refused_or_the_same(metadata: str, ranges: Ranges) -> None:
-    try:
+    with suppress(HaltError):
         assert _parse(metadata) == ranges
-    except HaltError:
-        pass
 
 
 @pytest.mark.parametrize("ends", [(), (41999,), (32000, 41999, 61999)], ids=["none", "one", "three"])

@@ -1,0 +1,324 @@
+"""Exactly once over takeovers: whoever has a partition, whatever became of the owner before, one row for a record."""
+
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pipeline.batches import MicroBatch, PartitionBatches, State
+from pipeline.families import BatchPolicy
+from pipeline.ranges import Ranges, parse
+
+
+@dataclass(frozen=True)
+class Record:
+    """A Kafka record of which only the offset matters."""
+
+    offset: int
+    value: bytes | None = b"123456789"
+    key: bytes | None = None
+    timestamp: int = 0
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+def _records(offsets: Iterable[int]) -> list[Record]:
+    return [Record(offset) for offset in offsets]
+
+
+def _owner(state: State, *, rows: int = 10, limit: int = 3, topic_id: str = "id") -> PartitionBatches:
+    policy = BatchPolicy(max_rows=rows, max_bytes=1024, linger_seconds=1.0)
+    return PartitionBatches("topic", topic_id, 0, state, policy=policy, limit=limit)
+
+
+# The states of ClickHouse's own Kafka Connect sink (its docs/DESIGN.md), for a last insert of the offsets 10 to 19. The
+# sink knows of it that it was begun (BEFORE) or that it succeeded (AFTER), and it takes records from wherever they come.
+# We have it recorded as a range in flight, or as done, and we ask for what comes after what is done.
+
+BEFORE = State(10, (19,))
+AFTER = State(20, ())
+
+Cut = tuple[str, Sequence[int]]
+
+
+@pytest.mark.parametrize(
+    ("state", "come", "cut"),
+    [
+        # New: what was in flight has been deleted by retention; its range is closed, and not given to other records.
+        pytest.param(BEFORE, range(20, 30), [("id/0/20-29", range(20, 30))], id="new-before"),
+        pytest.param(AFTER, range(20, 30), [("id/0/20-29", range(20, 30))], id="new-after"),
+        # Same: once more under its token, which ClickHouse drops if it knows it.
+        pytest.param(BEFORE, range(10, 20), [("id/0/10-19", range(10, 20))], id="same-before"),
+        # Contained: a part isn't inserted under any token; the sink gives up here.
+        pytest.param(BEFORE, range(12, 16), [], id="contained-before"),
+        pytest.param(BEFORE, range(10, 19), [], id="contained-from-the-start-before"),
+        # With its end it is whole: what is missing of it is in Kafka no more, so nobody inserts another part of it.
+        pytest.param(BEFORE, range(12, 20), [("id/0/10-19", range(12, 20))], id="contained-to-the-end-before"),
+        # Overlapping: the same, then the rest; the policy isn't asked about what was in flight.
+        pytest.param(
+            BEFORE,
+            range(10, 30),
+            [("id/0/10-19", range(10, 20)), ("id/0/20-29", range(20, 30))],
+            id="overlapping-before",
+        ),
+        pytest.param(
+            BEFORE,
+            range(15, 30),
+            [("id/0/10-19", range(15, 20)), ("id/0/20-29", range(20, 30))],
+            id="overlapping-its-end-before",
+        ),
+    ],
+)
+def test_what_comes_is_cut_as_it_was(state: State, come: Sequence[int], cut: list[Cut]) -> None:
+    """Whatever comes of a range in flight, it is cut under the range's token when it is whole, and only then."""
+    owner = _owner(state)
+    owner.add(_records(come), 0.0)
+    batches = [(batch.token, [record.offset for record in batch.records]) for batch in owner.cut(0.0, hurry=True)]
+    assert batches == [(token, list(offsets)) for token, offsets in cut]
+
+
+@pytest.mark.parametrize(
+    ("state", "come"),
+    [
+        pytest.param(AFTER, range(10, 20), id="same-after"),
+        pytest.param(AFTER, range(12, 16), id="contained-after"),
+        pytest.param(AFTER, range(10, 30), id="overlapping-after"),
+        pytest.param(BEFORE, range(5, 9), id="previous-before"),
+        pytest.param(AFTER, range(5, 9), id="previous-after"),
+        pytest.param(BEFORE, range(8, 20), id="previous-and-same-before"),
+        pytest.param(BEFORE, range(10), id="zero-before"),
+        pytest.param(AFTER, range(10), id="zero-after"),
+    ],
+)
+def test_what_is_done_does_not_come_again(state: State, come: Sequence[int]) -> None:
+    """We ask for what follows; when Kafka has something else there, that isn't taken for a repetition and dropped."""
+    with pytest.raises(ValueError, match=f"offset {come[0]} came where {state.offset} was expected"):
+        _owner(state).add(_records(come), 0.0)
+
+
+@pytest.mark.parametrize("state", [BEFORE, AFTER], ids=["before", "after"])
+def test_zero_of_another_topic_has_other_tokens(state: State) -> None:
+    """A topic that was deleted and created again begins at 0, and none of its tokens is one of its predecessor."""
+    former = _owner(State(0, (9, *state.ends)))
+    former.add(_records(range(20)), 0.0)
+    anew = _owner(State(0, ()), topic_id="another")
+    anew.add(_records(range(20)), 0.0)
+    assert not {batch.token for batch in former.cut(0.0, hurry=True)} & {batch.token for batch in anew.cut(0.0)}
+
+
+# Any schedule.
+
+
+@dataclass(eq=False)
+class Worker:
+    """A member of the group, which may not know that it isn't one any more."""
+
+    partition: PartitionBatches
+    cut: list[MicroBatch] = field(default_factory=list)
+    """Not delivered yet."""
+
+
+@dataclass
+class World:
+    """A partition in Kafka, the group's commit, a table that knows its tokens, and the workers there have been."""
+
+    ends_are_read: bool = True
+    tokens_repeat: bool = True
+    recorded_first: bool = True
+    log: list[int] = field(default_factory=list)
+    beginning: int = 0
+    commit: tuple[int, str] = (0, "")
+    recorded: set[tuple[int, int]] = field(default_factory=set)
+    rows: Counter[int] = field(default_factory=Counter)
+    tokens: dict[str, list[int]] = field(default_factory=dict)
+    unrecorded: list[MicroBatch] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
+    delivered: list[MicroBatch] = field(default_factory=list)
+    inserted: list[MicroBatch] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.reassign(4, 2)
+
+    @property
+    def end(self) -> int:
+        """Offset of the record to come."""
+        return self.log[-1] + 1 if self.log else 0
+
+    def step(self, action: str, which: int, number: int) -> None:  # noqa: C901 (a case for each action)
+        """One event; `which` selects a worker or micro-batch, counted from the newest."""
+        worker = self.workers[-1 - which % len(self.workers)]
+        match action:
+            case "produce":
+                self.produce([number % 3, *[0] * (number % 5)])
+            case "fetch":
+                self.fetch(worker, number % 9)
+            case "cut":
+                worker.cut += worker.partition.cut(0.0, hurry=bool(number % 2))
+                if not self.recorded_first:
+                    self.deliver(worker)
+            case "record":
+                self.record(worker, ("taken", "taken", "no reply", "not sent")[number % 4])
+            case "insert" if self.delivered:
+                self.insert(self.delivered[-1 - which % len(self.delivered)])
+            case "ack" if self.inserted:
+                self.inserted[-1 - which % len(self.inserted)].ack()
+            case "reassign":
+                if which:  # else the former owner doesn't know, and goes on
+                    self.close(worker)
+                self.reassign(1 + number % 6, 1 + number % 3)
+            case "retain":
+                self.beginning = min(self.end, self.beginning + number % 7)
+
+    def produce(self, holes: list[int]) -> None:
+        """Records with so many offsets left out before each."""
+        for hole in holes:
+            self.log.append(self.end + hole)
+
+    def fetch(self, worker: Worker, most: int) -> None:
+        """What comes next, of what retention has left."""
+        start = max(worker.partition.next_offset, self.beginning)
+        worker.partition.add(_records([offset for offset in self.log if offset >= start][:most]), 0.0)
+
+    def record(self, worker: Worker, outcome: str) -> None:
+        """Commit; the broker takes it of the newest member only, and its answer may get lost."""
+        state = worker.partition.state
+        if worker.partition.changed:
+            if outcome == "not sent":
+                return
+            if worker is not self.workers[-1]:
+                self.close(worker)
+                return
+            assert state.offset >= self.commit[0], "went back"
+            self.commit = (state.offset, str(Ranges("id", state.ends)))
+            self.recorded.update((before + 1, end) for before, end in pairwise((state.offset - 1, *state.ends)))
+            if outcome == "no reply":
+                return
+            worker.partition.recorded(state, 0.0)
+        self.deliver(worker)
+
+    def deliver(self, worker: Worker) -> None:
+        """To whoever inserts."""
+        self.delivered += worker.cut
+        worker.cut.clear()
+
+    def insert(self, batch: MicroBatch) -> None:
+        """Into a table that drops what it has the token of."""
+        if (batch.first, batch.last) not in self.recorded:
+            self.unrecorded.append(batch)
+        token = batch.token if self.tokens_repeat else secrets.token_hex(8)
+        offsets = [record.offset for record in batch.records]
+        if token in self.tokens:
+            first, repeated = (
+                [offset for offset in some if offset >= self.beginning] for some in (self.tokens[token], offsets)
+            )
+            assert first == repeated, "other records under the same token"
+        else:
+            self.tokens[token] = offsets
+            self.rows.update(offsets)
+        self.inserted.append(batch)
+
+    def close(self, worker: Worker) -> None:
+        """It has noticed that it isn't the owner; what its agents have may still be on its way to the table."""
+        worker.partition.close()
+        worker.cut.clear()
+
+    def reassign(self, rows: int, limit: int) -> None:
+        """Another worker, with other settings, goes on as the commit says."""
+        offset, metadata = self.commit
+        ranges = parse(metadata, "here", offset)
+        ends = ranges.ends if ranges and self.ends_are_read else ()
+        self.workers.append(Worker(_owner(State(offset, ends), rows=rows, limit=limit)))
+
+    def settle(self) -> None:
+        """A last worker does all that is left."""
+        self.produce([0])
+        self.reassign(5, 2)
+        worker = self.workers[-1]
+        while self.commit[0] < self.end:
+            self.fetch(worker, 100)
+            worker.cut += worker.partition.cut(0.0, hurry=True)
+            self.record(worker, "taken")
+            for batch in self.delivered:
+                if batch.live:
+                    self.insert(batch)
+                    batch.ack()
+
+    def check(self) -> None:
+        """One row for each record; none at most for one that retention has deleted; and none of an unrecorded range."""
+        assert max(self.rows.values(), default=1) == 1, "stored twice"
+        lost = [offset for offset in self.log if offset < self.commit[0] and not self.rows[offset]]
+        assert all(offset < self.beginning for offset in lost), "lost"
+        assert not self.unrecorded, "not recorded"
+
+
+Step = tuple[str, int, int]
+ACTIONS = [
+    "produce",
+    "fetch",
+    "fetch",
+    "cut",
+    "cut",
+    "record",
+    "record",
+    "insert",
+    "insert",
+    "ack",
+    "reassign",
+    "retain",
+]
+STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 5), st.integers(0, 100)), max_size=80)
+
+# Seven records in a micro-batch, inserted; the next worker cuts by four.
+TAKEOVER: list[Step] = [
+    ("reassign", 1, 4),
+    ("produce", 0, 4),
+    ("produce", 0, 9),
+    ("fetch", 0, 7),
+    ("cut", 0, 1),
+    ("record", 0, 0),
+    ("insert", 0, 0),
+    ("reassign", 0, 3),
+    ("fetch", 0, 8),
+    ("cut", 0, 1),
+    ("record", 0, 0),
+    ("insert", 0, 0),
+]
+
+
+def _check(world: World, steps: list[Step]) -> None:
+    for step in steps:
+        world.step(*step)
+        assert all(world.rows[offset] or offset < world.beginning for offset in world.log if offset < world.commit[0])
+    world.settle()
+    world.check()
+
+
+@given(steps=STEPS)
+@example(steps=TAKEOVER)
+def test_whatever_the_schedule_each_record_is_stored_once(steps: list[Step]) -> None:
+    """Any order of fetching, cutting, recording, inserting, acknowledging, by any owner, former ones as well."""
+    _check(World(), steps)
+
+
+@pytest.mark.parametrize(
+    "world",
+    [
+        pytest.param(World(ends_are_read=False), id="recorded-ends-ignored"),
+        pytest.param(World(tokens_repeat=False), id="random-tokens"),
+    ],
+)
+def test_the_property_notices_what_is_stored_twice(world: World) -> None:
+    """The check fails when a takeover doesn't cut the same ranges, and when it doesn't give them the same tokens."""
+    with pytest.raises(AssertionError, match="stored twice"):
+        _check(world, TAKEOVER)
+
+
+def test_the_property_notices_what_is_delivered_before_it_is_recorded() -> None:
+    """The check fails when the next owner can't know what was in flight."""
+    steps = [step for step in TAKEOVER if step[0] != "record"]
+    with pytest.raises(AssertionError, match="stored twice"):
+        _check(World(recorded_first=False), steps)
