@@ -173,30 +173,33 @@ class Ledger:
 
     def _dead_letters(self) -> set[Coordinates]:
         """Coordinates of all records that are dead letters; one that was written twice counts once."""
-        found: set[Coordinates] = set()
         consumer = Consumer({**self._settings.kafka.client, "group.id": f"{self._settings.kafka.group_id}-oracle"})
         try:
-            for family in self._families:
-                topic = family.dead_letters.name
-                for partition in consumer.list_topics(topic, _SECONDS).topics[topic].partitions:
-                    found |= _read(consumer, topic, partition)
+            topics = consumer.list_topics(timeout=_SECONDS).topics
+            partitions = [
+                TopicPartition(family.dead_letters.name, number, 0)
+                for family in self._families
+                for number in topics[family.dead_letters.name].partitions
+            ]
+            left = sum(consumer.get_watermark_offsets(partition, _SECONDS)[1] for partition in partitions)
+            consumer.assign(partitions)
+            found: set[Coordinates] = set()
+            while left:
+                messages = consumer.consume(min(left, 1000), _SECONDS)
+                assert messages, "dead letters can't be read"
+                found.update(map(_source, messages))
+                left -= len(messages)
+            return found
         finally:
             consumer.close()
-        return found
 
 
-def _read(consumer: Consumer, topic: str, partition: int) -> set[Coordinates]:
-    found: set[Coordinates] = set()
-    _, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), _SECONDS)
-    if end == 0:
-        return found
-    consumer.assign([TopicPartition(topic, partition, 0)])
-    while consumer.position([TopicPartition(topic, partition)])[0].offset < end:
-        for message in consumer.consume(1000, 1.0):
-            headers = {name: (value or b"").decode() for name, value in message.headers() or []}
-            where = [headers[f"{HEADER_PREFIX}{name}"] for name in ("topic", "partition", "offset")]
-            found.add(Coordinates(where[0], int(where[1]), int(where[2])))
-    return found
+def _source(dead_letter: Message) -> Coordinates:
+    """Where a dead letter was before."""
+    headers = dict(dead_letter.headers() or [])
+    topic, partition, offset = (headers[f"{HEADER_PREFIX}{name}"] for name in ("topic", "partition", "offset"))
+    assert isinstance(topic, bytes)
+    return Coordinates(topic.decode(), int(partition or 0), int(offset or 0))
 
 
 def _known(number: int | None) -> int:

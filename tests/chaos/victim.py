@@ -152,18 +152,20 @@ POINTS = {
 
 
 def _random_tokens() -> None:
-    token: Any = MicroBatch.token
-    MicroBatch.token = property(lambda batch: f"{token.fget(batch)}/{uuid.uuid4()}")  # type: ignore[method-assign,assignment]
+    batch_class: Any = MicroBatch
+    token = batch_class.token
+    batch_class.token = property(lambda batch: f"{token.fget(batch)}/{uuid.uuid4()}")
 
 
 def _forgotten_ranges() -> None:
-    state_of = Consumer._state_of
+    consumer: Any = Consumer
+    state_of = consumer._state_of
 
     def forgetful(*arguments: Any) -> State | None:
         state = state_of(*arguments)
         return state and State(state.offset, ())
 
-    Consumer._state_of = forgetful  # type: ignore[method-assign]
+    consumer._state_of = forgetful
 
 
 DEFECTS = {"random_tokens": _random_tokens, "forgotten_ranges": _forgotten_ranges}
@@ -177,7 +179,7 @@ DEFECTS = {"random_tokens": _random_tokens, "forgotten_ranges": _forgotten_range
 @click.option("--nth", default=1, help="Passing that counts.")
 @click.option("--freeze", is_flag=True, help="SIGSTOP, not SIGKILL.")
 @click.option("--defect", type=click.Choice(list(DEFECTS)), help="Break this.")
-def main(point: str | None, topic: str, table: str, nth: int, freeze: bool, defect: str | None) -> None:
+def main(*, point: str | None, topic: str, table: str, nth: int, freeze: bool, defect: str | None) -> None:
     """Run the worker once a line comes from standard input."""
     if point:
         number = signal.SIGSTOP if freeze else signal.SIGKILL

@@ -4,18 +4,17 @@ import os
 import secrets
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from chaos.ledger import REFUSED_DURATION, Ledger, Verdict
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from processes import Worker, eventually, prepare
 
+from chaos.ledger import REFUSED_DURATION, Ledger
 from pipeline.clickhouse import connect
 from pipeline.config import ENV_PREFIX, ClickHouseSettings, KafkaSettings, Settings, TopicsSettings, env_name
 from pipeline.devstack import Stack
@@ -135,10 +134,12 @@ class World:
         if failures:
             raise failures[0]
 
-    def settle(self) -> Verdict:
-        """Wait until the group has committed all that was produced, then see what has become of it."""
-        eventually(lambda: not self.behind(), "committed up to the end", _SETTLE_SECONDS)
-        return self.ledger.judge()
+    def wait_until_committed(self) -> None:
+        """Wait until the group has committed all that was produced; says where it hasn't when that takes too long."""
+        try:
+            eventually(lambda: not self.behind(), "committed up to the end", _SETTLE_SECONDS)
+        except AssertionError as error:
+            raise AssertionError(f"{error}, but for {self.behind()}") from None
 
     def behind(self) -> Mapping[tuple[str, int], int]:
         """How many records of each partition aren't committed, where there are any."""
@@ -164,7 +165,8 @@ class World:
         }
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
         path = os.pathsep.join([str(_TESTS), str(_TESTS.parent)])
-        return inherited | {"PYTHONPATH": path} | {env_name(*name): str(value) for name, value in ours.items()}
+        ours_too = {"PYTHONPATH": path, "TMPDIR": str(self._directory)}
+        return inherited | ours_too | {env_name(*name): str(value) for name, value in ours.items()}
 
     def _prepare_tables(self) -> None:
         """Keep duplicates of bench_runs, which merging parts would hide; have some deployments refused."""

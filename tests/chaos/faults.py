@@ -1,0 +1,181 @@
+"""What is done to the pipeline: each fault a generator over a world, which yields when a run of it is over.
+
+A fault leaves workers behind that see all that was produced through.
+"""
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from processes import Worker, eventually
+
+from chaos.proxy import Harm, Proxy
+from chaos.victim import POINTS
+from chaos.world import SESSION_SECONDS, World, go, wait_until_frozen
+from pipeline.devstack import Server
+
+Inflict = Callable[[World, random.Random, int], Iterator[None]]
+
+_LOAD = 900  # events a second
+_SECONDS = 60.0
+_MOST_PASSINGS = 6
+_FREEZING_POINTS = ("before_recorded", "before_lease", "not_sent", "sent", "inserted", "acked", "commit")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that may happen, so many times in the long suite."""
+
+    name: str
+    runs: int
+    inflict: Inflict
+
+
+def _kill(point: str, world: World, rng: random.Random, runs: int) -> Iterator[None]:
+    """Workers in a row, each killed at the point; the next is loaded meanwhile."""
+    with world.load(_LOAD):
+        victim = _victim(point, world, rng, 0)
+        go(victim)
+        for run in range(1, runs + 1):
+            successor = _victim(point, world, rng, run) if run < runs else world.worker()
+            if point == "revoke":  # that is what a second worker brings about
+                victim.wait_until_consuming()
+                go(successor)
+            assert victim.wait(_SECONDS) == -signal.SIGKILL, victim.log[-2000:]
+            if point != "revoke":
+                go(successor)
+            victim = successor
+            yield
+        victim.wait_until_consuming()
+
+
+def _victim(point: str, world: World, rng: random.Random, run: int, *, freeze: bool = False) -> Worker:
+    passings = {"assign": 2, "revoke": 1}.get(point, _MOST_PASSINGS)
+    family = world.families[run % len(world.families)]
+    return world.worker(point, family, rng.randint(1, passings), freeze=freeze)
+
+
+def _freeze(world: World, rng: random.Random, runs: int) -> Iterator[None]:
+    """A worker stops dead, another takes over, and the first goes on as if nothing had happened."""
+    with world.load(_LOAD):
+        for run in range(runs):
+            victim = _victim(_FREEZING_POINTS[run % len(_FREEZING_POINTS)], world, rng, run, freeze=True)
+            successor = world.worker()
+            go(victim)
+            wait_until_frozen(victim, _SECONDS)
+            go(successor)
+            successor.wait_until_consuming()
+            time.sleep(rng.uniform(0, SESSION_SECONDS))
+            victim.process.send_signal(signal.SIGCONT)
+            _wait_until_consuming_again(victim)
+            _stop(victim)
+            _stop(successor)
+            yield
+        go(last := world.worker())
+        last.wait_until_consuming()
+
+
+def _wait_until_consuming_again(worker: Worker) -> None:
+    known = len(worker.lines("consuming"))
+    worker.wait_for(lambda: len(worker.lines("consuming")) > known and worker.ready, "consuming again", _SECONDS)
+
+
+def _scale(world: World, rng: random.Random, runs: int) -> Iterator[None]:
+    """One worker becomes four, and these become one."""
+    with world.load(_LOAD):
+        go(first := world.worker())
+        first.wait_until_consuming()
+        workers = [first]
+        for _ in range(runs):
+            for more in [world.worker() for _ in range(3)]:
+                go(more)
+                workers.append(more)
+                time.sleep(rng.uniform(0, 1))
+            workers[-1].wait_until_consuming()
+            while len(workers) > 1:
+                _stop(workers.pop(rng.randrange(len(workers))))
+            workers[0].wait_until_consuming()
+            yield
+
+
+def _bounce(hard: bool, world: World, rng: random.Random, runs: int) -> Iterator[None]:
+    """Of two workers one ends, at any time, and another comes."""
+    with world.load(_LOAD):
+        workers = [world.worker(), world.worker()]
+        for worker in workers:
+            go(worker)
+        for _ in range(runs):
+            spare = world.worker()
+            workers[-1].wait_until_consuming()
+            time.sleep(rng.uniform(0, 1.5))
+            ending = workers.pop(rng.randrange(2))
+            if hard:
+                ending.kill()
+            else:
+                _stop(ending)
+            go(spare)
+            workers.append(spare)
+            yield
+        workers[-1].wait_until_consuming()
+
+
+def _restart(
+    server: Callable[[World], Server], hard: bool, world: World, rng: random.Random, runs: int
+) -> Iterator[None]:
+    """A server ends under load, and comes back after a while."""
+    with world.load(_LOAD):
+        go(worker := world.worker())
+        worker.wait_until_consuming()
+        for _ in range(runs):
+            time.sleep(rng.uniform(0.3, 1.3))
+            if hard:
+                server(world).kill()
+            else:
+                server(world).stop()
+            time.sleep(rng.uniform(0, 0.5))
+            server(world).start()
+            _wait_for_rows(worker)
+            yield
+
+
+def _wait_for_rows(worker: Worker) -> None:
+    """Wait until it stores more than it has."""
+    before = worker.metric("chimera_rows_inserted_total")
+    worker.wait_for(lambda: worker.metric("chimera_rows_inserted_total") > before, "rows stored again", _SECONDS)
+
+
+def _harm(harm: Harm, world: World, rng: random.Random, runs: int) -> Iterator[None]:
+    """An insert is harmed on its way."""
+    with Proxy(world.settings.clickhouse.native_port, rng.getrandbits(32)) as proxy, world.load(_LOAD):
+        go(worker := world.worker(clickhouse_port=proxy.port))
+        worker.wait_until_consuming()
+        for _ in range(runs):
+            time.sleep(rng.uniform(0, 0.1))
+            proxy.harm(harm)
+            eventually(lambda: proxy.idle, f"insert harmed: {harm.value}", _SECONDS)
+            yield
+        _stop(worker)
+        go(last := world.worker())
+        last.wait_until_consuming()
+
+
+def _stop(worker: Worker) -> None:
+    assert worker.terminate() == 0, worker.log[-2000:]
+
+
+FAULTS = (
+    *(Fault(f"kill -9 {point.description}", 24, partial(_kill, name)) for name, point in POINTS.items()),
+    Fault("frozen (SIGSTOP) past the session timeout", 35, _freeze),
+    Fault("1 to 4 to 1 workers", 6, _scale),
+    Fault("one of two workers stopped (SIGTERM)", 12, partial(_bounce, False)),
+    Fault("one of two workers killed", 12, partial(_bounce, True)),
+    Fault("broker stopped and started", 4, partial(_restart, lambda world: world.stack.kafka, False)),
+    Fault("broker killed and started", 6, partial(_restart, lambda world: world.stack.kafka, True)),
+    Fault("ClickHouse stopped and started", 10, partial(_restart, lambda world: world.stack.clickhouse, False)),
+    Fault("ClickHouse killed and started", 30, partial(_restart, lambda world: world.stack.clickhouse, True)),
+    *(Fault(harm.value, 40, partial(_harm, harm)) for harm in Harm),
+)
+"""All of them."""
