@@ -148,9 +148,10 @@ class TopicAdmin:
     def ids(self, names: Iterable[str]) -> dict[str, str]:
         """Kafka's ids of those of the named topics that there are; a topic created anew under its name has another."""
         there: dict[str, str] = {}
-        for name, future in self._client.describe_topics(TopicCollection(list(names))).items():
+        topics = TopicCollection(list(names))
+        for name, future in self._client.describe_topics(topics, request_timeout=_ANSWER_SECONDS).items():
             try:
-                there[name] = str(future.result(_ANSWER_SECONDS).topic_id)
+                there[name] = str(future.result().topic_id)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise self._explained(error, f" {name}") from None
