@@ -6,7 +6,7 @@ A fault leaves workers behind that see all that was produced through.
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,7 +21,7 @@ Inflict = Callable[[World, random.Random, int], Iterator[None]]
 
 _LOAD = 900  # events a second
 _SECONDS = 60.0
-_MOST_PASSINGS = 6
+_MOST_PASSINGS = {"assign": 2, "revoke": 1}  # of a point in a worker's life that may be short
 _FREEZING_POINTS = ("before_recorded", "before_lease", "not_sent", "sent", "inserted", "acked", "commit")
 
 
@@ -34,28 +34,27 @@ class Fault:
     inflict: Inflict
 
 
-def _kill(point: str, world: World, rng: random.Random, runs: int) -> Iterator[None]:
-    """Workers in a row, each killed at the point; the next is loaded meanwhile."""
+def _kill(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
+    """Workers in a row, each killed at one of the points in turn; the next is loaded meanwhile."""
+    turns = [points[run % len(points)] for run in range(runs)]
     with world.load(_LOAD):
-        victim = _victim(point, world, rng, 0)
-        go(victim)
-        for run in range(1, runs + 1):
-            successor = _victim(point, world, rng, run) if run < runs else world.worker()
+        go(worker := _victim(turns[0], world, rng, 0))
+        for run, point in enumerate(turns, start=1):
+            successor = _victim(turns[run], world, rng, run) if run < runs else world.worker()
             if point == "revoke":  # that is what a second worker brings about
-                victim.wait_until_consuming()
+                worker.wait_until_consuming()
                 go(successor)
-            assert victim.wait(_SECONDS) == -signal.SIGKILL, victim.log[-2000:]
+            assert worker.wait(_SECONDS) == -signal.SIGKILL, worker.log[-2000:]
             if point != "revoke":
                 go(successor)
-            victim = successor
+            worker = successor
             yield
-        victim.wait_until_consuming()
+        worker.wait_until_consuming()
 
 
 def _victim(point: str, world: World, rng: random.Random, run: int, *, freeze: bool = False) -> Worker:
-    passings = {"assign": 2, "revoke": 1}.get(point, _MOST_PASSINGS)
     family = world.families[run % len(world.families)]
-    return world.worker(point, family, rng.randint(1, passings), freeze=freeze)
+    return world.worker(point, family, rng.randint(1, _MOST_PASSINGS.get(point, 6)), freeze=freeze)
 
 
 def _freeze(world: World, rng: random.Random, runs: int) -> Iterator[None]:
@@ -147,15 +146,15 @@ def _wait_for_rows(worker: Worker) -> None:
     worker.wait_for(lambda: worker.metric("chimera_rows_inserted_total") > before, "rows stored again", _SECONDS)
 
 
-def _harm(harm: Harm, world: World, rng: random.Random, runs: int) -> Iterator[None]:
-    """An insert is harmed on its way."""
+def _harm(harms: Sequence[Harm], world: World, rng: random.Random, runs: int) -> Iterator[None]:
+    """An insert is harmed on its way, in one of these ways in turn."""
     with Proxy(world.settings.clickhouse.native_port, rng.getrandbits(32)) as proxy, world.load(_LOAD):
         go(worker := world.worker(clickhouse_port=proxy.port))
         worker.wait_until_consuming()
-        for _ in range(runs):
+        for run in range(runs):
             time.sleep(rng.uniform(0, 0.1))
-            proxy.harm(harm)
-            eventually(lambda: proxy.idle, f"insert harmed: {harm.value}", _SECONDS)
+            proxy.harm(harms[run % len(harms)])
+            eventually(lambda: proxy.idle, "an insert harmed", _SECONDS)
             yield
         _stop(worker)
         go(last := world.worker())
@@ -166,16 +165,34 @@ def _stop(worker: Worker) -> None:
     assert worker.terminate() == 0, worker.log[-2000:]
 
 
+def _broker(world: World) -> Server:
+    return world.stack.kafka
+
+
+def _clickhouse(world: World) -> Server:
+    return world.stack.clickhouse
+
+
 FAULTS = (
-    *(Fault(f"kill -9 {point.description}", 24, partial(_kill, name)) for name, point in POINTS.items()),
+    *(Fault(f"kill -9 {point.description}", 24, partial(_kill, [name])) for name, point in POINTS.items()),
     Fault("frozen (SIGSTOP) past the session timeout", 35, _freeze),
     Fault("1 to 4 to 1 workers", 6, _scale),
     Fault("one of two workers stopped (SIGTERM)", 12, partial(_bounce, False)),
     Fault("one of two workers killed", 12, partial(_bounce, True)),
-    Fault("broker stopped and started", 4, partial(_restart, lambda world: world.stack.kafka, False)),
-    Fault("broker killed and started", 6, partial(_restart, lambda world: world.stack.kafka, True)),
-    Fault("ClickHouse stopped and started", 10, partial(_restart, lambda world: world.stack.clickhouse, False)),
-    Fault("ClickHouse killed and started", 30, partial(_restart, lambda world: world.stack.clickhouse, True)),
-    *(Fault(harm.value, 40, partial(_harm, harm)) for harm in Harm),
+    Fault("broker stopped and started", 4, partial(_restart, _broker, False)),
+    Fault("broker killed and started", 6, partial(_restart, _broker, True)),
+    Fault("ClickHouse stopped and started", 10, partial(_restart, _clickhouse, False)),
+    Fault("ClickHouse killed and started", 30, partial(_restart, _clickhouse, True)),
+    *(Fault(harm.value, 40, partial(_harm, [harm])) for harm in Harm),
 )
 """All of them."""
+
+SAMPLE = (
+    Fault("killed at each point", 10, partial(_kill, list(POINTS))),
+    Fault("frozen", 3, _freeze),
+    Fault("inserts harmed", 3, partial(_harm, list(Harm))),
+    Fault("1 to 4 to 1 workers", 1, _scale),
+    Fault("broker killed", 1, partial(_restart, _broker, True)),
+    Fault("ClickHouse killed", 2, partial(_restart, _clickhouse, True)),
+)
+"""Twenty runs of many kinds, in little time."""

@@ -129,7 +129,7 @@ class Ledger:
         strangers: list[str] = []
         dead = self._dead_letters()
         for family in self._families:
-            produced, rows = self._produced[family.name], self._rows(family)
+            produced, rows = self._produced[family.name], self.rows(family)
             for identity, coordinates in produced.valid.items():
                 copies = rows.pop(identity, 0)
                 if copies == 0:
@@ -142,6 +142,15 @@ class Ledger:
         valid = {at for produced in self._produced.values() for at in produced.valid.values()}
         strangers += [f"dead letter of {coordinates}" for coordinates in dead - valid]
         return Verdict(self.events, sorted(lost), sorted(duplicated), strangers)
+
+    def coordinates(self, family: Family, identity: uuid.UUID) -> Coordinates:
+        """Where a valid event is in Kafka."""
+        return self._produced[family.name].valid[identity]
+
+    def rows(self, family: Family) -> dict[uuid.UUID, int]:
+        """How often each identity is in the table."""
+        with connect(self._settings.clickhouse) as client:
+            return dict(client.execute(f"SELECT {family.key}, count() FROM {family.table} GROUP BY {family.key}"))
 
     def _identity(self) -> uuid.UUID:
         return uuid.UUID(int=self._random.getrandbits(128), version=4)
@@ -165,11 +174,6 @@ class Ledger:
 
         self._producer.produce(family.topic.name, value, key, on_delivery=delivered)
         self._producer.poll(0)
-
-    def _rows(self, family: Family) -> dict[uuid.UUID, int]:
-        """How often each identity is in the table."""
-        with connect(self._settings.clickhouse) as client:
-            return dict(client.execute(f"SELECT {family.key}, count() FROM {family.table} GROUP BY {family.key}"))
 
     def _dead_letters(self) -> set[Coordinates]:
         """Coordinates of all records that are dead letters; one that was written twice counts once."""

@@ -53,5 +53,6 @@ def inflict(
                 advance()
             world.wait_until_committed()
         except AssertionError as error:
-            stuck = str(error)
+            stuck = str(error).partition("\n")[0]
+            world.start_over()  # what is late isn't lost
         return Outcome(fault.name, done, world.ledger.judge(), stuck)

@@ -5,7 +5,7 @@ import secrets
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -140,6 +140,14 @@ class World:
             eventually(lambda: not self.behind(), "committed up to the end", _SETTLE_SECONDS)
         except AssertionError as error:
             raise AssertionError(f"{error}, but for {self.behind()}") from None
+
+    def start_over(self) -> None:
+        """Kill all workers, and let a new one see to what they left, if it can."""
+        self.stack.start()
+        self._workers.close()
+        go(self.worker())
+        with suppress(AssertionError):
+            self.wait_until_committed()
 
     def behind(self) -> Mapping[tuple[str, int], int]:
         """How many records of each partition aren't committed, where there are any."""
