@@ -142,6 +142,16 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
 
         await self.call_thread(rejoin)
 
+    async def notice(self, topics: Iterable[str]) -> None:
+        """Have topics assigned that there are; one that was missing for a moment would be left out for minutes."""
+
+        async def notice() -> None:
+            client = self._coordinator._client  # noqa: SLF001
+            if not all(client.cluster.partitions_for_topic(topic) for topic in topics):
+                client.force_metadata_update()
+
+        await self.call_thread(notice)
+
     async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
         """Where the logs begin.
 

@@ -327,21 +327,25 @@ class Consumer(driver.Consumer):
 
     @Service.task
     async def _watch_topics(self) -> None:
-        """Have partitions assigned anew that we should have and don't, or whose topic has become another one."""
-        while not self.should_stop:
+        """Have partitions assigned that we should have and don't, or whose topic has become another one."""
+        while self.batching.policies and not self.should_stop:
             await self.sleep(_TOPIC_CHECK_SECONDS)
-            if not self.flow_active or not (ours := self._ours()):
+            if not self.flow_active:
                 continue
             try:
-                await self._give_up_topics_made_anew({tp.topic for tp in ours})
+                there = await self._give_up_topics_made_anew(set(self.batching.policies))
             except UnavailableError as error:
                 self.log.info("Can't look at the topics' ids: %s", error)
                 continue
-            if self.flow_active and ours - self._partitions.keys():
+            await self._thread.notice(there)
+            if self.flow_active and self._ours() - self._partitions.keys():
                 await self._thread.rejoin()
 
-    async def _give_up_topics_made_anew(self, topics: set[str]) -> None:
+    async def _give_up_topics_made_anew(self, topics: set[str]) -> set[str]:
         """Let go of the partitions of topics that were deleted and have been created again under their names.
+
+        Returns:
+            Those of the topics that there are.
 
         Raises:
             UnavailableError: the broker doesn't answer.
@@ -351,7 +355,7 @@ class Consumer(driver.Consumer):
         except HaltError as error:
             self._let_go({tp for tp in self._partitions if tp.topic in topics})
             self._halt(error)
-            return
+            return set()
         anew = {
             tp
             for tp, batches in self._partitions.items()
@@ -361,6 +365,7 @@ class Consumer(driver.Consumer):
             self.log.warning("Topics were created anew: %s", ", ".join(sorted({tp.topic for tp in anew})))
             self._let_go(anew)
             await self._thread.rejoin()
+        return set(now)
 
     def _ours(self) -> set[TP]:
         return {tp for tp in self.assignment() if tp.topic in self.batching.policies}

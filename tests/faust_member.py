@@ -2,13 +2,14 @@
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Self
 
 import faust
 
 from pipeline.batches import MicroBatch
 from pipeline.config import KafkaSettings
+from pipeline.families import BatchPolicy
 from pipeline.transport import Batching
 
 PATIENCE_SECONDS = 30.0
@@ -89,3 +90,24 @@ async def until(look: Callable[[], object], what: str) -> None:
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError(f"{what}: not within {PATIENCE_SECONDS:.0f} s") from None
+
+
+def small_batches(*topics: str, rows: int = 10, linger_seconds: float = 0.1, **options: Any) -> Batching:
+    """Small micro-batches of these topics, and short patience."""
+    policy = BatchPolicy(max_rows=rows, max_bytes=1024, linger_seconds=linger_seconds)
+    return Batching(dict.fromkeys(topics, policy), **{"drain_seconds": 0.2} | options)
+
+
+def numbers(count: int, start: int = 0) -> list[bytes]:
+    """So many different values."""
+    return [b"%d" % number for number in range(start, start + count)]
+
+
+def values_of(batches: Iterable[MicroBatch]) -> list[bytes | None]:
+    """Of all their records."""
+    return [value for batch in batches for value in batch.values]
+
+
+def ranges_of(batches: Iterable[MicroBatch]) -> list[tuple[int, int]]:
+    """First and last offset of each."""
+    return [(batch.first, batch.last) for batch in batches]

@@ -2,58 +2,18 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
-from faust_member import Member, until
+from faust_member import Member, numbers, ranges_of, small_batches, until, values_of
+from kafka_topic import Topic
 
 from pipeline.batches import MicroBatch
 from pipeline.config import KafkaSettings, Settings
-from pipeline.families import BatchPolicy
 from pipeline.transport import Batching
 
 pytestmark = pytest.mark.integration
-
-_ADMIN_SECONDS = 30
-
-
-class Topic:
-    """A topic of the test's own, seen from outside the app: what is produced, and what is committed."""
-
-    def __init__(self, kafka: KafkaSettings, name: str = "events", partitions: int = 1) -> None:
-        self.name = f"{kafka.group_id}.{name}"
-        self._kafka = kafka
-        self._admin = AdminClient({**kafka.client})
-        self._admin.create_topics([NewTopic(self.name, partitions, 1)])[self.name].result(_ADMIN_SECONDS)
-
-    def produce(self, values: Iterable[bytes | None], partition: int = 0, codec: str = "none") -> None:
-        """Send, and wait until the broker has them."""
-        producer = Producer(self._kafka.client | {"compression.type": codec, "linger.ms": 20})
-        for value in values:
-            producer.produce(self.name, value, partition=partition)
-        assert producer.flush(_ADMIN_SECONDS) == 0
-
-    def commit(self, offset: int) -> None:
-        """Commit for the group, from outside; it has no members now."""
-        wanted = ConsumerGroupTopicPartitions(self._kafka.group_id, [TopicPartition(self.name, 0, offset)])
-        self._admin.alter_consumer_group_offsets([wanted])[self._kafka.group_id].result(_ADMIN_SECONDS)
-
-    @property
-    def committed(self) -> dict[int, int]:
-        """Partition to the group's committed offset, as the broker has it."""
-        asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self._kafka.group_id)])
-        offsets = asked[self._kafka.group_id].result(_ADMIN_SECONDS).topic_partitions
-        return {each.partition: each.offset for each in offsets if each.topic == self.name}
-
-    @property
-    def members(self) -> set[str]:
-        """Who is in the group, by the ids that the broker gave them when they joined."""
-        group = self._admin.describe_consumer_groups([self._kafka.group_id])[self._kafka.group_id]
-        return {member.member_id for member in group.result(_ADMIN_SECONDS).members}
 
 
 @pytest.fixture
@@ -66,34 +26,17 @@ def topic(kafka: KafkaSettings) -> Topic:
     return Topic(kafka)
 
 
-def _batching(topic: Topic, rows: int = 10, linger_seconds: float = 0.1, **options: Any) -> Batching:
-    policy = BatchPolicy(max_rows=rows, max_bytes=1024, linger_seconds=linger_seconds)
-    return Batching({topic.name: policy}, **{"drain_seconds": 0.2} | options)
-
-
-def _numbers(count: int, start: int = 0) -> list[bytes]:
-    return [b"%d" % number for number in range(start, start + count)]
-
-
-def _values(batches: Iterable[MicroBatch]) -> list[bytes | None]:
-    return [value for batch in batches for value in batch.values]
-
-
-def _ranges(batches: Iterable[MicroBatch]) -> list[tuple[int, int]]:
-    return [(batch.first, batch.last) for batch in batches]
-
-
 @pytest.mark.parametrize("codec", ["none", "gzip", "lz4", "snappy", "zstd"])
 def test_micro_batches_carry_consecutively_what_was_produced(kafka: KafkaSettings, topic: Topic, codec: str) -> None:
     """Whatever the codec: each value once, in order, byte for byte, a missing one too."""
-    values = [*_numbers(997), b"", None, bytes(range(256))]
+    values = [*numbers(997), b"", None, bytes(range(256))]
     topic.produce(values, codec=codec)
 
     async def scenario() -> None:
-        async with Member(kafka, _batching(topic, rows=100)) as member:
+        async with Member(kafka, small_batches(topic.name, rows=100)) as member:
             batches = await member.take_records(len(values))
-            assert _values(batches) == values
-            assert [offset for first, last in _ranges(batches) for offset in range(first, last + 1)] == list(
+            assert values_of(batches) == values
+            assert [offset for first, last in ranges_of(batches) for offset in range(first, last + 1)] == list(
                 range(1000)
             )
             await until(lambda: topic.committed == {0: 1000}, "committed")
@@ -103,13 +46,13 @@ def test_micro_batches_carry_consecutively_what_was_produced(kafka: KafkaSetting
 
 def test_micro_batches_end_at_rows_at_bytes_or_after_the_linger(kafka: KafkaSettings, topic: Topic) -> None:
     """Ten rows, or what fits into 1024 bytes, at once; fewer only when nothing more has come for long enough."""
-    topic.produce([*_numbers(20), bytes(1000), bytes(400), bytes(400), bytes(400), *_numbers(3)])
+    topic.produce([*numbers(20), bytes(1000), bytes(400), bytes(400), bytes(400), *numbers(3)])
 
     async def scenario() -> None:
-        async with Member(kafka, _batching(topic, linger_seconds=1.5, batches_in_flight=9)) as member:
-            assert _ranges(await member.take(4)) == [(0, 9), (10, 19), (20, 20), (21, 22)]
+        async with Member(kafka, small_batches(topic.name, linger_seconds=1.5, batches_in_flight=9)) as member:
+            assert ranges_of(await member.take(4)) == [(0, 9), (10, 19), (20, 20), (21, 22)]
             assert await member.idle_for(0.5)
-            assert _ranges(await member.take()) == [(23, 26)]
+            assert ranges_of(await member.take()) == [(23, 26)]
 
     asyncio.run(scenario())
 
@@ -117,8 +60,8 @@ def test_micro_batches_end_at_rows_at_bytes_or_after_the_linger(kafka: KafkaSett
 def test_another_topic_of_the_app_stays_fausts_own(kafka: KafkaSettings, topic: Topic) -> None:
     """Record by record, acknowledged and committed by Faust, beside a topic with micro-batches of which none is."""
     plain = Topic(kafka, "plain")
-    topic.produce(_numbers(20))
-    plain.produce(_numbers(20))
+    topic.produce(numbers(20))
+    plain.produce(numbers(20))
     seen: asyncio.Queue[int] = asyncio.Queue()
 
     async def consume(stream: Any) -> None:
@@ -126,20 +69,20 @@ def test_another_topic_of_the_app_stays_fausts_own(kafka: KafkaSettings, topic: 
             await seen.put(value)
 
     async def scenario() -> None:
-        member = Member(kafka, _batching(topic))
+        member = Member(kafka, small_batches(topic.name))
         member.app.agent(member.app.topic(plain.name, value_serializer="json"))(consume)
         async with member:
             await member.take(2)
             await until(lambda: plain.committed == {0: 20}, "committed by Faust")
         assert [seen.get_nowait() for _ in range(seen.qsize())] == list(range(20))
-        assert topic.committed == {}
+        assert topic.committed == {0: 0}
 
     asyncio.run(scenario())
 
 
 def test_what_an_agent_fails_on_is_not_committed_and_comes_again(kafka: KafkaSettings, topic: Topic) -> None:
     """An agent that raises has Faust acknowledge; nothing is committed for it, and a restart delivers it again."""
-    topic.produce(_numbers(20))
+    topic.produce(numbers(20))
     failed: list[MicroBatch] = []
 
     async def fail(batch: MicroBatch) -> None:
@@ -147,18 +90,18 @@ def test_what_an_agent_fails_on_is_not_committed_and_comes_again(kafka: KafkaSet
         raise RuntimeError
 
     async def scenario() -> None:
-        async with Member(kafka, _batching(topic), fail):
+        async with Member(kafka, small_batches(topic.name), fail):
             await until(lambda: len(failed) == 2, "both delivered")
-        assert topic.committed == {}
-        async with Member(kafka, _batching(topic)) as member:
-            assert _values(await member.take_records(20)) == _values(failed)
+        assert topic.committed == {0: 0}
+        async with Member(kafka, small_batches(topic.name)) as member:
+            assert values_of(await member.take_records(20)) == values_of(failed)
 
     asyncio.run(scenario())
 
 
 def test_stock_faust_loses_what_an_agent_fails_on(kafka: KafkaSettings, topic: Topic) -> None:
     """The same with Faust's own transport and `take`: committed, though the agent raised."""
-    topic.produce(_numbers(20))
+    topic.produce(numbers(20))
 
     async def fail(stream: Any) -> None:
         async for _ in stream.take(10, within=0.1):
@@ -175,22 +118,22 @@ def test_stock_faust_loses_what_an_agent_fails_on(kafka: KafkaSettings, topic: T
 
 def test_commits_never_pass_a_micro_batch_that_is_not_acknowledged(kafka: KafkaSettings, topic: Topic) -> None:
     """Acknowledged out of order, the later ones are committed with the first; what is left is all that comes again."""
-    topic.produce(_numbers(40))
+    topic.produce(numbers(40))
 
     async def scenario() -> None:
-        async with Member(kafka, _batching(topic, batches_in_flight=4)) as member:
+        async with Member(kafka, small_batches(topic.name, batches_in_flight=4)) as member:
             first, second, third, fourth = await member.take(4)
             fourth.ack()
             second.ack()
             await member.app.commit(None)
-            assert topic.committed == {}
+            assert topic.committed == {0: 0}
             first.ack()
             await until(lambda: topic.committed == {0: 20}, "committed up to the gap")
         assert topic.committed == {0: 20}
         third.ack()
         assert not third.live
-        async with Member(kafka, _batching(topic)) as member:
-            assert _ranges(await member.take_records(20)) == [(20, 29), (30, 39)]
+        async with Member(kafka, small_batches(topic.name)) as member:
+            assert ranges_of(await member.take_records(20)) == [(20, 29), (30, 39)]
 
     asyncio.run(scenario())
 
@@ -199,7 +142,7 @@ def test_a_graceful_stop_waits_for_what_is_in_flight_and_a_restart_goes_on_there
     kafka: KafkaSettings, topic: Topic
 ) -> None:
     """Micro-batches that are done in time are committed in the end, and only what follows them comes."""
-    topic.produce(_numbers(50))
+    topic.produce(numbers(50))
     taken: list[MicroBatch] = []
 
     async def finish_later(batch: MicroBatch) -> None:
@@ -207,11 +150,13 @@ def test_a_graceful_stop_waits_for_what_is_in_flight_and_a_restart_goes_on_there
         asyncio.get_running_loop().call_later(0.5, batch.ack)
 
     async def scenario() -> None:
-        async with Member(kafka, _batching(topic, drain_seconds=5.0), finish_later, broker_commit_interval=60.0):
+        async with Member(
+            kafka, small_batches(topic.name, drain_seconds=5.0), finish_later, broker_commit_interval=60.0
+        ):
             await until(lambda: len(taken) == 2, "two in flight")
         assert topic.committed == {0: 20}
-        async with Member(kafka, _batching(topic)) as member:
-            assert _values(await member.take_records(30)) == _numbers(30, start=20)
+        async with Member(kafka, small_batches(topic.name)) as member:
+            assert values_of(await member.take_records(30)) == numbers(30, start=20)
 
     asyncio.run(scenario())
 
@@ -237,12 +182,12 @@ def test_members_that_come_and_go_under_load_lose_and_repeat_nothing(kafka: Kafk
     async def keep_producing() -> None:
         nonlocal produced
         while not over.is_set():
-            await asyncio.to_thread(topic.produce, _numbers(100, produced), produced // 100 % 4)
+            await asyncio.to_thread(topic.produce, numbers(100, produced), produced // 100 % 4)
             produced += 100
 
     async def scenario() -> None:
         load = asyncio.create_task(keep_producing())
-        batching = _batching(topic, rows=100, drain_seconds=5.0)
+        batching = small_batches(topic.name, rows=100, drain_seconds=5.0)
         async with Member(kafka, batching, finish_soon) as first:
             await until(lambda: first.partitions == 4, "alone")
             for _ in range(2):
@@ -253,7 +198,7 @@ def test_members_that_come_and_go_under_load_lose_and_repeat_nothing(kafka: Kafk
             over.set()
             await load
             await until(lambda: seen.total() >= produced, "all seen")
-        assert seen == Counter(_numbers(produced))
+        assert seen == Counter(numbers(produced))
         assert sum(topic.committed.values()) == produced
 
     asyncio.run(scenario())
@@ -261,17 +206,17 @@ def test_members_that_come_and_go_under_load_lose_and_repeat_nothing(kafka: Kafk
 
 def test_a_member_without_partitions_takes_over_from_the_start(kafka: KafkaSettings, topic: Topic) -> None:
     """It has waited with its flow open and nothing was ever committed: all comes again, from the first record on."""
-    topic.produce(_numbers(30))
+    topic.produce(numbers(30))
 
     async def scenario() -> None:
-        batching = _batching(topic)
+        batching = small_batches(topic.name)
         members = [Member(kafka, batching), Member(kafka, batching)]
         async with members[0], members[1]:
             await until(lambda: sum(member.partitions for member in members) == 1 and len(topic.members) == 2, "both")
             busy, idle = sorted(members, key=lambda member: -member.partitions)
             await busy.take(2)
             await busy.app.stop()
-            assert _values(await idle.take_records(30)) == _numbers(30)
+            assert values_of(await idle.take_records(30)) == numbers(30)
 
     asyncio.run(scenario())
 
@@ -281,7 +226,7 @@ def test_memory_is_bounded_and_fetching_goes_on_when_there_is_room(kafka: KafkaS
     values = [b"%0800d" % number for number in range(500)]
     topic.produce(values)
     bound, one_fetch = 20_000, 10 * 800
-    batching = _batching(topic, batches_in_flight=100, max_bytes=bound)
+    batching = small_batches(topic.name, batches_in_flight=100, max_bytes=bound)
 
     async def scenario() -> None:
         async with Member(kafka, batching, broker_max_poll_records=10) as member:
@@ -291,37 +236,24 @@ def test_memory_is_bounded_and_fetching_goes_on_when_there_is_room(kafka: KafkaS
             assert bound <= sum(batch.size for batch in batches) <= bound + one_fetch
             for batch in batches:
                 batch.ack()
-            assert _values([*batches, *await member.take_records(500 - len(batches))]) == values
+            assert values_of([*batches, *await member.take_records(500 - len(batches))]) == values
 
     asyncio.run(scenario())
 
 
 def test_a_member_that_waits_for_acknowledgements_stays_in_its_group(kafka: KafkaSettings, topic: Topic) -> None:
     """It has no room to fetch for longer than a consumer may go without polling; then it goes on where it was."""
-    topic.produce(_numbers(20))
+    topic.produce(numbers(20))
 
     async def scenario() -> None:
-        batching = _batching(topic, batches_in_flight=1)
+        batching = small_batches(topic.name, batches_in_flight=1)
         async with Member(kafka, batching, broker_max_poll_interval=1.0) as member:
             [batch] = await member.take()
             before = topic.members
             assert await member.idle_for(3.0)
             assert topic.members == before != set()
             batch.ack()
-            assert _ranges(await member.take_records(10)) == [(10, 19)]
-            await until(lambda: topic.committed == {0: 20}, "committed")
-
-    asyncio.run(scenario())
-
-
-def test_a_log_that_ends_before_the_committed_offset_is_read_from_its_start(kafka: KafkaSettings, topic: Topic) -> None:
-    """As after an unclean election: what the log has is delivered, and commits follow it back."""
-    topic.produce(_numbers(20))
-    topic.commit(1000)
-
-    async def scenario() -> None:
-        async with Member(kafka, _batching(topic)) as member:
-            assert _values(await member.take_records(20)) == _numbers(20)
+            assert ranges_of(await member.take_records(10)) == [(10, 19)]
             await until(lambda: topic.committed == {0: 20}, "committed")
 
     asyncio.run(scenario())

@@ -36,8 +36,8 @@ def _owner(state: State, *, rows: int = 10, limit: int = 3, topic_id: str = "id"
 
 
 # The states of ClickHouse's own Kafka Connect sink (its docs/DESIGN.md), for a last insert of the offsets 10 to 19. The
-# sink knows of it that it was begun (BEFORE) or that it succeeded (AFTER), and it takes records from wherever they come.
-# We have it recorded as a range in flight, or as done, and we ask for what comes after what is done.
+# sink knows that it was begun (BEFORE) or that it succeeded (AFTER), and takes records from wherever they come. We have
+# it recorded as a range in flight, or as done, and we ask for what comes after what is done.
 
 BEFORE = State(10, (19,))
 AFTER = State(20, ())

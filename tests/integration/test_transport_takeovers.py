@@ -1,0 +1,340 @@
+"""What the batch transport records with the broker, and what the next member makes of it."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from threading import Timer
+
+import pytest
+from faust_member import Member, numbers, ranges_of, small_batches, until, values_of
+from kafka_topic import Topic
+
+from pipeline import broker, metrics, transport
+from pipeline.batches import MicroBatch
+from pipeline.config import KafkaSettings, Settings
+from pipeline.devstack import Stack
+from pipeline.errors import ChimeraError, HaltError
+from pipeline.ranges import Ranges, parse
+from pipeline.topics import TopicAdmin
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def kafka(settings: Settings) -> KafkaSettings:
+    return settings.kafka
+
+
+@pytest.fixture
+def topic(kafka: KafkaSettings) -> Topic:
+    return Topic(kafka)
+
+
+@pytest.fixture
+def topic_id(kafka: KafkaSettings, topic: Topic) -> str:
+    return TopicAdmin(kafka).ids([topic.name])[topic.name]
+
+
+def _recorded(topic: Topic) -> tuple[int, ...]:
+    """Ends of the ranges in flight of partition 0, as the broker has them."""
+    offset, metadata = topic.commit_of_first
+    found = parse(metadata, "here", offset)
+    return found.ends if found else ()
+
+
+def _tokens(batches: Iterable[MicroBatch]) -> list[str]:
+    return [batch.token for batch in batches]
+
+
+def test_ranges_are_recorded_before_they_are_delivered(kafka: KafkaSettings, topic: Topic, topic_id: str) -> None:
+    """Whoever gets a micro-batch finds its range with the broker, beside the offset of what isn't done."""
+    topic.produce(numbers(30))
+    seen: list[tuple[int, tuple[int, ...]]] = []
+
+    async def look(batch: MicroBatch) -> None:
+        recorded = await asyncio.to_thread(_recorded, topic)
+        seen.append((batch.last, recorded))
+        batch.ack()
+
+    async def scenario() -> None:
+        async with Member(kafka, small_batches(topic.name, topic_ids=TopicAdmin(kafka).ids), look):
+            await until(lambda: topic.committed == {0: 30}, "committed")
+
+    asyncio.run(scenario())
+    assert [last for last, _ in seen] == [9, 19, 29]
+    assert all(last in recorded for last, recorded in seen)
+    assert topic.commit_of_first == (30, str(Ranges(topic_id)))
+
+
+def test_the_next_member_gets_the_same_ranges_first(kafka: KafkaSettings, topic: Topic) -> None:
+    """Another policy, another limit: what was in flight comes with the same tokens and values, then the rest."""
+    topic.produce(numbers(60))
+    ids = TopicAdmin(kafka).ids
+
+    async def scenario() -> None:
+        async with Member(kafka, small_batches(topic.name, batches_in_flight=4, topic_ids=ids)) as member:
+            lost = await member.take(4)
+            lost[0].ack()
+            lost[2].ack()
+            await until(lambda: topic.committed == {0: 10}, "what is done")
+            lost += await member.take()
+        assert (topic.committed, _recorded(topic)) == ({0: 10}, (19, 29, 39, 49))
+        async with Member(kafka, small_batches(topic.name, rows=4, batches_in_flight=1, topic_ids=ids)) as member:
+            found = await member.take_records(50)
+            assert _tokens(found[:4]) == _tokens(lost[1:])
+            assert values_of(found) == numbers(50, start=10)
+            assert ranges_of(found[4:]) == [(50, 53), (54, 57), (58, 59)]
+
+    asyncio.run(scenario())
+
+
+def test_a_member_that_slept_too_long_records_and_delivers_nothing_more(kafka: KafkaSettings, topic: Topic) -> None:
+    """As after SIGSTOP: the broker takes nothing of it, what it had says so, and the new owner isn't disturbed."""
+    topic.produce(numbers(60))
+
+    async def scenario() -> None:
+        sleeper = Member(kafka, small_batches(topic.name), broker_session_timeout=6.0)
+        async with sleeper:
+            late = await sleeper.take(2)
+            sleeper.app.consumer._thread.thread_loop.call_soon_threadsafe(time.sleep, 9.0)  # no heartbeats
+            async with Member(kafka, small_batches(topic.name, rows=15)) as owner:
+                found = await owner.take(2)
+                assert _tokens(found) == _tokens(late)
+                assert all(batch.live for batch in late), "it doesn't know yet"
+                for batch in found:
+                    batch.ack()
+                found += await owner.take(2)
+                for batch in late:
+                    batch.ack()  # which has it commit when it is awake
+                await until(lambda: not sleeper.app.consumer._partitions, "let go")
+                assert not any(batch.live for batch in late)
+                await until(lambda: len(topic.members) == 2, "back in the group")
+                members = (sleeper, owner)
+                await until(lambda: sum(member.partitions for member in members) == 1, "shared")
+                rest = found[2:] if all(batch.live for batch in found[2:]) else []
+                for batch in rest:
+                    batch.ack()
+                [busy] = [member for member in members if member.partitions]
+                seen = values_of([*found, *await busy.take_records(60 - len(values_of([*found[:2], *rest])))])
+                assert set(seen) == set(numbers(60))
+                await until(lambda: topic.committed == {0: 60}, "all done")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        pytest.param("1 - 41999 00000000", "damaged metadata", id="damaged"),
+        pytest.param("2 later", "metadata of version '2', expected 1", id="version-to-come"),
+    ],
+)
+def test_metadata_that_is_not_understood_halts(kafka: KafkaSettings, topic: Topic, metadata: str, message: str) -> None:
+    """One line says where it is and what; nothing is delivered, and nothing committed over it."""
+    topic.produce(numbers(20))
+    topic.commit(5, metadata)
+    failures: list[ChimeraError] = []
+
+    async def scenario() -> None:
+        async with Member(kafka, small_batches(topic.name, halt=failures.append)) as member:
+            await until(lambda: failures, "halted")
+            assert await member.idle_for(0.5)
+
+    asyncio.run(scenario())
+    assert [type(failure) for failure in failures] == [HaltError]
+    assert f"group {kafka.group_id}, {topic.name}-0: {message}" in str(failures[0])
+    assert topic.commit_of_first == (5, metadata)
+
+
+def test_an_offset_that_was_set_by_hand_is_where_it_goes_on(kafka: KafkaSettings, topic: Topic) -> None:
+    """Other programs commit without metadata: nothing is known to be in flight."""
+    topic.produce(numbers(20))
+    topic.commit(5)
+
+    async def scenario() -> None:
+        async with Member(kafka, small_batches(topic.name)) as member:
+            assert ranges_of(await member.take_records(15)) == [(5, 14), (15, 19)]
+
+    asyncio.run(scenario())
+
+
+def test_a_topic_made_anew_while_nobody_looked_is_consumed_afresh(
+    kafka: KafkaSettings, topic: Topic, topic_id: str
+) -> None:
+    """Its name is the same and its offsets begin again; what is recorded of the former one isn't its own."""
+    topic.create_anew()
+    topic.produce(numbers(20))
+    topic.commit(5, str(Ranges(topic_id, (9, 14))))
+
+    async def scenario() -> None:
+        async with Member(kafka, small_batches(topic.name, topic_ids=TopicAdmin(kafka).ids)) as member:
+            batches = await member.take_records(20)
+            assert values_of(batches) == numbers(20)
+            assert not any(batch.token.startswith(topic_id) for batch in batches)
+            await until(lambda: topic.committed == {0: 20}, "committed")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("records", [5, 20, 50], ids=["fewer", "as-many", "more"])
+def test_a_topic_made_anew_while_it_is_consumed_is_consumed_afresh(
+    kafka: KafkaSettings, topic: Topic, topic_id: str, monkeypatch: pytest.MonkeyPatch, records: int
+) -> None:
+    """However many records it has: all of them come, none under a token of the former one."""
+    monkeypatch.setattr(transport, "_TOPIC_CHECK_SECONDS", 0.5)
+    topic.produce(numbers(20))
+    failures: list[ChimeraError] = []
+    batching = small_batches(topic.name, topic_ids=TopicAdmin(kafka).ids, halt=failures.append)
+
+    async def scenario() -> None:
+        async with Member(kafka, batching) as member:
+            await member.take_records(20)
+            await until(lambda: topic.committed == {0: 20}, "committed")
+            await asyncio.to_thread(topic.create_anew)
+            await asyncio.to_thread(topic.produce, numbers(records, start=100))
+            batches = await member.take_records(records)
+            assert values_of(batches) == numbers(records, start=100)
+            assert not any(batch.token.startswith(topic_id) for batch in batches)
+            await until(lambda: topic.committed == {0: records}, "committed")
+
+    asyncio.run(scenario())
+    assert failures == []
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        pytest.param((), [(10, 34), (35, 39)], id="new-ranges"),
+        pytest.param((19, 29), [(20, 29), (30, 39)], id="recorded-ranges"),
+    ],
+)
+def test_records_that_retention_deleted_are_counted_and_said(
+    kafka: KafkaSettings,
+    topic: Topic,
+    caplog: pytest.LogCaptureFixture,
+    ends: tuple[int, ...],
+    expected: list[tuple[int, int]],
+) -> None:
+    """What is left comes: a recorded range with what it still has, or not at all when that is nothing."""
+    topic.produce(numbers(40))
+    topic.commit(10, str(Ranges("-", ends)))
+    topic.delete_records(25)
+    before = metrics.RECORDS_LOST.labels(topic.name)._value.get()
+
+    async def scenario() -> None:
+        async with Member(kafka, small_batches(topic.name)) as member:
+            batches = await member.take_records(15)
+            assert values_of(batches) == numbers(15, start=25)
+            assert ranges_of(batches) == expected
+            await until(lambda: topic.committed == {0: 40}, "committed")
+
+    asyncio.run(scenario())
+    assert metrics.RECORDS_LOST.labels(topic.name)._value.get() - before == 15
+    [said] = [line for line in caplog.messages if "lost" in line]
+    assert said == (
+        f"[^-Consumer]: {topic.name}-0: 15 records are lost: "
+        "offsets 10 to 24 were deleted by retention before they were consumed"
+    )
+
+
+def test_a_log_that_ends_before_the_committed_offset_halts(kafka: KafkaSettings, topic: Topic) -> None:
+    """As after an unclean election: records that were acknowledged are gone, and a person has to look at that."""
+    topic.produce(numbers(20))
+    topic.commit(1000)
+    failures: list[ChimeraError] = []
+
+    async def scenario() -> None:
+        async with Member(kafka, small_batches(topic.name, halt=failures.append)) as member:
+            await until(lambda: failures, "halted")
+            assert await member.idle_for(0.5)
+
+    asyncio.run(scenario())
+    assert [type(failure) for failure in failures] == [HaltError]
+    assert str(failures[0]).startswith(f"{topic.name}-0: Kafka's log has offset 0 where 1000 was to come")
+    assert topic.committed == {0: 1000}
+
+
+def test_large_ranges_of_many_partitions_are_cut_again_in_little_memory(kafka: KafkaSettings) -> None:
+    """Each alone is larger than what may be held: they come one after the other, and all of them."""
+    topic = Topic(kafka, partitions=4)
+    for partition in range(4):
+        topic.produce([bytes(800)] * 100, partition)
+        topic.commit(0, str(Ranges("-", (49, 99))), partition)
+    batching = small_batches(topic.name, max_bytes=20_000)
+
+    async def scenario() -> None:
+        async with Member(kafka, batching, broker_max_poll_records=10) as member:
+            batches = await member.take_records(400)
+            assert sorted((batch.partition, batch.first, batch.last) for batch in batches) == [
+                (partition, first, last) for partition in range(4) for first, last in ((0, 49), (50, 99))
+            ]
+
+    asyncio.run(scenario())
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker, "_ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(broker, "_STOP_SECONDS", 1.0)
+    monkeypatch.setattr(transport, "_RETRY_SECONDS", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_takeover_waits_for_a_broker_that_is_away(kafka: KafkaSettings, topic: Topic, stack: Stack) -> None:
+    """It stops answering in the middle of it: the partitions are taken over when it is back."""
+    topic.produce(numbers(20))
+    paused: list[float] = []
+
+    def pause_then_look(topics: Iterable[str]) -> Mapping[str, str]:
+        if not paused:
+            paused.append(time.monotonic())
+            stack.kafka.pause()
+            Timer(4.0, stack.kafka.resume).start()
+        return dict.fromkeys(topics, "-")
+
+    async def scenario() -> None:
+        async with Member(kafka, small_batches(topic.name, topic_ids=pause_then_look)) as member:
+            assert values_of(await member.take_records(20)) == numbers(20)
+            assert time.monotonic() - paused[0] > 3.5
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_nothing_is_delivered_while_the_broker_is_away_and_all_of_it_after(
+    kafka: KafkaSettings, topic: Topic, stack: Stack
+) -> None:
+    """What is acknowledged meanwhile is committed when it is back, and what was fetched is recorded and comes."""
+    topic.produce(numbers(60))
+
+    async def scenario() -> None:
+        async with Member(kafka, small_batches(topic.name)) as member:
+            first, second = await member.take(2)
+            stack.kafka.pause()
+            first.ack()
+            second.ack()
+            assert await member.idle_for(2.5)
+            stack.kafka.resume()
+            assert values_of(await member.take_records(40)) == numbers(40, start=20)
+            await until(lambda: topic.committed == {0: 60}, "committed")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("how", ["pause", "kill"])
+def test_a_stop_does_not_wait_for_a_broker_that_is_away(
+    kafka: KafkaSettings, topic: Topic, stack: Stack, how: str
+) -> None:
+    """What can't be committed is left to come again."""
+    topic.produce(numbers(20))
+
+    async def scenario() -> float:
+        async with Member(kafka, small_batches(topic.name)) as member:
+            for batch in await member.take(2):
+                batch.ack()
+            getattr(stack.kafka, how)()
+            began = time.monotonic()
+        return time.monotonic() - began
+
+    assert asyncio.run(scenario()) < 8

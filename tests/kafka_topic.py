@@ -1,0 +1,84 @@
+"""A topic of a test's own, seen from outside of any app: what is produced, and what a group has committed."""
+
+import asyncio
+from collections.abc import Iterable
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as Place
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from pipeline.config import KafkaSettings
+
+_ADMIN_SECONDS = 30
+
+
+class Topic:
+    """A topic of the test's own.
+
+    Args:
+        kafka: the broker, and the group that commits.
+        name: what follows the name of the group.
+        partitions: how many it has.
+    """
+
+    def __init__(self, kafka: KafkaSettings, name: str = "events", partitions: int = 1) -> None:
+        self.name = f"{kafka.group_id}.{name}"
+        self._kafka = kafka
+        self._partitions = partitions
+        self._admin = AdminClient({**kafka.client})
+        self._create()
+
+    def create_anew(self) -> None:
+        """Delete it, and create another one under its name."""
+        self._admin.delete_topics([self.name])[self.name].result(_ADMIN_SECONDS)
+        self._create()
+
+    def produce(self, values: Iterable[bytes | None], partition: int = 0, codec: str = "none") -> None:
+        """Send, and wait until the broker has them."""
+        producer = Producer(self._kafka.client | {"compression.type": codec, "linger.ms": 20})
+        for value in values:
+            producer.produce(self.name, value, partition=partition)
+        assert producer.flush(_ADMIN_SECONDS) == 0
+
+    def delete_records(self, before: int) -> None:
+        """Of partition 0, as retention does."""
+        where = TopicPartition(self.name, 0, before)
+        self._admin.delete_records([where])[where].result(_ADMIN_SECONDS)
+
+    def commit(self, offset: int, metadata: str = "", partition: int = 0) -> None:
+        """Commit for the group, from outside; it has no members now."""
+
+        async def commit() -> None:
+            group, servers = self._kafka.group_id, self._kafka.bootstrap_servers
+            # Of aiokafka, because librdkafka sends a zero byte at the end of the metadata.
+            async with AIOKafkaConsumer(group_id=group, bootstrap_servers=servers) as consumer:
+                place = Place(self.name, partition)
+                consumer.assign([place])
+                await consumer.commit({place: (offset, metadata)})
+
+        asyncio.run(commit())
+
+    @property
+    def committed(self) -> dict[int, int]:
+        """Partition to the group's committed offset, as the broker has it."""
+        return {each.partition: each.offset for each in self._commits()}
+
+    @property
+    def commit_of_first(self) -> tuple[int, str]:
+        """What is committed of partition 0: offset and metadata."""
+        return next((each.offset, each.metadata or "") for each in self._commits() if each.partition == 0)
+
+    @property
+    def members(self) -> set[str]:
+        """Who is in the group, by the ids that the broker gave them when they joined."""
+        group = self._admin.describe_consumer_groups([self._kafka.group_id])[self._kafka.group_id]
+        return {member.member_id for member in group.result(_ADMIN_SECONDS).members}
+
+    def _commits(self) -> list[TopicPartition]:
+        asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self._kafka.group_id)])
+        found: list[TopicPartition] = asked[self._kafka.group_id].result(_ADMIN_SECONDS).topic_partitions
+        return [each for each in found if each.topic == self.name]
+
+    def _create(self) -> None:
+        self._admin.create_topics([NewTopic(self.name, self._partitions, 1)])[self.name].result(_ADMIN_SECONDS)
