@@ -1,0 +1,66 @@
+"""Whatever breaks, each event is where it belongs, once; and a suite that says so notices when it isn't so."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chaos.faults import SAMPLE, Fault
+from chaos.suite import inflict
+from chaos.world import World, go
+from pipeline.clickhouse import connect
+from pipeline.devstack import Stack
+
+pytestmark = pytest.mark.integration
+
+_SEED = 1
+
+
+@pytest.fixture
+def world(stack: Stack, tmp_path: Path) -> Iterator[World]:
+    """With nothing in it."""
+    with World(stack, tmp_path, _SEED) as world:
+        yield world
+
+
+@pytest.mark.parametrize("fault", SAMPLE, ids=lambda fault: fault.name)
+def test_nothing_is_lost_or_repeated(fault: Fault, stack: Stack, tmp_path: Path) -> None:
+    """However often a fault is inflicted under load."""
+    outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path)
+    assert outcome.sound, outcome
+
+
+@pytest.mark.parametrize("defect", ["random_tokens", "forgotten_ranges"])
+def test_a_defect_is_noticed(defect: str, world: World) -> None:
+    """Without its part, the worker that takes over stores again what the killed one stored: the rows are named."""
+    family = world.catalog.family("ui_events")
+    world.ledger.produce(family, 40, damaged=0)
+    world.ledger.flush()
+    go(victim := world.worker("inserted", family, defect=defect))
+    victim.wait()
+    stored = world.ledger.rows(family)
+    assert stored
+    world.ledger.produce(family, 40, damaged=0)
+    world.ledger.flush()
+    go(world.worker(defect=defect))
+    world.wait_until_committed()
+    verdict = world.ledger.judge()
+    assert len(verdict.duplicated) >= len(stored)
+    assert not verdict.lost
+
+
+def test_what_is_lost_or_repeated_is_named(world: World) -> None:
+    """By the coordinates of its record."""
+    family = world.catalog.family("episodes")
+    world.ledger.produce(family, 20)
+    world.ledger.flush()
+    go(world.worker())
+    world.wait_until_committed()
+    assert world.ledger.judge().sound
+    lost, repeated, *_ = world.ledger.rows(family)
+    with connect(world.settings.clickhouse) as client:
+        client.execute(f"ALTER TABLE episodes DELETE WHERE run_id = '{lost}' SETTINGS mutations_sync = 1")
+        client.execute(f"INSERT INTO episodes SELECT * FROM episodes WHERE run_id = '{repeated}'")
+    verdict = world.ledger.judge()
+    assert verdict.lost == [world.ledger.coordinates(family, lost)]
+    assert verdict.duplicated == [world.ledger.coordinates(family, repeated)]
