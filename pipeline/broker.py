@@ -214,10 +214,10 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
 
     async def on_thread_stop(self) -> None:
         """Leave the group; without a word, when the broker is away."""
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await super().on_thread_stop()
-        except TimeoutError:
+        # In a task of its own: aiokafka lets the cancellation of its fetches through, and the thread would never end.
+        leaving = asyncio.create_task(super().on_thread_stop())
+        _, late = await asyncio.wait([leaving], timeout=_STOP_SECONDS)
+        if late or leaving.cancelled() or leaving.exception():
             self.log.warning("Kafka doesn't answer: the group isn't told that we leave it")
 
 
