@@ -1,7 +1,8 @@
 """A topic of a test's own, seen from outside of any app: what is produced, and what a group has committed."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as Place
@@ -48,37 +49,37 @@ class Topic:
 
     def commit(self, offset: int, metadata: str = "", partition: int = 0) -> None:
         """Commit for the group, from outside; it has no members now."""
-
-        async def commit() -> None:
-            group, servers = self._kafka.group_id, self._kafka.bootstrap_servers
-            # Of aiokafka, because librdkafka sends a zero byte at the end of the metadata.
-            async with AIOKafkaConsumer(group_id=group, bootstrap_servers=servers) as consumer:
-                place = Place(self.name, partition)
-                consumer.assign([place])
-                await consumer.commit({place: (offset, metadata)})
-
-        asyncio.run(commit())
+        place = Place(self.name, partition)
+        asyncio.run(self._as_consumer(lambda consumer: consumer.commit({place: (offset, metadata)}), place))
 
     @property
     def committed(self) -> dict[int, int]:
         """Partition to the group's committed offset, as the broker has it."""
-        return {each.partition: each.offset for each in self._commits()}
+        asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self._kafka.group_id)])
+        offsets = asked[self._kafka.group_id].result(_ADMIN_SECONDS).topic_partitions
+        return {each.partition: each.offset for each in offsets if each.topic == self.name}
 
-    @property
-    def commit_of_first(self) -> tuple[int, str]:
-        """What is committed of partition 0: offset and metadata."""
-        return next((each.offset, each.metadata or "") for each in self._commits() if each.partition == 0)
+    def read_commit(self) -> tuple[int, str]:
+        """What is committed of partition 0: offset and metadata. Not from within an event loop."""
+        place = Place(self.name, 0)
+        commits = asyncio.run(
+            self._as_consumer(lambda consumer: consumer._coordinator.fetch_committed_offsets([place]), place)
+        )
+        offset, metadata = commits[place]
+        return offset, metadata
+
+    async def _as_consumer(self, work: Callable[[Any], Awaitable[Any]], place: Place) -> Any:
+        # aiokafka's, because librdkafka ends metadata that it writes with a zero byte, and reads it as if all did.
+        group, servers = self._kafka.group_id, self._kafka.bootstrap_servers
+        async with AIOKafkaConsumer(group_id=group, bootstrap_servers=servers, enable_auto_commit=False) as consumer:
+            consumer.assign([place])
+            return await work(consumer)
 
     @property
     def members(self) -> set[str]:
         """Who is in the group, by the ids that the broker gave them when they joined."""
         group = self._admin.describe_consumer_groups([self._kafka.group_id])[self._kafka.group_id]
         return {member.member_id for member in group.result(_ADMIN_SECONDS).members}
-
-    def _commits(self) -> list[TopicPartition]:
-        asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self._kafka.group_id)])
-        found: list[TopicPartition] = asked[self._kafka.group_id].result(_ADMIN_SECONDS).topic_partitions
-        return [each for each in found if each.topic == self.name]
 
     def _create(self) -> None:
         self._admin.create_topics([NewTopic(self.name, self._partitions, 1)])[self.name].result(_ADMIN_SECONDS)
