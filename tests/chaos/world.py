@@ -80,6 +80,11 @@ class World:
         """All of them."""
         return self.catalog.families
 
+    @property
+    def partitions(self) -> int:
+        """How many there are of all topics that are consumed."""
+        return _PARTITIONS * len(self.families)
+
     def worker(
         self,
         at: str | None = None,
