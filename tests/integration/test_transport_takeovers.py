@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from threading import Timer
 
 import pytest
+from aiokafka.structs import OffsetAndMetadata
+from faust.types import TP
 from faust_member import Member, numbers, ranges_of, small_batches, until, values_of
 from kafka_topic import Topic
 
@@ -119,6 +121,31 @@ def test_a_member_that_slept_too_long_records_and_delivers_nothing_more(kafka: K
                 seen = values_of([*found, *await busy.take_records(60 - len(values_of([*found[:2], *rest])))])
                 assert set(seen) == set(numbers(60))
                 await until(lambda: topic.committed == {0: 60}, "all done")
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_committed_but_as_the_member_that_was_assigned_the_partitions(
+    kafka: KafkaSettings, topic: Topic
+) -> None:
+    """A commit as nobody, of a former generation or of another member is refused, though the broker might take it."""
+    topic.produce(numbers(10))
+
+    async def scenario() -> None:
+        async with Member(kafka, small_batches(topic.name)) as member:
+            await member.take()
+            thread = member.app.consumer._thread
+            now = thread.membership
+            commits = {TP(topic.name, 0): OffsetAndMetadata(7, "")}
+            for other in (
+                broker.NOBODY,
+                now._replace(generation=now.generation - 1),
+                now._replace(member_id="another"),
+            ):
+                assert not await thread.commit_ranges(other, commits)
+            assert topic.committed == {0: 0}
+            assert await thread.commit_ranges(now, commits)
+            assert topic.committed == {0: 7}
 
     asyncio.run(scenario())
 
