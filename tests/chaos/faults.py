@@ -23,7 +23,7 @@ Inflict = Callable[[World, random.Random, int], Iterator[None]]
 _LOAD = 900  # events a second
 _SECONDS = 60.0
 _MOST_PASSINGS = {"assign": 2, "revoke": 1}  # of a point in a worker's life that may be short
-_FREEZING_POINTS = ("before_recorded", "before_lease", "not_sent", "sent", "inserted", "acked", "commit")
+_FREEZING_POINTS = ("before_recorded", "before_lease", "not_sent", "asked", "sent", "inserted", "acked", "commit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +175,8 @@ def _clickhouse(world: World) -> Server:
 
 
 FAULTS = (
-    *(Fault(f"kill -9 {point.description}", 24, partial(_kill, [name])) for name, point in POINTS.items()),
-    Fault("frozen (SIGSTOP) past the session timeout", 35, _freeze),
+    *(Fault(f"kill -9 {point.description}", 20, partial(_kill, [name])) for name, point in POINTS.items()),
+    Fault("frozen (SIGSTOP) past the session timeout", 40, _freeze),
     Fault("1 to 4 to 1 workers", 6, _scale),
     Fault("one of two workers stopped (SIGTERM)", 12, partial(_bounce, False)),
     Fault("one of two workers killed", 12, partial(_bounce, True)),
@@ -189,11 +189,11 @@ FAULTS = (
 """All of them."""
 
 SAMPLE = (
-    Fault("killed at each point", 10, partial(_kill, list(POINTS))),
+    Fault("killed at each point", 11, partial(_kill, list(POINTS))),
     Fault("frozen", 3, _freeze),
     Fault("inserts harmed", 3, partial(_harm, list(Harm))),
     Fault("1 to 4 to 1 workers", 1, _scale),
     Fault("broker stopped", 1, partial(_restart, _broker, False)),
-    Fault("ClickHouse killed", 2, partial(_restart, _clickhouse, True)),
+    Fault("ClickHouse killed", 1, partial(_restart, _clickhouse, True)),
 )
 """Twenty runs of many kinds, in little time."""

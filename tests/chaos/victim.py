@@ -20,6 +20,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from clickhouse_driver import Client
 from faust.cli.faust import cli
 
+import pipeline.sink
 from pipeline.batches import MicroBatch, State
 from pipeline.broker import BrokerThread
 from pipeline.dead_letters import DeadLetters
@@ -56,7 +57,7 @@ class Trap:
                 os.kill(os.getpid(), self._number)
                 time.sleep(0.05)  # a stopped process stops within this
 
-    def before(self, owner: type, name: str, matches: Matches) -> None:
+    def before(self, owner: Any, name: str, matches: Matches) -> None:
         """Be passed when a method is entered with arguments that match."""
         original = getattr(owner, name)
 
@@ -113,15 +114,20 @@ def _any_of(trap: Trap) -> Matches:
     return lambda *arguments: any(tp.topic == trap.topic for tp in arguments[-1])
 
 
-def _set_up_sent(trap: Trap) -> None:
-    thread = threading.local()
+def _within_insert(owner: Any, name: str) -> Callable[[Trap], None]:
+    """A method that knows nothing of the table: what its thread inserts into is remembered."""
 
-    def remember(_: Any, table: str, *__: Any) -> bool:
-        thread.table = table
-        return False
+    def set_up(trap: Trap) -> None:
+        thread = threading.local()
 
-    trap.before(Sink, "insert", remember)
-    trap.before(Client, "receive_end_of_insert_query", lambda *_: bool(thread.table == trap.table))
+        def remember(_: Any, table: str, *__: Any) -> bool:
+            thread.table = table
+            return False
+
+        trap.before(Sink, "insert", remember)
+        trap.before(owner, name, lambda *_: getattr(thread, "table", None) == trap.table)
+
+    return set_up
 
 
 POINTS = {
@@ -130,7 +136,8 @@ POINTS = {
     ),
     "before_lease": Point(lambda trap: trap.before(Ingest, "_insert_now", _of_batch(trap)), "recorded, lease not read"),
     "not_sent": Point(lambda trap: trap.before(Sink, "insert", _insert_into(trap)), "recorded, not sent"),
-    "sent": Point(_set_up_sent, "sent, no reply"),
+    "asked": Point(_within_insert(pipeline.sink, "write_block"), "query sent, data not"),
+    "sent": Point(_within_insert(Client, "receive_end_of_insert_query"), "sent, no reply"),
     "inserted": Point(lambda trap: trap.after(Sink, "insert", _insert_into(trap)), "inserted, not acked"),
     "dead_letters": Point(lambda trap: trap.after(DeadLetters, "send", _of_batch(trap)), "dead letters written"),
     "acked": Point(
