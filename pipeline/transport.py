@@ -52,7 +52,7 @@ class Batching:
     drain_seconds: float = 8.0
     """How long a rebalance or a stop waits for micro-batches in flight."""
     topic_ids: Callable[[Iterable[str]], Mapping[str, str]] = lambda topics: dict.fromkeys(topics, "-")
-    """Asks the broker for the ids of topics; called in a thread."""
+    """Asks the broker for the ids of those of the topics that there are; called in a thread, before each delivery."""
     halt: Callable[[ChimeraError], None] | None = None
     """Told of what makes going on impossible; without it the app crashes."""
 
