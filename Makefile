@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MARK := $(VENV)/.installed
 
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test lint format bench chaos clean
 
 help: ## What there is to make
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ format: $(MARK) ## Put the code in ruff's form
 
 bench: $(MARK) ## The worker beside its peers in one run; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks --write-docs
+
+chaos: $(MARK) ## Kill, freeze, restart and cut under load; writes docs/reliability.md; half an hour
+	PYTHONPATH=tests $(BIN)/python -m chaos --write-docs
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
