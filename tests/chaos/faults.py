@@ -20,7 +20,7 @@ from pipeline.devstack import Server
 
 Inflict = Callable[[World, random.Random, int], Iterator[None]]
 
-_LOAD = 900  # events a second
+_LOAD = 600  # events a second
 _SECONDS = 60.0
 _MOST_PASSINGS = {"assign": 2, "revoke": 1}  # of a point in a worker's life that may be short
 _FREEZING_POINTS = ("before_recorded", "before_lease", "not_sent", "asked", "sent", "inserted", "acked", "commit")
