@@ -85,10 +85,11 @@ class WorkerSettings(_Section):
     insert_threads: int = Field(2, ge=1, le=64, description="threads that decode and insert, over all families")
     max_bytes_in_flight: int = Field(32 * 1024 * 1024, ge=1024, description="fetching pauses above this")
     commit_interval_seconds: Seconds = 1.0
-    lease_seconds: Seconds = Field(30.0, description="an insert starts only so long after its range was recorded")
-    drain_seconds: Seconds = Field(8.0, description="how long a stop or a rebalance waits for inserts under way")
+    lease_seconds: Seconds = Field(5.0, description="an insert starts only so long after its range was recorded")
+    drain_seconds: Seconds = Field(6.0, description="how long a stop or a rebalance waits for inserts under way")
     retry_backoff_seconds: Seconds = Field(0.2, description="first pause after a failed insert; doubles")
     retry_backoff_max_seconds: Seconds = 15.0
+    allow_fresh_group: bool = Field(False, description="let a group without offsets store into tables that have rows")
     web_host: str = "127.0.0.1"
     web_port: Port = 6066
 

@@ -13,20 +13,17 @@ from pipeline.schemas import Field
 
 _TYPE = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>.*)\))?")
 _FIXED_PATTERN = re.compile(r"\^(\[[^\]]+\]|\w)\{(?P<length>\d+)\}\$")
-_PLAIN_ENGINE = re.compile(r"(?!Replicated|Shared)\w*MergeTree")
-_WINDOW = re.compile(r"non_replicated_deduplication_window = [1-9]")
 # DateTime64 reaches from 1900 to 2299; both in milliseconds since 1970.
 _FIRST_MS, _LAST_MS = -2_208_988_800_000, 10_413_791_999_999
 
 _COLUMNS = "SELECT table, name, type FROM system.columns WHERE database = %(database)s ORDER BY table, position"
-_TABLES = "SELECT name, engine, engine_full FROM system.tables WHERE database = %(database)s"
 
 
 def check_tables(settings: ClickHouseSettings, families: Iterable[Family]) -> None:
     """Compare the live tables of these families with their newest schemas.
 
     Raises:
-        HaltError: a table is missing, differs, or would not drop a repeated insert; says which and how.
+        HaltError: a table is missing or differs; says which and how.
         UnavailableError: the server doesn't answer.
     """
     database = {"database": settings.database}
@@ -34,18 +31,11 @@ def check_tables(settings: ClickHouseSettings, families: Iterable[Family]) -> No
         columns: dict[str, dict[str, str]] = {}
         for table, name, column_type in client.execute(_COLUMNS, database):
             columns.setdefault(table, {})[name] = column_type
-        engines = {name: (engine, full) for name, engine, full in client.execute(_TABLES, database)}
     for family in families:
         where = f"table {settings.database}.{family.table} at {settings.address}"
         if family.table not in columns:
             raise HaltError(f"{where}: missing; create it with `chimera migrate`")
         check_table(family, columns[family.table])
-        engine, definition = engines[family.table]
-        if _PLAIN_ENGINE.fullmatch(engine) and not _WINDOW.search(definition):
-            raise HaltError(
-                f"{where}: expected the setting non_replicated_deduplication_window, without which a repeated insert "
-                "is stored twice; set it with ALTER TABLE ... MODIFY SETTING"
-            )
 
 
 def check_table(family: Family, columns: Mapping[str, str]) -> None:

@@ -1,13 +1,13 @@
 """The way of a micro-batch: decoded, validated, inserted, acknowledged, whatever fails on the way.
 
 What a failed step leads to is decided by its kind (`pipeline.errors.FailureKind`): the same block with the same token
-again, for as long as it takes; a halt, with nothing acknowledged; or, when ClickHouse refuses the data, halving the
-block until the guilty rows stand alone and are rejected. What is rejected goes to the dead-letter topic.
+again, for as long as it takes; a halt, with nothing acknowledged; or, when ClickHouse refuses the data, looking for the
+guilty rows (`pipeline.refusals`) and inserting the others. What is rejected goes to the dead-letter topic.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from time import monotonic, perf_counter
@@ -19,12 +19,13 @@ from pipeline import metrics
 from pipeline.backoff import pauses
 from pipeline.batches import MicroBatch
 from pipeline.clickhouse import describe, kind_of
-from pipeline.columns import Coded, Rejection, Rows
+from pipeline.columns import Rejection, Rows
 from pipeline.config import WorkerSettings
 from pipeline.dead_letters import DeadLetters
 from pipeline.decode import Decoder
-from pipeline.errors import FailureKind, Reason
+from pipeline.errors import FailureKind
 from pipeline.families import Family
+from pipeline.refusals import find_refused
 from pipeline.sink import Sink
 
 T = TypeVar("T")
@@ -73,66 +74,72 @@ class Ingest:
         """Whether anything waits for something that has failed."""
         return bool(self._retrying)
 
-    async def store(self, batch: MicroBatch) -> None:
-        """See a micro-batch through, and acknowledge it when all its records are stored or dead letters.
+    async def store(self, batch: MicroBatch) -> Sequence[Rejection]:
+        """Bring the rows of a micro-batch into their table.
 
-        Returns without acknowledging it when the partition has gone to another worker meanwhile.
+        Returns:
+            The records that are no rows, for `settle`.
 
         Raises:
+            LostPartitionError: the partition has gone to another worker meanwhile.
             ChimeraError, clickhouse_driver.errors.Error: going on makes no sense; nothing was acknowledged.
         """
         metrics.RECORDS_CONSUMED.labels(self._family.name).inc(len(batch))
-        try:
-            rows = await self._attempt(batch, partial(self._decoder.decode, batch.values))
-            rejections = [*rows.rejections, *await self._insert(batch, rows, batch.token)]
-            if rejections:
-                await self._attempt(batch, partial(self._dead_letters.send, batch, rejections))
-        except _LostPartitionError:
-            self._log.info("micro-batch left to the partition's new owner", batch=repr(batch))
-            return
-        self._report(batch, rejections)
+        rows = await self._attempt(batch, partial(self._decoder.decode, batch.values))
+        rejections = rows.rejections
+        while len(rows):
+            try:
+                await self._insert(batch, rows)
+                break
+            except Exception as error:
+                if kind_of(error) is not FailureKind.DEAD_LETTER:
+                    raise
+            rows = await self._attempt(batch, partial(find_refused, self._sink, self._family.table, rows))
+            # Before the others are inserted: when this is repeated and all rows are taken, their token is known.
+            await self._reject(batch, rows.rejections)
+        return rejections
+
+    async def settle(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
+        """Take what is left of a micro-batch to the dead-letter topic, then acknowledge it.
+
+        Raises:
+            LostPartitionError: the partition has gone to another worker meanwhile.
+        """
+        await self._reject(batch, rejections)
         batch.ack()
 
-    async def _insert(self, batch: MicroBatch, rows: Rows, token: str) -> list[Rejection]:
-        """Insert the rows; those that ClickHouse refuses for their data come back as rejections."""
-        if not len(rows):
-            return []
+    async def _insert(self, batch: MicroBatch, rows: Rows) -> None:
         began = perf_counter()
-        try:
-            await self._attempt(batch, partial(self._insert_now, batch, rows, token))
-        except Exception as error:
-            if kind_of(error) is not FailureKind.DEAD_LETTER:
-                raise
-            if len(rows) == 1:
-                detail = f"error code {getattr(error, 'code', None)}"  # its message may repeat the data
-                return [Rejection(int(rows.positions[0]), Reason.REFUSED_BY_CLICKHOUSE, detail)]
-            half = len(rows) // 2
-            front, back = _part(rows, slice(half)), _part(rows, slice(half, None))
-            return [
-                *await self._insert(batch, front, f"{token}/0"),
-                *await self._insert(batch, back, f"{token}/1"),
-            ]
+        await self._attempt(batch, partial(self._insert_now, batch, rows))
         metrics.INSERT_SECONDS.labels(self._family.name).observe(perf_counter() - began)
         metrics.ROWS_INSERTED.labels(self._family.name).inc(len(rows))
-        return []
 
-    def _insert_now(self, batch: MicroBatch, rows: Rows, token: str) -> None:
+    def _insert_now(self, batch: MicroBatch, rows: Rows) -> None:
         """Insert, unless this process has slept for so long that the partition may have another owner."""
-        if monotonic() - batch.recorded_at > self._lease_seconds:
-            raise _LeaseOverError
-        self._sink.insert(self._family.table, rows.columns, token)
 
-    async def _attempt(self, batch: MicroBatch, work: Callable[[], T]) -> T:
+        def check() -> None:
+            if monotonic() - batch.recorded_at > self._lease_seconds:
+                raise _LeaseOverError
+
+        check()
+        self._sink.insert(self._family.table, rows.columns, batch.token, check)
+
+    async def _reject(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
+        if rejections:
+            await self._attempt(batch, partial(self._dead_letters.send, batch, rejections), self._dead_letters.pool)
+            self._report(batch, rejections)
+
+    async def _attempt(self, batch: MicroBatch, work: Callable[[], T], pool: Executor | None = None) -> T:
         """Do it in a thread, again and again while that may help; never for a micro-batch that isn't ours any more."""
         try:
             for attempt, pause in enumerate(pauses(*self._backoff), start=1):
                 if not batch.live:
-                    raise _LostPartitionError
+                    raise LostPartitionError
                 try:
-                    return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+                    return await asyncio.get_running_loop().run_in_executor(pool or self._pool, work)
                 except _LeaseOverError:
                     if not await self._renew(batch):
-                        raise _LostPartitionError from None
+                        raise LostPartitionError from None
                     continue
                 except Exception as error:
                     if kind_of(error) is not FailureKind.RETRY:
@@ -156,7 +163,7 @@ class Ingest:
             pause_seconds=round(pause, 2),
         )
 
-    def _report(self, batch: MicroBatch, rejections: list[Rejection]) -> None:
+    def _report(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
         """Count every rejected record by its reason, and log the first few: where they are, never what they hold."""
         for reason, count in Counter(rejection.reason for rejection in rejections).items():
             metrics.RECORDS_REJECTED.labels(self._family.name, reason.value).inc(count)
@@ -173,17 +180,9 @@ class Ingest:
             self._log.warning("more records rejected in this micro-batch", batch=repr(batch), more=more)
 
 
-def _part(rows: Rows, part: slice) -> Rows:
-    columns = {
-        name: Coded(column.codes[part], column.values) if isinstance(column, Coded) else column[part]
-        for name, column in rows.columns.items()
-    }
-    return Rows(columns, rows.positions[part], ())
+class LostPartitionError(Exception):
+    """The partition has gone to another worker, and the micro-batch with it."""
 
 
 class _LeaseOverError(Exception):
     """The range was recorded too long ago."""
-
-
-class _LostPartitionError(Exception):
-    """The partition has gone to another worker."""

@@ -6,30 +6,36 @@ from collections.abc import Callable
 from functools import partial
 
 import structlog
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from pipeline.backoff import pauses
+from pipeline.clickhouse import connect, explained
 from pipeline.config import KafkaSettings, Settings, WorkerSettings, env_name
 from pipeline.contract import check_tables
 from pipeline.errors import ConfigError, HaltError, UnavailableError
 from pipeline.families import Catalog
+from pipeline.windows import check_windows
 
 _ANSWER_SECONDS = 5.0
+_FILLED_TABLES = "SELECT name FROM system.tables WHERE database = currentDatabase() AND total_rows > 0"
 
 log = structlog.get_logger("chimera.preflight")
 
 
 def preflight(settings: Settings, catalog: Catalog) -> None:
-    """Wait for Kafka and ClickHouse, however long that takes, saying so; then check topics and tables.
+    """Wait for Kafka and ClickHouse, however long that takes, saying so; then check topics, tables and group.
 
     Raises:
         ConfigError: the web server's port can't be had.
-        HaltError: waiting wouldn't help: refused credentials, a missing topic, a table that differs.
+        HaltError: waiting wouldn't help: refused credentials, a missing topic, a table that differs, a fresh group.
     """
     check_web_port(settings.worker)
     _until_available(partial(check_topics, settings.kafka, catalog))
     _until_available(partial(check_tables, settings.clickhouse, catalog.families))
+    _until_available(partial(check_windows, settings, catalog))
+    if not settings.worker.allow_fresh_group:
+        _until_available(partial(check_group, settings, catalog))
 
 
 def check_web_port(settings: WorkerSettings) -> None:
@@ -61,6 +67,44 @@ def check_topics(settings: KafkaSettings, catalog: Catalog) -> None:
     for topic in catalog.topics:
         if topic.name not in there:
             raise HaltError(f"{where}: no topic {topic.name}; create it with `chimera topics apply`")
+
+
+def check_group(settings: Settings, catalog: Catalog) -> None:
+    """See that the group wouldn't begin with topics whose records are in their tables already.
+
+    The tables are looked at first: a worker that starts at the same time commits something before it stores a row.
+
+    Raises:
+        HaltError: it would; says with which topic, and what to do.
+        UnavailableError: a server doesn't answer.
+    """
+    with explained(settings.clickhouse), connect(settings.clickhouse) as client:
+        filled = {name for (name,) in client.execute(_FILLED_TABLES)}
+    consumer = Consumer({**settings.kafka.client, "group.id": settings.kafka.group_id, "log_level": 0})
+    try:
+        for family in catalog.families:
+            if family.table in filled and (records := _records_of_a_fresh_group(consumer, family.topic.name)):
+                raise HaltError(
+                    f"group {settings.kafka.group_id} has committed no offset of {family.topic.name}, whose {records} "
+                    f"records would be stored in {settings.clickhouse.database}.{family.table}, which has rows: a "
+                    "second time, if they come from there; use the group that stored them, or set "
+                    f"{env_name('worker', 'allow_fresh_group')}=true"
+                )
+    except KafkaException as error:
+        where = f"Kafka at {settings.kafka.bootstrap_servers}"
+        raise UnavailableError(f"{where} is not available: {error.args[0].str()}") from error
+    finally:
+        consumer.close()
+
+
+def _records_of_a_fresh_group(consumer: Consumer, topic: str) -> int:
+    """How many records the topic has; 0 when the group has committed an offset of it."""
+    numbers = consumer.list_topics(topic, _ANSWER_SECONDS).topics[topic].partitions
+    partitions = [TopicPartition(topic, number) for number in numbers]
+    if any(partition.offset >= 0 for partition in consumer.committed(partitions, _ANSWER_SECONDS)):
+        return 0
+    watermarks = (consumer.get_watermark_offsets(partition, _ANSWER_SECONDS) for partition in partitions)
+    return sum(end - beginning for beginning, end in watermarks)
 
 
 def _until_available(check: Callable[[], None]) -> None:

@@ -1,19 +1,24 @@
 """Inserts into ClickHouse: blocks of columns over the native protocol, each with a deduplication token."""
 
 import queue
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from clickhouse_driver import Client
+from clickhouse_driver import errors as driver_errors
 from clickhouse_driver.block import BlockInfo, ColumnOrientedBlock
 from clickhouse_driver.protocol import ClientPacketTypes
 from clickhouse_driver.varint import write_varint
 from clickhouse_driver.writer import write_binary_str
 
-from pipeline.clickhouse import client_arguments
+from pipeline.clickhouse import client_arguments, kind_of
 from pipeline.columns import Column
 from pipeline.config import ClickHouseSettings
+from pipeline.errors import FailureKind
 from pipeline.native import write_block
+
+SILENCE_SECONDS = 3
+"""How long the server waits for what is missing of an insert; then it refuses all of it. It looks twice."""
 
 _INSERT_SETTINGS = {
     # What a deduplication token depends on: the block as it was sent, inserted before the server answers.
@@ -21,7 +26,10 @@ _INSERT_SETTINGS = {
     "insert_deduplicate": 1,
     # Tables are partitioned by day, and a backfill brings many days at once: refused beyond 100 otherwise, each time.
     "max_partitions_per_insert_block": 0,
+    # A worker that was stopped in the middle of an insert, and goes on much later, is refused.
+    "receive_timeout": SILENCE_SECONDS,
 }
+_PROBE = "probe"
 
 
 class _BlockClient(Client):
@@ -30,14 +38,15 @@ class _BlockClient(Client):
     def send_data(
         self,
         sample_block: Any,
-        data: Sequence[Mapping[str, Column]],
+        data: Iterable[Mapping[str, Column]],
         types_check: bool = False,
         columnar: bool = False,
     ) -> int:
         """Send blocks of columns; overrides the driver's, which wants an object a value."""
         del types_check, columnar
-        connection = self.connection
+        connection, rows = self.connection, 0
         for columns in data:
+            rows += len(next(iter(columns.values())))
             write_varint(ClientPacketTypes.DATA, connection.fout)
             write_binary_str("", connection.fout)
             BlockInfo().write(connection.block_out.fout)
@@ -46,7 +55,7 @@ class _BlockClient(Client):
             self.receive_profile_events()
         connection.send_data(ColumnOrientedBlock())  # an empty block ends the data
         self.receive_profile_events()
-        return sum(len(next(iter(columns.values()))) for columns in data)
+        return rows
 
 
 class Sink:
@@ -60,23 +69,50 @@ class Sink:
         self._settings = settings
         self._idle: queue.SimpleQueue[Client] = queue.SimpleQueue()
 
-    def insert(self, table: str, columns: Mapping[str, Column], token: str) -> None:
+    def insert(
+        self, table: str, columns: Mapping[str, Column], token: str, check: Callable[[], None] = lambda: None
+    ) -> None:
         """Insert rows as one block; returns when the server has stored them.
 
         Args:
             table: in the configured database.
             columns: by name, all of one length, at least one row.
             token: a repeated insert with the same token is stored once.
+            check: called when the server waits for the rows; what it raises ends the insert, with nothing stored. Rows
+                that aren't sent within twice `SILENCE_SECONDS` after it are refused.
 
         Raises:
             clickhouse_driver.errors.Error, OSError, EOFError: `kind_of` says what follows. Whether the rows are stored
                 is then unknown, unless the server said no; the same insert may be made again.
         """
+
+        def block() -> Iterator[Mapping[str, Column]]:
+            check()
+            yield columns
+
         client = self._client()
-        names = ", ".join(f"`{name}`" for name in columns)
         settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
-        client.execute(f"INSERT INTO `{table}` ({names}) VALUES", [columns], settings=settings)
+        client.execute(_insert_into(table, columns), block(), settings=settings)
         self._idle.put(client)
+
+    def refusal(self, table: str, columns: Mapping[str, Column]) -> int | None:
+        """The error code with which the server would refuse these rows for their data; None when it would take them.
+
+        Nothing is stored: the rows go to a table that keeps none, and has the columns and constraints of the one named.
+
+        Raises:
+            clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
+        """
+        client = self._client()
+        client.execute(f"CREATE TEMPORARY TABLE `{_PROBE}` ENGINE=Null AS `{self._settings.database}`.`{table}`")
+        try:
+            client.execute(_insert_into(_PROBE, columns), [columns])
+        except driver_errors.ServerException as error:
+            if kind_of(error) is FailureKind.DEAD_LETTER:
+                return int(error.code)
+            raise
+        client.disconnect()  # the table goes with its session
+        return None
 
     def close(self) -> None:
         """Disconnect."""
@@ -89,3 +125,7 @@ class Sink:
         except queue.Empty:
             settings = self._settings
             return _BlockClient(settings.host, database=settings.database, **client_arguments(settings))
+
+
+def _insert_into(table: str, columns: Iterable[str]) -> str:
+    return f"INSERT INTO `{table}` ({', '.join(f'`{name}`' for name in columns)}) VALUES"

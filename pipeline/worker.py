@@ -5,6 +5,7 @@ import gc
 import logging.config
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
@@ -26,7 +27,7 @@ from pipeline.dead_letters import DeadLetters
 from pipeline.decode import Decoder
 from pipeline.errors import ChimeraError, HaltError
 from pipeline.families import Catalog, Family, load_catalog
-from pipeline.ingest import Ingest
+from pipeline.ingest import Ingest, LostPartitionError
 from pipeline.logs import logging_config
 from pipeline.preflight import preflight
 from pipeline.registry import Registry
@@ -34,7 +35,7 @@ from pipeline.sink import Sink
 from pipeline.topics import TopicAdmin
 from pipeline.transport import Batching
 
-_INTERRUPTED = 128 + signal.SIGINT
+_STOP_SECONDS = 3.0  # for all of a stop but the drain
 # Records are objects that the collector looks at, tens of thousands in each micro-batch and none in a cycle. At
 # Python's own threshold of 700 it takes as long over them as fetching does.
 _GC_THRESHOLD = (100_000, 20, 100)
@@ -70,22 +71,41 @@ class Worker(faust.Worker):
     def execute_from_commandline(self) -> NoReturn:
         """Run until a signal or a failure."""
         logging.config.dictConfig(dict(self.app.conf.logging_config or {}))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupted)  # until Faust's own handlers are in place
         try:
             preflight(self.app.settings, self.app.catalog)
         except ChimeraError as error:
             log.critical(str(error))
             raise SystemExit(error.exit_code) from None
-        except KeyboardInterrupt:
-            raise SystemExit(_INTERRUPTED) from None
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLD)
         try:
             super().execute_from_commandline()
         except SystemExit as end:
             # A thread may wait for a server that is silent. What it waits for isn't acknowledged: leave without it.
-            code = self.app.failure.exit_code if self.app.failure else int(end.code or 0)
-            log.info("stopped", exit_code=code)
-            os._exit(code)
+            self._leave(int(end.code or 0))
+
+    def _schedule_shutdown(self, number: signal.Signals) -> None:
+        """Stop; and leave when the time for that is over, whoever doesn't answer."""
+        seconds = self.app.settings.worker.drain_seconds + _STOP_SECONDS
+        watchdog = threading.Timer(seconds, self._leave_unfinished, [seconds])
+        watchdog.daemon = True
+        watchdog.start()
+        super()._schedule_shutdown(number)
+
+    def _leave_unfinished(self, seconds: float) -> None:
+        log.warning("leaving unfinished, what isn't committed is delivered again", after_seconds=seconds)
+        self._leave(0)
+
+    def _leave(self, code: int) -> NoReturn:
+        code = self.app.failure.exit_code if self.app.failure else code
+        log.info("stopped", exit_code=code)
+        os._exit(code)
+
+
+def _interrupted(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 class App(faust.App):
@@ -172,13 +192,17 @@ class App(faust.App):
         return renewed
 
     async def _see_through(self, ingest: Ingest, event: EventT[Any]) -> None:
+        batch: Any = event.value
         try:
-            batch: Any = event.value
-            await ingest.store(batch)
+            try:
+                rejections = await ingest.store(batch)
+            finally:
+                self._places.release()
+            await ingest.settle(batch, rejections)
+        except LostPartitionError:
+            log.info("micro-batch left to the partition's new owner", batch=repr(batch))
         except Exception as error:  # noqa: BLE001 (whatever it is, going on would lose the micro-batch)
             self.halt(error)
-        finally:
-            self._places.release()
 
     def on_rebalance_end(self) -> None:
         """Say that records flow, and of how many partitions."""

@@ -31,11 +31,6 @@ def test_a_database_without_tables_halts_and_says_what_to_do(settings: Settings)
         pytest.param("ALTER TABLE episodes DROP COLUMN title", "no column for field title", id="a column is gone"),
         pytest.param("ALTER TABLE episodes ADD COLUMN x UInt8", "column x: expected a field", id="a column more"),
         pytest.param("ALTER TABLE episodes MODIFY COLUMN title UUID", "expected in .* uuid", id="another type"),
-        pytest.param(
-            "ALTER TABLE bench_runs RESET SETTING non_replicated_deduplication_window",
-            "bench_runs.*non_replicated_deduplication_window, without which a repeated insert is stored twice",
-            id="no deduplication",
-        ),
     ],
 )
 def test_a_table_that_was_changed_by_hand_halts(settings: Settings, statement: str, expected: str) -> None:

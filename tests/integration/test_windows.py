@@ -1,0 +1,42 @@
+"""The check of the deduplication windows, on real tables."""
+
+import pytest
+
+from pipeline.clickhouse import connect
+from pipeline.config import Settings
+from pipeline.errors import HaltError
+from pipeline.families import load_catalog
+from pipeline.migrate import migrate
+from pipeline.windows import blocks_needed, check_windows
+
+pytestmark = pytest.mark.integration
+
+_NAME = "non_replicated_deduplication_window"
+_PARTITIONS = 2  # of the tests' topics
+
+
+def test_migrated_tables_are_wide_enough(settings: Settings) -> None:
+    """With the default settings."""
+    migrate(settings.clickhouse)
+    check_windows(settings, load_catalog(settings))
+
+
+@pytest.mark.parametrize(
+    ("change", "live"),
+    [
+        pytest.param("RESET SETTING {name}", "not set", id="as the server has it"),
+        pytest.param("MODIFY SETTING {name} = {too_few}", "{too_few}", id="one too few"),
+    ],
+)
+def test_a_window_that_is_too_narrow_halts(settings: Settings, change: str, live: str) -> None:
+    """The line names the table, its setting, what it is and what it must be; exactly that then is enough."""
+    migrate(settings.clickhouse)
+    needed = blocks_needed(settings.worker, _PARTITIONS)
+    values = {"name": _NAME, "too_few": needed - 1}
+    with connect(settings.clickhouse) as client:
+        client.execute(f"ALTER TABLE episodes {change.format(**values)}")
+        expected = rf"episodes at .*: {_NAME} is {live.format(**values)}, expected {needed} .*LEASE_SECONDS=5, "
+        with pytest.raises(HaltError, match=expected):
+            check_windows(settings, load_catalog(settings))
+        client.execute(f"ALTER TABLE episodes MODIFY SETTING {_NAME} = {needed}")
+    check_windows(settings, load_catalog(settings))

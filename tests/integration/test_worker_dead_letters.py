@@ -1,0 +1,142 @@
+"""What the worker rejects is in the dead-letter topic before its offset is committed, as it was, or nothing goes on."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
+from events import events, publish, settled
+from processes import Worker, eventually, lag, prepare
+
+from pipeline.config import Settings, env_name
+from pipeline.encode import Encoder
+from pipeline.families import Family
+
+pytestmark = pytest.mark.integration
+
+_SECONDS = 30
+_EVENTS = 20
+_PREFIX = "chimera.error."
+
+
+def dead_letters(settings: Settings, family: Family, count: int) -> list[Message]:
+    """All of the family's, which must be so many."""
+    consumer = Consumer({**settings.kafka.client, "group.id": "-"})
+    try:
+        partition = TopicPartition(family.dead_letters.name, 0, 0)
+        assert consumer.get_watermark_offsets(partition, _SECONDS) == (0, count)
+        consumer.assign([partition])
+        return consumer.consume(count, _SECONDS) if count else []
+    finally:
+        consumer.close()
+
+
+def set_limit(settings: Settings, topic: str, max_message_bytes: int) -> None:
+    entry = ConfigEntry("max.message.bytes", str(max_message_bytes), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    for altered in AdminClient({**settings.kafka.client}).incremental_alter_configs([resource]).values():
+        altered.result(_SECONDS)
+
+
+def test_dead_letters_are_the_records_as_they_were(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
+    """Key, value, headers and timestamp to the byte, also where they are null, doubled or no text."""
+    family = prepare(settings).family("ui_events")
+    records: list[dict[str, Any]] = [
+        {"value": None, "key": None, "headers": []},
+        {"value": b"", "key": b"", "headers": [("a", b"1"), ("a", None), ("a", b"\xff\xfe")]},
+        {"value": b"\xff\x00garbage", "key": b"\xff", "headers": [(f"{_PREFIX}attempts", b"4")]},
+    ]
+    producer = Producer(settings.kafka.client)
+    for at, record in enumerate(records):
+        producer.produce(family.topic.name, partition=1, timestamp=1_700_000_000_000 + at, **record)
+    assert producer.flush(_SECONDS) == 0
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        settled(worker, settings, family, len(records))
+    for at, (record, letter) in enumerate(zip(records, dead_letters(settings, family, len(records)), strict=True)):
+        assert (letter.value(), letter.key()) == (record["value"], record["key"])
+        assert letter.timestamp()[1] == 1_700_000_000_000 + at
+        headers: Any = letter.headers()
+        before = len(record["headers"])
+        assert list(headers[:before]) == record["headers"]
+        said = {name.removeprefix(_PREFIX): value.decode() for name, value in headers[before:]}
+        assert (said["topic"], said["partition"], said["offset"]) == (family.topic.name, "1", str(at))
+        assert said["attempts"] == ("5" if at == 2 else "1")
+    assert [dict(letter.headers() or [])[f"{_PREFIX}reason"] for letter in dead_letters(settings, family, 3)] == [
+        b"tombstone",
+        b"empty",
+        b"unframed",
+    ]
+
+
+def test_a_record_as_large_as_its_topic_takes_fits(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
+    """With its headers, and when it was let in only because it compresses well."""
+    family = prepare(settings).family("ui_events")
+    limit = family.topic.max_message_bytes
+    noise = random.Random(1).randbytes(limit // 2)
+    values = [noise[: limit // 2 - 1_000], b"x" * 8 * limit]
+    producer = Producer({**settings.kafka.client, "message.max.bytes": 10 * limit, "compression.type": "lz4"})
+    for value in values:
+        producer.produce(family.topic.name, value, headers=[("large", noise[: limit // 2 - 1_000])], partition=0)
+        assert producer.flush(_SECONDS) == 0
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        settled(worker, settings, family, len(values))
+    assert [letter.value() for letter in dead_letters(settings, family, len(values))] == values
+
+
+def _delete(settings: Settings, family: Family) -> Callable[[], None]:
+    admin, name = AdminClient({**settings.kafka.client}), family.dead_letters.name
+    admin.delete_topics([name])[name].result(_SECONDS)
+    eventually(lambda: name not in admin.list_topics(timeout=_SECONDS).topics, "the topic is gone")
+    return lambda: admin.create_topics([NewTopic(name, 1, 1)])[name].result(_SECONDS)
+
+
+def _shrink(settings: Settings, family: Family) -> Callable[[], None]:
+    name = family.dead_letters.name
+    set_limit(settings, name, 100)
+    return lambda: set_limit(settings, name, family.dead_letters.max_message_bytes)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "advice"),
+    [
+        pytest.param(_delete, "create it with `chimera topics apply`", id="the topic is gone"),
+        pytest.param(_shrink, "raise dead_letters.max_message_bytes", id="its messages may not be so large"),
+    ],
+)
+def test_a_topic_that_cannot_be_written_holds_its_source(
+    settings: Settings,
+    environ: dict[str, str],
+    tmp_path: Path,
+    spoil: Callable[[Settings, Family], Callable[[], None]],
+    advice: str,
+) -> None:
+    """Not ready, nothing committed, nothing dropped, and why; other families go on, and this one when it can."""
+    catalog = prepare(settings)
+    family, other = catalog.family("ui_events"), catalog.family("llm_events")
+    environ = {
+        **environ,
+        env_name("worker", "retry_backoff_max_seconds"): "0.5",
+        env_name("log", "format"): "json",
+    }
+    good = [Encoder(family).encode(event).value for event in events(family.name, _EVENTS)]
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        mend = spoil(settings, family)
+        publish(settings, family.topic.name, [*good, b"rejected"])
+        publish(settings, other.topic.name, [Encoder(other).encode(event).value for event in events(other.name, 5)])
+        worker.wait_for(lambda: worker.lines(advice), "a line that says what to do")
+        assert advice in json.loads(worker.lines("can't be written")[0])["error"]
+        assert worker.waiting
+        settled(worker, settings, other, 5)
+        assert lag(settings, family.topic.name) == _EVENTS + 1
+        assert worker.metric("chimera_records_rejected_total") == 0
+        mend()
+        settled(worker, settings, family, _EVENTS + 1)
+        assert worker.ready
+    assert dead_letters(settings, family, 1)[0].value() == b"rejected"

@@ -1,0 +1,69 @@
+"""A group that has committed nothing, and tables that have rows: the worker asks before it stores everything again."""
+
+from pathlib import Path
+
+import pytest
+from events import events, publish, settled
+from processes import Worker, prepare
+
+from pipeline.clickhouse import connect
+from pipeline.config import Settings, env_name
+from pipeline.devstack.ports import free_port
+from pipeline.encode import Encoder
+from pipeline.errors import HaltError
+from pipeline.families import Family
+from pipeline.preflight import check_group
+
+pytestmark = pytest.mark.integration
+
+_EVENTS = 20
+
+
+@pytest.fixture
+def family(settings: Settings) -> Family:
+    """One whose topic has records, with its table still empty."""
+    family = prepare(settings).family("ui_events")
+    publish(
+        settings, family.topic.name, [Encoder(family).encode(event).value for event in events(family.name, _EVENTS)]
+    )
+    return family
+
+
+def test_a_fresh_group_is_refused_where_its_records_would_be_stored_again(
+    settings: Settings, environ: dict[str, str], family: Family, tmp_path: Path
+) -> None:
+    """Two workers that start at once on an empty table aren't disturbed; another group is, unless it is told to."""
+    second = {**environ, env_name("worker", "web_port"): str(free_port())}
+    with Worker(environ, tmp_path / "log") as worker, Worker(second, tmp_path / "second") as other:
+        for each in (worker, other):
+            each.wait_for(lambda each=each: each.ready, "ready")
+        worker.wait_for(lambda: _rows(settings) == _EVENTS, "everything stored")
+        assert worker.terminate() == other.terminate() == 0
+    own_group = settings.kafka.model_copy(update={"group_id": f"{settings.kafka.group_id}-other"})
+    settings = settings.model_copy(update={"kafka": own_group})
+    environ = {**environ, env_name("kafka", "group_id"): own_group.group_id}
+    with Worker(environ, tmp_path / "log") as worker:
+        assert worker.wait() == HaltError.exit_code
+        (line,) = worker.lines("critical")
+    assert f"-other has committed no offset of {family.topic.name}, whose {_EVENTS} records would be stored in " in line
+    assert "CHIMERA_WORKER__ALLOW_FRESH_GROUP=true" in line
+    assert _rows(settings) == _EVENTS
+    with Worker({**environ, env_name("worker", "allow_fresh_group"): "true"}, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        settled(worker, settings, family, _EVENTS)
+    assert _rows(settings) == 2 * _EVENTS
+
+
+def test_tables_without_rows_and_topics_without_records_are_no_reason(settings: Settings, family: Family) -> None:
+    """Neither a full topic with an empty table, nor rows of a family whose topic is empty."""
+    with connect(settings.clickhouse) as client:
+        client.execute("INSERT INTO episodes (run_id) VALUES", [{"run_id": "5ec4e700-5ec4-4e70-8ec4-e7005ec4e700"}])
+        check_group(settings, prepare(settings))
+        client.execute(f"INSERT INTO {family.table} (metadata) VALUES", [{"metadata": "{}"}])
+    with pytest.raises(HaltError, match=family.topic.name):
+        check_group(settings, prepare(settings))
+
+
+def _rows(settings: Settings) -> int:
+    with connect(settings.clickhouse) as client:
+        return int(client.execute("SELECT count() FROM ui_events")[0][0])

@@ -1,0 +1,112 @@
+"""What a dead letter says of its record: where it was, what was wrong, never what it holds."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import pytest
+
+from pipeline.batches import MicroBatch, PartitionBatches, State
+from pipeline.columns import Rejection
+from pipeline.config import Settings
+from pipeline.dead_letters import DeadLetters, attempts_of, dead_letter_headers
+from pipeline.decode import Decoder
+from pipeline.errors import Reason
+from pipeline.families import BatchPolicy, load_catalog
+
+_SECRET = b"jo.public@example.org"
+_FINGERPRINT = bytes(range(8))
+
+
+class _Record(NamedTuple):
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+    key: bytes | None = None
+    offset: int = 41
+    timestamp: int = 0
+
+
+def batch_of(record: _Record) -> MicroBatch:
+    policy = BatchPolicy(max_rows=1, max_bytes=1024, linger_seconds=1)
+    partition = PartitionBatches("t", "id", 3, State(record.offset, ()), policy=policy, limit=1)
+    partition.add([record], 0)
+    (batch,) = partition.cut(0)
+    return batch
+
+
+def said(record: _Record, rejection: Rejection) -> dict[str, str]:
+    """The headers that are added, by their names without the prefix."""
+    headers = dead_letter_headers(batch_of(record), rejection)
+    assert headers[: len(record.headers)] == list(record.headers)
+    own = headers[len(record.headers) :]
+    return {name.removeprefix("chimera.error."): value.decode() for name, value in own if isinstance(value, bytes)}
+
+
+def test_the_headers() -> None:
+    """Where the record was, what was wrong with it, by whom and when it was found."""
+    facts = said(_Record(b"\xc3\x01" + _FINGERPRINT), Rejection(0, Reason.TOO_LONG, "user_agent: over 512 bytes"))
+    failed_at = datetime.fromisoformat(facts.pop("failed_at"))
+    assert timedelta(0) <= datetime.now(UTC) - failed_at < timedelta(minutes=1)
+    assert facts.pop("version")
+    assert facts == {
+        "reason": "too_long",
+        "detail": "user_agent: over 512 bytes",
+        "topic": "t",
+        "partition": "3",
+        "offset": "41",
+        "schema": f"fingerprint:{_FINGERPRINT.hex()}",
+        "attempts": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "schema"),
+    [
+        pytest.param(b"\xc3\x01" + _FINGERPRINT + _SECRET, "fingerprint:0001020304050607", id="single-object"),
+        pytest.param(b"\x00\x00\x00\x01\x02" + _SECRET, "id:258", id="Confluent"),
+        pytest.param(_SECRET, "", id="unframed"),
+        pytest.param(b"", "", id="empty"),
+        pytest.param(None, "", id="null"),
+    ],
+)
+def test_the_schema_is_what_the_frame_names(value: bytes | None, schema: str) -> None:
+    """Nothing else of the value is said."""
+    facts = said(_Record(value), Rejection(0, Reason.MALFORMED, ""))
+    assert facts["schema"] == schema
+    assert _SECRET.decode() not in "".join(facts.values())
+
+
+@pytest.mark.parametrize(
+    ("before", "attempts"),
+    [
+        pytest.param([], 0, id="never"),
+        pytest.param([("chimera.error.attempts", b"1")], 1, id="once"),
+        pytest.param([("chimera.error.attempts", b"1"), ("chimera.error.attempts", b"2")], 2, id="twice"),
+        pytest.param([("chimera.error.attempts", b"2"), ("chimera.error.attempts", b"many")], 2, id="no number"),
+        pytest.param([("chimera.error.attempts", None)], 0, id="null"),
+        pytest.param([("attempts", b"9")], 0, id="somebody else's"),
+    ],
+)
+def test_attempts_are_counted_over_requeueing(before: list[tuple[str, bytes | None]], attempts: int) -> None:
+    """From the headers that the record had when it was a dead letter before."""
+    assert attempts_of(before) == attempts
+    assert said(_Record(b"", before), Rejection(0, Reason.EMPTY, ""))["attempts"] == str(attempts + 1)
+
+
+def test_no_detail_repeats_a_value() -> None:
+    """Whatever is wrong with a record: field and bound are named, not what stands there."""
+    family = load_catalog(Settings()).family("ui_events")
+    frame = b"\xc3\x01" + family.schema.fingerprint
+    values = [frame + _SECRET * times for times in range(1, 40)] + [_SECRET, frame, b"", None]
+    rows = Decoder(family).decode(values)
+    assert len(rows.rejections) == len(values)
+    for rejection in rows.rejections:
+        assert "jo" not in rejection.detail
+        assert "example" not in rejection.detail
+
+
+def test_nothing_is_connected_before_there_is_a_dead_letter() -> None:
+    """A worker without rejected records has no producer and no thread for them."""
+    letters = DeadLetters(Settings().kafka, load_catalog(Settings()).families)
+    assert letters._connected is None
+    assert not letters.pool._threads
