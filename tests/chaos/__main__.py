@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ def main(share: float, seed: int, only: tuple[str, ...], write_docs: bool) -> No
     faults = [fault for fault in FAULTS if not only or any(text in fault.name for text in only)]
     if not faults:
         raise click.UsageError(f"--only: expected a part of one of: {', '.join(fault.name for fault in FAULTS)}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no worker is left behind
     directory = Path(mkdtemp(prefix="chimera-chaos-"))
     outcomes = list(_inflict_all([(fault, max(1, round(fault.runs * share))) for fault in faults], seed, directory))
     Console().print(report.table(outcomes))
