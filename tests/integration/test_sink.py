@@ -1,5 +1,6 @@
 """What the sink writes, read back with the plain driver, and what a failed insert leaves behind."""
 
+import contextlib
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from pipeline.sink import Sink
 pytestmark = pytest.mark.integration
 
 _DAY_MS = 86_400_000
+_MOST_KILLS = 10
 _FIRST_MS, _LAST_MS = -2_208_988_800_000, 10_413_791_999_999  # 1900 to 2299: what DateTime64 holds
 _TEXTS = ["", "plain", "ünïcödé 🦉", "a\0b\0", "x" * 70_000, "tab\tquote'\"\\"]
 _IDS = [
@@ -181,6 +183,39 @@ def test_many_days_are_one_insert(database: Client, sink: Sink) -> None:
     assert database.execute("SELECT count(), uniqExact(toDate(ts)), min(toDate(ts)) FROM t") == [
         (300, 300, date(1970, 1, 1))
     ]
+
+
+def test_many_days_of_which_some_were_stored_are_completed(
+    database: Client, sink: Sink, stack: Stack | ContainerStack
+) -> None:
+    """Killed in the middle of an insert, the server has some days; the same insert again adds the others, once."""
+    _table(database, "ts DateTime64(3,'UTC'), attempt UInt32", more="PARTITION BY toDate(ts)")
+    days, halves = 150, 0
+    ts = np.arange(2 * days, dtype=np.int64) // 2 * _DAY_MS
+    for attempt in range(_MOST_KILLS):
+        columns: dict[str, Column] = {"ts": ts, "attempt": np.full(2 * days, attempt, np.int64)}
+        timer = threading.Timer(0.02 + 0.02 * attempt, stack.clickhouse.kill)
+        timer.start()
+        with contextlib.suppress(Error, OSError, EOFError):  # it may have been faster
+            sink.insert("t", columns, f"token {attempt}")
+        timer.join()
+        stack.clickhouse.start()
+        count = f"SELECT count(), uniqExact(ts) FROM t WHERE attempt = {attempt}"
+        halves += 0 < _plain(stack, database, count)[0] < 2 * days
+        sink.close()
+        sink.insert("t", columns, f"token {attempt}")
+        assert _plain(stack, database, count) == (2 * days, days)
+        if halves:
+            return
+    raise AssertionError("never killed in the middle")
+
+
+def _plain(stack: Stack | ContainerStack, client: Client, query: str) -> tuple[int, int]:
+    """The row of a query, over a connection of its own."""
+    with Client("127.0.0.1", port=stack.clickhouse.port, database=client.connection.database) as own:
+        (row,) = own.execute(query)
+    first, second = row
+    return first, second
 
 
 def test_a_type_without_a_writer_is_an_error(database: Client, sink: Sink) -> None:

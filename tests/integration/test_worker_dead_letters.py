@@ -38,8 +38,8 @@ def dead_letters(settings: Settings, family: Family, count: int) -> list[Message
 def set_limit(settings: Settings, topic: str, max_message_bytes: int) -> None:
     entry = ConfigEntry("max.message.bytes", str(max_message_bytes), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    for altered in AdminClient({**settings.kafka.client}).incremental_alter_configs([resource]).values():
-        altered.result(_SECONDS)
+    admin = AdminClient({**settings.kafka.client})
+    admin.incremental_alter_configs([resource])[resource].result(_SECONDS)
 
 
 def test_dead_letters_are_the_records_as_they_were(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:

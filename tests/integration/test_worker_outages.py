@@ -107,6 +107,47 @@ def test_clickhouse_restarted_under_load(
     assert lag(settings, catalog.family("ui_events").topic.name) == 0
 
 
+@pytest.mark.parametrize("server", ["clickhouse", "kafka"])
+def test_a_server_away_for_longer_than_a_session(  # noqa: PLR0917 (fixtures, and what the test is for)
+    settings: Settings,
+    catalog: Catalog,
+    environ: dict[str, str],
+    stack: Stack | ContainerStack,
+    tmp_path: Path,
+    server: str,
+) -> None:
+    """The worker holds a bounded number of records, keeps its partitions while the broker is there, and catches up."""
+    session = 6.0  # the least that a broker allows
+    environ = {
+        **environ,
+        env_name("kafka", "session_timeout_seconds"): f"{session}",
+        env_name("kafka", "heartbeat_interval_seconds"): "1",
+        env_name("worker", "retry_backoff_max_seconds"): "1",
+    }
+    count, topic = 5_000, catalog.family("ui_events").topic.name
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        away = getattr(stack, server)
+        if server == "kafka":
+            publish(settings, catalog, count)
+            worker.wait_for(lambda: worker.metric("chimera_rows_inserted_total") > 0, "some rows stored")
+        away.kill()
+        if server == "clickhouse":
+            publish(settings, catalog, count)
+            worker.wait_for(lambda: worker.waiting, "not ready")
+        time.sleep(1.5 * session)
+        held = worker.metric("chimera_records_consumed_total") - worker.metric("chimera_rows_inserted_total")
+        assert held <= 2 * settings.worker.batches_in_flight * _MAX_ROWS
+        away.start()
+        worker.wait_for(lambda: stored(settings) == (count, count), "all stored", 60)
+        worker.wait_for(lambda: lag(settings, topic) == 0, "everything committed")
+        worker.wait_for(lambda: worker.ready, "ready")
+        if server == "clickhouse":
+            assert len(worker.lines("consuming")) == 1  # without a rebalance
+        assert worker.terminate() == 0
+    assert stored(settings) == (count, count)
+
+
 def test_a_worker_stopped_under_load(
     settings: Settings, catalog: Catalog, environ: dict[str, str], tmp_path: Path
 ) -> None:

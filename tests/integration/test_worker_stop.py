@@ -1,0 +1,80 @@
+"""SIGTERM ends the worker within ten seconds, whoever doesn't answer; what it has begun it finishes when it can."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from containers import ContainerStack
+from events import events, publish
+from processes import Worker, lag, prepare
+
+from pipeline.config import Settings, env_name
+from pipeline.devstack import Stack
+from pipeline.devstack.ports import free_port
+from pipeline.encode import Encoder
+
+pytestmark = pytest.mark.integration
+
+_EVENTS = 300
+_STOP_SECONDS = 10.0
+
+Trouble = Callable[[Stack | ContainerStack], None]
+
+
+def stopped_in_time(worker: Worker) -> int:
+    """Its exit code."""
+    began = time.monotonic()
+    code = worker.terminate(_STOP_SECONDS)
+    assert time.monotonic() - began < _STOP_SECONDS
+    assert "Traceback" not in worker.log
+    return code
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        pytest.param(lambda stack: stack.kafka.kill(), id="the broker is gone"),
+        pytest.param(lambda stack: stack.kafka.pause(), id="the broker is silent"),
+        pytest.param(lambda stack: stack.clickhouse.pause(), id="ClickHouse is silent"),
+        pytest.param(lambda stack: (stack.kafka.pause(), stack.clickhouse.pause()), id="both are silent"),
+    ],
+)
+def test_in_trouble(
+    settings: Settings, environ: dict[str, str], stack: Stack | ContainerStack, tmp_path: Path, trouble: Trouble
+) -> None:
+    """With inserts under way."""
+    family = prepare(settings).family("ui_events")
+    values = [Encoder(family).encode(event).value for event in events(family.name, _EVENTS)]
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        publish(settings, family.topic.name, values)
+        worker.wait_for(lambda: worker.metric("chimera_records_consumed_total") > 0, "something under way")
+        trouble(stack)
+        assert stopped_in_time(worker) == 0
+
+
+def test_in_a_rebalance(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
+    """Just as another worker joins; what was inserted is committed all the same, or by that one."""
+    family = prepare(settings).family("ui_events")
+    values = [Encoder(family).encode(event).value for event in events(family.name, _EVENTS)]
+    second = {**environ, env_name("worker", "web_port"): str(free_port())}
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        publish(settings, family.topic.name, values)
+        with Worker(second, tmp_path / "second") as other:
+            worker.wait_for(lambda: worker.waiting, "a rebalance")
+            assert stopped_in_time(worker) == 0
+            other.wait_for(lambda: lag(settings, family.topic.name) == 0, "everything committed")
+            assert stopped_in_time(other) == 0
+
+
+def test_while_it_waits_for_a_silent_server(
+    settings: Settings, environ: dict[str, str], stack: Stack | ContainerStack, tmp_path: Path
+) -> None:
+    """Before it has begun."""
+    prepare(settings)
+    stack.clickhouse.pause()
+    with Worker(environ, tmp_path / "log") as worker:
+        time.sleep(1)  # it says nothing while it waits for the answer
+        assert stopped_in_time(worker) != 0
