@@ -85,6 +85,11 @@ class MicroBatch:
         return f"{self._owner.topic_id}/{self.partition}/{self.first}-{self.last}"
 
     @property
+    def again(self) -> bool:
+        """Whether a former owner recorded this range, and may have stored some of it."""
+        return self.last <= self._owner.inherited_to
+
+    @property
     def recorded_at(self) -> float:
         """When its range was last known to be recorded, by the clock of `recorded`."""
         return self._owner.recorded_at
@@ -146,6 +151,7 @@ class PartitionBatches:
         self._done = state.offset
         self._position = state.offset  # where the next range begins
         self._known_ends = deque(state.ends)  # of ranges to be cut again
+        self.inherited_to = state.ends[-1] if state.ends else -1
         self._recorded = state
 
     @property

@@ -19,11 +19,11 @@ from pipeline import metrics
 from pipeline.backoff import pauses
 from pipeline.batches import MicroBatch
 from pipeline.clickhouse import describe, kind_of
-from pipeline.columns import Rejection, Rows
+from pipeline.columns import Rejection, Rows, select
 from pipeline.config import WorkerSettings
 from pipeline.dead_letters import DeadLetters
 from pipeline.decode import Decoder
-from pipeline.errors import FailureKind
+from pipeline.errors import FailureKind, HaltError
 from pipeline.families import Family
 from pipeline.refusals import find_refused
 from pipeline.sink import Sink
@@ -31,6 +31,7 @@ from pipeline.sink import Sink
 T = TypeVar("T")
 Renew = Callable[[MicroBatch], Awaitable[bool]]
 
+_MOST_TURNS = 5
 _LOGGED_REJECTIONS = 10  # of one micro-batch; all of them are counted
 
 
@@ -123,6 +124,21 @@ class Ingest:
 
         check()
         self._sink.insert(self._family.table, rows.columns, batch.token, check)
+        if batch.again or batch in self._retrying:
+            self._complete(batch, rows, check)
+
+    def _complete(self, batch: MicroBatch, rows: Rows, check: Callable[[], None]) -> None:
+        """Insert what ClickHouse took for repeated and doesn't have; whoever repeats this uses the same tokens."""
+        table, columns = self._family.table, rows.columns
+        for turn in range(1, _MOST_TURNS + 1):
+            missing = self._sink.absent(table, self._family.key, columns)
+            if not missing.any():
+                return
+            self._log.warning("rows are missing after a repeated insert", batch=repr(batch), rows=int(missing.sum()))
+            columns = {name: select(column, missing) for name, column in columns.items()}
+            check()
+            self._sink.insert(table, columns, f"{batch.token}/{turn}", check)
+        raise HaltError(f"table {table}: rows are gone as soon as they are inserted; is there a TTL that is over?")
 
     async def _reject(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
         if rejections:

@@ -17,7 +17,11 @@ from pipeline.columns import Column, Mask
 _PROBES = 16  # rows of each day
 _DAY_MS = 86_400_000
 _ENGINE = "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = %(table)s"
-_PLAIN_ENGINES = frozenset({"MergeTree", "ReplacingMergeTree"})
+# What tells a row from the others of its day, and how it is written: a ReplacingMergeTree keeps one row of each key.
+_IDENTITIES = {
+    "MergeTree": ("(ts, `{key}`)", "(fromUnixTimestamp64Milli({time}, 'UTC'), toUUID('{uuid}'))"),
+    "ReplacingMergeTree": ("`{key}`", "toUUID('{uuid}')"),
+}
 
 
 def absent(client: Any, table: str, key: str, columns: Mapping[str, Column]) -> Mask:
@@ -32,23 +36,18 @@ def absent(client: Any, table: str, key: str, columns: Mapping[str, Column]) -> 
     times, ids = np.asarray(columns["ts"]), np.asarray(columns[key])
     days = times // _DAY_MS
     missing = np.zeros(len(times), np.bool_)
-    if client.execute(_ENGINE, {"table": table})[0][0] not in _PLAIN_ENGINES:
+    engine = client.execute(_ENGINE, {"table": table})[0][0]
+    if engine not in _IDENTITIES:
         return missing
+    identity, literal = (form.replace("{key}", key) for form in _IDENTITIES[engine])
     for day in np.unique(days).tolist():
         rows = np.flatnonzero(days == day)
         probes = np.unique(rows[np.linspace(0, len(rows) - 1, _PROBES, dtype=np.int64)])
-        wanted = {(int(times[row]), str(uuid.UUID(bytes=ids[row].tobytes()))) for row in probes.tolist()}
+        literals = {literal.format(time=times[row], uuid=uuid.UUID(bytes=ids[row].tobytes())) for row in probes}
+        query = (
+            f"SELECT uniqExact({identity}) FROM `{table}` "  # noqa: S608 (names of ours, numbers and UUIDs)
+            f"WHERE toDate(ts) = toDate({day}) AND {identity} IN ({', '.join(literals)})"
+        )
         # Rows like these may be there from elsewhere, or have been deleted since: most of them decide.
-        missing[rows] = 2 * _found(client, table, key, day, wanted) < len(wanted)
+        missing[rows] = 2 * int(client.execute(query)[0][0]) < len(literals)
     return missing
-
-
-def _found(client: Any, table: str, key: str, day: int, wanted: set[tuple[int, str]]) -> int:
-    literals = ", ".join(
-        f"(fromUnixTimestamp64Milli({time}, 'UTC'), toUUID('{identity}'))" for time, identity in wanted
-    )
-    query = (
-        f"SELECT uniqExact(ts, `{key}`) FROM `{table}` "  # noqa: S608 (names of ours, numbers and UUIDs)
-        f"WHERE toDate(ts) = toDate({day}) AND (ts, `{key}`) IN ({literals})"
-    )
-    return int(client.execute(query)[0][0])

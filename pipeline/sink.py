@@ -12,10 +12,11 @@ from clickhouse_driver.varint import write_varint
 from clickhouse_driver.writer import write_binary_str
 
 from pipeline.clickhouse import client_arguments, kind_of
-from pipeline.columns import Column
+from pipeline.columns import Column, Mask
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import FailureKind
 from pipeline.native import write_block
+from pipeline.presence import absent
 
 SILENCE_SECONDS = 3
 """How long the server waits for what is missing of an insert; then it refuses all of it. It looks twice."""
@@ -94,6 +95,17 @@ class Sink:
         settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
         client.execute(_insert_into(table, columns), block(), settings=settings)
         self._idle.put(client)
+
+    def absent(self, table: str, key: str, columns: Mapping[str, Column]) -> Mask:
+        """The rows of a repeated insert that aren't in the table after all: see `pipeline.presence`.
+
+        Raises:
+            clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
+        """
+        client = self._client()
+        missing = absent(client, table, key, columns)
+        self._idle.put(client)
+        return missing
 
     def refusal(self, table: str, columns: Mapping[str, Column]) -> int | None:
         """The error code with which the server would refuse these rows for their data; None when it would take them.

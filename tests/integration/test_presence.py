@@ -1,0 +1,137 @@
+"""What a killed ClickHouse has forgotten: rows of a repeated insert that it takes for there, and hasn't."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from pipeline.batches import MicroBatch, PartitionBatches, State
+from pipeline.clickhouse import connect
+from pipeline.config import Settings
+from pipeline.dead_letters import DeadLetters
+from pipeline.decode import Decoder
+from pipeline.encode import Encoder
+from pipeline.families import Family, load_catalog
+from pipeline.ingest import Ingest
+from pipeline.migrate import migrate
+from pipeline.sample import sample
+from pipeline.sink import Sink
+
+pytestmark = pytest.mark.integration
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+HOURS = 72.0
+ROWS = 900
+
+
+@dataclass(frozen=True)
+class Record:
+    """A Kafka record with nothing but offset and value."""
+
+    offset: int
+    value: bytes | None
+    key: bytes | None = None
+    timestamp: int = 0
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+@pytest.fixture
+def family(settings: Settings) -> Family:
+    migrate(settings.clickhouse)
+    return load_catalog(settings).family("ui_events")
+
+
+def _values(family: Family, seed: int = 1) -> list[bytes]:
+    encoder = Encoder(family)
+    events = sample(ROWS, seed=seed, start=START, hours=HOURS, families=[family.name])
+    return [encoder.encode(event).value for _, event in events]
+
+
+def _batch(family: Family, values: Sequence[bytes], *, again: bool) -> MicroBatch:
+    state = State(0, (len(values) - 1,) if again else ())
+    owner = PartitionBatches(family.topic.name, "id", 0, state, policy=family.batch, limit=2)
+    owner.recorded(state, time.monotonic())
+    owner.add([Record(offset, value) for offset, value in enumerate(values)], 0.0)
+    (batch,) = owner.cut(0.0, hurry=True)
+    return batch
+
+
+def _store(settings: Settings, family: Family, batch: MicroBatch) -> None:
+    async def renew(_: MicroBatch) -> bool:
+        return True
+
+    with ThreadPoolExecutor(1) as pool:
+        ingest = Ingest(
+            family,
+            decoder=Decoder(family),
+            sink=Sink(settings.clickhouse),
+            dead_letters=DeadLetters(settings.kafka, [family]),
+            renew=renew,
+            pool=pool,
+            settings=settings.worker,
+        )
+        asyncio.run(ingest.store(batch))
+
+
+def _query(settings: Settings, sql: str) -> list[tuple[int, ...]]:
+    with connect(settings.clickhouse) as client:
+        rows: list[tuple[int, ...]] = client.execute(sql)
+        return rows
+
+
+def test_absent_rows_are_found_by_day(settings: Settings, family: Family) -> None:
+    """A day of which nothing is in the table is absent as a whole; another isn't, whatever else is in the table."""
+    rows, others = (Decoder(family).decode(_values(family, seed)) for seed in (1, 2))
+    sink = Sink(settings.clickhouse)
+    sink.insert(family.table, others.columns, "others")
+    assert sink.absent(family.table, family.key, rows.columns).all()
+    sink.insert(family.table, rows.columns, "rows")
+    assert not sink.absent(family.table, family.key, rows.columns).any()
+    _query(settings, "DELETE FROM ui_events WHERE toDate(ts) = '2026-03-02'")
+    second = np.asarray(rows.columns["ts"]) // 86_400_000 == START.timestamp() // 86_400 + 1
+    assert second.any()
+    np.testing.assert_array_equal(sink.absent(family.table, family.key, rows.columns), second)
+
+
+def test_replaced_rows_are_not_absent(settings: Settings, family: Family) -> None:
+    """Of rows with one key a ReplacingMergeTree keeps the latest; the others aren't missed."""
+    del family
+    runs = load_catalog(settings).family("bench_runs")
+    rows = Decoder(runs).decode(_values(runs))
+    columns = dict(rows.columns)
+    later = {**columns, "ts": np.asarray(columns["ts"]) // 86_400_000 * 86_400_000 + 86_399_999}
+    sink = Sink(settings.clickhouse)
+    sink.insert(runs.table, columns, "first")
+    sink.insert(runs.table, later, "second")
+    _query(settings, "OPTIMIZE TABLE bench_runs FINAL")
+    assert _query(settings, "SELECT count() FROM bench_runs") == [(ROWS,)]
+    assert not sink.absent(runs.table, runs.key, columns).any()
+
+
+@pytest.mark.parametrize("lost", ["1", "toDate(ts) = '2026-03-02'"], ids=["all", "one day"])
+def test_what_a_known_token_stands_for_is_stored_after_all(settings: Settings, family: Family, lost: str) -> None:
+    """Rows that are gone while their token is known are inserted again, once; this too may be repeated."""
+    values = _values(family)
+    _store(settings, family, _batch(family, values, again=False))
+    expected = _query(settings, "SELECT count(), uniqExact(*) FROM ui_events")
+    _query(settings, f"DELETE FROM ui_events WHERE {lost}")
+    for _ in range(2):
+        _store(settings, family, _batch(family, values, again=True))
+        assert _query(settings, "SELECT count(), uniqExact(*) FROM ui_events") == expected
+    _query(settings, f"DELETE FROM ui_events WHERE {lost}")
+    _store(settings, family, _batch(family, values, again=True))
+    assert _query(settings, "SELECT count(), uniqExact(*) FROM ui_events") == expected
+
+
+def test_without_the_look_they_would_be_missing(settings: Settings, family: Family) -> None:
+    """The server does drop the repeated insert: what the test above holds against is real."""
+    values = _values(family)
+    _store(settings, family, _batch(family, values, again=False))
+    _query(settings, "DELETE FROM ui_events WHERE 1")
+    _store(settings, family, _batch(family, values, again=False))
+    assert _query(settings, "SELECT count() FROM ui_events") == [(0,)]
