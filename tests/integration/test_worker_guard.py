@@ -36,7 +36,7 @@ def test_a_fresh_group_is_refused_where_its_records_would_be_stored_again(
     second = {**environ, env_name("worker", "web_port"): str(free_port())}
     with Worker(environ, tmp_path / "log") as worker, Worker(second, tmp_path / "second") as other:
         for each in (worker, other):
-            each.wait_for(lambda each=each: each.ready, "ready")
+            each.wait_until_consuming()
         worker.wait_for(lambda: _rows(settings) == _EVENTS, "everything stored")
         assert worker.terminate() == other.terminate() == 0
     own_group = settings.kafka.model_copy(update={"group_id": f"{settings.kafka.group_id}-other"})
