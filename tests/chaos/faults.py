@@ -130,7 +130,7 @@ def _restart(
         go(worker := world.worker())
         worker.wait_until_consuming()
         for _ in range(runs):
-            time.sleep(rng.uniform(0.3, 1.3))
+            time.sleep(rng.uniform(0, 0.4))  # while it catches up, so that inserts are under way
             if hard:
                 server(world).kill()
             else:
