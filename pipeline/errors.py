@@ -1,4 +1,4 @@
-"""What can go wrong, and what follows from it: three kinds of failure, decided by type or code, never by message text."""
+"""What can go wrong, and what follows: three kinds of failure, decided by type or code, never by message text."""
 
 import enum
 
@@ -10,7 +10,7 @@ class ChimeraError(Exception):
 
 
 class ConfigError(ChimeraError):
-    """A setting, topics.yaml, a schema or a migration is wrong: names the file or variable, the key, what was expected."""
+    """A setting, topics.yaml, a schema or a migration is wrong: names file or variable, key, what was expected."""
 
     exit_code = 78  # EX_CONFIG of sysexits.h
 
