@@ -1,6 +1,7 @@
 """A server of the development stack as a process: started, asked for, stopped, never left behind."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ _KEEPER = Path(__file__).with_name("keeper.py")
 _START_SECONDS = 60.0
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.05
+_LOG_END_BYTES = 32_768
+_ERROR = re.compile(r"Exception|<Error>|<Fatal>|\b(ERROR|FATAL)\b")  # a stack trace may follow
 
 
 class Server(ABC):
@@ -154,9 +157,13 @@ class Server(ABC):
 
     def _wait_for_answer(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
+        another_try = True  # seen once in some sixty starts: an engine that died while starting, and started then
         while not self._answers():
             if not self.running:
-                raise UnavailableError(f"{self.name} ended while starting; {self._hint()}")
+                if not another_try:
+                    raise UnavailableError(f"{self.name} ended while starting; {self._hint()}")
+                another_try = False
+                self.launch()
             if time.monotonic() > deadline:
                 raise UnavailableError(f"{self.name} didn't answer within {_START_SECONDS:.0f} s; {self._hint()}")
             time.sleep(_POLL_SECONDS)
@@ -189,8 +196,8 @@ class Server(ABC):
 
 
 def last_line(file: Path) -> str:
-    """The last line of a log that isn't blank; the empty string when there is none."""
+    """The last line of a log that tells of an error, else the last that isn't blank; empty when there is none."""
     with file.open("rb") as log:
-        log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
-        lines = log.read().decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_END_BYTES))
+        lines = [line.strip() for line in log.read().decode(errors="replace").split("\n") if line.strip()]
+    return next((line for line in reversed(lines) if _ERROR.search(line)), lines[-1] if lines else "")
