@@ -15,9 +15,9 @@ ROWS = {
     row["name"]: row["default"] for row in _ROW.finditer((ROOT / "docs/configuration.md").read_text(encoding="utf-8"))
 }
 SETTINGS = {
-    env_name(section, key): getattr(getattr(Settings(), section), key)
+    env_name(section, key): value
     for section, field in Settings.model_fields.items()
-    for key in getattr(field.annotation, "model_fields", {})
+    for key, value in dict(field.default).items()
 }
 
 
