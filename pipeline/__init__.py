@@ -2,12 +2,20 @@
 
 The way of an event, by module:
 
-    producer (encode)  ─►  Kafka topic  ─►  transport (batches)  ─►  worker: one Faust agent a family
-                                                                       │
-    ClickHouse table  ◄─  sink (native)  ◄─  validate  ◄─  decode  ◄─  ingest
+    producer (convert, encode)  ─►  Kafka topic  ─►  transport  ─►  worker: one Faust agent a family
+                                                                      │
+    ClickHouse table  ◄─  sink (native)  ◄─  decode (validate)  ◄─  ingest  ─►  dead_letters
 
-What is declared, and where: fields and bounds in schemas/avro (`schemas`), topics and batch policy in topics.yaml
-(`families`), tables in migrations/*.sql (`migrate`), settings in `config`, kinds of failure in `errors`.
+- transport: `broker` fetches and commits, `batches` cuts and keeps count, `ranges` is recorded beside the offset.
+- decode: `wire` reads the frame, `cursor` the fields, `resolve` brings old versions to the newest, `validate` checks;
+  `reference` and `wellformed` read what isn't flat. `columns` is what comes out.
+- sink: `refusals` and `presence` look into what ClickHouse didn't take, and into what it says it has.
+- before the start: `preflight`, with `contract` (tables and schemas) and `windows` (deduplication).
+
+What is declared, and where: fields and bounds in schemas/avro (`schemas`, `compatibility`, `registry`), topics and
+batch policy in topics.yaml (`families`, `topics`), tables in migrations/*.sql (`migrate`), the specification's queries
+in queries.sql (`queries`), settings in `config`, kinds of failure in `errors`. How ClickHouse is reached is in
+`clickhouse`, how often something is tried again in `backoff`, what is counted and logged in `metrics` and `logs`.
 """
 
 import sys
