@@ -65,7 +65,7 @@ def main(events: int, only: Sequence[str], repeat: int, write_docs: bool) -> Non
     with _directory() as directory, _bench(directory, events) as (bench, progress):
         results = _rounds(bench, chosen, repeat, progress)
         machine = report.machine(bench.clickhouse_version())
-    Console().print(report.rich_table(results))
+    Console().print(report.rich_table(results), report.cost_of_ranges(results) or "")
     if write_docs:
         text = report.markdown(results, machine, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
         _DOCS.write_text(report.replace_marked(_DOCS.read_text(encoding="utf-8"), text), encoding="utf-8")

@@ -33,6 +33,12 @@ WORKER = Contender(
     "chimera", "Chimera worker", ("-m", "faust", "-A", "pipeline", "worker", "--without-web", "--loglevel", "warn")
 )
 
+WITHOUT_RANGES = Contender(
+    "without_ranges",
+    "the same, no ranges recorded",
+    ("-m", "benchmarks.peers.without_ranges", "-A", "pipeline", "worker", "--without-web", "--loglevel", "warn"),
+)
+
 PEERS = (
     Contender(
         "stock_faust",
@@ -56,7 +62,7 @@ PEERS = (
     ),
 )
 
-CONTENDERS = (WORKER, *PEERS)
+CONTENDERS = (WORKER, WITHOUT_RANGES, *PEERS)
 
 
 def interpreter(contender: Contender) -> Path:

@@ -13,7 +13,7 @@ import orjson
 import psutil
 from rich.table import Table
 
-from benchmarks.contenders import CONTENDERS, PEER_REQUIREMENTS, PEERS, WORKER
+from benchmarks.contenders import CONTENDERS, PEER_REQUIREMENTS, PEERS, WITHOUT_RANGES, WORKER
 from pipeline.devstack.jars import KAFKA_VERSION
 from pipeline.errors import ConfigError
 
@@ -75,6 +75,14 @@ def ratios(results: Mapping[str, Result]) -> dict[str, float]:
     return {peer.name: round(worker / results[peer.name].rows_per_s, 2) for peer in PEERS if peer.name in results}
 
 
+def cost_of_ranges(results: Mapping[str, Result]) -> str | None:
+    """What recording ranges takes of the worker's throughput, as a sentence; None when one of the two didn't run."""
+    if not {WORKER.name, WITHOUT_RANGES.name} <= results.keys():
+        return None
+    share = 1 - results[WORKER.name].rows_per_s / results[WITHOUT_RANGES.name].rows_per_s
+    return f"Recording ranges takes {share:.1%} of rows/s; below zero is noise."
+
+
 def json_line(results: Mapping[str, Result]) -> str:
     """The worker's figures and the ratios; a figure of what didn't run is null or absent."""
     worker = results.get(WORKER.name)
@@ -103,6 +111,8 @@ def markdown(results: Mapping[str, Result], machine: str, command: str) -> str:
     lines = [machine, "", f"`{command}`", ""]
     lines += [f"| {' | '.join(_HEADINGS)} |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
     lines += [f"| {' | '.join(cells)} |" for cells in _cells(results)]
+    if cost := cost_of_ranges(results):
+        lines += ["", cost]
     return "\n".join(lines)
 
 
