@@ -194,7 +194,7 @@ class World:
     def _delete(self) -> None:
         with connect(self.settings.clickhouse, database="") as client:
             client.execute(f"DROP DATABASE IF EXISTS {self.settings.clickhouse.database} SYNC")
-        admin = AdminClient({"bootstrap.servers": self.settings.kafka.bootstrap_servers})
+        admin = AdminClient({**self.settings.kafka.client, "log_level": 0})
         for deleted in admin.delete_topics([topic.name for topic in self.catalog.topics]).values():
             deleted.result(_SECONDS)
 
