@@ -42,7 +42,8 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     for heading in sums:
         table.add_column(heading, justify="right")
     for outcome in outcomes:
-        table.add_row(outcome.fault, *(f"{number:,}" for number in totals([outcome]).values()))
+        name = f"{outcome.fault} (stuck)" if outcome.stuck else outcome.fault
+        table.add_row(name, *(f"{number:,}" for number in totals([outcome]).values()))
     table.add_row("all", *(f"{number:,}" for number in sums.values()))
     return table
 
