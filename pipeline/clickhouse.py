@@ -83,7 +83,11 @@ def explain(error: BaseException, settings: ClickHouseSettings) -> ChimeraError:
     if isinstance(error, driver_errors.ServerException) and error.code in {192, 193, 194, 516}:
         names = f"{env_name('clickhouse', 'user')} and {env_name('clickhouse', 'password')}"
         return HaltError(f"{where} refuses user {settings.user!r} or the password; check {names}")
-    return HaltError(f"{where}: {describe(error)}")
+    foreign = isinstance(
+        error, (driver_errors.UnexpectedPacketFromServerError, driver_errors.UnknownPacketFromServerError)
+    )
+    hint = f"; expected the native protocol there, not HTTP: check {env_name('clickhouse', 'port')}" if foreign else ""
+    return HaltError(f"{where}: {describe(error)}{hint}")
 
 
 def _tls_refusal(settings: ClickHouseSettings) -> ssl.SSLError | None:

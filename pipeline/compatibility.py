@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from pipeline.convert import UnfitError, converter
+from pipeline.fields import Field
 from pipeline.resolve import UnresolvableError, resolve
-from pipeline.schemas import Field, Schema
+from pipeline.schemas import Schema
 
 _INTEGER_BITS = {"int": 32, "long": 64}
 

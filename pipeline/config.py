@@ -2,20 +2,47 @@
 
 import difflib
 import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, FilePath, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, FilePath, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import ConfigError
+from pipeline.expected import expected
 
 ENV_PREFIX = "CHIMERA_"
 ENV_DELIMITER = "__"
 ENV_FORM = f"{ENV_PREFIX}<SECTION>{ENV_DELIMITER}<KEY>"
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0)]
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
+_SERVER = re.compile(rf"{_HOST}:(?P<port>[0-9]{{1,5}})")
+_HTTP_URL = re.compile(rf"https?://([^/@\s]+@)?{_HOST}(:[0-9]{{1,5}})?(/\S*)?")
+_MAX_PORT = 65535
+_HEARTBEATS = 3  # in a session: one that is lost must not cost the partitions
+
+
+def _servers(text: str) -> str:
+    servers = [server.strip() for server in text.split(",")]
+    for server in servers:
+        match = _SERVER.fullmatch(server)
+        if not match or not 1 <= int(match["port"]) <= _MAX_PORT:
+            raise ValueError("host:port, comma-separated")
+    return ",".join(servers)
+
+
+def _http_url(text: str) -> str:
+    if not _HTTP_URL.fullmatch(text):
+        raise ValueError("http://host:port or https://host:port")
+    return text
+
+
+Port = Annotated[int, Field(ge=1, le=_MAX_PORT)]
+Seconds = Annotated[float, Field(ge=0.001, le=86_400, allow_inf_nan=False)]
+Servers = Annotated[str, AfterValidator(_servers)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
 def _project_file(relative: str) -> Path:
@@ -25,6 +52,10 @@ def _project_file(relative: str) -> Path:
     return in_checkout if in_checkout.exists() else package / "_data" / relative
 
 
+class ContradictionError(ValueError):
+    """Settings that are right one by one and not together: says which, in full."""
+
+
 class _Section(BaseModel, extra="forbid", frozen=True):
     """One section of the settings."""
 
@@ -32,11 +63,21 @@ class _Section(BaseModel, extra="forbid", frozen=True):
 class KafkaSettings(_Section):
     """Where the broker is and who we are to it."""
 
-    bootstrap_servers: str = Field("127.0.0.1:9092", min_length=1, description="host:port, comma-separated")
+    bootstrap_servers: Servers = Field("127.0.0.1:9092", description="host:port, comma-separated")
     group_id: str = Field("chimera", min_length=1, description="consumer group of the worker")
     session_timeout_seconds: Seconds = 45.0
     heartbeat_interval_seconds: Seconds = 3.0
     max_fetch_bytes: int = Field(1024 * 1024, ge=1024, description="most bytes of one partition in one fetch")
+
+    @model_validator(mode="after")
+    def _heartbeats_fit(self) -> Self:
+        if self.heartbeat_interval_seconds * _HEARTBEATS > self.session_timeout_seconds:
+            raise ContradictionError(
+                f"{env_name('kafka', 'heartbeat_interval_seconds')}: expected at most a third of "
+                f"{env_name('kafka', 'session_timeout_seconds')}, {self.session_timeout_seconds:g}, "
+                f"got {self.heartbeat_interval_seconds:g}"
+            )
+        return self
 
     @property
     def client(self) -> dict[str, str | int]:
@@ -72,7 +113,7 @@ class ClickHouseSettings(_Section):
 class RegistrySettings(_Section):
     """The schema registry, where there is one: Confluent-framed records need it."""
 
-    url: str | None = None
+    url: HttpUrl | None = None
     user: str | None = None
     password: SecretStr = SecretStr("")
     timeout_seconds: Seconds = 10.0
@@ -92,6 +133,16 @@ class WorkerSettings(_Section):
     allow_fresh_group: bool = Field(False, description="let a group without offsets store into tables that have rows")
     web_host: str = "127.0.0.1"
     web_port: Port = 6066
+
+    @model_validator(mode="after")
+    def _pauses_grow(self) -> Self:
+        if self.retry_backoff_seconds > self.retry_backoff_max_seconds:
+            raise ContradictionError(
+                f"{env_name('worker', 'retry_backoff_seconds')}: expected at most "
+                f"{env_name('worker', 'retry_backoff_max_seconds')}, {self.retry_backoff_max_seconds:g}, "
+                f"got {self.retry_backoff_seconds:g}"
+            )
+        return self
 
 
 class TopicsSettings(_Section):
@@ -158,7 +209,7 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        problems = "; ".join(_explain(problem["loc"], problem["msg"]) for problem in error.errors(include_input=False))
+        problems = "; ".join(_explain(problem) for problem in error.errors(include_input=False))
         raise ConfigError(problems) from None
 
 
@@ -167,5 +218,8 @@ def _explain_unknown(name: str) -> str:
     return f"{name}: no such setting; {f'did you mean {close[0]}?' if close else f'expected {ENV_FORM}'}"
 
 
-def _explain(location: tuple[int | str, ...], message: str) -> str:
-    return f"{ENV_PREFIX}{ENV_DELIMITER.join(str(part) for part in location).upper()}: {message}"
+def _explain(problem: Mapping[str, Any]) -> str:
+    if isinstance(contradiction := problem.get("ctx", {}).get("error"), ContradictionError):
+        return str(contradiction)
+    name = f"{ENV_PREFIX}{ENV_DELIMITER.join(str(part) for part in problem['loc']).upper()}"
+    return f"{name}: {expected(problem)}"

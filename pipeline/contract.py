@@ -9,7 +9,7 @@ from pipeline.clickhouse import connect, explained
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import HaltError
 from pipeline.families import Family
-from pipeline.schemas import Field
+from pipeline.fields import Field
 
 _TYPE = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>.*)\))?")
 _FIXED_PATTERN = re.compile(r"\^(\[[^\]]+\]|\w)\{(?P<length>\d+)\}\$")

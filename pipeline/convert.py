@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any
 
-from pipeline.schemas import Field
+from pipeline.fields import Field
 
 Convert = Callable[[Any], Any]
 """Gives what Avro writes, or raises UnfitError."""

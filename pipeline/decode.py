@@ -15,9 +15,9 @@ from pipeline.columns import Column, Ints, Mask, Rejection, Rows, Verdicts, merg
 from pipeline.cursor import Buffer, Cursor, Raw, Spans
 from pipeline.errors import Reason
 from pipeline.families import Family
+from pipeline.fields import Field
 from pipeline.reference import Reference
 from pipeline.resolve import Resolution, UnresolvableError, resolve
-from pipeline.schemas import Field
 from pipeline.validate import check_utf8, validate
 from pipeline.wellformed import MalformedError
 from pipeline.wire import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES, Frames

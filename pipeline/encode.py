@@ -12,7 +12,7 @@ import fastavro
 from pipeline.convert import UnfitError, converter
 from pipeline.errors import ChimeraError
 from pipeline.families import Family
-from pipeline.schemas import Field
+from pipeline.fields import Field
 from pipeline.wire import frame_confluent, frame_single_object
 
 _SHOWN_CHARACTERS = 60

@@ -36,20 +36,19 @@ class FailureKind(enum.Enum):
 
 
 # Server error codes of ClickHouse (src/Common/ErrorCodes.cpp).
-RETRY_CODES = frozenset(
-    {159, 164, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 254, 279, 285, 286, 289, 319, 425, 439, 999}
-)
-HALT_CODES = frozenset({16, 60, 81, 115, 192, 193, 201, 497, 516})
-DEAD_LETTER_CODES = frozenset({6, 26, 27, 38, 41, 53, 69, 70, 72, 321, 349, 407, 469})
+_RETRY_CODES = (159, 164, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 254, 279, 285, 286, 289, 319, 425, 439, 999)
+_HALT_CODES = (16, 60, 81, 115, 192, 193, 201, 497, 516)
+_DEAD_LETTER_CODES = (6, 26, 27, 38, 41, 53, 69, 70, 72, 321, 349, 407, 469)
+_KINDS = {
+    **dict.fromkeys(_RETRY_CODES, FailureKind.RETRY),
+    **dict.fromkeys(_HALT_CODES, FailureKind.HALT),
+    **dict.fromkeys(_DEAD_LETTER_CODES, FailureKind.DEAD_LETTER),
+}
 
 
 def failure_kind(code: int) -> FailureKind:
     """Kind of a ClickHouse server error; a code nobody has classified halts, so that a person looks at it."""
-    if code in RETRY_CODES:
-        return FailureKind.RETRY
-    if code in DEAD_LETTER_CODES:
-        return FailureKind.DEAD_LETTER
-    return FailureKind.HALT
+    return _KINDS.get(code, FailureKind.HALT)
 
 
 class Reason(enum.StrEnum):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
+from pipeline.expected import expected, unknown_key
 from pipeline.schemas import Schema, load_schemas
 
 DEAD_LETTERS = ".dlq"
@@ -19,7 +19,7 @@ DEAD_LETTERS = ".dlq"
 _KEYS = ("version", "defaults", "dead_letters", "topics")
 
 
-class BatchPolicy(BaseModel, extra="forbid", frozen=True):
+class BatchPolicy(BaseModel, extra="forbid", frozen=True, strict=True):
     """When a micro-batch ends: at whichever of the three limits comes first."""
 
     max_rows: int = Field(ge=1, le=1_000_000)
@@ -27,18 +27,18 @@ class BatchPolicy(BaseModel, extra="forbid", frozen=True):
     linger_seconds: float = Field(gt=0, le=600)
 
 
-class TopicSpec(BaseModel, extra="forbid", frozen=True):
+class TopicSpec(BaseModel, extra="forbid", frozen=True, strict=True):
     """A Kafka topic as topics.yaml declares it."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")
     partitions: int = Field(ge=1, le=10_000)
     replication: int = Field(ge=1, le=32)
-    retention_hours: float = Field(gt=0)
+    retention_hours: float = Field(ge=0.01, le=1_000_000, allow_inf_nan=False)
     max_message_bytes: int = Field(ge=1024, le=256 * 1024 * 1024)
     batch: BatchPolicy | None = None
     family: str | None = None
     key: str | None = None
-    table: str | None = None
+    table: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
 
     @property
     def config(self) -> dict[str, str]:
@@ -48,6 +48,25 @@ class TopicSpec(BaseModel, extra="forbid", frozen=True):
             "retention.ms": str(round(self.retention_hours * 3_600_000)),
             "max.message.bytes": str(self.max_message_bytes),
         }
+
+
+_TOPIC_KEYS = tuple(key for key in TopicSpec.model_fields if key != "name")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice: YAML forbids it, and PyYAML would keep the last one."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise ConfigError(
+                        f"{self.name}: {key.value}: expected once, again in line {key.start_mark.line + 1}"
+                    )
+                seen.add(key.value)
+        return node
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +97,6 @@ class Catalog:
     topics: tuple[TopicSpec, ...]
     families: tuple[Family, ...]
 
-    @cached_property
-    def by_topic(self) -> dict[str, Family]:
-        """Family of a topic name."""
-        return {family.topic.name: family for family in self.families}
-
     def family(self, name: str) -> Family:
         """The family of that name.
 
@@ -106,6 +120,13 @@ def load_catalog(settings: Settings) -> Catalog:
     schemas = load_schemas(settings.schemas.directory)
     by_name = {topic.name: topic for topic in topics}
     families = tuple(_family(topic, by_name, schemas, settings.topics.file) for topic in topics if topic.family)
+    owners: dict[str, str] = {}
+    for family in families:
+        if (owner := owners.setdefault(family.table, family.name)) != family.name:
+            raise ConfigError(
+                f"{settings.topics.file}: topics.{family.topic.name}.table: expected one table a family, "
+                f"but {family.table!r} is that of {owner}"
+            )
     orphans = sorted(set(schemas) - {family.name for family in families})
     if orphans:
         raise ConfigError(
@@ -122,9 +143,12 @@ def load_topics(path: Path, replication: int | None = None) -> tuple[TopicSpec, 
         ConfigError: the file is missing or wrong.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            document = yaml.load(file, _Loader)  # noqa: S506 (it is a safe one)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; expected the declaration of topics") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error.reason}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict) or not isinstance(document.get("topics"), dict) or not document["topics"]:
@@ -133,7 +157,7 @@ def load_topics(path: Path, replication: int | None = None) -> tuple[TopicSpec, 
         raise ConfigError(f"{path}: version: expected 1, got {document.get('version')!r}")
     unknown = sorted(set(document) - set(_KEYS))
     if unknown:
-        raise ConfigError(f"{path}: {unknown[0]}: unknown key; expected {', '.join(_KEYS)}")
+        raise ConfigError(f"{path}: {unknown[0]}: {unknown_key(_KEYS)}")
     defaults = document.get("defaults") or {}
     overrides = {} if replication is None else {"replication": replication}
     topics = tuple(_topic(path, str(name), defaults, own, overrides) for name, own in document["topics"].items())
@@ -180,9 +204,20 @@ def _topic(
     try:
         return TopicSpec.model_validate(merged)
     except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"])
-        raise ConfigError(f"{path}: {where}.{key}: {problem['msg']}, got {problem['input']!r}") from None
+        raise ConfigError(f"{path}: {where}.{_explain(error.errors()[0])}") from None
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    """The key, what was expected of it, and what it has; the valid keys, where it isn't one."""
+    key = ".".join(map(str, problem["loc"]))
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"{key}: {unknown_key(BatchPolicy.model_fields if len(problem['loc']) > 1 else _TOPIC_KEYS)}"
+        case "missing":
+            return f"{key}: {expected(problem)}, it has none"
+        case "model_type":
+            return f"{key}: {expected(problem)} of {', '.join(BatchPolicy.model_fields)}, got {problem['input']!r}"
+    return f"{key}: {expected(problem)}, got {problem['input']!r}"
 
 
 def _family(
@@ -193,9 +228,12 @@ def _family(
     if name not in schemas:
         raise ConfigError(f"{where}.family: no schema {name}.v<N>.avsc; expected one of {', '.join(sorted(schemas))}")
     newest = schemas[name][-1]
-    if topic.key is None or topic.key not in newest.by_name:
-        raise ConfigError(f"{where}.key: expected a field of {newest.file.name}, got {topic.key!r}")
+    key = newest.by_name.get(topic.key or "")
+    if key is None or key.logical_type != "uuid":
+        raise ConfigError(
+            f"{where}.key: expected a field of {newest.file.name} with logicalType uuid, got {topic.key!r}"
+        )
     if topic.batch is None:
         raise ConfigError(f"{where}.batch: expected max_rows, max_bytes and linger_seconds")
     dead_letters = topics[f"{topic.name}{DEAD_LETTERS}"]
-    return Family(name, topic, topic.key, topic.table or name, dead_letters, topic.batch, schemas[name])
+    return Family(name, topic, key.name, topic.table or name, dead_letters, topic.batch, schemas[name])

@@ -12,6 +12,7 @@ stops all inserts, but not the clock. Plain and replicated MergeTree accept each
 a plain one without its window remembers nothing.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 from clickhouse_migrations.clickhouse_cluster import ClickhouseCluster
 from clickhouse_migrations.exceptions import MigrationException
 from clickhouse_migrations.migration import MigrationStorage
-from clickhouse_migrations.migrator import STATUS_MD5_MISMATCH, STATUS_PENDING, STATUS_UNKNOWN
+from clickhouse_migrations.migrator import STATUS_MD5_MISMATCH, STATUS_PENDING, STATUS_UNKNOWN, Migrator
 
 from pipeline.clickhouse import client_arguments, explained
 from pipeline.config import ClickHouseSettings
@@ -28,15 +29,18 @@ from pipeline.errors import ConfigError, HaltError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+_FILE_NAME = re.compile(r"[0-9]{3}_[a-z0-9_]+\.sql")
+
 
 def pending(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple[Path, ...]:
     """Migrations that `migrate` would apply, in order; changes nothing, and needs no database to exist.
 
     Raises:
-        ConfigError: a file is misnamed, or was edited after it had been applied.
+        ConfigError: a file is misnamed or not one statement, or was edited after it had been applied.
         HaltError: the server refuses us, or a newer version has migrated the database.
         UnavailableError: the server doesn't answer.
     """
+    _check_files(directory)
     with _explained(settings, directory):
         rows = _cluster(settings).status(settings.database, directory)
         names = MigrationStorage(directory).migration_filenames()
@@ -58,7 +62,8 @@ def migrate(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple
     """Create the database where it is missing and apply what is pending; returns that, in order.
 
     Raises:
-        ConfigError: a file is misnamed, or was edited after it had been applied; nothing was changed.
+        ConfigError: a file is misnamed or not one statement, or was edited after it had been applied; nothing
+            was changed.
         HaltError: the server refuses us or a statement, or a newer version has migrated the database.
         UnavailableError: the server doesn't answer.
     """
@@ -67,6 +72,19 @@ def migrate(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple
         with _explained(settings, directory):
             _cluster(settings).migrate(settings.database, directory)
     return planned
+
+
+def _check_files(directory: Path) -> None:
+    """Of two statements, one could be executed without the other: there is no transaction around them."""
+    for path in sorted(directory.glob("*.sql")):
+        if not _FILE_NAME.fullmatch(path.name):
+            raise ConfigError(f"{path}: expected a name of the form <NNN>_<what>.sql, with three digits")
+        try:
+            count = len(Migrator.script_to_statements(path.read_text(encoding="utf-8"), multi_statement=True))
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not UTF-8: {error.reason}") from None
+        if count != 1:
+            raise ConfigError(f"{path}: expected one statement, got {count}")
 
 
 def _cluster(settings: ClickHouseSettings) -> Any:

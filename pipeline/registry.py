@@ -32,7 +32,7 @@ class Registry:
         settings: where the registry is, and how to log in.
 
     Raises:
-        ConfigError: no URL is set, or it is none.
+        ConfigError: no URL is set, or it has a login beside the one that is set.
     """
 
     def __init__(self, settings: RegistrySettings) -> None:

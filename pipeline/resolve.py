@@ -11,7 +11,8 @@ from typing import Any
 import fastavro
 from fastavro.schema import SchemaParseException, UnknownType
 
-from pipeline.schemas import PRIMITIVES, Field, Schema
+from pipeline.fields import PRIMITIVES, Field
+from pipeline.schemas import Schema
 
 PROMOTIONS = {
     "long": {"int"},

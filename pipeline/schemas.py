@@ -1,53 +1,23 @@
-"""The Avro schemas: every version of every family, with the bounds and closed sets their fields declare.
+"""The Avro schemas: every version of every family, read from schemas/avro."""
 
-Units: `min` and `max` are in the field's own unit (milliseconds for `ts`, a decimal string for money), `max_length` is
-in UTF-8 bytes, `pattern` is a Python regular expression that the whole string must match.
-"""
-
+import json
 import re
+from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import fastavro
 import fastavro.schema
-import orjson
 
 from pipeline.errors import ConfigError
+from pipeline.fields import Field, check_keys, read_field
 
 FILE_NAME = re.compile(r"^(?P<family>[a-z][a-z0-9_]*)\.v(?P<version>[1-9][0-9]*)\.avsc$")
-PRIMITIVES = frozenset({"boolean", "int", "long", "float", "double", "string", "bytes"})
-LOGICAL_TYPES = {"uuid": "string", "decimal": "bytes", "timestamp-millis": "long"}
-NUMERIC = frozenset({"int", "long", "float", "double"})
-MAX_DECIMAL_PRECISION = 18  # what a 64-bit unscaled value holds
-NO_DEFAULT: Final[Any] = object()
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field of a family's schema, with what a valid value must satisfy."""
-
-    name: str
-    type: str
-    """Avro's primitive type."""
-    logical_type: str | None = None
-    default: Any = NO_DEFAULT
-    minimum: int | float | Decimal | None = None
-    maximum: int | float | Decimal | None = None
-    pattern: re.Pattern[str] | None = None
-    values: tuple[str, ...] | None = None
-    max_length: int | None = None
-    precision: int = 0
-    scale: int = 0
-
-    @property
-    def required(self) -> bool:
-        """Whether a record must bring the field itself."""
-        return self.default is NO_DEFAULT
+_RECORD_KEYS = ("type", "name", "namespace", "doc", "aliases", "fields")
+_FULL_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -103,104 +73,57 @@ def load_schema(path: Path) -> Schema:
     """One .avsc file.
 
     Raises:
-        ConfigError: not readable, not JSON, not a flat Avro record, or an attribute that makes no sense.
+        ConfigError: not readable, not JSON, not a flat Avro record, or an attribute that makes no sense or is unknown.
     """
     match = FILE_NAME.match(path.name)
     if not match:
         raise ConfigError(f"{path}: expected a name of the form <family>.v<N>.avsc")
+    raw = _json(path)
+    fields = _record(path, raw)
     try:
-        raw = orjson.loads(path.read_bytes())
         parsed = fastavro.parse_schema(raw, _write_hint=False)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    except orjson.JSONDecodeError as error:
-        raise ConfigError(f"{path}: not JSON: {error}") from None
     except (fastavro.schema.SchemaParseException, fastavro.schema.UnknownType) as error:
-        raise ConfigError(f"{path}: not an Avro schema: {error}") from None
+        raise ConfigError(f"{path}: not an Avro schema: {' '.join(str(error).split())}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: not an Avro schema: missing or misplaced {error}") from None
-    if not isinstance(raw, dict) or raw.get("type") != "record" or not isinstance(raw.get("fields"), list):
-        raise ConfigError(f"{path}: type: expected a record with fields")
-    fields = tuple(_field(path, field) for field in raw["fields"])
-    names = [field.name for field in fields]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"{path}: {name}: expected one field of that name, got {names.count(name)}")
     return Schema(match["family"], int(match["version"]), path, raw, parsed, fields, fingerprint(raw))
 
 
-def _field(path: Path, raw: Mapping[str, Any]) -> Field:
-    where = f"{path}: {raw['name']}"
-    declared = raw["type"] if isinstance(raw["type"], dict) else {"type": raw["type"]}
-    avro_type, logical_type = declared["type"], declared.get("logicalType")
-    if not isinstance(avro_type, str) or avro_type not in PRIMITIVES:
-        raise ConfigError(f"{where}.type: expected one of {', '.join(sorted(PRIMITIVES))}, got {avro_type!r}")
-    if logical_type is not None and LOGICAL_TYPES.get(logical_type) != avro_type:
-        expected = ", ".join(f"{name} on {base}" for name, base in LOGICAL_TYPES.items())
-        raise ConfigError(f"{where}.logicalType: expected {expected}; got {logical_type} on {avro_type}")
-    precision, scale = declared.get("precision", 0), declared.get("scale", 0)
-    if logical_type == "decimal" and not 0 < precision <= MAX_DECIMAL_PRECISION:
-        raise ConfigError(f"{where}.precision: expected 1 to {MAX_DECIMAL_PRECISION}, got {precision!r}")
-    textual = avro_type == "string" and logical_type is None
-    numeric = avro_type in NUMERIC or logical_type == "decimal"
-    for key in ("pattern", "values", "max_length"):
-        if key in raw and not textual:
-            raise ConfigError(f"{where}.{key}: only a plain string can have it, this is {logical_type or avro_type}")
-    for key in ("min", "max"):
-        if key in raw and not numeric:
-            raise ConfigError(f"{where}.{key}: only a number can have it, this is {logical_type or avro_type}")
-    minimum, maximum = (_bound(where, key, raw, logical_type) for key in ("min", "max"))
-    if minimum is not None and maximum is not None and minimum > maximum:
-        raise ConfigError(f"{where}.min: expected at most max, {maximum}, got {minimum}")
-    return Field(
-        name=raw["name"],
-        type=avro_type,
-        logical_type=logical_type,
-        default=raw.get("default", NO_DEFAULT),
-        minimum=minimum,
-        maximum=maximum,
-        pattern=_pattern(where, raw),
-        values=_values(where, raw),
-        max_length=_max_length(where, raw),
-        precision=precision,
-        scale=scale,
-    )
+def _record(path: Path, raw: Any) -> tuple[Field, ...]:
+    """The fields of what has to be a record."""
+    if not isinstance(raw, dict) or raw.get("type") != "record":
+        raise ConfigError(f"{path}: type: expected a record with fields")
+    check_keys(f"{path}: record", raw, _RECORD_KEYS)
+    for key in ("name", "namespace"):
+        name = raw.get(key)
+        if (key in raw or key == "name") and not (isinstance(name, str) and _FULL_NAME.fullmatch(name)):
+            raise ConfigError(f"{path}: {key}: expected letters, digits and _, got {name!r}")
+    declared = raw.get("fields")
+    if not isinstance(declared, list) or not declared:
+        raise ConfigError(f"{path}: fields: expected a list of at least one field, got {declared!r}")
+    fields = tuple(read_field(str(path), position, field) for position, field in enumerate(declared))
+    for name, count in Counter(field.name for field in fields).items():
+        if count > 1:
+            raise ConfigError(f"{path}: {name}: expected one field of that name, got {count}")
+    return fields
 
 
-def _bound(where: str, key: str, raw: Mapping[str, Any], logical_type: str | None) -> int | float | Decimal | None:
-    if key not in raw:
-        return None
-    bound = raw[key]
-    if logical_type == "decimal":
-        with suppress(InvalidOperation):
-            if isinstance(bound, str) and (number := Decimal(bound)).is_finite():
-                return number
-        raise ConfigError(f"{where}.{key}: expected a decimal number as a string, got {bound!r}")
-    if isinstance(bound, bool) or not isinstance(bound, (int, float)):
-        raise ConfigError(f"{where}.{key}: expected a number, got {bound!r}")
-    return bound
+def _json(path: Path) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for key, count in Counter(key for key, _ in pairs).items():
+            if count > 1:
+                raise ConfigError(f"{path}: {key}: expected once in an object, got {count} times")
+        return dict(pairs)
 
+    def constant(name: str) -> None:
+        raise ConfigError(f"{path}: not JSON: {name}")
 
-def _pattern(where: str, raw: Mapping[str, Any]) -> re.Pattern[str] | None:
-    if "pattern" not in raw:
-        return None
     try:
-        return re.compile(raw["pattern"])
-    except (re.error, TypeError) as error:
-        raise ConfigError(f"{where}.pattern: expected a regular expression: {error}") from None
-
-
-def _values(where: str, raw: Mapping[str, Any]) -> tuple[str, ...] | None:
-    values = raw.get("values")
-    if values is None:
-        return None
-    if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
-        raise ConfigError(f"{where}.values: expected a list of strings, got {values!r}")
-    return tuple(values)
-
-
-def _max_length(where: str, raw: Mapping[str, Any]) -> int | None:
-    length = raw.get("max_length")
-    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
-        raise ConfigError(f"{where}.max_length: expected a whole number of bytes, got {length!r}")
-    return length
+        # orjson keeps the last of two equal keys, and says nothing.
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique, parse_constant=constant)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error.reason}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from None

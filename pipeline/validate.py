@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.columns import Coded, Column, Ints, Mask, Verdicts
 from pipeline.cursor import Buffer, Raw, Spans
 from pipeline.errors import Reason
-from pipeline.schemas import Field
+from pipeline.fields import Field
 
 UUID_TEXT_BYTES = 36
 _UUID_DASHES = [8, 13, 18, 23]

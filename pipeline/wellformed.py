@@ -7,7 +7,7 @@ arrays and maps together claim no more items than the record has bytes.
 from typing import Any
 
 from pipeline.errors import Reason
-from pipeline.schemas import PRIMITIVES
+from pipeline.fields import PRIMITIVES
 
 MAX_DEPTH = 64
 _WIDTHS = {"null": 0, "float": 4, "double": 8}

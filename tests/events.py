@@ -14,8 +14,8 @@ from processes import Worker, lag
 from pipeline.clickhouse import connect
 from pipeline.config import Settings
 from pipeline.families import Family
+from pipeline.fields import Field
 from pipeline.sample import sample
-from pipeline.schemas import Field
 
 _START = datetime(2026, 1, 31, tzinfo=UTC)
 _SECONDS = 30

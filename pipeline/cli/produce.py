@@ -1,5 +1,6 @@
 """`chimera produce`: publish the events of a file, or sample events."""
 
+import math
 import shutil
 import tempfile
 import time
@@ -11,6 +12,7 @@ from typing import IO, Any, TypeVar
 
 import click
 import orjson
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -21,6 +23,7 @@ from pipeline.producer import Producer
 from pipeline.sample import sample
 
 _SHOWN_LINES = 20
+_MAX_HOURS = 87_600  # ten years: a sample begins well after 1970
 
 T = TypeVar("T")
 Events = Iterable[tuple[str, Mapping[str, Any]]]
@@ -35,7 +38,7 @@ Send = Callable[[str, Mapping[str, Any]], object]
 @click.option("--seed", default=1, show_default=True, help="The same seed gives the same sample events.")
 @click.option(
     "--hours",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, min_open=True, max=_MAX_HOURS),
     default=24.0,
     show_default=True,
     help="Sample events cover so many hours, up to now.",
@@ -74,17 +77,36 @@ def produce(
       70  the schema registry refuses the login or the schema
       78  a setting, topics.yaml or a schema is wrong, or there is no such family
     """
-    settings = load_settings()
-    catalog = load_catalog(settings)
     if count is not None and file is None and family is None:
+        _refuse("skip_bad", beside="--sample")
+        names = [name.strip() for name in families.split(",")] if _given("families") else []
+        if not all(names):
+            raise click.UsageError("--families: expected names of families, comma-separated")
+        if math.isnan(hours):
+            raise click.UsageError("--hours: expected a number")
+        settings = load_settings()
+        catalog = load_catalog(settings)
+        wanted = [catalog.family(name).name for name in names]
         start = datetime.now(UTC) - timedelta(hours=hours)
-        wanted = [catalog.family(name.strip()).name for name in families.split(",") if name.strip()]
         events = sample(count, seed=seed, start=start, hours=hours, families=wanted)
         _publish(settings, catalog, events, count, dry_run=dry_run)
     elif count is None and file is not None and family is not None:
+        _refuse("families", "hours", "seed", beside="--file")
+        settings = load_settings()
+        catalog = load_catalog(settings)
         _publish_file(settings, catalog, catalog.family(family), _seekable(file), skip_bad=skip_bad, dry_run=dry_run)
     else:
         raise click.UsageError("expected either FAMILY and --file, or --sample")
+
+
+def _given(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.COMMANDLINE
+
+
+def _refuse(*options: str, beside: str) -> None:
+    """An option that would have no effect is a misunderstanding."""
+    for option in filter(_given, options):
+        raise click.UsageError(f"--{option.replace('_', '-')} has no meaning beside {beside}")
 
 
 def _publish_file(

@@ -48,7 +48,7 @@ def show() -> None:
     \b
     Examples:
       chimera topics plan
-      chimera topics plan || chimera topics apply
+      chimera topics plan; [ $? -eq 2 ] && chimera topics apply --yes   # not after 69, 70 or 78
     """
     _, changes = _planned()
     if changes:

@@ -40,3 +40,14 @@ def test_documented_defaults(name: str) -> None:
 def test_every_command_is_in_the_readme(command: str) -> None:
     """The README shows how to call each command."""
     assert re.search(rf"\b(chimera|make) {command}\b", (ROOT / "README.md").read_text(encoding="utf-8"))
+
+
+def test_the_block_to_paste_asks_no_questions() -> None:
+    """What follows a question in pasted lines would be its answer."""
+    assert re.search(r"^chimera topics apply --yes ", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_no_example_goes_on_after_a_failure() -> None:
+    """`||` runs what follows it after every exit code, those of failures too."""
+    for module in sorted((ROOT / "pipeline/cli").glob("*.py")):
+        assert "||" not in module.read_text(encoding="utf-8"), module.name

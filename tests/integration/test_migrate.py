@@ -105,13 +105,6 @@ def test_a_migration_of_a_newer_version_is_an_error(settings: Settings, tmp_path
         migrate(settings.clickhouse)
 
 
-def test_a_misnamed_migration_is_an_error(settings: Settings, tmp_path: Path) -> None:
-    """A file without a number is named, not skipped."""
-    (tmp_path / "first.sql").write_text("SELECT 1", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"must start with a numeric version.*first\.sql"):
-        pending(settings.clickhouse, tmp_path)
-
-
 def test_no_server_is_unavailable(settings: Settings) -> None:
     """A port that nobody listens on is worth another try; the message says where."""
     nowhere = settings.clickhouse.model_copy(update={"port": free_port()})

@@ -21,6 +21,8 @@ from pipeline.topics import Cluster, TopicAdmin, plan
 
 pytestmark = pytest.mark.integration
 
+_TOPICS = 12  # of six families, and their dead letters
+
 Chimera = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -60,9 +62,9 @@ def _signs(output: str) -> str:
 
 
 def test_a_plan_changes_nothing_and_applying_it_leaves_nothing_to_do(chimera: Chimera, settings: Settings) -> None:
-    """Six topics are planned, then created as declared; after that plan and apply find nothing to do."""
+    """All topics are planned, then created as declared; after that plan and apply find nothing to do."""
     planned = chimera("plan")
-    assert (planned.returncode, _signs(planned.stdout)) == (2, "++++++")
+    assert (planned.returncode, _signs(planned.stdout)) == (2, "+" * _TOPICS)
     assert _cluster(settings).topics == {}
 
     applied = chimera("apply", "--yes")
@@ -73,7 +75,7 @@ def test_a_plan_changes_nothing_and_applying_it_leaves_nothing_to_do(chimera: Ch
         assert topic.config.items() <= live.config.items()
 
     again = chimera("plan")
-    assert (again.returncode, _signs(again.stdout)) == (0, "======")
+    assert (again.returncode, _signs(again.stdout)) == (0, "=" * _TOPICS)
     assert chimera("apply").returncode == 0
 
 
@@ -147,7 +149,7 @@ def test_without_a_terminal_apply_wants_yes(chimera: Chimera, settings: Settings
     assert _cluster(settings).topics == {}
 
 
-@pytest.mark.parametrize(("answer", "exit_code", "created"), [("y", 0, 6), ("n", 1, 0)], ids=["yes", "no"])
+@pytest.mark.parametrize(("answer", "exit_code", "created"), [("y", 0, _TOPICS), ("n", 1, 0)], ids=["yes", "no"])
 def test_on_a_terminal_apply_asks(
     answer: str, exit_code: int, created: int, environ: dict[str, str], settings: Settings
 ) -> None:
@@ -165,7 +167,7 @@ def test_on_a_terminal_apply_asks(
         shown, asked = process.communicate()
     os.close(ours)
     os.close(theirs)
-    assert _signs(shown) == "++++++"
+    assert _signs(shown) == "+" * _TOPICS
     assert "Make these changes?" in asked
     assert (process.returncode, len(_cluster(settings).topics)) == (exit_code, created)
 

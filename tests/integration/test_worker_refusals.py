@@ -154,11 +154,11 @@ def _authority(_: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        pytest.param(_value, ["CHIMERA_KAFKA__SESSION_TIMEOUT_SECONDS", "valid number"], id="a setting's value"),
+        pytest.param(_value, ["CHIMERA_KAFKA__SESSION_TIMEOUT_SECONDS", "expected a number"], id="a setting's value"),
         pytest.param(
             _typo, ["CHIMERA_KAFKA__BOOTSTRAP_SERVER", "did you mean CHIMERA_KAFKA__B"], id="a setting's name"
         ),
-        pytest.param(_topics, ["own.yaml", "topics.ui.partitions", "valid integer", "many"], id="topics.yaml"),
+        pytest.param(_topics, ["own.yaml", "topics.ui.partitions", "a whole number", "many"], id="topics.yaml"),
         pytest.param(_schema, ["ui_events.v1.avsc", "ts.min", "expected a number"], id="a schema"),
         pytest.param(_authority, ["CHIMERA_CLICKHOUSE__CA_CERT", "file"], id="a certificate's file"),
     ],

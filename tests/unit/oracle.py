@@ -17,7 +17,8 @@ from fastavro.read import SchemaResolutionError
 
 from pipeline.columns import Coded, Rows
 from pipeline.errors import Reason
-from pipeline.schemas import Field, Schema
+from pipeline.fields import Field
+from pipeline.schemas import Schema
 from pipeline.wellformed import MalformedError, check_wellformed
 
 Row = dict[str, Any]

@@ -1,11 +1,13 @@
 """What follows from each failure of ClickHouse, and how it is told."""
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from clickhouse_driver import errors as driver_errors
 
-from pipeline.clickhouse import describe, explain, kind_of
+from pipeline.clickhouse import connect, describe, explain, explained, kind_of
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import ConfigError, FailureKind, HaltError, UnavailableError
 
@@ -88,6 +90,12 @@ def test_a_failure_is_told_on_one_line(error: BaseException, line: str) -> None:
             id="password",
         ),
         pytest.param(driver_errors.ServerException("DB::Exception: Not\nso", 60), HaltError, ": Not so", id="refusal"),
+        pytest.param(
+            driver_errors.UnknownPacketFromServerError("?"),
+            HaltError,
+            "; expected the native protocol there, not HTTP: check CHIMERA_CLICKHOUSE__PORT",
+            id="another protocol",
+        ),
     ],
 )
 def test_an_explanation_names_the_server_and_the_setting(error: BaseException, expected: type, text: str) -> None:
@@ -97,3 +105,13 @@ def test_an_explanation_names_the_server_and_the_setting(error: BaseException, e
     assert str(explained).startswith("ClickHouse at db.example:9440")
     assert text in str(explained)
     assert "\n" not in str(explained)
+
+
+def test_a_port_that_speaks_http_is_explained() -> None:
+    """ClickHouse's other port is easily taken for the native one."""
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server, ThreadPoolExecutor(1) as thread:
+        answered = thread.submit(server.handle_request)
+        settings = ClickHouseSettings(port=server.server_port)
+        with pytest.raises(HaltError, match="check CHIMERA_CLICKHOUSE__PORT"), explained(settings):
+            connect(settings).execute("SELECT 1")
+        answered.result(10)

@@ -64,18 +64,60 @@ def test_an_unknown_variable_is_an_error(name: str, advice: str, monkeypatch: py
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("CHIMERA_CLICKHOUSE__PORT", "65536", "less than or equal to 65535"),
-        ("CHIMERA_CLICKHOUSE__DATABASE", "a-b", "match pattern"),
-        ("CHIMERA_KAFKA__BOOTSTRAP_SERVERS", "", "at least 1 character"),
-        ("CHIMERA_WORKER__INSERT_THREADS", "many", "valid integer"),
-        ("CHIMERA_LOG__LEVEL", "LOUD", "match pattern"),
+        ("CHIMERA_CLICKHOUSE__PORT", "65536", "at most 65535"),
+        ("CHIMERA_CLICKHOUSE__DATABASE", "a-b", "text that matches"),
+        ("CHIMERA_KAFKA__BOOTSTRAP_SERVERS", "", "host:port, comma-separated"),
+        ("CHIMERA_KAFKA__BOOTSTRAP_SERVERS", "kafka", "host:port, comma-separated"),
+        ("CHIMERA_KAFKA__BOOTSTRAP_SERVERS", "kafka:0", "host:port, comma-separated"),
+        ("CHIMERA_KAFKA__BOOTSTRAP_SERVERS", "kafka://a:9092", "host:port, comma-separated"),
+        ("CHIMERA_KAFKA__BOOTSTRAP_SERVERS", "a:9092,", "host:port, comma-separated"),
+        ("CHIMERA_KAFKA__BOOTSTRAP_SERVERS", "::1:9092", "host:port, comma-separated"),
+        ("CHIMERA_KAFKA__SESSION_TIMEOUT_SECONDS", "inf", "a finite number"),
+        ("CHIMERA_KAFKA__SESSION_TIMEOUT_SECONDS", "nan", "a finite number"),
+        ("CHIMERA_CLICKHOUSE__QUERY_TIMEOUT_SECONDS", "1e6", "at most 86400"),
+        ("CHIMERA_WORKER__COMMIT_INTERVAL_SECONDS", "0", "at least 0.001"),
+        ("CHIMERA_REGISTRY__URL", "registry:8081", "http://host:port"),
+        ("CHIMERA_REGISTRY__URL", "http://", "http://host:port"),
+        ("CHIMERA_CLICKHOUSE__HOST", "", "at least 1 character"),
+        ("CHIMERA_CLICKHOUSE__SECURE", "perhaps", "true or false"),
+        ("CHIMERA_CLICKHOUSE__CA_CERT", "/no/such/file", "a file that is there"),
+        ("CHIMERA_WORKER__INSERT_THREADS", "many", "a whole number"),
+        ("CHIMERA_LOG__LEVEL", "LOUD", "text that matches"),
     ],
 )
 def test_a_wrong_value_is_explained(name: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line names the variable and what was expected of its value."""
     complaint = _complaint(monkeypatch, **{name: value})
-    assert complaint.startswith(f"{name}: ")
+    assert complaint.startswith(f"{name}: expected ")
     assert expected in complaint
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "values"),
+    [
+        ("CHIMERA_KAFKA__HEARTBEAT_INTERVAL_SECONDS", "CHIMERA_KAFKA__SESSION_TIMEOUT_SECONDS", ("3", "8.9")),
+        ("CHIMERA_WORKER__RETRY_BACKOFF_SECONDS", "CHIMERA_WORKER__RETRY_BACKOFF_MAX_SECONDS", ("2", "1")),
+    ],
+    ids=["heartbeats", "pauses"],
+)
+def test_settings_that_contradict_each_other_are_both_named(
+    one: str, other: str, values: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is right by itself: the line says what they are, and what was expected of them together."""
+    complaint = _complaint(monkeypatch, **dict(zip((one, other), values, strict=True)))
+    assert complaint.startswith(f"{one}: expected at most ")
+    assert complaint.endswith(f"{other}, {values[1]}, got {values[0]}")
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [("a:1, b-c.d:65535", "a:1,b-c.d:65535"), ("[::1]:9092", "[::1]:9092")],
+    ids=["two", "IPv6"],
+)
+def test_several_servers_of_any_form(given: str, taken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blanks around them are dropped."""
+    monkeypatch.setenv("CHIMERA_KAFKA__BOOTSTRAP_SERVERS", given)
+    assert load_settings().kafka.bootstrap_servers == taken
 
 
 def test_all_wrong_values_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

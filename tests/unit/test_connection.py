@@ -1,13 +1,15 @@
-"""Migrations reach the server as everything else does."""
+"""Migrations reach the server as everything else does, and only when their files are right."""
 
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import SecretStr
 
 from pipeline.clickhouse import connect
 from pipeline.config import ClickHouseSettings
-from pipeline.migrate import _cluster
+from pipeline.errors import ConfigError
+from pipeline.migrate import _cluster, pending
 
 
 def _login(client: Any) -> dict[str, Any]:
@@ -36,3 +38,23 @@ def test_migrations_connect_and_log_in_as_the_sink_does(tmp_path: Path) -> None:
     assert migrations["user"] == "writer"
     assert migrations["secure_socket"]
     assert migrations["ssl_options"]["ca_certs"] == str(settings.ca_cert)
+
+
+@pytest.mark.parametrize(
+    ("name", "script", "expected"),
+    [
+        pytest.param("first.sql", b"SELECT 1", "a name of the form <NNN>_<what>.sql", id="no number"),
+        pytest.param("9_x.sql", b"SELECT 1", "a name of the form <NNN>_<what>.sql", id="one digit"),
+        pytest.param("009-x.sql", b"SELECT 1", "a name of the form <NNN>_<what>.sql", id="a dash"),
+        pytest.param("009_x.sql", b"SELECT 1; SELECT 2", "one statement, got 2", id="two statements"),
+        pytest.param("009_x.sql", b"-- later;\n", "one statement, got 0", id="no statement"),
+    ],
+)
+def test_a_wrong_migration_is_named_before_the_server_is_asked(
+    tmp_path: Path, name: str, script: bytes, expected: str
+) -> None:
+    """The line says file and what was expected; no server is needed to tell."""
+    (tmp_path / name).write_bytes(script)
+    with pytest.raises(ConfigError) as failure:
+        pending(ClickHouseSettings(port=1), tmp_path)
+    assert str(failure.value).startswith(f"{tmp_path / name}: expected {expected}")

@@ -18,7 +18,7 @@ from pipeline.decode import Decoder
 from pipeline.encode import Encoder
 from pipeline.errors import Reason, UnavailableError
 from pipeline.families import load_catalog
-from pipeline.schemas import PRIMITIVES
+from pipeline.fields import PRIMITIVES
 from pipeline.wire import SINGLE_OBJECT_HEADER_BYTES, frame_confluent, frame_single_object
 
 CATALOG = load_catalog(Settings())

@@ -15,7 +15,7 @@ from pipeline.config import Settings
 from pipeline.decode import Decoder
 from pipeline.encode import Encoder, InvalidEventError
 from pipeline.families import Family, load_catalog
-from pipeline.schemas import Field
+from pipeline.fields import Field
 from pipeline.wire import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES, frame_single_object
 
 CATALOG = load_catalog(Settings())

@@ -1,5 +1,6 @@
 """topics.yaml and what it refers to: a mistake is one line that names file, key and what was expected."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def _without(key: str) -> Edit:
 
 
 def test_the_projects_own_catalog_holds_together() -> None:
-    """Every family has a topic, a key that is a field, a table and a batch policy, and is found by its topic."""
+    """Every family has a topic, a key that is a field, a table and a batch policy."""
     catalog = load_catalog(_settings(ROOT / "topics.yaml"))
     assert {family.name for family in catalog.families} == {
         "bench_runs",
@@ -53,7 +54,6 @@ def test_the_projects_own_catalog_holds_together() -> None:
         assert family.topic.name == f"chimera.{family.name}"
         assert family.table == family.name
         assert family.key in family.schema.by_name
-        assert catalog.by_topic[family.topic.name] is family
 
 
 def test_a_topic_of_its_own_inherits_only_what_it_does_not_say(tmp_path: Path) -> None:
@@ -80,16 +80,36 @@ def test_one_setting_replaces_every_replication_factor() -> None:
 @pytest.mark.parametrize(
     ("edit", "key", "expected"),
     [
-        (_topic(partitions=0), f"topics.{UI_EVENTS}.partitions", "greater than or equal to 1, got 0"),
-        (_topic(partitions="few"), f"topics.{UI_EVENTS}.partitions", "valid integer"),
-        (_topic(partition=8), f"topics.{UI_EVENTS}.partition", "not permitted"),
-        (_topic(batch={"max_rows": 0}), f"topics.{UI_EVENTS}.batch.max_rows", "greater than or equal to 1, got 0"),
+        (_topic(partitions=0), f"topics.{UI_EVENTS}.partitions", "expected at least 1, got 0"),
+        (_topic(partitions="few"), f"topics.{UI_EVENTS}.partitions", "expected a whole number, got 'few'"),
+        (_topic(partitions=True), f"topics.{UI_EVENTS}.partitions", "expected a whole number, got True"),
+        (
+            _topic(partition=8),
+            f"topics.{UI_EVENTS}.partition",
+            "unknown key; expected partitions, replication, retention_hours, max_message_bytes, batch, family, key",
+        ),
+        (
+            _topic(batch={"rows": 1}),
+            f"topics.{UI_EVENTS}.batch.rows",
+            "unknown key; expected max_rows, max_bytes, linger_seconds",
+        ),
+        (
+            _topic(batch=3),
+            f"topics.{UI_EVENTS}.batch",
+            "expected a mapping of max_rows, max_bytes, linger_seconds, got 3",
+        ),
+        (_topic(retention_hours=math.inf), f"topics.{UI_EVENTS}.retention_hours", "expected a finite number, got inf"),
+        (_topic(retention_hours=math.nan), f"topics.{UI_EVENTS}.retention_hours", "expected a finite number, got nan"),
+        (_topic(retention_hours=0), f"topics.{UI_EVENTS}.retention_hours", "expected at least 0.01, got 0"),
+        (_topic(retention_hours=1e9), f"topics.{UI_EVENTS}.retention_hours", "expected at most 1000000, got"),
+        (_topic(table="a; b"), f"topics.{UI_EVENTS}.table", "expected text that matches"),
+        (_topic(batch={"max_rows": 0}), f"topics.{UI_EVENTS}.batch.max_rows", "expected at least 1, got 0"),
         (_topic(family="bench_runs"), f"topics.{UI_EVENTS}.family", "expected one topic a family"),
-        (_without("retention_hours"), "topics.chimera.bench_runs.retention_hours", "required"),
+        (_without("retention_hours"), "topics.chimera.bench_runs.retention_hours", "expected a value"),
         (lambda document: document.update(topics=[]), "topics", "expected a mapping"),
         (lambda document: document.update(topics={}), "topics", "expected a mapping"),
         (lambda document: document["topics"].update(x=3), "topics.x", "expected a mapping, got 3"),
-        (lambda document: document["topics"].update({"a b": {}}), "topics.a b.name", "match pattern"),
+        (lambda document: document["topics"].update({"a b": {}}), "topics.a b.name", "expected text that matches"),
         (lambda document: document.update(defaults=[1]), "defaults", "expected a mapping, got [1]"),
         (lambda document: document.update(version=2), "version", "expected 1, got 2"),
         (lambda document: document.update(topic={}), "topic", "expected version, defaults, dead_letters, topics"),
@@ -97,7 +117,15 @@ def test_one_setting_replaces_every_replication_factor() -> None:
     ids=[
         "bound",
         "type",
+        "truth for a number",
         "misspelt key",
+        "misspelt key of the batch policy",
+        "number for a batch policy",
+        "for ever",
+        "no number",
+        "no time",
+        "too long",
+        "table that is none",
         "nested",
         "two topics of a family",
         "missing",
@@ -124,11 +152,24 @@ def test_a_wrong_file_is_explained(edit: Edit, key: str, expected: str, tmp_path
     ("edit", "key", "expected"),
     [
         (_topic(family="ui_event"), f"topics.{UI_EVENTS}.family", "expected one of bench_runs, deployments"),
-        (_topic(key="session"), f"topics.{UI_EVENTS}.key", "expected a field of ui_events.v1.avsc, got 'session'"),
+        (
+            _topic(key="session"),
+            f"topics.{UI_EVENTS}.key",
+            "expected a field of ui_events.v1.avsc with logicalType uuid",
+        ),
+        (_topic(key="event_type"), f"topics.{UI_EVENTS}.key", "with logicalType uuid, got 'event_type'"),
+        (_topic(table="episodes"), "topics.chimera.", "expected one table a family, but 'episodes' is that of "),
         (_without("batch"), "topics.chimera.bench_runs.batch", "expected max_rows, max_bytes and linger_seconds"),
         (lambda document: document["topics"].pop(UI_EVENTS), "topics", "expected one of family 'ui_events'"),
     ],
-    ids=["family without schema", "key that is no field", "no batch policy", "schema without topic"],
+    ids=[
+        "family without schema",
+        "key that is no field",
+        "key that is no uuid",
+        "table of another family",
+        "no batch policy",
+        "schema without topic",
+    ],
 )
 def test_topics_and_schemas_have_to_agree(edit: Edit, key: str, expected: str, tmp_path: Path) -> None:
     """What one of them says and the other doesn't know is named, with the file it is in."""
@@ -141,13 +182,20 @@ def test_topics_and_schemas_have_to_agree(edit: Edit, key: str, expected: str, t
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [("topics: [", "not YAML"), ("", "topics: expected a mapping"), ("just text", "topics: expected a mapping")],
-    ids=["no YAML", "empty", "no mapping"],
+    [
+        (b"topics: [", "not YAML"),
+        (b"topics: \xff", "not UTF-8"),
+        (b"", "topics: expected a mapping"),
+        (b"just text", "topics: expected a mapping"),
+        (b"version: 1\ntopics: {}\nversion: 1\n", "version: expected once, again in line 3"),
+        (b"topics:\n  a: {key: x}\n  b: {key: x,\n    key: y}\n", "key: expected once, again in line 4"),
+    ],
+    ids=["no YAML", "no UTF-8", "empty", "no mapping", "a key twice", "a key of a topic twice"],
 )
-def test_a_file_of_something_else_is_explained(content: str, expected: str, tmp_path: Path) -> None:
+def test_a_file_of_something_else_is_explained(content: bytes, expected: str, tmp_path: Path) -> None:
     """Even a file that isn't a document of ours is explained in one line."""
     file = tmp_path / "topics.yaml"
-    file.write_text(content, encoding="utf-8")
+    file.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         load_topics(file)
     assert str(caught.value).startswith(f"{file}: {expected}")
@@ -164,3 +212,12 @@ def test_an_unknown_family_is_answered_with_the_known_ones() -> None:
     """Asking for a family that isn't there names those that are."""
     with pytest.raises(ConfigError, match=r"no event family 'ui'; expected one of bench_runs, llm_events, ui_events"):
         load_catalog(_settings(ROOT / "topics.yaml")).family("ui")
+
+
+def test_merged_keys_are_none_that_stand_twice(tmp_path: Path) -> None:
+    """YAML's own way to share settings stays allowed, and what is said again wins over what is merged."""
+    file = tmp_path / "topics.yaml"
+    text = (ROOT / "topics.yaml").read_text(encoding="utf-8")
+    merged = "topics:\n  a: &a {partitions: 2, retention_hours: 5}\n  b: {<<: *a, partitions: 3}\n"
+    file.write_text(text.partition("topics:\n")[0] + merged, encoding="utf-8")
+    assert [(topic.partitions, topic.retention_hours) for topic in load_topics(file)] == [(2, 5), (3, 5)]

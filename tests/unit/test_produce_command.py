@@ -77,6 +77,14 @@ def test_sample_events_are_counted_by_family() -> None:
         pytest.param(["ui_events", "--file", "/no/such/file"], id="no-such-file"),
         pytest.param(["--sample", "0"], id="no-events"),
         pytest.param(["--sample", "1", "--hours", "0"], id="no-time"),
+        pytest.param(["--sample", "1", "--hours", "87601"], id="too-long-ago"),
+        pytest.param(["--sample", "1", "--hours", "inf"], id="since-ever"),
+        pytest.param(["--sample", "1", "--hours", "nan"], id="no-number"),
+        pytest.param(["--sample", "1", "--families", ","], id="no-families"),
+        pytest.param(["--sample", "1", "--skip-bad"], id="skip-bad-of-a-sample"),
+        pytest.param(["ui_events", "--file", "-", "--families", "ui_events"], id="families-of-a-file"),
+        pytest.param(["ui_events", "--file", "-", "--hours", "24"], id="hours-of-a-file"),
+        pytest.param(["ui_events", "--file", "-", "--seed", "1"], id="seed-of-a-file"),
     ],
 )
 def test_wrong_usage_is_explained(arguments: list[str]) -> None:
@@ -84,6 +92,11 @@ def test_wrong_usage_is_explained(arguments: list[str]) -> None:
     result = produce(*arguments, "--dry-run")
     assert result.exit_code == click.UsageError.exit_code
     assert "Error: " in result.stderr
+
+
+def test_the_oldest_sample_is_in_range() -> None:
+    """Ten years back, events are still what the schemas allow."""
+    assert produce("--sample", "100", "--hours", "87600", "--dry-run").exit_code == 0
 
 
 @pytest.mark.parametrize(

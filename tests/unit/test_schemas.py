@@ -83,8 +83,19 @@ def _write(directory: Path, name: str, content: Any) -> Path:
     ("content", "key", "expected"),
     [
         pytest.param(b"{", "", "not JSON", id="no JSON"),
-        pytest.param("strin", "", "not an Avro schema", id="no Avro type"),
-        pytest.param({"type": "record", "name": "Thing"}, "type", "a record with fields", id="no fields"),
+        pytest.param(b'{"type": "record", "name": "\xff"}', "", "not UTF-8", id="no UTF-8"),
+        pytest.param(b'{"type": "record", "type": "record"}', "type", "once in an object, got 2", id="a key twice"),
+        pytest.param(b'{"type": "record", "min": NaN}', "", "not JSON: NaN", id="no number"),
+        pytest.param("strin", "type", "a record", id="no Avro type"),
+        pytest.param({"type": "record", "name": "Thing"}, "fields", "a list", id="no fields"),
+        pytest.param({**_RECORD, "fields": None}, "fields", "a list", id="null for fields"),
+        pytest.param({**_RECORD, "fields": []}, "fields", "at least one field, got []", id="empty fields"),
+        pytest.param({**_RECORD, "fields": ["id"]}, "fields[0]", "an object", id="a field that is text"),
+        pytest.param({**_RECORD, "fields": [{"type": "int"}]}, "fields[0].name", "letters, digits", id="no name"),
+        pytest.param({**_RECORD, "fields": [{**_ID, "name": "a b"}]}, "fields[0].name", "got 'a b'", id="a blank"),
+        pytest.param({**_RECORD, "name": "a-b"}, "name", "letters, digits and _, got 'a-b'", id="a dash"),
+        pytest.param({**_RECORD, "namespace": 7}, "namespace", "letters, digits and _, got 7", id="a number"),
+        pytest.param({**_RECORD, "field": []}, "record.field", "expected type, name", id="an unknown attribute"),
         pytest.param({"type": "enum", "name": "E", "symbols": ["A"]}, "type", "a record", id="an enum"),
         pytest.param({**_RECORD, "fields": [_ID, _ID]}, "id", "one field of that name", id="a field twice"),
     ],
@@ -99,6 +110,25 @@ def test_what_is_no_record_is_one_line_that_names_the_file(
 @pytest.mark.parametrize(
     ("avro_type", "attributes", "key", "expected"),
     [
+        pytest.param("int", {"maximum": 9}, ".maximum", "unknown key; expected name, type", id="another word for max"),
+        pytest.param("int", {"mim": 9}, ".mim", "unknown key; expected name, type", id="min misspelt"),
+        pytest.param("long", {"logicalType": "timestamp-millis"}, ".logicalType", "unknown key", id="beside its type"),
+        pytest.param({"type": "int", "max": 9}, {}, ".type.max", "expected type, logicalType", id="inside the type"),
+        pytest.param({"type": "string", "precision": 3}, {}, ".type.precision", "unknown key", id="digits of text"),
+        pytest.param({"type": "string", "logicalType": ["x"]}, {}, ".logicalType", "uuid on string", id="a list"),
+        pytest.param({"type": "string", "logicalType": None}, {}, ".logicalType", "uuid on string", id="null type"),
+        pytest.param({"type": "array", "items": "int"}, {}, ".type", "one of boolean", id="an array"),
+        pytest.param(_RECORD, {}, ".type", "one of boolean", id="a record in it"),
+        pytest.param({"type": {"type": "string"}}, {}, ".type", "one of boolean", id="a type in a type"),
+        pytest.param(None, {}, ".type", "one of boolean", id="no type"),
+        pytest.param({**_MONEY, "precision": "9"}, {}, ".precision", "1 to 18", id="digits as text"),
+        pytest.param({**_MONEY, "scale": 10}, {}, ".scale", "0 to 9", id="more digits after the point than there are"),
+        pytest.param("string", {"values": None}, ".values", "a list of strings", id="null for values"),
+        pytest.param("string", {"pattern": None}, ".pattern", "regular expression", id="null for a pattern"),
+        pytest.param("string", {"max_length": None}, ".max_length", "a whole number", id="null for a length"),
+        pytest.param(
+            "string", {"values": ["a"], "pattern": "a"}, ".pattern", "none beside values", id="values, pattern"
+        ),
         pytest.param(["null", "int"], {}, ".type", "one of boolean", id="a union"),
         pytest.param(
             {"type": "long", "logicalType": "timestamp-micros"},
@@ -144,6 +174,14 @@ def test_a_file_name_without_family_and_version_is_an_error(tmp_path: Path, name
     file = _write(tmp_path, name, _RECORD)
     with pytest.raises(ConfigError, match=f"{re.escape(str(file))}: expected a name of the form"):
         load_schemas(tmp_path)
+
+
+def test_avros_own_attributes_are_allowed(tmp_path: Path) -> None:
+    """Documentation, other names and the order of sorting are Avro's business, not ours."""
+    own = {"doc": "A thing.", "aliases": ["it"]}
+    field = {**_ID, **own, "order": "ignore", "default": ""}
+    schema = load_schema(_write(tmp_path, "thing.v1.avsc", {**_with_field(field), **own}))
+    assert [found.name for found in schema.fields] == ["id"]
 
 
 def test_a_version_that_is_missing_is_an_error(tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""What a declared value should have been, in our words: pydantic decides that it's wrong, by a type we go by."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+_EXPECTED = {
+    "missing": "a value",
+    "greater_than": "more than {gt:.12g}",
+    "greater_than_equal": "at least {ge:.12g}",
+    "less_than": "less than {lt:.12g}",
+    "less_than_equal": "at most {le:.12g}",
+    "finite_number": "a finite number",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "string_too_short": "at least {min_length} character",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "model_type": "a mapping",
+    "path_not_file": "a file that is there",
+    "value_error": "{error}",
+}
+
+
+def expected(problem: Mapping[str, Any]) -> str:
+    """What was expected instead, of a problem that pydantic lists; a validator of ours says it in its ValueError."""
+    wording = _EXPECTED.get(problem["type"])
+    return f"expected {wording.format(**problem.get('ctx', {}))}" if wording else problem["msg"]
+
+
+def unknown_key(known: Collection[str]) -> str:
+    """What to say of a key that nobody reads."""
+    return f"unknown key; expected {', '.join(known)}"
