@@ -28,7 +28,7 @@ def migrate(plan: bool) -> None:
       0   the database is up to date, or with --plan: could be compared
       69  ClickHouse does not answer
       70  ClickHouse refuses the login or a statement, or a newer version has migrated the database
-      78  a setting is wrong, or an applied migration was edited
+      78  a setting is wrong, or a migration is misnamed, not one statement, or was edited after it was applied
     """
     settings = load_settings().clickhouse
     where = f"database {settings.database} at {settings.address}"
