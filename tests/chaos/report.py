@@ -38,7 +38,8 @@ def totals(outcomes: Sequence[Outcome]) -> dict[str, int]:
 def table(outcomes: Sequence[Outcome]) -> Table:
     """A row for each fault, and the sums."""
     sums = totals(outcomes)
-    table = Table("fault", box=box.MARKDOWN)
+    table = Table(box=box.MARKDOWN)
+    table.add_column("fault", no_wrap=True)
     for heading in sums:
         table.add_column(heading, justify="right")
     for outcome in outcomes:
