@@ -4,6 +4,7 @@ usage: python -I -S keeper.py GRACE_SECONDS COMMAND...
 
 Prints the server's process id, then waits. When its standard input ends, because the process at the other end of the
 pipe closed it or died, however suddenly, the server is asked to stop (SIGTERM) and after the grace forced to (SIGKILL).
+A word on it, before that, means that the server is to outlive its parent: from then on the pipe doesn't matter.
 Ends with the server's exit code. Needs the standard library alone, so that it is small and starts at once.
 """
 
@@ -34,7 +35,8 @@ def main(grace_seconds: float, command: list[str]) -> int:
 
 
 def _stop_when_left_alone(server: subprocess.Popen[bytes], grace_seconds: float) -> None:
-    os.read(0, 1)  # nobody writes: this returns when the pipe's other end is closed
+    if os.read(0, 1):  # nothing, when the pipe's other end is closed
+        return
     server.send_signal(signal.SIGCONT)  # a paused server couldn't react
     server.terminate()
     try:

@@ -26,8 +26,8 @@ _ERROR = re.compile(r"Exception|<Error>|<Fatal>|\b(ERROR|FATAL)\b")  # a stack t
 class Server(ABC):
     """A server with a directory of its own: configuration, data and logs are in it and survive a restart.
 
-    The server dies with the process that started it, even with one killed by SIGKILL. While it runs, nobody else can
-    start one in the same directory.
+    The server dies with the process that started it, even with one killed by SIGKILL, until it is let go. While it
+    runs, nobody else can start one in the same directory.
 
     Args:
         directory: made when missing.
@@ -139,6 +139,12 @@ class Server(ABC):
         """Let it go on after `pause` (SIGCONT)."""
         if self.running:
             self._process.resume()
+
+    def let_go(self) -> None:
+        """Have it outlive us: from now on it ends when it is stopped, by us or by somebody else, and not before."""
+        if self.running and self._keeper is not None and self._keeper.stdin:
+            self._keeper.stdin.write("\n")
+            self._keeper.stdin.flush()
 
     def __enter__(self) -> Self:
         self.start()

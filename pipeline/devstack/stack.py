@@ -81,6 +81,11 @@ class Stack:
         for server in self.servers:
             server.stop()
 
+    def let_go(self) -> None:
+        """Have both outlive us; `pipeline.devstack.supervisor.stop` stops them."""
+        for server in self.servers:
+            server.let_go()
+
     def __enter__(self) -> Self:
         self.start()
         return self

@@ -1,7 +1,6 @@
 """A worker as a process beside the servers, with settings of its own: for the demo and for tests."""
 
 import http.client
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -15,7 +14,8 @@ from pipeline.devstack.ports import HOST
 from pipeline.devstack.server import Server
 from pipeline.errors import UnavailableError
 
-_ANSWER_SECONDS = 5.0
+_ANSWER_SECONDS = 10.0
+_END_SECONDS = 2.0
 _POLL_SECONDS = 0.1
 
 
@@ -41,52 +41,46 @@ class WorkerProcess(Server):
         return self.output_file
 
     def samples(self, metric: str) -> dict[tuple[str, ...], float]:
-        """Values of one of its metrics, by the values of their labels in order of the labels' names."""
-        body = self._get("/metrics").decode()
+        """Values of one of its metrics, by the values of their labels in order of the labels' names.
+
+        Raises:
+            UnavailableError: it has ended, or doesn't give its metrics; says which.
+        """
+        try:
+            status, body = self._get("/metrics")
+        except (OSError, http.client.HTTPException) as error:
+            raise self._failure(str(error) or type(error).__name__) from None
+        if status != http.HTTPStatus.OK:
+            raise self._failure(f"status {status}")
         return {
             tuple(value for _, value in sorted(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(body)
+            for family in text_string_to_metric_families(body.decode())
             for sample in family.samples
             if sample.name == metric
         }
-
-    def leave(self) -> int:
-        """Start it where it outlives us, and return its process id once records flow.
-
-        Raises:
-            UnavailableError: it ended while starting.
-        """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with self.output_file.open("w") as output:
-            process = subprocess.Popen(
-                self._prepare(),
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        while not self._answers():
-            if process.poll() is not None:
-                raise UnavailableError(f"{self.name} ended while starting; {self._hint()}")
-            time.sleep(_POLL_SECONDS)
-        return process.pid
 
     def _prepare(self) -> list[str]:
         return [sys.executable, "-m", "faust", "-A", "pipeline", "worker"]
 
     def _answers(self) -> bool:
         try:
-            return bool(self._get("/ready"))
+            return self._get("/ready")[0] == http.HTTPStatus.OK
         except (OSError, http.client.HTTPException):
             return False
 
-    def _get(self, path: str) -> bytes:
-        """The answer of its web server; empty when that isn't 200."""
+    def _get(self, path: str) -> tuple[int, bytes]:
+        """Status and body of what its web server answers."""
         connection = http.client.HTTPConnection(HOST, self.port, timeout=_ANSWER_SECONDS)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
-            return response.read() if response.status == http.HTTPStatus.OK else b""
+            return response.status, response.read()
         finally:
             connection.close()
+
+    def _failure(self, reason: str) -> UnavailableError:
+        deadline = time.monotonic() + _END_SECONDS
+        while self.running and time.monotonic() < deadline:  # connections break a moment before the process is gone
+            time.sleep(_POLL_SECONDS)
+        what = f"port {self.port} doesn't give metrics: {reason}" if self.running else "ended"
+        return UnavailableError(f"{self.name} {what}; {self._hint()}")

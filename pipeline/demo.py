@@ -1,0 +1,118 @@
+"""Sample events sent through a running pipeline, and what becomes of them: what `chimera demo` shows."""
+
+import time
+from collections import Counter
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from threading import Event
+from typing import Any
+
+from confluent_kafka import Producer as KafkaProducer
+
+from pipeline.clickhouse import connect, explained
+from pipeline.config import Settings
+from pipeline.devstack import WorkerProcess
+from pipeline.encode import Encoder
+from pipeline.families import Catalog
+from pipeline.producer import Producer
+from pipeline.sample import sample
+
+DAMAGED = 100
+"""So many of the events are cut short on purpose, so that there is something to reject."""
+
+_HOURS = 24.0
+_POLL_SECONDS = 0.2
+_STALLED_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What has become of the events so far, by family, and how long it took from the first to the last."""
+
+    produced: Counter[str]
+    stored: Counter[str]
+    rejected: Counter[str]
+    seconds: float
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether every family has as many rows and rejected events together as it has events."""
+        return all(count == self.stored[name] + self.rejected[name] for name, count in self.produced.items())
+
+    @property
+    def rows_per_s(self) -> int:
+        """Rows stored per second."""
+        return round(self.stored.total() / self.seconds) if self.seconds else 0
+
+
+def follow(settings: Settings, catalog: Catalog, worker: WorkerProcess, events: int, seed: int) -> Generator[Outcome]:
+    """Publish, and say what has become of the events until all are stored or rejected, or nothing happens any more.
+
+    Closing it ends the publishing too.
+
+    Args:
+        settings: of the worker, whose tables are empty.
+        catalog: its families.
+        worker: has consumed nothing yet.
+        events: how many to publish, `DAMAGED` of them cut short; more than that.
+        seed: the same seed gives the same events, but for their times.
+
+    Raises:
+        UnavailableError: the worker has ended, or one of the servers doesn't answer.
+        ChimeraError: an event can't be published, or ClickHouse refuses to count rows.
+    """
+    produced = Counter({family.name: 0 for family in catalog.families})
+    leaving = Event()
+    began = changed = time.monotonic()
+    done = 0
+    with connect(settings.clickhouse) as client, ThreadPoolExecutor(1) as thread:
+        publishing = thread.submit(_publish, settings, catalog, events, seed, produced=produced, leaving=leaving)
+        try:
+            while done < events and time.monotonic() - changed < _STALLED_SECONDS:
+                time.sleep(_POLL_SECONDS)
+                if publishing.done():
+                    publishing.result()
+                rejected = _rejected(worker)
+                with explained(settings.clickhouse):
+                    stored = Counter({family.name: _rows(client, family.table) for family in catalog.families})
+                if stored.total() + rejected.total() != done:
+                    done, changed = stored.total() + rejected.total(), time.monotonic()
+                yield Outcome(produced.copy(), stored, rejected, changed - began)
+        finally:
+            leaving.set()
+
+
+def _publish(
+    settings: Settings, catalog: Catalog, events: int, seed: int, *, produced: Counter[str], leaving: Event
+) -> None:
+    """Publish sample events, the last of them damaged, until `leaving` is set; counts them in `produced` as it goes."""
+    start = datetime.now(UTC) - timedelta(hours=_HOURS)
+    sampled = sample(events, seed=seed, start=start, hours=_HOURS)
+    with Producer(settings, catalog) as producer:
+        for name, event in islice(sampled, events - DAMAGED):
+            if leaving.is_set():
+                return
+            producer.send(name, event)
+            produced[name] += 1
+    # What the producer would never send: other programs may.
+    encoders = {family.name: Encoder(family) for family in catalog.families}
+    careless = KafkaProducer(settings.kafka.client)
+    for name, event in sampled:
+        key, value = encoders[name].encode(event)
+        careless.produce(catalog.family(name).topic.name, value[: len(value) // 2], key)
+        produced[name] += 1
+    careless.flush()
+
+
+def _rejected(worker: WorkerProcess) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for (family_name, _reason), count in worker.samples("chimera_records_rejected_total").items():
+        counts[family_name] += round(count)
+    return counts
+
+
+def _rows(client: Any, table: str) -> int:
+    return int(client.execute(f"SELECT count() FROM {table}")[0][0])  # noqa: S608 (a table of topics.yaml)

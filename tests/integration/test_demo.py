@@ -1,0 +1,194 @@
+"""`chimera demo` as a user runs it: what it shows, what it leaves behind, and how it ends when something goes wrong."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from clickhouse_driver import Client
+from processes import eventually
+
+from pipeline.cli.demo import MismatchError, report
+from pipeline.config import env_name
+from pipeline.demo import DAMAGED, Outcome
+from pipeline.devstack import Stack
+from pipeline.devstack.lock import holder
+from pipeline.devstack.ports import HOST
+
+_EVENTS = 1000
+_SECONDS = 120
+_TABLES = {"bench_runs", "deployments", "episodes", "llm_events", "ui_events", "watcher_runs"}
+_COMMAND = [sys.executable, "-m", "pipeline.cli", "demo"]
+
+
+def _environ(temporary: Path) -> dict[str, str]:
+    """Ours, narrow, with a setting that would lead the demo astray, and with `chimera` among the commands."""
+    commands = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    elsewhere = {env_name("clickhouse", "port"): "1", env_name("kafka", "bootstrap_servers"): "127.0.0.1:1"}
+    return os.environ | elsewhere | {"TMPDIR": str(temporary), "PATH": commands, "COLUMNS": "80", "NO_COLOR": "1"}
+
+
+def _processes(home: Path) -> list[psutil.Process]:
+    """Broker, ClickHouse and worker that run in this directory."""
+    locks = [*(server.lock_file for server in Stack(home).servers), home / "worker" / "lock"]
+    return [psutil.Process(pid) for pid in map(holder, locks) if pid]
+
+
+def _survivors(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return list(psutil.wait_procs(processes, timeout=_SECONDS)[1])
+
+
+def _rows(home: Path) -> int:
+    """Rows that the demo in this directory has stored of one family."""
+    with Client(HOST, port=Stack(home).clickhouse.port) as client:
+        return int(client.execute("SELECT count() FROM chimera_metrics.ui_events")[0][0])
+
+
+def _counts(output: str) -> dict[str, list[int]]:
+    """The rows of the first table: produced, stored and rejected by name of the table in ClickHouse."""
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if "✓ │" in line]
+    return {name: [int(count.replace(",", "")) for count in counts] for name, *counts, _ in rows}
+
+
+@pytest.mark.integration
+def test_it_accounts_for_every_event_and_leaves_nothing(tmp_path: Path) -> None:
+    """The last line is the counts, which are those of the table; numbers can be read, ids are whole; it cleans up."""
+    done = subprocess.run(
+        [*_COMMAND, f"--events={_EVENTS}"],
+        env=_environ(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    facts = json.loads(done.stdout.splitlines()[-1])
+    assert facts.pop("rows_per_s") > 0
+    assert facts == {"produced": _EVENTS, "stored": _EVENTS - DAMAGED, "rejected": DAMAGED}
+    counts = _counts(done.stdout)
+    assert counts.keys() == _TABLES
+    assert [sum(column) for column in zip(*counts.values(), strict=True)] == list(facts.values())
+    assert "…" not in done.stdout.partition("What became")[2]
+    assert not re.search(r" 0\.00 |\de-\d", done.stdout)
+    assert "\x1b" not in done.stdout
+    assert list(tmp_path.glob("chimera-demo-*")) == []
+
+
+@pytest.mark.integration
+def test_kept_servers_run_until_they_are_stopped_as_it_says(tmp_path: Path) -> None:
+    """Stack and worker outlive the demo; the command that it prints ends all of them."""
+    home = tmp_path / "kept and stopped"
+    done = subprocess.run(
+        [*_COMMAND, f"--events={_EVENTS}", "--keep", f"--directory={home}"],
+        env=_environ(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    left = _processes(home)
+    to_stop = done.stderr.partition("To stop it:")[2]
+    try:
+        assert done.returncode == 0
+        assert json.loads(done.stdout.splitlines()[-1])["produced"] == _EVENTS
+        assert len(left) == 3
+    finally:
+        subprocess.run(to_stop, shell=True, env=_environ(tmp_path), timeout=_SECONDS, check=True)
+    assert _survivors(left) == []
+
+
+def _kill_worker(_demo: "subprocess.Popen[str]", home: Path) -> None:
+    _processes(home)[-1].kill()
+
+
+def _interrupt(demo: "subprocess.Popen[str]", _home: Path) -> None:
+    demo.send_signal(signal.SIGINT)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("disturb", "exit_code", "complaint"),
+    [
+        (_kill_worker, 69, "chimera: worker ended; see {home}/worker/output.log, which ends: "),
+        (_interrupt, 1, "Aborted!"),
+    ],
+    ids=["worker dies", "Ctrl-C"],
+)
+def test_a_demo_that_fails_says_why_and_leaves_nothing_running(
+    disturb: Callable[["subprocess.Popen[str]", Path], None], exit_code: int, complaint: str, tmp_path: Path
+) -> None:
+    """One line on stderr, the counts so far, and no process, even of a demo that was to keep them."""
+    home = tmp_path / "demo"
+    with subprocess.Popen(
+        [*_COMMAND, "--events=10000000", "--keep", f"--directory={home}"],
+        env=_environ(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as demo:
+        try:
+            assert demo.stdout is not None
+            assert any("The worker is consuming" in line for line in demo.stdout)
+            running = _processes(home)
+            assert len(running) == 3
+            eventually(lambda: _rows(home), "the first rows")
+            disturb(demo, home)
+            output, complaints = demo.communicate(timeout=_SECONDS)
+        finally:
+            demo.kill()
+    assert demo.returncode == exit_code
+    assert complaints.strip().startswith(complaint.format(home=home))
+    assert len(complaints.strip().splitlines()) == 1
+    assert "What became of the events" in output
+    assert _survivors(running) == []
+
+
+def test_a_directory_with_something_in_it_is_refused(tmp_path: Path) -> None:
+    """Counts would be those of other runs, too: nothing is started, and nothing is changed."""
+    (tmp_path / "mine").touch()
+    done = subprocess.run(
+        [*_COMMAND, f"--directory={tmp_path}"], capture_output=True, text=True, timeout=_SECONDS, check=False
+    )
+    assert (done.returncode, done.stdout) == (78, "")
+    assert done.stderr.startswith(f"chimera: {tmp_path}: expected an empty directory")
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+def _outcome(stored: int) -> Outcome:
+    """Of ten events of one family and five of another, one of them rejected; `stored` rows of the first."""
+    return Outcome(
+        produced=Counter(ui_events=10, episodes=5),
+        stored=Counter(ui_events=stored, episodes=4),
+        rejected=Counter(episodes=1),
+        seconds=2.0,
+    )
+
+
+def test_counts_that_add_up_are_a_success(capsys: pytest.CaptureFixture[str]) -> None:
+    """The line has sums over all families, and rows by second."""
+    assert _outcome(10).adds_up
+    report(_outcome(10))
+    assert json.loads(capsys.readouterr().out) == {"produced": 15, "stored": 14, "rejected": 1, "rows_per_s": 7}
+
+
+@pytest.mark.parametrize("stored", [9, 11], ids=["lost", "doubled"])
+def test_a_lost_or_doubled_row_is_a_failure(stored: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """The counts are printed all the same, and the exit code is 1."""
+    with pytest.raises(MismatchError) as failure:
+        report(_outcome(stored))
+    assert failure.value.exit_code == 1
+    assert json.loads(capsys.readouterr().out)["stored"] == stored + 4
+
+
+def test_one_familys_loss_isnt_made_up_for_by_anothers_surplus() -> None:
+    """Sums may agree where families don't."""
+    shifted = Outcome(Counter(ui_events=2, episodes=2), Counter(ui_events=1, episodes=3), Counter(), 1.0)
+    assert shifted.produced.total() == shifted.stored.total()
+    assert not shifted.adds_up
