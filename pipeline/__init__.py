@@ -15,7 +15,8 @@ The way of an event, by module:
 What is declared, and where: fields and bounds in schemas/avro (`schemas`, `compatibility`, `registry`), topics and
 batch policy in topics.yaml (`families`, `topics`), tables in migrations/*.sql (`migrate`), the specification's queries
 in queries.sql (`queries`), settings in `config`, kinds of failure in `errors`. How ClickHouse is reached is in
-`clickhouse`, how often something is tried again in `backoff`, what is counted and logged in `metrics` and `logs`.
+`clickhouse`, how often something is tried again in `backoff`, what is counted and logged in `metrics` and `logs`. The
+`chimera` command is in cli/, a development machine's servers in devstack/, sample events in sample/; `demo` runs all.
 """
 
 import sys
