@@ -35,7 +35,8 @@ format: $(MARK) ## Put the code in ruff's form
 	$(BIN)/ruff format
 
 bench: $(MARK) ## The worker beside its peers in one run; writes docs/benchmarks.md
-	$(BIN)/python -m benchmarks --write-docs
+	$(BIN)/python -m benchmarks --only chimera --only without_ranges --events 2000000 --repeat 3
+	$(BIN)/python -m benchmarks --write-docs --repeat 3
 
 chaos: $(MARK) ## Kill, freeze, restart and cut under load; writes docs/reliability.md; half an hour
 	PYTHONPATH=tests $(BIN)/python -m chaos --write-docs

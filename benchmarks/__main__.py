@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import report
-from benchmarks.contenders import CONTENDERS, Contender, interpreter
+from benchmarks.contenders import CONTENDERS, PEERS, WORKER, Contender, interpreter
 from benchmarks.measure import Bench
 from benchmarks.process import ContenderError
 from benchmarks.registry import registry
@@ -23,6 +23,7 @@ from pipeline.devstack import Stack
 from pipeline.errors import ChimeraError
 from pipeline.families import load_catalog
 
+_USUAL = [contender.name for contender in (WORKER, *PEERS)]
 _DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
@@ -33,7 +34,7 @@ _DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
     metavar="NAME",
     multiple=True,
     type=click.Choice([contender.name for contender in CONTENDERS]),
-    help=f"Run this contender and others so named, not all: {', '.join(contender.name for contender in CONTENDERS)}.",
+    help=f"Run this contender and others so named.  [default: {', '.join(_USUAL)}]",
 )
 @click.option(
     "--repeat", default=1, show_default=True, type=click.IntRange(min=1), help="Rounds; the median run counts."
@@ -50,6 +51,7 @@ def main(events: int, only: Sequence[str], repeat: int, write_docs: bool) -> Non
     Examples:
       python -m benchmarks
       python -m benchmarks --only chimera --only plain_loop --repeat 3
+      python -m benchmarks --only chimera --only without_ranges --events 2000000 --repeat 5
       python -m benchmarks --write-docs
 
     \b
@@ -59,7 +61,7 @@ def main(events: int, only: Sequence[str], repeat: int, write_docs: bool) -> Non
       69  a server or the peers' environment can't be had
       78  a setting is wrong
     """
-    chosen = [contender for contender in CONTENDERS if not only or contender.name in only]
+    chosen = [contender for contender in CONTENDERS if contender.name in (only or _USUAL)]
     for contender in chosen:
         interpreter(contender)  # before the servers start: the first time, it is a download
     with _directory() as directory, _bench(directory, events) as (bench, progress):
