@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import TypeVar
 
 import structlog
@@ -25,6 +25,7 @@ from pipeline.dead_letters import DeadLetters
 from pipeline.decode import Decoder
 from pipeline.errors import FailureKind, HaltError
 from pipeline.families import Family
+from pipeline.ranges import lease_clock
 from pipeline.refusals import find_refused
 from pipeline.sink import Sink
 
@@ -75,39 +76,34 @@ class Ingest:
         """Whether anything waits for something that has failed."""
         return bool(self._retrying)
 
-    async def store(self, batch: MicroBatch) -> Sequence[Rejection]:
-        """Bring the rows of a micro-batch into their table.
-
-        Returns:
-            The records that are no rows, for `settle`.
+    async def decode(self, batch: MicroBatch) -> Rows:
+        """The rows of a micro-batch, and its rejections, which are to be dead letters before the rows are inserted.
 
         Raises:
-            LostPartitionError: the partition has gone to another worker meanwhile.
-            ChimeraError, clickhouse_driver.errors.Error: going on makes no sense; nothing was acknowledged.
+            LostPartitionError: the partition has gone to another worker meanwhile; likewise from the others.
+            ChimeraError, clickhouse_driver.errors.Error: going on makes no sense; likewise from the others.
         """
         metrics.RECORDS_CONSUMED.labels(self._family.name).inc(len(batch))
-        rows = await self._attempt(batch, partial(self._decoder.decode, batch.values))
-        rejections = rows.rejections
+        return await self._attempt(batch, partial(self._decoder.decode, batch.values))
+
+    async def reject(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
+        """Take rejected records to the dead-letter topic, and return when it has them."""
+        if rejections:
+            await self._attempt(batch, partial(self._dead_letters.send, batch, rejections), self._dead_letters.pool)
+            self._report(batch, rejections)
+
+    async def insert(self, batch: MicroBatch, rows: Rows) -> None:
+        """Bring the rows of a micro-batch into their table; those that ClickHouse refuses become dead letters."""
         while len(rows):
             try:
-                await self._insert(batch, rows)
-                break
+                return await self._insert(batch, rows)
             except Exception as error:
                 if kind_of(error) is not FailureKind.DEAD_LETTER:
                     raise
             rows = await self._attempt(batch, partial(find_refused, self._sink, self._family.table, rows))
             # Before the others are inserted: when this is repeated and all rows are taken, their token is known.
-            await self._reject(batch, rows.rejections)
-        return rejections
-
-    async def settle(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
-        """Take what is left of a micro-batch to the dead-letter topic, then acknowledge it.
-
-        Raises:
-            LostPartitionError: the partition has gone to another worker meanwhile.
-        """
-        await self._reject(batch, rejections)
-        batch.ack()
+            await self.reject(batch, rows.rejections)
+        return None
 
     async def _insert(self, batch: MicroBatch, rows: Rows) -> None:
         began = perf_counter()
@@ -119,7 +115,7 @@ class Ingest:
         """Insert, unless this process has slept for so long that the partition may have another owner."""
 
         def check() -> None:
-            if monotonic() - batch.recorded_at > self._lease_seconds:
+            if lease_clock() - batch.recorded_at > self._lease_seconds:
                 raise _LeaseOverError
 
         check()
@@ -139,11 +135,6 @@ class Ingest:
             check()
             self._sink.insert(table, columns, f"{batch.token}/{turn}", check)
         raise HaltError(f"table {table}: rows are gone as soon as they are inserted; is there a TTL that is over?")
-
-    async def _reject(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
-        if rejections:
-            await self._attempt(batch, partial(self._dead_letters.send, batch, rejections), self._dead_letters.pool)
-            self._report(batch, rejections)
 
     async def _attempt(self, batch: MicroBatch, work: Callable[[], T], pool: Executor | None = None) -> T:
         """Do it in a thread, again and again while that may help; never for a micro-batch that isn't ours any more."""

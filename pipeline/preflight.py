@@ -87,8 +87,8 @@ def check_group(settings: Settings, catalog: Catalog) -> None:
                 raise HaltError(
                     f"group {settings.kafka.group_id} has committed no offset of {family.topic.name}, whose {records} "
                     f"records would be stored in {settings.clickhouse.database}.{family.table}, which has rows: a "
-                    "second time, if they come from there; use the group that stored them, or set "
-                    f"{env_name('worker', 'allow_fresh_group')}=true"
+                    "second time, if they come from there; use the group that stored them, or, when they don't (the "
+                    f"topic was created anew), start once with {env_name('worker', 'allow_fresh_group')}=true"
                 )
     except KafkaException as error:
         where = f"Kafka at {settings.kafka.bootstrap_servers}"

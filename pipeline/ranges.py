@@ -7,6 +7,7 @@ knows their tokens. In ASCII: version, topic id, ends, CRC-32 of what stands bef
     1 Kq3mXo5pQ0uWm0n0aD2x7A 41999,61999 e225608f
 """
 
+import time
 import zlib
 from dataclasses import dataclass
 
@@ -15,6 +16,13 @@ from pipeline.errors import HaltError
 VERSION = "1"
 _NOTHING = "-"
 _MOST_CHARACTERS = 4096  # Kafka's own limit, offset.metadata.max.bytes
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def lease_clock() -> float:
+    """Seconds that go on while the machine is asleep, which those of `time.monotonic` don't: what a lease goes by."""
+    return time.clock_gettime(_CLOCK)
 
 
 @dataclass(frozen=True, slots=True)

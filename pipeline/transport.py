@@ -29,7 +29,7 @@ from pipeline.batches import MicroBatch, PartitionBatches, State
 from pipeline.broker import NOBODY, BrokerThread
 from pipeline.errors import ChimeraError, HaltError, UnavailableError
 from pipeline.families import BatchPolicy
-from pipeline.ranges import Ranges, parse
+from pipeline.ranges import Ranges, lease_clock, parse
 
 _RECHECK_SECONDS = 0.05  # how soon an acknowledgement is noticed while records are waited for
 _TOPIC_CHECK_SECONDS = 10.0
@@ -91,8 +91,9 @@ class Consumer(driver.Consumer):
             return None, None  # a rebalance has begun; after it, fetching starts at the committed offsets
         now = monotonic()
         records = {tp: some for tp, some in fetched.items() if tp.topic not in self.batching.policies}
-        for tp in fetched.keys() & self._partitions.keys():
-            await self._add(self._partitions[tp], fetched[tp], now)
+        # Whose records these are is settled now: adding some may take long, and others may take the partitions' places.
+        for partition, some in [(self._partitions[tp], fetched[tp]) for tp in fetched.keys() & self._partitions.keys()]:
+            await self._add(partition, some, now)
         hurry = self._memory_is_short()
         batches = {tp: list(self._partitions[tp].cut(now, hurry=hurry)) for tp in active & self._partitions.keys()}
         if not await self._may_be_delivered([batch for some in batches.values() for batch in some]):
@@ -101,6 +102,8 @@ class Consumer(driver.Consumer):
 
     async def _add(self, partition: PartitionBatches, records: list[Any], now: float) -> None:
         """Let records wait; those that are missing before them are looked into."""
+        if not partition.live:
+            return
         expected, got = partition.next_offset, records[0].offset
         if got != expected:
             beginning = await self._where_the_log_begins(partition)
@@ -258,7 +261,7 @@ class Consumer(driver.Consumer):
             if not states:
                 return False
             commits = {tp: self._commit_of(tp, state) for tp, state in states.items()}
-            now = monotonic()
+            now = lease_clock()
             if not await self._thread.commit_ranges(self._membership, commits):
                 self.log.info("Not recorded: the partitions are being reassigned")
                 self._let_go(set(states))

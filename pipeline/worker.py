@@ -195,10 +195,19 @@ class App(faust.App):
         batch: Any = event.value
         try:
             try:
-                rejections = await ingest.store(batch)
+                rows = await ingest.decode(batch)
+                if rows.rejections:
+                    # Before the rows: should this be repeated by a version that takes such records, the token is known.
+                    # A dead-letter topic that can't be written is not to hold up others.
+                    self._places.release()
+                    try:
+                        await ingest.reject(batch, rows.rejections)
+                    finally:
+                        await self._places.acquire()
+                await ingest.insert(batch, rows)
             finally:
                 self._places.release()
-            await ingest.settle(batch, rejections)
+            batch.ack()
         except LostPartitionError:
             log.info("micro-batch left to the partition's new owner", batch=repr(batch))
         except Exception as error:  # noqa: BLE001 (whatever it is, going on would lose the micro-batch)

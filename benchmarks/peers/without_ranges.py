@@ -1,10 +1,9 @@
 """The worker as it is, but for recording its ranges before it uses them: what that costs is the difference."""
 
-from time import monotonic
-
 from faust.cli.faust import cli
 
 from pipeline.batches import MicroBatch
+from pipeline.ranges import lease_clock
 from pipeline.transport import Consumer
 
 
@@ -14,5 +13,5 @@ async def _at_once(self: Consumer, batches: list[MicroBatch]) -> bool:  # noqa: 
 
 if __name__ == "__main__":
     Consumer._may_be_delivered = _at_once  # type: ignore[method-assign] # noqa: SLF001 (what is measured is its absence)
-    MicroBatch.recorded_at = property(lambda _: monotonic())  # type: ignore[assignment] # the lease asks for it
+    MicroBatch.recorded_at = property(lambda _: lease_clock())  # type: ignore[assignment] # the lease asks for it
     cli()

@@ -1,7 +1,6 @@
 """What a killed ClickHouse has forgotten: rows of a repeated insert that it takes for there, and hasn't."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pipeline.encode import Encoder
 from pipeline.families import Family, load_catalog
 from pipeline.ingest import Ingest
 from pipeline.migrate import migrate
+from pipeline.ranges import lease_clock
 from pipeline.sample import sample
 from pipeline.sink import Sink
 
@@ -55,7 +55,7 @@ def _values(family: Family, seed: int = 1) -> list[bytes]:
 def _batch(family: Family, values: Sequence[bytes], *, again: bool) -> MicroBatch:
     state = State(0, (len(values) - 1,) if again else ())
     owner = PartitionBatches(family.topic.name, "id", 0, state, policy=family.batch, limit=2)
-    owner.recorded(state, time.monotonic())
+    owner.recorded(state, lease_clock())
     owner.add([Record(offset, value) for offset, value in enumerate(values)], 0.0)
     (batch,) = owner.cut(0.0, hurry=True)
     return batch
@@ -75,7 +75,11 @@ def _store(settings: Settings, family: Family, batch: MicroBatch) -> None:
             pool=pool,
             settings=settings.worker,
         )
-        asyncio.run(ingest.store(batch))
+
+        async def see_through() -> None:
+            await ingest.insert(batch, await ingest.decode(batch))
+
+        asyncio.run(see_through())
 
 
 def _query(settings: Settings, sql: str) -> list[tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from threading import Timer
 
@@ -224,6 +225,35 @@ def test_a_topic_made_anew_while_it_is_consumed_is_consumed_afresh(
             assert values_of(batches) == numbers(records, start=100)
             assert not any(batch.token.startswith(topic_id) for batch in batches)
             await until(lambda: topic.committed == {0: records}, "committed")
+
+    asyncio.run(scenario())
+    assert failures == []
+
+
+def test_all_partitions_of_a_topic_made_anew_are_consumed_afresh(
+    kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records of several, which come with one fetch, don't trip over each other."""
+    monkeypatch.setattr(transport, "_TOPIC_CHECK_SECONDS", 0.5)
+    topic = Topic(kafka, partitions=3)
+
+    def fill(start: int) -> None:
+        for partition in range(3):
+            topic.produce(numbers(20, start=start), partition)
+
+    fill(0)
+    failures: list[ChimeraError] = []
+    batching = small_batches(topic.name, topic_ids=TopicAdmin(kafka).ids, halt=failures.append)
+
+    async def scenario() -> None:
+        async with Member(kafka, batching) as member:
+            await member.take_records(60)
+            await until(lambda: topic.committed == dict.fromkeys(range(3), 20), "committed")
+            await asyncio.to_thread(topic.create_anew)
+            await asyncio.to_thread(fill, 100)
+            batches = await member.take_records(60)
+            assert Counter(values_of(batches)) == Counter(numbers(20, start=100) * 3)
+            await until(lambda: topic.committed == dict.fromkeys(range(3), 20), "committed")
 
     asyncio.run(scenario())
     assert failures == []
