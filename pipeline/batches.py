@@ -100,6 +100,11 @@ class MicroBatch:
         return [record.value for record in self.records]
 
     @property
+    def timestamps(self) -> list[int]:
+        """The records' timestamps, ms, in order."""
+        return [record.timestamp for record in self.records]
+
+    @property
     def live(self) -> bool:
         """Whether the partition is still ours since this was cut; if not, another worker gets these records."""
         return self._owner.live
