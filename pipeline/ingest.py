@@ -5,32 +5,26 @@ again, for as long as it takes; a halt, with nothing acknowledged; or, when Clic
 guilty rows (`pipeline.refusals`) and inserting the others. What is rejected goes to the dead-letter topic.
 """
 
-import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from time import perf_counter
-from typing import TypeVar
 
 import structlog
 
 from pipeline import metrics
-from pipeline.backoff import pauses
+from pipeline.attempts import Attempts, Renew
 from pipeline.batches import MicroBatch
-from pipeline.clickhouse import describe, kind_of
+from pipeline.clickhouse import kind_of
 from pipeline.columns import Rejection, Rows, select
 from pipeline.config import WorkerSettings
 from pipeline.dead_letters import DeadLetters
 from pipeline.decode import Decoder
 from pipeline.errors import FailureKind, HaltError
 from pipeline.families import Family
-from pipeline.ranges import lease_clock
 from pipeline.refusals import find_refused
 from pipeline.sink import Sink
-
-T = TypeVar("T")
-Renew = Callable[[MicroBatch], Awaitable[bool]]
 
 _MOST_TURNS = 5
 _LOGGED_REJECTIONS = 10  # of one micro-batch; all of them are counted
@@ -64,17 +58,14 @@ class Ingest:
         self._decoder = decoder
         self._sink = sink
         self._dead_letters = dead_letters
-        self._renew = renew
+        self._attempts = Attempts(family.name, renew, settings)
         self._pool = pool
-        self._lease_seconds = settings.lease_seconds
-        self._backoff = (settings.retry_backoff_seconds, settings.retry_backoff_max_seconds)
         self._log = structlog.get_logger("chimera.ingest").bind(family=family.name)
-        self._retrying: set[MicroBatch] = set()
 
     @property
     def retrying(self) -> bool:
         """Whether anything waits for something that has failed."""
-        return bool(self._retrying)
+        return self._attempts.retrying
 
     async def decode(self, batch: MicroBatch) -> Rows:
         """The rows of a micro-batch, and its rejections, which are to be dead letters before the rows are inserted.
@@ -84,12 +75,14 @@ class Ingest:
             ChimeraError, clickhouse_driver.errors.Error: going on makes no sense; likewise from the others.
         """
         metrics.RECORDS_CONSUMED.labels(self._family.name).inc(len(batch))
-        return await self._attempt(batch, partial(self._decoder.decode, batch.values))
+        return await self._attempts.make(batch, partial(self._decoder.decode, batch.values), self._pool)
 
     async def reject(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
         """Take rejected records to the dead-letter topic, and return when it has them."""
         if rejections:
-            await self._attempt(batch, partial(self._dead_letters.send, batch, rejections), self._dead_letters.pool)
+            await self._attempts.make(
+                batch, partial(self._dead_letters.send, batch, rejections), self._dead_letters.pool
+            )
             self._report(batch, rejections)
 
     async def insert(self, batch: MicroBatch, rows: Rows) -> None:
@@ -100,27 +93,26 @@ class Ingest:
             except Exception as error:
                 if kind_of(error) is not FailureKind.DEAD_LETTER:
                     raise
-            rows = await self._attempt(batch, partial(find_refused, self._sink, self._family.table, rows))
+            rows = await self._attempts.make(
+                batch, partial(find_refused, self._sink, self._family.table, rows), self._pool
+            )
             # Before the others are inserted: when this is repeated and all rows are taken, their token is known.
             await self.reject(batch, rows.rejections)
         return None
 
     async def _insert(self, batch: MicroBatch, rows: Rows) -> None:
         began = perf_counter()
-        await self._attempt(batch, partial(self._insert_now, batch, rows))
+        await self._attempts.make(batch, partial(self._insert_now, batch, rows), self._pool)
         metrics.INSERT_SECONDS.labels(self._family.name).observe(perf_counter() - began)
         metrics.ROWS_INSERTED.labels(self._family.name).inc(len(rows))
 
     def _insert_now(self, batch: MicroBatch, rows: Rows) -> None:
         """Insert, unless this process has slept for so long that the partition may have another owner."""
 
-        def check() -> None:
-            if lease_clock() - batch.recorded_at > self._lease_seconds:
-                raise _LeaseOverError
-
+        check = partial(self._attempts.check_lease, batch)
         check()
         self._sink.insert(self._family.table, rows.columns, batch.token, check)
-        if batch.again or batch in self._retrying:
+        if batch.again or self._attempts.repeats(batch):
             self._complete(batch, rows, check)
 
     def _complete(self, batch: MicroBatch, rows: Rows, check: Callable[[], None]) -> None:
@@ -135,40 +127,6 @@ class Ingest:
             check()
             self._sink.insert(table, columns, f"{batch.token}/{turn}", check)
         raise HaltError(f"table {table}: rows are gone as soon as they are inserted; is there a TTL that is over?")
-
-    async def _attempt(self, batch: MicroBatch, work: Callable[[], T], pool: Executor | None = None) -> T:
-        """Do it in a thread, again and again while that may help; never for a micro-batch that isn't ours any more."""
-        try:
-            for attempt, pause in enumerate(pauses(*self._backoff), start=1):
-                if not batch.live:
-                    raise LostPartitionError
-                try:
-                    return await asyncio.get_running_loop().run_in_executor(pool or self._pool, work)
-                except _LeaseOverError:
-                    if not await self._renew(batch):
-                        raise LostPartitionError from None
-                    continue
-                except Exception as error:
-                    if kind_of(error) is not FailureKind.RETRY:
-                        raise
-                    self._say_failed(batch, error, attempt, pause)
-                await asyncio.sleep(pause)
-            raise AssertionError("pauses have no end")
-        finally:
-            self._retrying.discard(batch)
-            metrics.RETRYING.labels(self._family.name).set(len(self._retrying))
-
-    def _say_failed(self, batch: MicroBatch, error: Exception, attempt: int, pause: float) -> None:
-        self._retrying.add(batch)
-        metrics.RETRIES.labels(self._family.name).inc()
-        metrics.RETRYING.labels(self._family.name).set(len(self._retrying))
-        self._log.warning(
-            "failed, trying again",
-            batch=repr(batch),
-            error=describe(error),
-            attempt=attempt,
-            pause_seconds=round(pause, 2),
-        )
 
     def _report(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
         """Count every rejected record by its reason, and log the first few: where they are, never what they hold."""
@@ -185,11 +143,3 @@ class Ingest:
             )
         if (more := len(rejections) - _LOGGED_REJECTIONS) > 0:
             self._log.warning("more records rejected in this micro-batch", batch=repr(batch), more=more)
-
-
-class LostPartitionError(Exception):
-    """The partition has gone to another worker, and the micro-batch with it."""
-
-
-class _LeaseOverError(Exception):
-    """The range was recorded too long ago."""

@@ -20,14 +20,14 @@ import uvloop
 from faust.types import EventT
 from faust.web import Request, Response, View
 
-from pipeline.batches import MicroBatch
+from pipeline.attempts import Held, LostPartitionError
 from pipeline.clickhouse import explain, kind_of
 from pipeline.config import Settings, load_settings
 from pipeline.dead_letters import DeadLetters
 from pipeline.decode import Decoder
 from pipeline.errors import ChimeraError, HaltError
 from pipeline.families import Catalog, Family, load_catalog
-from pipeline.ingest import Ingest, LostPartitionError
+from pipeline.ingest import Ingest
 from pipeline.logs import logging_config
 from pipeline.preflight import preflight
 from pipeline.registry import Registry
@@ -186,9 +186,9 @@ class App(faust.App):
         log.critical(str(self.failure))
         signal.raise_signal(signal.SIGTERM)
 
-    async def _renew(self, batch: MicroBatch) -> bool:
+    async def _renew(self, held: Held) -> bool:
         consumer: Any = self.consumer
-        renewed: bool = await consumer.renew(batch)
+        renewed: bool = await consumer.renew(held)
         return renewed
 
     async def _see_through(self, ingest: Ingest, event: EventT[Any]) -> None:
