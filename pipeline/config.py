@@ -145,6 +145,16 @@ class WorkerSettings(_Section):
         return self
 
 
+class RollupSettings(_Section):
+    """The stream job that derives session_stats from ui_events."""
+
+    enabled: bool = True
+    grace_seconds: Seconds = Field(600.0, description="how far an event may be behind the newest and still be counted")
+    idle_seconds: Seconds = Field(300.0, description="a partition without records for so long is closed by the clock")
+    snapshot_rows: int = Field(1_000_000, ge=1, description="events of a partition from one snapshot to the next")
+    snapshot_seconds: Seconds = Field(60.0, description="or so long, whichever comes first")
+
+
 class TopicsSettings(_Section):
     """Where the topics are declared."""
 
@@ -176,6 +186,7 @@ class Settings(BaseSettings):
     clickhouse: ClickHouseSettings = ClickHouseSettings()
     registry: RegistrySettings = RegistrySettings()
     worker: WorkerSettings = WorkerSettings()
+    rollup: RollupSettings = RollupSettings()
     topics: TopicsSettings = TopicsSettings()
     schemas: SchemasSettings = SchemasSettings()
     log: LogSettings = LogSettings()

@@ -20,6 +20,7 @@ _EXPECTED = {
     "string_type": "text",
     "string_too_short": "at least {min_length} character",
     "string_pattern_mismatch": "text that matches {pattern}",
+    "literal_error": "{expected}",
     "model_type": "a mapping",
     "path_not_file": "a file that is there",
     "value_error": "{error}",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -17,6 +17,9 @@ DEAD_LETTERS = ".dlq"
 """What the name of a dead-letter topic has after that of its source."""
 
 _KEYS = ("version", "defaults", "dead_letters", "topics")
+_TIMESTAMPS = {"broker": "LogAppendTime", "producer": "CreateTime"}
+# The broker compacts closed segments alone, and these soon: what is superseded has to be read all the same until then.
+_COMPACTION = {"segment.bytes": str(16 * 1024 * 1024), "min.cleanable.dirty.ratio": "0.1"}
 
 
 class BatchPolicy(BaseModel, extra="forbid", frozen=True, strict=True):
@@ -35,6 +38,9 @@ class TopicSpec(BaseModel, extra="forbid", frozen=True, strict=True):
     replication: int = Field(ge=1, le=32)
     retention_hours: float = Field(ge=0.01, le=1_000_000, allow_inf_nan=False)
     max_message_bytes: int = Field(ge=1024, le=256 * 1024 * 1024)
+    timestamps: Literal["broker", "producer"]
+    cleanup: Literal["delete", "compact"] = "delete"
+    state_of: str | None = None
     batch: BatchPolicy | None = None
     family: str | None = None
     key: str | None = None
@@ -43,10 +49,12 @@ class TopicSpec(BaseModel, extra="forbid", frozen=True, strict=True):
     @property
     def config(self) -> dict[str, str]:
         """The broker's configuration of this topic: name to value, as Kafka spells both."""
+        retention = {"retention.ms": str(round(self.retention_hours * 3_600_000))}
         return {
-            "cleanup.policy": "delete",
-            "retention.ms": str(round(self.retention_hours * 3_600_000)),
+            "cleanup.policy": self.cleanup,
+            **(_COMPACTION if self.cleanup == "compact" else retention),
             "max.message.bytes": str(self.max_message_bytes),
+            "message.timestamp.type": _TIMESTAMPS[self.timestamps],
         }
 
 
@@ -90,12 +98,20 @@ class Family:
         return self.schemas[-1]
 
 
+class Rollup(NamedTuple):
+    """What the hourly rollup is derived from, and the topic that its state is kept in."""
+
+    source: Family
+    state: TopicSpec
+
+
 @dataclass(frozen=True)
 class Catalog:
-    """All topics, and the families among them."""
+    """All topics, the families among them, and the rollup where topics.yaml declares one."""
 
     topics: tuple[TopicSpec, ...]
     families: tuple[Family, ...]
+    rollup: Rollup | None
 
     def family(self, name: str) -> Family:
         """The family of that name.
@@ -133,7 +149,7 @@ def load_catalog(settings: Settings) -> Catalog:
             f"{settings.topics.file}: topics: expected one of family {orphans[0]!r}, "
             f"which has a schema in {settings.schemas.directory}"
         )
-    return Catalog(topics, families)
+    return Catalog(topics, families, _rollup(topics, families, settings.topics.file))
 
 
 def load_topics(path: Path, replication: int | None = None) -> tuple[TopicSpec, ...]:
@@ -237,3 +253,23 @@ def _family(
         raise ConfigError(f"{where}.batch: expected max_rows, max_bytes and linger_seconds")
     dead_letters = topics[f"{topic.name}{DEAD_LETTERS}"]
     return Family(name, topic, key.name, topic.table or name, dead_letters, topic.batch, schemas[name])
+
+
+def _rollup(topics: tuple[TopicSpec, ...], families: tuple[Family, ...], path: Path) -> Rollup | None:
+    """The topic that says whose state it has, and that family."""
+    states = [topic for topic in topics if topic.state_of]
+    if not states:
+        return None
+    state, *others = states
+    where = f"{path}: topics.{state.name}"
+    if others:
+        raise ConfigError(f"{where}.state_of: expected one topic with it, but {others[0].name} has it too")
+    sources = {family.name: family for family in families if family.topic != state}
+    if state.state_of not in sources:
+        raise ConfigError(
+            f"{where}.state_of: expected the family of another topic, one of {', '.join(sorted(sources))}, "
+            f"got {state.state_of!r}"
+        )
+    if state.cleanup != "compact":
+        raise ConfigError(f"{where}.cleanup: expected 'compact', so that no state is deleted for its age")
+    return Rollup(sources[state.state_of], state)

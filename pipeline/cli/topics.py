@@ -7,7 +7,7 @@ import click
 from rich.console import Console
 
 from pipeline.config import load_settings
-from pipeline.families import load_topics
+from pipeline.families import TopicSpec, load_topics
 from pipeline.topics import Action, Change, Setting, TopicAdmin, plan
 
 _CHANGES = 2
@@ -100,14 +100,25 @@ def _planned() -> tuple[TopicAdmin, list[Change]]:
     counts = Counter(change.action for change in changes)
     summary = ", ".join(f"{counts[action]} {words}" for action, words in _WORDS.items())
     terminal.print(f"{summary}; Kafka at {settings.kafka.bootstrap_servers}", markup=False)
+    rolled_up = {topic.state_of for topic in declared if topic.state_of}
     for change in changes:
         if change.grows and change.topic.key:
-            click.echo(
-                f"warning: {change.topic.name}: with more partitions, the records of a {change.topic.key} may go to "
-                "another partition than those before; let the worker catch up first",
-                err=True,
-            )
+            click.echo(_warning(change.topic, rolled_up=change.topic.family in rolled_up), err=True)
     return admin, [change for change in changes if change.action is not Action.KEEP]
+
+
+def _warning(topic: TopicSpec, *, rolled_up: bool) -> str:
+    """What more partitions do to the records of a key."""
+    warning = (
+        f"warning: {topic.name}: with more partitions, the records of a {topic.key} may go to another partition than "
+        "those before; let the worker catch up first"
+    )
+    if rolled_up:
+        warning += (
+            f". Every open hour of a {topic.key} that moves is split into two windows: `chimera rollup verify` finds "
+            "them when the hours have closed, `chimera rollup repair` mends them"
+        )
+    return warning
 
 
 def _line(change: Change, width: int) -> str:

@@ -21,7 +21,7 @@ from pipeline.topics import Cluster, TopicAdmin, plan
 
 pytestmark = pytest.mark.integration
 
-_TOPICS = 12  # of six families, and their dead letters
+_TOPICS = 13  # of six families, their dead letters, and the rollup's state
 
 Chimera = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -91,6 +91,10 @@ def test_what_differs_is_altered_and_the_rest_stays(chimera: Chimera, settings: 
     line = f"~ {name}  partitions 2 → 3, retention.ms 604800000 → 3600000, max.message.bytes 1048576 → 2048"
     assert " ".join(line.split()) in [" ".join(shown.split()) for shown in applied.stdout.splitlines()]
     assert f"warning: {name}: with more partitions, the records of a session_id may go to another" in applied.stderr
+    assert (
+        "Every open hour of a session_id that moves is split into two windows: `chimera rollup verify`"
+        in applied.stderr
+    )
     after = _cluster(settings).topics
     changed = {"retention.ms": "3600000", "max.message.bytes": "2048"}
     assert after[name].partitions == 3

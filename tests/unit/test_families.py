@@ -14,6 +14,7 @@ from pipeline.families import load_catalog, load_topics
 
 ROOT = Path(__file__).parents[2]
 UI_EVENTS = "chimera.ui_events"
+STATE = "chimera.session_stats.state"
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -56,6 +57,29 @@ def test_the_projects_own_catalog_holds_together() -> None:
         assert family.key in family.schema.by_name
 
 
+def test_the_rollup_has_a_topic_for_its_state() -> None:
+    """It is declared as that of one family, compacted, and is neither a family's own nor has dead letters."""
+    catalog = load_catalog(_settings(ROOT / "topics.yaml"))
+    assert catalog.rollup is not None
+    source, state = catalog.rollup
+    assert (source.name, state.name, state.cleanup) == ("ui_events", STATE, "compact")
+    assert (state.family, state.batch) == (None, None)
+    assert f"{STATE}.dlq" not in {topic.name for topic in catalog.topics}
+
+
+def test_without_a_topic_of_state_nothing_is_rolled_up(tmp_path: Path) -> None:
+    """A topics.yaml of the families alone is complete."""
+    catalog = load_catalog(_settings(_edited(tmp_path, lambda document: document["topics"].pop(STATE))))
+    assert catalog.rollup is None
+
+
+def test_the_broker_says_when_it_got_a_record_and_a_dead_letter_keeps_that() -> None:
+    """Timestamps of families are the broker's; those of their dead letters are handed over."""
+    for family in load_catalog(_settings(ROOT / "topics.yaml")).families:
+        assert family.topic.config["message.timestamp.type"] == "LogAppendTime"
+        assert family.dead_letters.config["message.timestamp.type"] == "CreateTime"
+
+
 def test_a_topic_of_its_own_inherits_only_what_it_does_not_say(tmp_path: Path) -> None:
     """Defaults fill what a topic leaves out, also inside its batch policy."""
     ui_events, *_ = load_topics(
@@ -86,7 +110,7 @@ def test_one_setting_replaces_every_replication_factor() -> None:
         (
             _topic(partition=8),
             f"topics.{UI_EVENTS}.partition",
-            "unknown key; expected partitions, replication, retention_hours, max_message_bytes, batch, family, key",
+            "unknown key; expected partitions, replication, retention_hours, max_message_bytes, timestamps, cleanup,",
         ),
         (
             _topic(batch={"rows": 1}),
@@ -102,6 +126,8 @@ def test_one_setting_replaces_every_replication_factor() -> None:
         (_topic(retention_hours=math.nan), f"topics.{UI_EVENTS}.retention_hours", "expected a finite number, got nan"),
         (_topic(retention_hours=0), f"topics.{UI_EVENTS}.retention_hours", "expected at least 0.01, got 0"),
         (_topic(retention_hours=1e9), f"topics.{UI_EVENTS}.retention_hours", "expected at most 1000000, got"),
+        (_topic(timestamps="mine"), f"topics.{UI_EVENTS}.timestamps", "expected 'broker' or 'producer', got 'mine'"),
+        (_topic(cleanup="compact,delete"), f"topics.{UI_EVENTS}.cleanup", "expected 'delete' or 'compact', got"),
         (_topic(table="a; b"), f"topics.{UI_EVENTS}.table", "expected text that matches"),
         (_topic(batch={"max_rows": 0}), f"topics.{UI_EVENTS}.batch.max_rows", "expected at least 1, got 0"),
         (_topic(family="bench_runs"), f"topics.{UI_EVENTS}.family", "expected one topic a family"),
@@ -125,6 +151,8 @@ def test_one_setting_replaces_every_replication_factor() -> None:
         "no number",
         "no time",
         "too long",
+        "timestamps of nobody",
+        "cleanup of both kinds",
         "table that is none",
         "nested",
         "two topics of a family",
@@ -161,6 +189,21 @@ def test_a_wrong_file_is_explained(edit: Edit, key: str, expected: str, tmp_path
         (_topic(table="episodes"), "topics.chimera.", "expected one table a family, but 'episodes' is that of "),
         (_without("batch"), "topics.chimera.bench_runs.batch", "expected max_rows, max_bytes and linger_seconds"),
         (lambda document: document["topics"].pop(UI_EVENTS), "topics", "expected one of family 'ui_events'"),
+        (
+            lambda document: document["topics"][STATE].update(state_of="sessions"),
+            f"topics.{STATE}.state_of",
+            "expected the family of another topic, one of bench_runs, deployments, ",
+        ),
+        (
+            _topic(state_of="episodes"),
+            f"topics.{STATE}.state_of",
+            f"expected one topic with it, but {UI_EVENTS} has it too",
+        ),
+        (
+            lambda document: document["topics"].update({STATE: {"state_of": "ui_events"}}),
+            f"topics.{STATE}.cleanup",
+            "expected 'compact'",
+        ),
     ],
     ids=[
         "family without schema",
@@ -169,6 +212,9 @@ def test_a_wrong_file_is_explained(edit: Edit, key: str, expected: str, tmp_path
         "table of another family",
         "no batch policy",
         "schema without topic",
+        "state of no family",
+        "two topics of state",
+        "state that is deleted",
     ],
 )
 def test_topics_and_schemas_have_to_agree(edit: Edit, key: str, expected: str, tmp_path: Path) -> None:

@@ -11,7 +11,14 @@ from pipeline.topics import Action, Cluster, LiveTopic, Setting, plan
 
 FILE = Path("topics.yaml")
 SPEC = TopicSpec(
-    name="t", partitions=4, replication=2, retention_hours=1, max_message_bytes=2048, family="ui_events", key="run_id"
+    name="t",
+    partitions=4,
+    replication=2,
+    retention_hours=1,
+    max_message_bytes=2048,
+    timestamps="broker",
+    family="ui_events",
+    key="run_id",
 )
 
 
@@ -33,6 +40,7 @@ def test_a_missing_topic_is_created_with_everything() -> None:
         Setting("cleanup.policy", None, "delete"),
         Setting("retention.ms", None, "3600000"),
         Setting("max.message.bytes", None, "2048"),
+        Setting("message.timestamp.type", None, "LogAppendTime"),
     )
     assert not change.grows
 
@@ -54,6 +62,17 @@ def test_only_what_differs_is_altered() -> None:
     )
     assert change.config == {"cleanup.policy": "delete", "retention.ms": "3600000"}
     assert not change.grows
+
+
+def test_a_compacted_topic_has_no_retention() -> None:
+    """Nothing of it is deleted for its age, and what is superseded goes soon."""
+    (change,) = plan([_declared(cleanup="compact", timestamps="producer")], Cluster(2, {"t": _live(SPEC)}), FILE)
+    assert change.settings == (
+        Setting("cleanup.policy", "delete", "compact"),
+        Setting("segment.bytes", "1", "16777216"),
+        Setting("min.cleanable.dirty.ratio", None, "0.1"),
+        Setting("message.timestamp.type", "LogAppendTime", "CreateTime"),
+    )
 
 
 def test_more_partitions_are_told_apart() -> None:
