@@ -1,0 +1,17 @@
+"""session_stats: one row a session and UTC hour, derived from ui_events by event time.
+
+The way of an event, by module (those not marked * are pure: no clock, no Kafka, no ClickHouse):
+
+    micro-batch  ─►  job*  ─►  partition (fold, rows)  ─►  job*  ─►  session_stats
+                                      │ columns
+                      state topic  ◄─  store*  ◄─  snapshot
+
+- partition: what one partition knows: the watermark, the events that wait for it (`waiting`), and the windows. `fold`
+  is the sorted pass that makes windows of events, `rows` is what windows become, `late` counts events that missed them.
+- snapshot: that state as compressed chunks; store: those in the compacted state topic.
+- job: the stream job; it shares the micro-batches with ingest, and emits an hour when it is over.
+- audit: compares session_stats with ui_events, and repairs a day.
+"""
+
+TABLE = "session_stats"
+"""Where the rows go."""

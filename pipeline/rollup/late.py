@@ -1,0 +1,65 @@
+"""How many late events each window has missed: what tells a difference that lateness explains from an error."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.columns import Ints
+from pipeline.rollup.fold import HOUR_MS, halves, whole
+from pipeline.rollup.waiting import Ids
+
+MOST_WINDOWS = 100_000
+"""How many windows are remembered: those of the greatest hours. As hours only add up, which ones these are, and what
+they have missed, doesn't depend on when the others were forgotten."""
+
+_MOST_PARTS = 100
+_COUNT = np.dtype([("hour", np.int64), ("high", np.uint64), ("low", np.uint64), ("count", np.int64)])
+
+
+class LateCounts:
+    """Number of late events by window, of one partition."""
+
+    def __init__(self) -> None:
+        self._parts = [np.empty(0, _COUNT)]
+        self._rows = 0
+
+    @classmethod
+    def restore(cls, columns: Mapping[str, NDArray[Any]]) -> "LateCounts":
+        """Those that `columns` gave."""
+        counts = cls()
+        counts._add(columns["hour"], columns["session_id"], columns["count"])
+        return counts
+
+    def add(self, ts: Ints, session_id: Ids) -> None:
+        """Count late events, one or more."""
+        self._add(ts // HOUR_MS, session_id, 1)
+        if self._rows > 2 * MOST_WINDOWS or len(self._parts) > _MOST_PARTS:
+            self._sum()
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Columns `hour` (its number), `session_id` and `count`, sorted by hour and session; never changed later."""
+        counts = self._sum()
+        ids = whole(counts["high"], counts["low"])
+        return {"hour": counts["hour"].copy(), "session_id": ids, "count": counts["count"].copy()}
+
+    def _add(self, hour: Ints, session_id: Ids, count: Ints | int) -> None:
+        part = np.empty(len(hour), _COUNT)
+        part["hour"], part["count"] = hour, count
+        part["high"], part["low"] = halves(session_id)
+        self._parts.append(part)
+        self._rows += len(part)
+
+    def _sum(self) -> NDArray[np.void]:
+        """One part, with one row a window."""
+        rows = np.concatenate(self._parts)
+        rows = rows[np.lexsort((rows["low"], rows["high"], rows["hour"]))]
+        keys = rows[["hour", "high", "low"]]
+        starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(rows)])
+        counts = rows[starts]
+        if len(counts):
+            counts["count"] = np.add.reduceat(rows["count"], starts)
+        counts = counts[-MOST_WINDOWS:]
+        self._parts, self._rows = [counts], len(counts)
+        return counts
