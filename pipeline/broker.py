@@ -162,6 +162,30 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
         beginnings = await self.call_thread(_in_time, self._ensure_consumer().beginning_offsets, partitions)
         return beginnings
 
+    async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
+        """Where the logs end.
+
+        Raises:
+            KafkaError: the broker doesn't answer.
+        """
+        ends: Mapping[TP, int] = await self.call_thread(_in_time, self._highwaters, partitions)
+        return ends
+
+    async def at_the_end(self, tp: TP) -> bool:
+        """Whether all of a partition's log has been fetched, up to its end as it is now.
+
+        Raises:
+            KafkaError: the broker doesn't answer.
+        """
+        at_the_end: bool = await self.call_thread(_in_time, self._at_the_end, tp)
+        return at_the_end
+
+    async def _at_the_end(self, tp: TP) -> bool:
+        consumer = self._ensure_consumer()
+        end: int = (await consumer.end_offsets([tp]))[tp]
+        # Not the last record: markers of transactions may follow it.
+        return tp in consumer.assignment() and end <= await consumer.position(tp)
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Go where the group has got to, with all partitions.
 

@@ -5,15 +5,23 @@ handed out after it. Whoever takes the partition over cuts the same ranges again
 knows their tokens. In ASCII: version, topic id, ends, CRC-32 of what stands before it, separated by blanks:
 
     1 Kq3mXo5pQ0uWm0n0aD2x7A 41999,61999 e225608f
+
+What was decided by the clock stands there too, because nobody can tell it from the log. Metadata with closings is of
+version 2, and has them, as offset@hour, before the checksum; without any it is of version 1, which all of us can read:
+
+    2 Kq3mXo5pQ0uWm0n0aD2x7A 41999,61999 32000@496812 cbdab01c
 """
 
 import time
 import zlib
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 from pipeline.errors import HaltError
 
-VERSION = "1"
+MOST_CLOSINGS = 64
+_RANGES_ONLY, _WITH_CLOSINGS = "1", "2"  # the versions
 _NOTHING = "-"
 _MOST_CHARACTERS = 4096  # Kafka's own limit, offset.metadata.max.bytes
 
@@ -25,18 +33,31 @@ def lease_clock() -> float:
     return time.clock_gettime(_CLOCK)
 
 
+class Closing(NamedTuple):
+    """A decision of the clock: windows were closed though no record said so."""
+
+    offset: int
+    """Of the first record that came, or comes, after it."""
+    hour: int
+    """Windows of earlier hours are closed; hours since the epoch."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """Ranges in flight, one after the other from the committed offset on."""
+    """Ranges in flight, one after the other from the committed offset on; and closings, as long as they are needed."""
 
     topic_id: str
     """Kafka's id of the topic: one that was deleted and created again under its name is another topic."""
     ends: tuple[int, ...] = ()
     """Offset of the last record of each range, ascending."""
+    closings: tuple[Closing, ...] = ()
+    """By offset, ascending."""
 
     def __str__(self) -> str:
         """The metadata to commit."""
-        body = f"{VERSION} {self.topic_id} {','.join(map(str, self.ends)) or _NOTHING}"
+        version = _WITH_CLOSINGS if self.closings else _RANGES_ONLY
+        closings = (",".join(f"{offset}@{hour}" for offset, hour in self.closings),) if self.closings else ()
+        body = " ".join((version, self.topic_id, ",".join(map(str, self.ends)) or _NOTHING, *closings))
         metadata = f"{body} {_checksum(body)}"
         assert len(metadata) <= _MOST_CHARACTERS
         return metadata
@@ -55,19 +76,32 @@ def parse(metadata: str, where: str, offset: int) -> Ranges | None:
     """
     if not metadata:
         return None
-    version, *rest = metadata.split(" ")
-    if version != VERSION:
-        raise HaltError(f"{where}: metadata of version {version[:20]!r}, expected {VERSION}; {_ADVICE}")
+    version, *parts = metadata.split(" ")
+    if version not in {_RANGES_ONLY, _WITH_CLOSINGS}:
+        raise HaltError(f"{where}: metadata of version {version[:20]!r}, expected 1 or 2; {_ADVICE}")
     body, _, checksum = metadata.rpartition(" ")
     try:
-        topic_id, ends, _ = rest
-        ranges = Ranges(topic_id, () if ends == _NOTHING else tuple(map(int, ends.split(","))))
+        topic_id, ends, *closings, _ = parts
+        ranges = Ranges(topic_id, _ends(ends), tuple(_closing(one) for some in closings for one in some.split(",")))
     except ValueError:
         raise HaltError(f"{where}: damaged metadata {metadata[:80]!r}; {_ADVICE}") from None
-    previous = (offset - 1, *ranges.ends)
-    if checksum != _checksum(body) or any(end <= before for before, end in zip(previous, ranges.ends, strict=False)):
+    in_order = _ascending(offset - 1, *ranges.ends) and _ascending(*(closing.offset for closing in ranges.closings))
+    if checksum != _checksum(body) or len(closings) != (version == _WITH_CLOSINGS) or not in_order:
         raise HaltError(f"{where}: damaged metadata {metadata[:80]!r}; {_ADVICE}")
     return ranges
+
+
+def _ends(text: str) -> tuple[int, ...]:
+    return () if text == _NOTHING else tuple(map(int, text.split(",")))
+
+
+def _ascending(*offsets: int) -> bool:
+    return all(before < later for before, later in pairwise(offsets))
+
+
+def _closing(text: str) -> Closing:
+    offset, hour = map(int, text.split("@"))
+    return Closing(offset, hour)
 
 
 _ADVICE = "use the version that wrote it, or reset the group's offsets and expect the records in flight twice"

@@ -8,6 +8,8 @@ topic of the app stays Faust's own, record by record. What is guaranteed for mic
 - a micro-batch is delivered when its range is recorded beside the committed offset, by a member the broker knows as the
   partition's owner; who takes the partition over gets the same ranges again, with the same tokens, before any new one;
 - an offset is committed when every record before it is acknowledged, and not before; a failed commit is made again;
+- what is derived from a topic (`Deriver`) says from where on it needs the log: what is below the committed offset comes
+  once more, marked as replayed, before anything else; what it closes by the clock is recorded beside the offset;
 - memory is bounded: a partition with enough micro-batches in flight isn't fetched from until one is acknowledged.
 """
 
@@ -16,7 +18,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
@@ -25,18 +27,47 @@ from faust.types import TP, ConsumerMessage
 from mode import Service
 
 from pipeline import metrics
-from pipeline.batches import MicroBatch, PartitionBatches, State
+from pipeline.batches import MicroBatch, PartitionBatches, State, Takeover
 from pipeline.broker import NOBODY, BrokerThread
 from pipeline.errors import ChimeraError, HaltError, UnavailableError
 from pipeline.families import BatchPolicy
-from pipeline.ranges import Ranges, lease_clock, parse
+from pipeline.ranges import Closing, Ranges, lease_clock, parse
 
 _RECHECK_SECONDS = 0.05  # how soon an acknowledgement is noticed while records are waited for
 _TOPIC_CHECK_SECONDS = 10.0
 _RETRY_SECONDS = 1.0
+_SHORTENED = "so it has lost records that were acknowledged; find out why, then set the group's offset by hand"
 _NO_PARTITION = TP("", -1)  # polling for this fetches nothing, and keeps the consumer in its group
 
 T = TypeVar("T")
+
+
+class Deriver(Protocol):
+    """Derives something from topics, beside ingest: an agent of its own, whose state is a function of the log.
+
+    Its agent gets the micro-batches that ingest's gets, the same objects, and acknowledges them too.
+    """
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """Which; all have a batch policy."""
+        ...
+
+    async def take_over(self, taken: Mapping[TP, Takeover]) -> Mapping[TP, int]:
+        """Get ready for partitions before anything of them comes; cancelled when they are assigned anew meanwhile.
+
+        Returns:
+            Offset of the first record that is needed of each.
+
+        Raises:
+            KafkaError, UnavailableError: to be tried again, with an assignment of its own.
+            ChimeraError: going on makes no sense.
+        """
+        ...
+
+    async def release(self, partitions: set[TP]) -> None:
+        """They go, and are still ours: what isn't done in the rest of the drain is cancelled."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +86,12 @@ class Batching:
     """Asks the broker for the ids of those of the topics that there are; called in a thread, before each delivery."""
     halt: Callable[[ChimeraError], None] | None = None
     """Told of what makes going on impossible; without it the app crashes."""
+    deriver: Deriver | None = None
+    """What is derived from some of the topics."""
+
+    def derived(self, partitions: Iterable[TP]) -> set[TP]:
+        """Those of the deriver's topics."""
+        return {tp for tp in partitions if self.deriver and tp.topic in self.deriver.topics}
 
 
 class Consumer(driver.Consumer):
@@ -68,6 +105,7 @@ class Consumer(driver.Consumer):
         self._progress = asyncio.Event()
         self._recording = asyncio.Lock()  # what is committed later must be what was the case later
         self._membership = NOBODY  # of the member that was assigned the partitions
+        self._drained_by: float | None = None  # when the revoke or stop under way has waited long enough
         super().__init__(*args, **kwargs)
         self.batching: Batching = getattr(self.app, "batching", Batching())
 
@@ -113,14 +151,13 @@ class Consumer(driver.Consumer):
                 self._halt(
                     HaltError(
                         f"{partition.topic}-{partition.partition}: Kafka's log has offset {got} where {expected} was "
-                        "to come, so it has lost records that were acknowledged; find out why, then set the group's "
-                        "offset by hand"
+                        f"to come, {_SHORTENED}"
                     )
                 )
                 self._let_go({TP(partition.topic, partition.partition)})
                 return
             if beginning > expected:  # else there never was a record: markers of transactions take offsets too
-                self._say_lost(partition, expected, min(got, beginning))
+                self._say_deleted(partition, expected, min(got, beginning))
         partition.add(records, now)
 
     async def _where_the_log_begins(self, partition: PartitionBatches) -> int | None:
@@ -133,17 +170,21 @@ class Consumer(driver.Consumer):
 
         return await self._until_answered(ask, lambda: self.flow_active and partition.live)
 
-    def _say_lost(self, partition: PartitionBatches, expected: int, beginning: int) -> None:
-        """Retention has deleted records that weren't consumed yet."""
-        metrics.RECORDS_LOST.labels(partition.topic).inc(beginning - expected)
-        self.log.error(
-            "%s-%d: %d records are lost: offsets %d to %d were deleted by retention before they were consumed",
-            partition.topic,
-            partition.partition,
-            beginning - expected,
-            expected,
-            beginning - 1,
-        )
+    def _say_deleted(self, partition: PartitionBatches, expected: int, beginning: int) -> None:
+        """Retention has deleted records that weren't consumed yet, or would have been replayed."""
+        place, done = f"{partition.topic}-{partition.partition}", partition.state.offset
+        if expected < done:
+            gone = min(done, beginning)
+            self.log.error("%s: offsets %d to %d were deleted before they were replayed", place, expected, gone - 1)
+        if (lost := beginning - max(expected, done)) > 0:
+            metrics.RECORDS_LOST.labels(partition.topic).inc(lost)
+            self.log.error(
+                "%s: %d records are lost: offsets %d to %d were deleted by retention before they were consumed",
+                place,
+                lost,
+                beginning - lost,
+                beginning - 1,
+            )
 
     async def _may_be_delivered(self, batches: list[MicroBatch]) -> bool:
         """Record the ranges that were cut, however long the broker takes; False when they aren't ours any more.
@@ -272,15 +313,54 @@ class Consumer(driver.Consumer):
             return True
 
     def _commit_of(self, tp: TP, state: State) -> OffsetAndMetadata:
-        return OffsetAndMetadata(state.offset, str(Ranges(self._partitions[tp].topic_id, state.ends)))
+        ranges = Ranges(self._partitions[tp].topic_id, state.ends, state.closings)
+        return OffsetAndMetadata(state.offset, str(ranges))
 
-    async def renew(self, batch: MicroBatch) -> bool:
-        """Record the range of a micro-batch again, as if it were new; False when it isn't ours any more."""
+    def held(self, tp: TP) -> PartitionBatches | None:
+        """What we have of a partition; None when it isn't ours."""
+        return self._partitions.get(tp)
+
+    async def renew(self, held: MicroBatch | PartitionBatches) -> bool:
+        """Record the state of a partition again, as if it were new; False when it isn't ours any more."""
         await self._until_answered(
-            lambda: self._record([TP(batch.topic, batch.partition)]),
-            lambda: batch.live,
+            lambda: self._record([TP(held.topic, held.partition)]),
+            lambda: held.live,
         )
-        return batch.live
+        return held.live
+
+    async def close_by_clock(self, tp: TP, offset: int, hour: int) -> bool:
+        """Decide and record that from this offset on all windows of earlier hours are closed.
+
+        Returns:
+            Whether it is recorded. If not, nothing is decided: the partition isn't ours, something of it waits or is in
+            flight, the offset isn't that of the record to come, the log goes on, or there are too many to be recorded.
+
+        Raises:
+            KafkaError: the broker doesn't answer, and whether it is recorded is unknown: nothing is decided here.
+        """
+        async with self._recording:
+            partition, closing = self._partitions.get(tp), Closing(offset, hour)
+            if partition is None or partition.with_closing(closing) is None or not await self._thread.at_the_end(tp):
+                return False
+            state = partition.with_closing(closing)
+            if state is None:  # by now
+                return False
+            now = lease_clock()
+            # It is ours when the broker has said so, not before. Unanswered, it may be recorded all the same. Should
+            # the partition move now, its new owner finds it there and goes by it, and we have closed nothing. Should we
+            # go on, no record from this offset on is delivered before another commit, which leaves it out: nobody has
+            # gone by it. Kept here in spite of that, it would be recorded with what we deliver without going by it.
+            if not await self._thread.commit_ranges(self._membership, {tp: self._commit_of(tp, state)}):
+                self._let_go({tp})
+                return False
+            partition.closings = state.closings
+            partition.recorded(state, now)
+            return partition.live  # else it has been let go of meanwhile: the next owner goes by it
+
+    def forget_closings(self, tp: TP, before: int) -> None:
+        """Closings at lower offsets aren't needed any more; they are left out of the next commit."""
+        if tp in self._partitions:
+            self._partitions[tp].forget_closings(before)
 
     # Taking partitions over.
 
@@ -296,26 +376,56 @@ class Consumer(driver.Consumer):
         beginnings = await self.earliest_offsets(*partitions)
         async with self._recording:  # so that nothing of ours is on its way
             committed = await self._thread.read_commits(partitions)
-            if membership != self._membership:
-                return  # another assignment has begun, and its turn comes
-            states = {
-                tp: self._state_of(tp, committed.get(tp), topic_ids[tp.topic]) or State(beginnings[tp], ())
-                for tp in partitions
-                if tp.topic in topic_ids  # else it was deleted just now
+        if membership != self._membership:
+            return  # another assignment has begun, and its turn comes
+        states = {
+            tp: self._state_of(tp, committed.get(tp), topic_ids[tp.topic]) or State(beginnings[tp], ())
+            for tp in partitions
+            if tp.topic in topic_ids  # else it was deleted just now
+        }
+        starts = await self._ask_deriver(
+            {
+                tp: Takeover(topic_ids[tp.topic], beginnings[tp], states[tp].offset, states[tp].closings)
+                for tp in self.batching.derived(states)
             }
-            for tp, state in states.items():
-                await self._seek(tp, state.offset)
-                # The log may end before that; Faust would drop what then comes.
-                self._read_offset[tp] = None
-                self._partitions[tp] = PartitionBatches(
-                    tp.topic,
-                    topic_ids[tp.topic],
-                    tp.partition,
-                    state,
-                    policy=self.batching.policies[tp.topic],
-                    limit=self.batching.batches_in_flight,
-                    on_ack=self._on_ack,
+        )
+        for tp, state in states.items():
+            start = starts.get(tp, state.offset)
+            await self._seek(tp, start)
+            if membership != self._membership:
+                return
+            # The log may end before that; Faust would drop what then comes.
+            self._read_offset[tp] = None
+            self._partitions[tp] = PartitionBatches(
+                tp.topic,
+                topic_ids[tp.topic],
+                tp.partition,
+                state,
+                policy=self.batching.policies[tp.topic],
+                limit=self.batching.batches_in_flight,
+                start=start,
+                agents=1 + len(self.batching.derived([tp])),
+                on_ack=self._on_ack,
+            )
+
+    async def _ask_deriver(self, taken: Mapping[TP, Takeover]) -> Mapping[TP, int]:
+        """Where the log is to be read from, not after what is committed.
+
+        Raises:
+            HaltError: what is committed isn't there: new records in its place would be taken for replayed ones.
+        """
+        if self.batching.deriver is None or not taken:
+            return {}
+        needed = await self.batching.deriver.take_over(taken)
+        starts = {tp: min(takeover.committed, max(takeover.beginning, needed[tp])) for tp, takeover in taken.items()}
+        replayed = [tp for tp, start in starts.items() if start < taken[tp].committed]
+        for tp, end in (await self.highwaters(*replayed)).items() if replayed else ():
+            if end < taken[tp].committed:
+                raise HaltError(
+                    f"{tp.topic}-{tp.partition}: Kafka's log ends at {end}, and {taken[tp].committed} is committed, "
+                    f"{_SHORTENED}"
                 )
+        return starts
 
     def _state_of(self, tp: TP, commit: OffsetAndMetadata | None, topic_id: str) -> State | None:
         """What is recorded of a partition; None when nothing is, or only of a topic that had its name before."""
@@ -326,7 +436,7 @@ class Consumer(driver.Consumer):
         if ranges is not None and ranges.topic_id != topic_id:
             self.log.warning("%s: the topic was created anew and is consumed from its beginning", where)
             return None
-        return State(commit.offset, ranges.ends if ranges else ())
+        return State(commit.offset, ranges.ends, ranges.closings) if ranges else State(commit.offset, ())
 
     @Service.task
     async def _watch_topics(self) -> None:
@@ -385,8 +495,9 @@ class Consumer(driver.Consumer):
 
         What isn't acknowledged by then is no longer live: it is delivered again, here or to another worker.
         """
-        deadline = monotonic() + self.batching.drain_seconds
-        while self._taken() and monotonic() < deadline:
+        if self._drained_by is None:
+            self._drained_by = monotonic() + self.batching.drain_seconds
+        while self._taken() and monotonic() < self._drained_by:
             await self._wait_for_progress(_RECHECK_SECONDS)
         if late := self._taken():
             self.log.warning("Not done in %.0f s, left to be delivered again: %r", self.batching.drain_seconds, late)
@@ -394,10 +505,20 @@ class Consumer(driver.Consumer):
                 self._forget(batch)
         await super().wait_empty()
 
+    def stop_flow(self) -> None:
+        """Let nothing come any more. Faust clears the agents' queues: what waits there for one, none can finish."""
+        super().stop_flow()
+        queues: list[Any] = [topic.queue for topic in self.app.topics]
+        for event in [event for queue in queues for event in queue._queue]:  # noqa: SLF001 (to look without taking)
+            if isinstance(event.value, MicroBatch):
+                self._forget(event.value)
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Commit what is done, then let go of the partitions."""
+        self._drained_by = monotonic() + self.batching.drain_seconds
         await super().on_partitions_revoked(revoked)
         await self.commit()  # the one above does nothing when it finds another, begun earlier, under way
+        await self._release(revoked)
         self._let_go(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
@@ -405,12 +526,27 @@ class Consumer(driver.Consumer):
         self.stop_flow()
         self._let_go(set(self._partitions))
         self._membership = self._thread.membership
+        self._drained_by = None
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def on_stop(self) -> None:
         """Commit what is done, then let go of everything."""
         await super().on_stop()
+        await self._release(set(self._partitions))
         self._let_go(set(self._partitions))
+
+    async def _release(self, partitions: set[TP]) -> None:
+        """Have the deriver release what is ours, in what is left of the time to drain; it can do without."""
+        ours = self.batching.derived(partitions & self._partitions.keys())
+        if self.batching.deriver is None or not ours or self._thread.membership != self._membership:
+            return
+        try:
+            async with asyncio.timeout(max(0.0, (self._drained_by or 0.0) - monotonic())):
+                await self.batching.deriver.release(ours)
+        except TimeoutError:
+            self.log.warning("Not released in %.0f s: %r", self.batching.drain_seconds, ours)
+        except Exception:
+            self.log.exception("Not released: %r", ours)
 
     async def perform_seek(self) -> None:
         """Go back to the committed offsets, with nothing in flight; if the broker is away, as soon as it's back."""
