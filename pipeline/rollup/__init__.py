@@ -8,7 +8,8 @@ The way of an event, by module (those not marked * are pure: no clock, no Kafka,
 
 - partition: what one partition knows: the watermark, the events that wait for it (`waiting`), and the windows. `fold`
   is the sorted pass that makes windows of events, `rows` is what windows become, `late` counts events that missed them.
-- snapshot: that state as compressed chunks; store: those in the compacted state topic.
+- snapshot: that state as compressed chunks; slots: which of the state topic's records are whole; store*: reads and
+  writes them there.
 - job: the stream job; it shares the micro-batches with ingest, and emits an hour when it is over.
 - audit: compares session_stats with ui_events, and repairs a day.
 """
