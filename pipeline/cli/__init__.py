@@ -15,6 +15,7 @@ COMMANDS = {
     "topics": "pipeline.cli.topics:topics",
     "migrate": "pipeline.cli.migrate:migrate",
     "produce": "pipeline.cli.produce:produce",
+    "rollup": "pipeline.cli.rollup:rollup",
     "demo": "pipeline.cli.demo:demo",
 }
 

@@ -1,0 +1,212 @@
+"""session_stats as SQL: every row computed from ui_events once more, and how the table's differ from that.
+
+Everything goes hour by hour, so that ClickHouse needs memory for the sessions of one hour, and this process for none.
+"""
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import numpy as np
+
+from pipeline.rollup import TABLE
+
+HOUR_SECONDS = 3600
+_DAY_MS = 86_400_000
+_EPOCH = date(1970, 1, 1)
+
+COLUMNS = "hour, session_id, avg_latency_ms, error_rate, abandonment_rate, events_count, duration_seconds"
+
+# An event's successor is looked for among its like, errors or others: so errors are left out between the others.
+_ROWS = """
+    SELECT
+        toDateTime({begins_at}) AS hour,
+        session_id,
+        toUInt32(intDiv(2 * sum(latency_ms) + count(), 2 * count())) AS avg_latency_ms,
+        toFloat32(countIf(event_type = 'error') / count()) AS error_rate,
+        toFloat32(if(countIf(event_type = 'overlay_open') = 0, 0,
+            countIf(abandoned) / countIf(event_type = 'overlay_open'))) AS abandonment_rate,
+        toUInt32(count()) AS events_count,
+        toUInt32(intDiv(max(ms) - min(ms), 1000)) AS duration_seconds
+    FROM (
+        SELECT
+            session_id, event_type, latency_ms, toUnixTimestamp64Milli(ts) AS ms,
+            event_type = 'overlay_open' AND leadInFrame(event_type, 1, '') OVER (
+                PARTITION BY session_id, event_type = 'error' ORDER BY ts, event_type = 'query_submit'
+                ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING
+            ) != 'query_submit' AS abandoned
+        FROM `{source}`
+        WHERE ts >= fromUnixTimestamp64Milli({begins_at} * 1000, 'UTC')
+            AND ts < fromUnixTimestamp64Milli(({begins_at} + 3600) * 1000, 'UTC')
+            AND {begins_at} % 3600 = 0
+    )
+    GROUP BY session_id
+"""
+_BITS = (
+    "(avg_latency_ms, reinterpretAsUInt32(error_rate), reinterpretAsUInt32(abandonment_rate), events_count, "
+    "duration_seconds)"
+)
+_DIFFERENCES = f"""
+    SELECT
+        session_id, countIf(stored) AS copies, anyIf(bits, stored) AS found,
+        countIf(NOT stored) AS wanted, anyIf(bits, NOT stored) AS expected
+    FROM (
+        SELECT session_id, true AS stored, {_BITS} AS bits FROM {TABLE} WHERE hour = toDateTime({{begins_at}})
+        UNION ALL
+        SELECT session_id, false AS stored, {_BITS} AS bits FROM ({_ROWS})
+    )
+    GROUP BY session_id
+    HAVING copies != 1 OR wanted != 1 OR found != expected
+    ORDER BY session_id
+"""  # noqa: S608 (a template of ours)
+_HOURS = f"""
+    SELECT toUnixTimestamp(hour), toDate(hour), sum(events), sum(rows)
+    FROM (
+        SELECT toDateTime(intDiv(toUnixTimestamp64Milli(ts), 3600000) * 3600) AS hour, count() AS events, 0 AS rows
+        FROM `{{source}}` WHERE {{near}} GROUP BY hour
+        UNION ALL
+        SELECT hour, 0 AS events, count() AS rows FROM {TABLE} WHERE {{on}} GROUP BY hour
+    )
+    WHERE {{on}}
+    GROUP BY hour
+    ORDER BY hour
+"""  # noqa: S608 (a template of ours)
+_OLDEST = "SELECT count(), toDate(toDateTime(intDiv(toUnixTimestamp64Milli(min(ts)), 1000))) FROM `{source}`"
+
+
+class Hour(NamedTuple):
+    """An hour that one of the two tables has something of."""
+
+    begins_at: int  # seconds since 1970; no multiple of 3,600 where session_stats has what no worker would write
+    day: date  # the partition of session_stats it belongs to
+    events: int  # of ui_events
+    rows: int  # of session_stats
+
+    @property
+    def number(self) -> int:
+        """Hours since 1970."""
+        return self.begins_at // HOUR_SECONDS
+
+    def __str__(self) -> str:
+        """As analysts see it, in UTC."""
+        return f"{datetime.fromtimestamp(self.begins_at, UTC):%Y-%m-%d %H:%M}"
+
+
+class Values(NamedTuple):
+    """The statistics of a row."""
+
+    avg_latency_ms: int
+    error_rate: np.float32
+    abandonment_rate: np.float32
+    events_count: int
+    duration_seconds: int
+
+    @classmethod
+    def of_bits(cls, bits: tuple[int, ...]) -> "Values":
+        """From numbers alone, floats by their representation: what is compared is what is shown."""
+        latency, errors, abandoned, events, seconds = bits
+        rates = np.array([errors, abandoned], np.uint32).view(np.float32)
+        return cls(latency, rates[0], rates[1], events, seconds)
+
+    def differing(self, other: "Values") -> tuple[str, ...]:
+        """The columns that aren't the same to the last bit."""
+        pairs = zip(self._fields, self, other, strict=True)
+        return tuple(name for name, ours, theirs in pairs if np.asarray(ours).tobytes() != np.asarray(theirs).tobytes())
+
+
+class Kind(enum.StrEnum):
+    """How session_stats differs from what ui_events says."""
+
+    DIFFERING = "differing"  # the row has other values
+    MISSING = "missing"  # no row, though there are events
+    EXTRA = "extra"  # a row, though there are no events
+    SPLIT = "split"  # more than one row
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A session's hour for which session_stats doesn't have exactly the row that follows from ui_events."""
+
+    hour: Hour
+    session_id: UUID
+    copies: int
+    """How many rows session_stats has of it."""
+    found: Values | None
+    """One of them."""
+    expected: Values | None
+    """What follows from ui_events; None without any event."""
+
+    @property
+    def kind(self) -> Kind:
+        """What is wrong."""
+        if self.expected is None:
+            return Kind.EXTRA
+        if self.found is None:
+            return Kind.MISSING
+        return Kind.SPLIT if self.copies > 1 else Kind.DIFFERING
+
+    @property
+    def uncounted_events(self) -> int:
+        """How many events more there are than the row has counted; 0 of a split or an extra one."""
+        if self.expected is None or self.copies > 1:
+            return 0
+        return self.expected.events_count - (self.found.events_count if self.found else 0)
+
+
+class Audit:
+    """Both tables, seen side by side.
+
+    Its methods raise what the driver raises: `pipeline.clickhouse.explained` says what follows.
+
+    Args:
+        client: connected, with the tables' database as default; may SELECT from both.
+        source: the table that has the events.
+    """
+
+    def __init__(self, client: Any, source: str) -> None:
+        self._client = client
+        self._source = source
+
+    def hours(self, day: date | None) -> list[Hour]:
+        """All hours, or those of one day, that either table has something of, in order.
+
+        Args:
+            day: a partition of session_stats: by the server's time zone.
+        """
+        on, near = "1", "1"
+        if day:
+            begins_ms = (day - _EPOCH).days * _DAY_MS  # of the day in UTC: elsewhere it is less than a day away
+            on = f"toDate(hour) = '{day}'"
+            near = " AND ".join(
+                f"ts {comparison} fromUnixTimestamp64Milli({begins_ms + days * _DAY_MS}, 'UTC')"
+                for comparison, days in ((">=", -1), ("<", 2))
+            )
+        return [Hour(*row) for row in self._client.execute(_HOURS.format(source=self._source, on=on, near=near))]
+
+    def oldest_day(self) -> date | None:
+        """The first day that there are events of: what came before can't be computed any more."""
+        count, day = self._client.execute(_OLDEST.format(source=self._source))[0]
+        return day if count else None
+
+    def recomputed(self, hour: Hour) -> str:
+        """A SELECT of the rows of an hour as they follow from its events; columns as in `COLUMNS`."""
+        return _ROWS.format(source=self._source, begins_at=hour.begins_at)
+
+    def stored(self, hour: Hour) -> str:
+        """A SELECT of the rows that session_stats has of an hour; columns as in `COLUMNS`."""
+        return f"SELECT {COLUMNS} FROM {TABLE} WHERE hour = toDateTime({hour.begins_at})"  # noqa: S608 (names of ours)
+
+    def differences(self, hour: Hour) -> Iterator[Difference]:
+        """What session_stats doesn't have exactly as it follows from the events of an hour; to be read to the end."""
+        query = _DIFFERENCES.format(source=self._source, begins_at=hour.begins_at)
+        for session_id, copies, found, wanted, expected in self._client.execute_iter(query):
+            yield Difference(
+                hour,
+                session_id,
+                copies,
+                Values.of_bits(found) if copies else None,
+                Values.of_bits(expected) if wanted else None,
+            )

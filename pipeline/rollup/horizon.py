@@ -1,0 +1,137 @@
+"""How far session_stats is final: which hours every partition has emitted, and which late events came to them.
+
+Read from the snapshots of the stream job, which know both.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+import numpy as np
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from pipeline.config import KafkaSettings
+from pipeline.errors import HaltError, UnavailableError
+from pipeline.families import Rollup, TopicSpec
+from pipeline.rollup.audit import Difference, Hour
+from pipeline.rollup.snapshot import Snapshot
+from pipeline.rollup.store import SnapshotStore
+from pipeline.topics import TopicAdmin
+
+_ANSWER_SECONDS = 10.0
+_CATCH_UP_SECONDS = 15.0
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """What the stream job has done with."""
+
+    closed_before: float
+    """Hour number: all windows of earlier hours are in session_stats. Infinite when nothing can be open."""
+    snapshots: tuple[Snapshot, ...] = ()
+    """One of each partition that has one."""
+
+    def closed(self, hour: Hour) -> bool:
+        """Whether every partition has emitted it."""
+        return hour.number < self.closed_before
+
+    def late_events(self, hour: Hour) -> Counter[UUID]:
+        """How many events of each session came too late for the hour; of hours long ago nobody knows any more."""
+        late = Counter[UUID]()
+        for snapshot in self.snapshots:
+            here = np.asarray(snapshot.columns["late.hour"]) == hour.number
+            sessions, counts = (snapshot.columns[f"late.{name}"][here].tolist() for name in ("session_id", "count"))
+            late.update({UUID(bytes=session): count for session, count in zip(sessions, counts, strict=True)})
+        return late
+
+
+def explains(late: Mapping[UUID, int], difference: Difference) -> bool:
+    """Whether the row lacks as many events as came too late for it."""
+    return 0 < difference.uncounted_events == late.get(difference.session_id, 0)
+
+
+def read_horizon(
+    settings: KafkaSettings, rollup: Rollup, progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> Horizon:
+    """Read the newest snapshots, and wait a moment where ClickHouse isn't as far as they are.
+
+    Args:
+        settings: the broker and the worker's group.
+        rollup: the topic that is rolled up, and that of the state.
+        progress: called with the number of records read and of all there are.
+
+    Raises:
+        HaltError: a topic isn't there, or the broker refuses.
+        UnavailableError: the broker doesn't answer, a partition has no snapshot yet, or ingest is behind for long.
+    """
+    topic = rollup.source.topic.name
+    topic_id = _topic_id(settings, rollup.source.topic, rollup.state)
+    consumer = Consumer({**settings.client, "group.id": settings.group_id, "log_level": 0})
+    store = SnapshotStore(settings, rollup.state)
+    try:
+        filled = _filled(consumer, topic)
+        loaded = store.load(topic_id, filled.keys(), progress)
+        snapshots = {partition: found.snapshot for partition, found in loaded.items() if found.snapshot}
+        _check_complete(topic, filled, snapshots)
+        _await_stored(consumer, topic, snapshots)
+    except KafkaException as error:
+        where = f"Kafka at {settings.bootstrap_servers}"
+        raise UnavailableError(f"{where} is not available: {error.args[0].str()}") from error
+    finally:
+        store.close()
+        consumer.close()
+    closed = min((snapshot.emitted_before for snapshot in snapshots.values()), default=math.inf)
+    return Horizon(closed, tuple(snapshots.values()))
+
+
+def _topic_id(settings: KafkaSettings, *topics: TopicSpec) -> str:
+    """That of the first one, when all are there."""
+    ids = TopicAdmin(settings).ids(topic.name for topic in topics)
+    for topic in topics:
+        if topic.name not in ids:
+            where = f"Kafka at {settings.bootstrap_servers}"
+            raise HaltError(f"{where}: no topic {topic.name}; create it with `chimera topics apply`")
+    return ids[topics[0].name]
+
+
+def _filled(consumer: Consumer, topic: str) -> dict[int, bool]:
+    """Of each partition, whether it has records."""
+    filled = {}
+    for number in consumer.list_topics(topic, _ANSWER_SECONDS).topics[topic].partitions:
+        beginning, end = consumer.get_watermark_offsets(TopicPartition(topic, number), _ANSWER_SECONDS)
+        filled[number] = beginning < end
+    return filled
+
+
+def _check_complete(topic: str, filled: Mapping[int, bool], snapshots: Mapping[int, Snapshot]) -> None:
+    """A partition with records and no snapshot may have open windows of any hour."""
+    missing = sorted(number for number, has_records in filled.items() if has_records and number not in snapshots)
+    if missing:
+        raise UnavailableError(
+            f"topic {topic}: no snapshot of the rollup yet of partition {', '.join(map(str, missing))}, so "
+            "any hour may still be open; expected one soon after the worker has read it: run the worker, then try again"
+        )
+
+
+def _await_stored(consumer: Consumer, topic: str, snapshots: Mapping[int, Snapshot]) -> None:
+    """Ingest acknowledges at its own pace: what a snapshot has counted may not be in ui_events yet."""
+    deadline = time.monotonic() + _CATCH_UP_SECONDS
+    asked = [TopicPartition(topic, number) for number in snapshots]
+    while asked:
+        committed = consumer.committed(asked, _ANSWER_SECONDS)
+        behind = [place for place in committed if place.offset < snapshots[place.partition].offset]
+        if not behind:
+            return
+        if time.monotonic() > deadline:
+            place = behind[0]
+            raise UnavailableError(
+                f"topic {topic}, partition {place.partition}: the group has committed {max(place.offset, 0)}, the "
+                f"rollup has counted up to {snapshots[place.partition].offset}: ui_events may lack what is between; "
+                "expected the same, as soon as the worker has caught up: run it, then try again"
+            )
+        asked = [TopicPartition(topic, place.partition) for place in behind]
+        time.sleep(_POLL_SECONDS)
