@@ -24,10 +24,18 @@ class Member:
         kafka: the broker, and the group to be a member of.
         batching: of the topics; each has an agent.
         handle: what an agent does with a micro-batch; without it, they queue up for `take`.
+        derive: what the deriver's agent does with one, where there is a deriver.
         options: of `faust.App`, instead of those here.
     """
 
-    def __init__(self, kafka: KafkaSettings, batching: Batching, handle: Handle | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        batching: Batching,
+        handle: Handle | None = None,
+        derive: Handle | None = None,
+        **options: Any,
+    ) -> None:
         self._queue: asyncio.Queue[MicroBatch] = asyncio.Queue()
         self._handle = handle or self._queue.put
         own: dict[str, Any] = {
@@ -46,7 +54,9 @@ class Member:
         self.app = app
         self.app.batching = batching
         for topic in batching.policies:
-            self.app.agent(self.app.topic(topic, key_serializer="raw", value_serializer="raw"))(self._consume)
+            self._add_agent(topic, "ingest", self._handle)
+            if batching.deriver and derive and topic in batching.deriver.topics:
+                self._add_agent(topic, "derive", derive)
 
     async def __aenter__(self) -> Self:
         await self.app.start()
@@ -72,9 +82,12 @@ class Member:
         await asyncio.sleep(seconds)
         return self._queue.empty()
 
-    async def _consume(self, stream: Any) -> None:
-        async for batch in stream:  # which Faust acknowledges after each iteration
-            await self._handle(batch)
+    def _add_agent(self, topic: str, name: str, handle: Handle) -> None:
+        async def consume(stream: Any) -> None:
+            async for batch in stream:  # which Faust acknowledges after each iteration
+                await handle(batch)
+
+        self.app.agent(self.app.topic(topic, key_serializer="raw", value_serializer="raw"), name=name)(consume)
 
     @property
     def partitions(self) -> int:
