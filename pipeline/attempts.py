@@ -7,12 +7,13 @@ again, for as long as it takes; any other failure is the caller's.
 import asyncio
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from pipeline import metrics
 from pipeline.backoff import pauses
+from pipeline.batches import MicroBatch, PartitionBatches
 from pipeline.clickhouse import describe, kind_of
 from pipeline.config import WorkerSettings
 from pipeline.errors import FailureKind
@@ -21,19 +22,10 @@ from pipeline.ranges import lease_clock
 T = TypeVar("T")
 
 
-class Held(Protocol):
-    """A micro-batch, or the partition that it is of."""
-
-    @property
-    def live(self) -> bool:
-        """Whether it is still ours."""
-
-    @property
-    def recorded_at(self) -> float:
-        """When the broker last took a commit of ours for it, by `lease_clock`."""
-
-
+Held = MicroBatch | PartitionBatches
+"""What is ours as long as it is `live`, by a commit that the broker took when it was `recorded_at`."""
 Renew = Callable[[Held], Awaitable[bool]]
+"""Commits again; False when it isn't ours any more."""
 
 
 class LostPartitionError(Exception):

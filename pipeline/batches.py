@@ -11,12 +11,14 @@ Pure bookkeeping: no Kafka, no clock of its own. The rules it keeps:
   where the state begins, and is no part of it.
 """
 
+import asyncio
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, starmap
 from typing import NamedTuple, Protocol
 
+from pipeline.columns import Rows
 from pipeline.families import BatchPolicy
 from pipeline.ranges import MOST_CLOSINGS, Closing
 
@@ -74,7 +76,7 @@ class MicroBatch:
         replayed: whether it is below what is done: stored already, and here only for what is derived from the log.
     """
 
-    __slots__ = ("acks", "first", "last", "owner", "records", "replayed", "size")
+    __slots__ = ("acks", "decoded", "first", "last", "owner", "records", "replayed", "size")
 
     def __init__(
         self,
@@ -94,6 +96,8 @@ class MicroBatch:
         self.size = size
         self.acks = acks
         self.replayed = replayed
+        self.decoded: asyncio.Future[Rows | None] | None = None
+        """What ingest makes of it, for other agents: see `pipeline.ingest`."""
 
     def __len__(self) -> int:
         return len(self.records)

@@ -5,6 +5,7 @@ again, for as long as it takes; a halt, with nothing acknowledged; or, when Clic
 guilty rows (`pipeline.refusals`) and inserting the others. What is rejected goes to the dead-letter topic.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -14,7 +15,7 @@ from time import perf_counter
 import structlog
 
 from pipeline import metrics
-from pipeline.attempts import Attempts, Renew
+from pipeline.attempts import Attempts, LostPartitionError, Renew
 from pipeline.batches import MicroBatch
 from pipeline.clickhouse import kind_of
 from pipeline.columns import Rejection, Rows, select
@@ -74,8 +75,30 @@ class Ingest:
             LostPartitionError: the partition has gone to another worker meanwhile; likewise from the others.
             ChimeraError, clickhouse_driver.errors.Error: going on makes no sense; likewise from the others.
         """
-        metrics.RECORDS_CONSUMED.labels(self._family.name).inc(len(batch))
-        return await self._attempts.make(batch, partial(self._decoder.decode, batch.values), self._pool)
+        if not batch.replayed:
+            metrics.RECORDS_CONSUMED.labels(self._family.name).inc(len(batch))
+        rows = None
+        try:
+            rows = await self._attempts.make(batch, partial(self._decoder.decode, batch.values), self._pool)
+        finally:
+            self._to_be_decoded(batch).set_result(rows)
+        return rows
+
+    async def decoded(self, batch: MicroBatch) -> Rows:
+        """What `decode` comes to, for another agent that gets the same micro-batch: it is decoded once.
+
+        Raises:
+            LostPartitionError: it has come to nothing; if that isn't for the partition, the worker stops.
+        """
+        rows = await self._to_be_decoded(batch)
+        if rows is None:
+            raise LostPartitionError
+        return rows
+
+    def _to_be_decoded(self, batch: MicroBatch) -> "asyncio.Future[Rows | None]":
+        if batch.decoded is None:
+            batch.decoded = asyncio.get_running_loop().create_future()
+        return batch.decoded
 
     async def reject(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
         """Take rejected records to the dead-letter topic, and return when it has them."""
@@ -108,7 +131,6 @@ class Ingest:
 
     def _insert_now(self, batch: MicroBatch, rows: Rows) -> None:
         """Insert, unless this process has slept for so long that the partition may have another owner."""
-
         check = partial(self._attempts.check_lease, batch)
         check()
         self._sink.insert(self._family.table, rows.columns, batch.token, check)

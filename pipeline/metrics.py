@@ -15,3 +15,21 @@ INSERT_SECONDS = Histogram(
 )
 RETRIES = Counter("chimera_retries", "Attempts that failed and were made again.", ["family"])
 RETRYING = Gauge("chimera_retrying", "Micro-batches whose last attempt failed and which are tried again.", ["family"])
+
+# Of the stream job that derives session_stats.
+ROLLUP_LATE_SECONDS = Histogram(
+    "chimera_rollup_late_seconds",
+    "How far late events were behind the watermark; they are in ui_events, and in no row of session_stats.",
+    buckets=(1, 10, 60, 300, 600, 1800, 3600, 2 * 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600),
+)
+ROLLUP_SKEWED = Counter("chimera_rollup_skewed_events", "Events more than an hour ahead of the broker's time.")
+ROLLUP_FOREIGN_KEYS = Counter("chimera_rollup_foreign_keys", "Records whose key isn't the session of their event.")
+ROLLUP_OPEN_WINDOWS = Gauge("chimera_rollup_open_windows", "Windows that aren't stored yet.")
+ROLLUP_WAITING_EVENTS = Gauge("chimera_rollup_waiting_events", "Events that wait for the watermark.")
+ROLLUP_RECORDS_TO_REPLAY = Gauge("chimera_rollup_records_to_replay", "Records to be read again until all is as it was.")
+ROLLUP_RECORDS_MISSING = Counter(
+    "chimera_rollup_records_missing", "Records that retention deleted before a snapshot had them."
+)
+ROLLUP_SNAPSHOT_SECONDS = Histogram(
+    "chimera_rollup_snapshot_seconds", "Duration of writing a snapshot.", buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30)
+)

@@ -1,5 +1,7 @@
 """Looks whether the rows of a repeated insert are in the table.
 
+Of an hour of session_stats, all sessions are asked for. Of a micro-batch, some rows tell, and here is why one looks:
+
 A plain MergeTree writes a deduplication token to its disk before it commits the part. Killed in between, it drops the
 repeated insert as a duplicate of rows that it doesn't have (seen with 26.9: 6 of 534 inserts that were repeated after a
 kill -9). Replicated and shared engines write both in one transaction, and may be read from a replica that lags: there
@@ -51,3 +53,15 @@ def absent(client: Any, table: str, key: str, columns: Mapping[str, Column]) -> 
         # Rows like these may be there from elsewhere, or have been deleted since: most of them decide.
         missing[rows] = 2 * int(client.execute(query)[0][0]) < len(literals)
     return missing
+
+
+def sessions(client: Any, table: str, hour: int) -> frozenset[bytes]:
+    """The sessions that an hourly table has rows of.
+
+    Args:
+        client: connected, with the table's database as default.
+        table: with the columns `hour` and `session_id`.
+        hour: its beginning, seconds since 1970.
+    """
+    query = f"SELECT session_id FROM `{table}` WHERE hour = toDateTime({hour}, 'UTC')"  # noqa: S608 (a name of ours)
+    return frozenset(session.bytes for (session,) in client.execute(query))

@@ -16,7 +16,7 @@ from pipeline.columns import Column, Mask
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import FailureKind
 from pipeline.native import write_block
-from pipeline.presence import absent
+from pipeline.presence import absent, sessions
 
 SILENCE_SECONDS = 3
 """How long the server waits for what is missing of an insert; then it refuses all of it. It looks twice."""
@@ -106,6 +106,17 @@ class Sink:
         missing = absent(client, table, key, columns)
         self._idle.put(client)
         return missing
+
+    def sessions(self, table: str, hour: int) -> frozenset[bytes]:
+        """The sessions that an hourly table has rows of, in the hour that begins so many seconds after 1970 began.
+
+        Raises:
+            clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
+        """
+        client = self._client()
+        stored = sessions(client, table, hour)
+        self._idle.put(client)
+        return stored
 
     def refusal(self, table: str, columns: Mapping[str, Column]) -> int | None:
         """The error code with which the server would refuse these rows for their data; None when it would take them.

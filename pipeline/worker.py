@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import faust
 import prometheus_client
@@ -21,7 +21,9 @@ from faust.types import EventT
 from faust.web import Request, Response, View
 
 from pipeline.attempts import Held, LostPartitionError
+from pipeline.batches import MicroBatch
 from pipeline.clickhouse import explain, kind_of
+from pipeline.columns import Rows
 from pipeline.config import Settings, load_settings
 from pipeline.dead_letters import DeadLetters
 from pipeline.decode import Decoder
@@ -31,9 +33,12 @@ from pipeline.ingest import Ingest
 from pipeline.logs import logging_config
 from pipeline.preflight import preflight
 from pipeline.registry import Registry
+from pipeline.rollup import TABLE
+from pipeline.rollup.job import Rollup
+from pipeline.rollup.store import SnapshotStore
 from pipeline.sink import Sink
 from pipeline.topics import TopicAdmin
-from pipeline.transport import Batching
+from pipeline.transport import Batching, Consumer
 
 _STOP_SECONDS = 3.0  # for all of a stop but the drain
 # Records are objects that the collector looks at, tens of thousands in each micro-batch and none in a cycle. At
@@ -55,6 +60,7 @@ def create_app() -> "App":
     app = App(settings, load_catalog(settings))
     for family in app.catalog.families:
         app.add_family(family)
+    app.add_rollup()
     return app
 
 
@@ -116,6 +122,8 @@ class App(faust.App):
         self.catalog = catalog
         self.failure: ChimeraError | None = None
         worker = settings.worker
+        self._sink = Sink(settings.clickhouse)
+        self._rollup = self._make_rollup()
         self.batching = Batching(
             policies={family.topic.name: family.batch for family in catalog.families},
             batches_in_flight=worker.batches_in_flight,
@@ -123,6 +131,7 @@ class App(faust.App):
             drain_seconds=worker.drain_seconds,
             topic_ids=TopicAdmin(settings.kafka).ids,
             halt=self.halt,
+            deriver=self._rollup,
         )
         super().__init__(
             settings.kafka.group_id,
@@ -143,12 +152,11 @@ class App(faust.App):
             logging_config=logging_config(settings.log),
             Worker=Worker,
         )
-        self._sink = Sink(settings.clickhouse)
         self._dead_letters = DeadLetters(settings.kafka, catalog.families)
         self._registry = Registry(settings.registry) if settings.registry.url else None
         self._pool = ThreadPoolExecutor(worker.insert_threads, thread_name_prefix="ingest")
         self._places = asyncio.Semaphore(worker.insert_threads + 1)  # one micro-batch waits at hand
-        self._ingests: list[Ingest] = []
+        self._ingests: dict[str, Ingest] = {}  # by topic
         self.page("/metrics")(_metrics)
         self.page("/ready")(_ready)
 
@@ -163,16 +171,55 @@ class App(faust.App):
             pool=self._pool,
             settings=self.settings.worker,
         )
-        self._ingests.append(ingest)
+        self._ingests[family.topic.name] = ingest
 
         async def consume(stream: Any) -> None:
             events: AsyncIterator[EventT[Any]] = stream.noack().events()
             async for event in events:
-                await self._places.acquire()
-                self.add_future(self._see_through(ingest, event))
+                batch: Any = event.value
+                if not batch.replayed:
+                    await self._places.acquire()
+                    self.add_future(self._see_through(ingest, batch))
 
         topic = self.topic(family.topic.name, key_serializer="raw", value_serializer="raw")
         self.agent(topic, name=family.name)(consume)
+
+    def _make_rollup(self) -> Rollup | None:
+        if not self.settings.rollup.enabled or self.catalog.rollup is None:
+            return None
+        return Rollup(
+            self.catalog.rollup.source.topic.name,
+            self.settings,
+            store=SnapshotStore(self.settings.kafka, self.catalog.rollup.state),
+            sink=self._sink,
+            consumer=self._batch_consumer,
+            renew=self._renew,
+            decode=self._rows_of,
+            halt=self.halt,
+        )
+
+    def add_rollup(self) -> None:
+        """Derive session_stats, with an agent that gets the same micro-batches as that of their family."""
+        if (rollup := self._rollup) is None:
+            return
+
+        async def derive(stream: Any) -> None:
+            events: AsyncIterator[EventT[Any]] = stream.noack().events()
+            async for event in events:
+                batch: Any = event.value
+                rollup.take(batch)
+
+        for name in rollup.topics:
+            self.agent(self.topic(name, key_serializer="raw", value_serializer="raw"), name=TABLE)(derive)
+        self.task(rollup.run)
+
+    async def _rows_of(self, batch: MicroBatch) -> Rows:
+        """What ingest decodes; what is delivered for the rollup alone is decoded for it."""
+        ingest = self._ingests[batch.topic]
+        if not batch.replayed:
+            return await ingest.decoded(batch)
+        async with self._places:
+            return await ingest.decode(batch)
 
     def halt(self, error: BaseException) -> None:
         """Stop the worker because of this, with nothing more acknowledged than what is done."""
@@ -186,13 +233,14 @@ class App(faust.App):
         log.critical(str(self.failure))
         signal.raise_signal(signal.SIGTERM)
 
-    async def _renew(self, held: Held) -> bool:
+    def _batch_consumer(self) -> Consumer:
         consumer: Any = self.consumer
-        renewed: bool = await consumer.renew(held)
-        return renewed
+        return cast("Consumer", consumer)
 
-    async def _see_through(self, ingest: Ingest, event: EventT[Any]) -> None:
-        batch: Any = event.value
+    async def _renew(self, held: Held) -> bool:
+        return await self._batch_consumer().renew(held)
+
+    async def _see_through(self, ingest: Ingest, batch: MicroBatch) -> None:
         try:
             try:
                 rows = await ingest.decode(batch)
@@ -221,7 +269,8 @@ class App(faust.App):
     @property
     def ready(self) -> bool:
         """Whether records flow: no rebalance is under way, and nothing that failed waits for another try."""
-        return not self.rebalancing and not any(ingest.retrying for ingest in self._ingests)
+        retrying = any(ingest.retrying for ingest in self._ingests.values())
+        return not (self.rebalancing or retrying or (self._rollup is not None and self._rollup.retrying))
 
 
 async def _ready(web: View, _request: Request) -> Response:
