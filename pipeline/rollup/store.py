@@ -26,6 +26,7 @@ _CONSUMER = {
     "auto.offset.reset": "error",  # what was there a moment ago; a jump would leave something out
     "fetch.message.max.bytes": 4 * 1024 * 1024,
     "queued.max.messages.kbytes": 16 * 1024,
+    "fetch.wait.max.ms": 10,  # a fetch at the end of one partition is awaited before the next one is read
     "fetch.queue.backoff.ms": 10,  # a full queue is read within moments, not in a second
     "log_level": 0,  # what goes wrong is raised
 }

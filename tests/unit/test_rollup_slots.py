@@ -1,0 +1,83 @@
+"""Which snapshot is gone on from, of what the state topic has of a partition."""
+
+import numpy as np
+import pytest
+
+from pipeline.rollup.slots import MANIFEST, Key, Loaded, newest
+from pipeline.rollup.snapshot import Snapshot, pack
+
+
+def _written(slot: str, offset: int, topic_id: str = "t") -> dict[Key, bytes]:
+    chunks, manifest = pack(Snapshot(topic_id, 0, offset, 0, {"window.hour": np.arange(offset)}))
+    key = Key("g", topic_id, 0, slot, MANIFEST)
+    return {key._replace(part=str(number)): chunk for number, chunk in enumerate(chunks)} | {key: manifest}
+
+
+def _chunks(values: dict[Key, bytes]) -> dict[Key, bytes]:
+    return {key: value for key, value in values.items() if key.part != MANIFEST}
+
+
+def _summary(loaded: Loaded | None) -> tuple[int | None, int | None, list[str]]:
+    assert loaded is not None
+    offset = loaded.snapshot.offset if loaded.snapshot else None
+    return offset, loaded.older_offset, [what.partition(":")[0] for what in loaded.damaged]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (_written("a.0", 5), (5, None, [])),
+        (_written("a.0", 5) | _written("a.1", 4), (5, 4, [])),
+        (_written("a.0", 5) | _written("a.1", 6) | _written("b.0", 3), (6, 5, [])),
+        (_written("a.0", 5) | _written("b.1", 5), (5, 5, [])),
+        (_written("a.0", 5) | _chunks(_written("a.1", 6)), (5, None, ["a.1"])),
+        (_written("a.0", 5) | _written("a.1", 6) | _chunks(_written("a.1", 7)), (5, None, ["a.1"])),
+        (_chunks(_written("a.0", 5)), (None, None, ["a.0"])),
+        (_written("a.0", 5) | _written("a.1", 6, "another"), (5, None, [])),
+    ],
+    ids=[
+        "one",
+        "the newer of two",
+        "whoever wrote it",
+        "two of the same state",
+        "half-written for the first time",
+        "half-written over another one",
+        "nothing whole",
+        "another topic",
+    ],
+)
+def test_the_newest_whole_one_is_taken(
+    values: dict[Key, bytes], expected: tuple[int | None, int | None, list[str]]
+) -> None:
+    """Its offset, that of the whole one before it, and the slots that were passed over."""
+    assert _summary(newest(values, "t")) == expected
+
+
+@pytest.mark.parametrize("values", [{}, _written("a.0", 5, "another")], ids=["no records", "only another topic's"])
+def test_nothing_is_no_damage(values: dict[Key, bytes]) -> None:
+    """A partition without any is told from one whose snapshots are all damaged."""
+    assert newest(values, "t") is None
+
+
+def test_chunks_are_taken_in_the_order_of_their_numbers() -> None:
+    """The tenth comes after the ninth, and in whatever order they were read."""
+    random = np.random.default_rng(1)
+    chunks, manifest = pack(Snapshot("t", 0, 9, 0, {"ids": np.frombuffer(random.bytes(11_000_000), "V16")}))
+    assert len(chunks) > 10
+    key = Key("g", "t", 0, "a.0", MANIFEST)
+    values = {key: manifest} | {key._replace(part=str(number)): chunks[number] for number in range(len(chunks))[::-1]}
+    assert _summary(newest(values, "t")) == (9, None, [])
+
+
+@pytest.mark.parametrize("group", ["chimera", "a/b", "ü", ""])
+@pytest.mark.parametrize("part", ["0", "12", MANIFEST])
+def test_a_key_is_read_as_it_was_written(group: str, part: str) -> None:
+    """Whatever the group is called."""
+    key = Key(group, "Kq3mXo5pQ0uWm0n0aD2x7A", 5, "9f86.1", part)
+    assert Key.parse(bytes(key)) == key
+
+
+@pytest.mark.parametrize("key", [b"", b"a/b", b"g/t/x/a.0/1", b"g/t/1/a.0/x", b"\xff/t/1/a.0/1"])
+def test_other_keys_are_none_of_ours(key: bytes) -> None:
+    """A record of somebody else in the topic is passed over."""
+    assert Key.parse(key) is None
