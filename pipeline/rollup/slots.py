@@ -71,10 +71,15 @@ def newest(values: Mapping[Key, bytes], topic_id: str) -> Loaded | None:
             damaged.append(f"{slot}: {error}")
         else:
             offsets.append(snapshot.offset)
-            if best is None or snapshot.offset > best.offset:
+            if best is None or _progress(snapshot) > _progress(best):
                 best = snapshot
     older = sorted(offsets)[-2] if len(offsets) > 1 else None
     return Loaded(best, older, tuple(damaged)) if slots else None
+
+
+def _progress(snapshot: Snapshot) -> tuple[int, int, int]:
+    """What tells the newer one of two: at the same offset, hours may have been closed by the clock, and been stored."""
+    return snapshot.offset, snapshot.watermark, snapshot.emitted_before
 
 
 def _unpack(parts: Mapping[str, bytes]) -> Snapshot:
