@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import HaltError
-from pipeline.ranges import Ranges, parse
+from pipeline.ranges import MOST_CLOSINGS, Closing, Ranges, parse
 
 TOPIC_ID = "Kq3mXo5pQ0uWm0n0aD2x7A"
 OFFSET = 32_000
@@ -21,6 +21,11 @@ ENDS = st.lists(st.integers(0, 10**6), max_size=MOST_IN_FLIGHT).map(
     lambda sizes: tuple(offset - 1 for offset in accumulate((size + 1 for size in sizes), initial=OFFSET))[1:]
 )
 
+CLOSINGS = st.dictionaries(st.integers(0, 2**63), st.integers(-1, 10**7), max_size=MOST_CLOSINGS).map(
+    lambda hours: tuple(Closing(offset, hours[offset]) for offset in sorted(hours))
+)
+CLOSED = (Closing(32_000, 496_812), Closing(41_000, 496_813))
+
 
 def _parse(metadata: str, offset: int = OFFSET) -> Ranges | None:
     return parse(metadata, WHERE, offset)
@@ -31,23 +36,29 @@ def _checked(body: str) -> str:
     return f"{body} {zlib.crc32(body.encode()):08x}"
 
 
-@given(ends=ENDS)
-def test_ranges_come_back_as_they_were_recorded(ends: tuple[int, ...]) -> None:
-    """Any number of ranges, none as well."""
-    ranges = Ranges(TOPIC_ID, ends)
+@given(ends=ENDS, closings=CLOSINGS)
+def test_ranges_come_back_as_they_were_recorded(ends: tuple[int, ...], closings: tuple[Closing, ...]) -> None:
+    """Any number of ranges and closings, none as well."""
+    ranges = Ranges(TOPIC_ID, ends, closings)
     assert _parse(str(ranges)) == ranges
 
 
 def test_the_form_is_the_documented_one() -> None:
-    """Version, topic id, ends, CRC-32: what one version writes, the next has to read."""
+    """Version, topic id, ends, closings if any, CRC-32: what one version writes, the next has to read."""
     assert str(Ranges(TOPIC_ID, (41999, 61999))) == f"1 {TOPIC_ID} 41999,61999 e225608f"
     assert str(Ranges(TOPIC_ID)) == f"1 {TOPIC_ID} - 83cdc7c5"
+    closed = Ranges(TOPIC_ID, (41999, 61999), CLOSED[:1])
+    assert str(closed) == f"2 {TOPIC_ID} 41999,61999 32000@496812 cbdab01c"
+    assert str(Ranges(TOPIC_ID, (), CLOSED)).startswith(f"2 {TOPIC_ID} - 32000@496812,41000@496813 ")
 
 
 def test_as_many_ranges_as_may_be_in_flight_fit() -> None:
-    """Kafka takes 4,096 bytes beside an offset; the longest that can be recorded is far from it."""
+    """Kafka takes 4,096 bytes beside an offset; the longest that can be recorded is below it, with all closings."""
     ends = tuple(range(GREATEST_OFFSET - MOST_IN_FLIGHT, GREATEST_OFFSET))
     assert len(str(Ranges(TOPIC_ID, ends))) < 2048
+    last_hour = (2**63 - 1) // 3_600_000
+    closings = tuple(Closing(GREATEST_OFFSET - left, last_hour) for left in reversed(range(MOST_CLOSINGS)))
+    assert len(str(Ranges(TOPIC_ID, ends, closings))) < 4096
 
 
 def test_more_than_fits_is_never_committed() -> None:
@@ -74,6 +85,14 @@ def test_no_metadata_is_no_ranges() -> None:
         pytest.param(_checked(f"1 {TOPIC_ID} 41999,"), "damaged", id="end-missing"),
         pytest.param(_checked(f"1 {TOPIC_ID} 41999 61999"), "damaged", id="too-many-parts"),
         pytest.param(f"1 {TOPIC_ID} 41999 00000000", "damaged", id="wrong-checksum"),
+        pytest.param(_checked(f"2 {TOPIC_ID} 41999"), "damaged", id="closings-missing"),
+        pytest.param(_checked(f"2 {TOPIC_ID} 41999 "), "damaged", id="closings-empty"),
+        pytest.param(_checked(f"1 {TOPIC_ID} 41999 5@7"), "damaged", id="closings-in-version-1"),
+        pytest.param(_checked(f"2 {TOPIC_ID} 41999 5@7 6@7"), "damaged", id="closings-twice"),
+        pytest.param(_checked(f"2 {TOPIC_ID} 41999 5"), "damaged", id="closing-without-hour"),
+        pytest.param(_checked(f"2 {TOPIC_ID} 41999 5@7@9"), "damaged", id="closing-with-more"),
+        pytest.param(_checked(f"2 {TOPIC_ID} 41999 5@7,5@8"), "damaged", id="closings-not-ascending"),
+        pytest.param("2", "damaged", id="nothing-but-a-version"),
     ],
 )
 def test_what_is_not_ours_is_refused_in_one_line(metadata: str, message: str) -> None:
@@ -93,10 +112,18 @@ def _refused_or_the_same(metadata: str, ranges: Ranges) -> None:
         assert _parse(metadata) == ranges
 
 
-@pytest.mark.parametrize("ends", [(), (41999,), (32000, 41999, 61999)], ids=["none", "one", "three"])
-def test_no_damage_makes_other_ranges_of_it(ends: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("ends", "closings"),
+    [
+        pytest.param((), (), id="none"),
+        pytest.param((41999,), (), id="one"),
+        pytest.param((32000, 41999, 61999), (), id="three"),
+        pytest.param((41999,), CLOSED, id="with-closings"),
+    ],
+)
+def test_no_damage_makes_other_ranges_of_it(ends: tuple[int, ...], closings: tuple[Closing, ...]) -> None:
     """Cut short anywhere, a character less, or another one in its place: refused, whichever it is."""
-    ranges = Ranges(TOPIC_ID, ends)
+    ranges = Ranges(TOPIC_ID, ends, closings)
     metadata = str(ranges)
     for at in range(len(metadata)):
         if at:
@@ -108,14 +135,15 @@ def test_no_damage_makes_other_ranges_of_it(ends: tuple[int, ...]) -> None:
 
 @given(
     ends=ENDS,
+    closings=CLOSINGS,
     at=st.integers(0, 200),
     length=st.integers(0, 8),
     filling=st.text(st.characters(codec="utf-8"), max_size=8),
 )
 def test_no_other_text_in_it_makes_other_ranges_of_it(
-    ends: tuple[int, ...], at: int, length: int, filling: str
+    ends: tuple[int, ...], closings: tuple[Closing, ...], at: int, length: int, filling: str
 ) -> None:
     """Some characters replaced by any others, fewer or more: refused, or the same."""
-    ranges = Ranges(TOPIC_ID, ends)
+    ranges = Ranges(TOPIC_ID, ends, closings)
     metadata = str(ranges)
     _refused_or_the_same((metadata[:at] + filling + metadata[at + length :]) or " ", ranges)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.batches import MicroBatch, PartitionBatches, State
 from pipeline.families import BatchPolicy
-from pipeline.ranges import Ranges, parse
+from pipeline.ranges import Closing, Ranges, parse
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ def _records(offsets: Iterable[int]) -> list[Record]:
     return [Record(offset) for offset in offsets]
 
 
-def _owner(state: State, *, rows: int = 10, limit: int = 3, topic_id: str = "id") -> PartitionBatches:
+def _owner(state: State, *, rows: int = 10, limit: int = 3, topic_id: str = "id", **options: Any) -> PartitionBatches:
     policy = BatchPolicy(max_rows=rows, max_bytes=1024, linger_seconds=1.0)
-    return PartitionBatches("topic", topic_id, 0, state, policy=policy, limit=limit)
+    return PartitionBatches("topic", topic_id, 0, state, policy=policy, limit=limit, **options)
 
 
 # The states of ClickHouse's own Kafka Connect sink (its docs/DESIGN.md), for a last insert of the offsets 10 to 19. The
@@ -118,8 +119,14 @@ class Worker:
     """A member of the group, which may not know that it isn't one any more."""
 
     partition: PartitionBatches
+    start: int
+    """Where its deriver needs the log from."""
+    closings: set[Closing]
+    """That its deriver goes by."""
     cut: list[MicroBatch] = field(default_factory=list)
     """Not delivered yet."""
+    derived: list[int] = field(default_factory=list)
+    """Offsets that its deriver has got."""
 
 
 @dataclass
@@ -129,6 +136,9 @@ class World:
     ends_are_read: bool = True
     tokens_repeat: bool = True
     recorded_first: bool = True
+    unanswered_is_kept: bool = False
+    closings_are_read: bool = True
+    end_is_looked_at: bool = True
     log: list[int] = field(default_factory=list)
     beginning: int = 0
     commit: tuple[int, str] = (0, "")
@@ -141,7 +151,7 @@ class World:
     inserted: list[MicroBatch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.reassign(4, 2)
+        self.reassign(4, 2, 0)
 
     @property
     def end(self) -> int:
@@ -169,7 +179,9 @@ class World:
             case "reassign":
                 if which:  # else the former owner doesn't know, and goes on
                     self.close(worker)
-                self.reassign(1 + number % 6, 1 + number % 3)
+                self.reassign(1 + number % 6, 1 + number % 3, number // 6)
+            case "close":
+                self.close_by_clock(worker, 1 + number // 4, ("taken", "taken", "no reply", "not sent")[number % 4])
             case "retain":
                 self.beginning = min(self.end, self.beginning + number % 7)
 
@@ -193,7 +205,7 @@ class World:
                 self.close(worker)
                 return
             assert state.offset >= self.commit[0], "went back"
-            self.commit = (state.offset, str(Ranges("id", state.ends)))
+            self.commit = (state.offset, str(Ranges("id", state.ends, state.closings)))
             self.recorded.update((before + 1, end) for before, end in pairwise((state.offset - 1, *state.ends)))
             if outcome == "no reply":
                 return
@@ -201,9 +213,29 @@ class World:
         self.deliver(worker)
 
     def deliver(self, worker: Worker) -> None:
-        """To whoever inserts."""
-        self.delivered += worker.cut
+        """To whoever inserts, what isn't replayed; and all of it to the deriver, which is done with it at once."""
+        self.delivered += [batch for batch in worker.cut if not batch.replayed]
+        for batch in worker.cut:
+            worker.derived += [record.offset for record in batch.records]
+            batch.ack()
         worker.cut.clear()
+
+    def close_by_clock(self, worker: Worker, hour: int, outcome: str) -> None:
+        """As the consumer does it: its deriver goes by a closing when the broker has said that it has it."""
+        closing = Closing(worker.partition.next_offset, hour)
+        state = worker.partition.with_closing(closing)
+        at_the_end = closing.offset >= self.end or not self.end_is_looked_at
+        if state is None or not at_the_end or outcome == "not sent":
+            return
+        if worker is not self.workers[-1]:
+            self.close(worker)
+            return
+        self.commit = (state.offset, str(Ranges("id", state.ends, state.closings)))
+        if outcome == "taken" or self.unanswered_is_kept:
+            worker.partition.closings = state.closings
+            worker.partition.recorded(state, 0.0)
+        if outcome == "taken":
+            worker.closings.add(closing)
 
     def insert(self, batch: MicroBatch) -> None:
         """Into a table that drops what it has the token of."""
@@ -226,17 +258,35 @@ class World:
         worker.partition.close()
         worker.cut.clear()
 
-    def reassign(self, rows: int, limit: int) -> None:
-        """Another worker, with other settings, goes on as the commit says."""
+    def reassign(self, rows: int, limit: int, back: int) -> None:
+        """Another worker, with other settings, goes on as the commit says; its deriver needs the log from before."""
+        offset, ranges = self.recorded_ranges()
+        ends = ranges.ends if self.ends_are_read else ()
+        closings = ranges.closings if self.closings_are_read else ()
+        self.check_closings()
+        start = max(0, offset - back)
+        owner = _owner(State(offset, ends, closings), rows=rows, limit=limit, start=start, agents=2)
+        self.workers.append(Worker(owner, start, set(closings)))
+
+    def recorded_ranges(self) -> tuple[int, Ranges]:
+        """What is committed: offset and ranges."""
         offset, metadata = self.commit
-        ranges = parse(metadata, "here", offset)
-        ends = ranges.ends if ranges and self.ends_are_read else ()
-        self.workers.append(Worker(_owner(State(offset, ends), rows=rows, limit=limit)))
+        return offset, parse(metadata, "here", offset) or Ranges("id")
+
+    def check_closings(self) -> None:
+        """Who has got records from a closing's offset on goes by it if it is recorded, and only then."""
+        recorded = set(self.recorded_ranges()[1].closings)
+        last_hours = dict(sorted(recorded))
+        for worker in self.workers:
+            lost = [each for each in worker.closings if last_hours.get(each.offset, 0) < each.hour]
+            assert not lost, "a closing is lost"
+            ignored = [each for each in recorded - worker.closings if each.offset <= max(worker.derived, default=-1)]
+            assert not ignored, "a closing was ignored"
 
     def settle(self) -> None:
         """A last worker does all that is left."""
         self.produce([0])
-        self.reassign(5, 2)
+        self.reassign(5, 2, 7)
         worker = self.workers[-1]
         while self.commit[0] < self.end:
             self.fetch(worker, 100)
@@ -253,6 +303,13 @@ class World:
         lost = [offset for offset in self.log if offset < self.commit[0] and not self.rows[offset]]
         assert all(offset < self.beginning for offset in lost), "lost"
         assert not self.unrecorded, "not recorded"
+        self.check_closings()
+        for worker in self.workers:
+            assert all(before < after for before, after in pairwise(worker.derived)), "derived twice"
+        last = self.workers[-1]
+        assert set(last.derived) >= {each for each in self.log if each >= max(last.start, self.beginning)}, (
+            "not derived"
+        )
 
 
 Step = tuple[str, int, int]
@@ -269,6 +326,7 @@ ACTIONS = [
     "ack",
     "reassign",
     "retain",
+    "close",
 ]
 STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 5), st.integers(0, 100)), max_size=80)
 
@@ -322,3 +380,37 @@ def test_the_property_notices_what_is_delivered_before_it_is_recorded() -> None:
     steps = [step for step in TAKEOVER if step[0] != "record"]
     with pytest.raises(AssertionError, match="stored twice"):
         _check(World(recorded_first=False), steps)
+
+
+# Closed by the clock after a record, with an answer or without; then another record comes, then another owner.
+CLOSING: list[Step] = [
+    ("produce", 0, 0),
+    ("fetch", 0, 8),
+    ("cut", 0, 1),
+    ("record", 0, 0),
+    ("insert", 0, 0),
+    ("ack", 0, 0),
+    ("close", 0, 20),
+    ("produce", 0, 0),
+    ("fetch", 0, 8),
+    ("cut", 0, 1),
+    ("record", 0, 0),
+    ("reassign", 0, 0),
+    ("close", 0, 24),
+]
+UNANSWERED = [("close", 0, 22) if step[0] == "close" else step for step in CLOSING]
+
+
+@pytest.mark.parametrize(
+    ("world", "steps", "message"),
+    [
+        pytest.param(World(unanswered_is_kept=True), UNANSWERED, "a closing was ignored", id="unanswered-is-kept"),
+        pytest.param(World(closings_are_read=False), CLOSING, "a closing is lost", id="recorded-closings-ignored"),
+        pytest.param(World(end_is_looked_at=False), CLOSING, "a closing was ignored", id="closed-before-the-end"),
+    ],
+)
+def test_the_property_notices_a_closing_that_not_all_go_by(world: World, steps: list[Step], message: str) -> None:
+    """The check fails when a worker has delivered past a closing that is recorded, or drops one."""
+    with pytest.raises(AssertionError, match=message):
+        _check(world, steps)
+    _check(World(), steps)
