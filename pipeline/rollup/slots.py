@@ -9,6 +9,7 @@ closed by the clock, is its own), source topic by id, source partition, writer a
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 from pipeline.rollup.snapshot import DamagedSnapshotError, Snapshot, unpack
 
@@ -28,14 +29,15 @@ class Key(NamedTuple):
 
     def __bytes__(self) -> bytes:
         """As it is written."""
-        return "/".join(map(str, self)).encode()
+        parts = self._replace(topic_id=quote(self.topic_id, safe=""))  # Kafka's ids may have slashes
+        return "/".join(map(str, parts)).encode()
 
     @classmethod
     def parse(cls, key: bytes) -> "Key | None":
         """What was written; None when it is no key of ours."""
         try:
             group, topic_id, partition, slot, part = key.decode().rsplit("/", 4)  # a group's name may have slashes
-            parsed = cls(group, topic_id, int(partition), slot, part)
+            parsed = cls(group, unquote(topic_id), int(partition), slot, part)
         except ValueError:
             return None
         return parsed if part == MANIFEST or part.isdecimal() else None

@@ -59,6 +59,21 @@ def test_nothing_is_no_damage(values: dict[Key, bytes]) -> None:
     assert newest(values, "t") is None
 
 
+def test_of_two_at_the_same_offset_the_one_that_has_closed_more_is_newer() -> None:
+    """A partition at rest goes on all the same: its hours are closed by the clock, then stored."""
+    states = [(7_199_999, [1]), (7_200_000, [1]), (7_200_000, [])]
+    values: dict[Key, bytes] = {}
+    for number, (watermark, hours) in enumerate(states):
+        chunks, manifest = pack(Snapshot("t", 0, 5, watermark, {"window.hour": np.array(hours, np.int64)}))
+        key = Key("g", "t", 0, f"a.{number}", MANIFEST)
+        values |= {key: manifest} | {key._replace(part=str(part)): chunk for part, chunk in enumerate(chunks)}
+        for order in (values, dict(reversed(values.items()))):
+            loaded = newest(order, "t")
+            assert loaded
+            assert loaded.snapshot
+            assert (loaded.snapshot.watermark, len(loaded.snapshot.columns["window.hour"])) == (watermark, len(hours))
+
+
 def test_chunks_are_taken_in_the_order_of_their_numbers() -> None:
     """The tenth comes after the ninth, and in whatever order they were read."""
     random = np.random.default_rng(1)
@@ -70,10 +85,11 @@ def test_chunks_are_taken_in_the_order_of_their_numbers() -> None:
 
 
 @pytest.mark.parametrize("group", ["chimera", "a/b", "ü", ""])
+@pytest.mark.parametrize("topic_id", ["Kq3mXo5pQ0uWm0n0aD2x7A", "pQY6EXi8/keSNa+h6y9aYw"])
 @pytest.mark.parametrize("part", ["0", "12", MANIFEST])
-def test_a_key_is_read_as_it_was_written(group: str, part: str) -> None:
-    """Whatever the group is called."""
-    key = Key(group, "Kq3mXo5pQ0uWm0n0aD2x7A", 5, "9f86.1", part)
+def test_a_key_is_read_as_it_was_written(group: str, topic_id: str, part: str) -> None:
+    """Whatever the group is called; ids have slashes, every third one does."""
+    key = Key(group, topic_id, 5, "9f86.1", part)
     assert Key.parse(bytes(key)) == key
 
 
