@@ -295,6 +295,7 @@ def test_nothing_is_closed_while_records_come(kafka: KafkaSettings, topic: Topic
             assert not await _close(member, topic.name, 9, 5)
             assert not await member.app.consumer.close_by_clock(TP(topic.name, 1), 0, 5)
             member.app.consumer.pause_partitions({place})
+            assert await member.idle_for(1.2), "Faust's poll of a second that was under way is over"
             await asyncio.to_thread(topic.produce, numbers(1))
             assert not await _close(member, topic.name, 10, 5)
             assert (await asyncio.to_thread(topic.read_commit)) == (10, str(Ranges("-")))
