@@ -145,7 +145,7 @@ def _prepare(settings: Settings) -> tuple[str, Horizon]:
         raise ConfigError(f"{settings.topics.file}: topics: expected one with `state_of`, that of the hourly rollup")
     check_tables(settings.clickhouse, [declared.source])
     with _progress("Reading snapshots") as progress:
-        return declared.source.table, read_horizon(settings.kafka, declared, progress)
+        return declared.source.table, read_horizon(settings, declared, progress)
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from uuid import UUID
 import numpy as np
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from pipeline.config import KafkaSettings
+from pipeline.config import KafkaSettings, Settings
 from pipeline.errors import HaltError, UnavailableError
 from pipeline.families import Rollup, TopicSpec
-from pipeline.rollup.audit import Difference, Hour
+from pipeline.rollup.audit import HOUR_SECONDS, Difference, Hour
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.rollup.store import SnapshotStore
 from pipeline.topics import TopicAdmin
@@ -24,6 +24,7 @@ from pipeline.topics import TopicAdmin
 _ANSWER_SECONDS = 10.0
 _CATCH_UP_SECONDS = 15.0
 _POLL_SECONDS = 0.5
+_UNFINISHED = ("window.hour", "waiting.ts")  # columns of a snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,37 +56,51 @@ def explains(late: Mapping[UUID, int], difference: Difference) -> bool:
 
 
 def read_horizon(
-    settings: KafkaSettings, rollup: Rollup, progress: Callable[[int, int], None] = lambda _done, _all: None
+    settings: Settings,
+    rollup: Rollup,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+    clock: Callable[[], float] = time.time,
 ) -> Horizon:
     """Read the newest snapshots, and wait a moment where ClickHouse isn't as far as they are.
 
     Args:
-        settings: the broker and the worker's group.
+        settings: the broker, the worker's group, and the grace.
         rollup: the topic that is rolled up, and that of the state.
         progress: called with the number of records read and of all there are.
+        clock: seconds since 1970.
 
     Raises:
         HaltError: a topic isn't there, or the broker refuses.
         UnavailableError: the broker doesn't answer, a partition has no snapshot yet, or ingest is behind for long.
     """
-    topic = rollup.source.topic.name
-    topic_id = _topic_id(settings, rollup.source.topic, rollup.state)
-    consumer = Consumer({**settings.client, "group.id": settings.group_id, "log_level": 0})
-    store = SnapshotStore(settings, rollup.state)
+    kafka, topic = settings.kafka, rollup.source.topic.name
+    topic_id = _topic_id(kafka, rollup.source.topic, rollup.state)
+    consumer = Consumer({**kafka.client, "group.id": kafka.group_id, "log_level": 0})
+    store = SnapshotStore(kafka, rollup.state)
     try:
-        filled = _filled(consumer, topic)
-        loaded = store.load(topic_id, filled.keys(), progress)
+        logs = _logs(consumer, topic)
+        loaded = store.load(topic_id, logs.keys(), progress)
         snapshots = {partition: found.snapshot for partition, found in loaded.items() if found.snapshot}
-        _check_complete(topic, filled, snapshots)
+        _check_complete(topic, logs, snapshots)
         _await_stored(consumer, topic, snapshots)
     except KafkaException as error:
-        where = f"Kafka at {settings.bootstrap_servers}"
+        where = f"Kafka at {kafka.bootstrap_servers}"
         raise UnavailableError(f"{where} is not available: {error.args[0].str()}") from error
     finally:
         store.close()
         consumer.close()
-    closed = min((snapshot.emitted_before for snapshot in snapshots.values()), default=math.inf)
-    return Horizon(closed, tuple(snapshots.values()))
+    by_clock = int((clock() - settings.rollup.grace_seconds) // HOUR_SECONDS)
+    closed = (_closed_before(snapshot, logs[partition], by_clock) for partition, snapshot in snapshots.items())
+    return Horizon(min(closed, default=math.inf), tuple(snapshots.values()))
+
+
+def _closed_before(snapshot: Snapshot, log: range, by_clock: int) -> int:
+    """A partition at rest, all of whose windows are stored, keeps no hour open that is over: its next event is to come.
+
+    Its watermark stands where the last event left it, and other partitions go on.
+    """
+    at_rest = snapshot.offset >= log.stop and not any(len(snapshot.columns[name]) for name in _UNFINISHED)
+    return max(snapshot.emitted_before, by_clock) if at_rest else snapshot.emitted_before
 
 
 def _topic_id(settings: KafkaSettings, *topics: TopicSpec) -> str:
@@ -98,18 +113,18 @@ def _topic_id(settings: KafkaSettings, *topics: TopicSpec) -> str:
     return ids[topics[0].name]
 
 
-def _filled(consumer: Consumer, topic: str) -> dict[int, bool]:
-    """Of each partition, whether it has records."""
-    filled = {}
-    for number in consumer.list_topics(topic, _ANSWER_SECONDS).topics[topic].partitions:
-        beginning, end = consumer.get_watermark_offsets(TopicPartition(topic, number), _ANSWER_SECONDS)
-        filled[number] = beginning < end
-    return filled
+def _logs(consumer: Consumer, topic: str) -> dict[int, range]:
+    """The offsets of each partition that there are records of."""
+    numbers = consumer.list_topics(topic, _ANSWER_SECONDS).topics[topic].partitions
+    return {
+        number: range(*consumer.get_watermark_offsets(TopicPartition(topic, number), _ANSWER_SECONDS))
+        for number in numbers
+    }
 
 
-def _check_complete(topic: str, filled: Mapping[int, bool], snapshots: Mapping[int, Snapshot]) -> None:
+def _check_complete(topic: str, logs: Mapping[int, range], snapshots: Mapping[int, Snapshot]) -> None:
     """A partition with records and no snapshot may have open windows of any hour."""
-    missing = sorted(number for number, has_records in filled.items() if has_records and number not in snapshots)
+    missing = sorted(number for number, log in logs.items() if log and number not in snapshots)
     if missing:
         raise UnavailableError(
             f"topic {topic}: no snapshot of the rollup yet of partition {', '.join(map(str, missing))}, so "

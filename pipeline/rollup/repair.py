@@ -17,7 +17,7 @@ from pipeline.clickhouse import connect
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import ChimeraError
 from pipeline.rollup import TABLE
-from pipeline.rollup.audit import COLUMNS, Audit, Hour, Kind
+from pipeline.rollup.audit import COLUMNS, HOUR_SECONDS, Audit, Hour, Kind
 from pipeline.rollup.horizon import Horizon, explains
 
 _MOST_TURNS = 5
@@ -25,8 +25,8 @@ _MOST_TURNS = 5
 _PARTS = f"FROM system.parts WHERE database = currentDatabase() AND table = '{TABLE}' AND partition = '{{day}}'"
 _NEWEST = f"SELECT max(max_block_number) {_PARTS} AND active"
 # Parts that were replaced have lower numbers than those that took their place.
-_LOST = f"""
-    SELECT sum(rows), toUnixTimestamp(min(min_time)), toUnixTimestamp(max(max_time))
+_REPLACED = f"""
+    SELECT rows, toUnixTimestamp(min_time), toUnixTimestamp(max_time)
     {_PARTS} AND NOT active AND rows > 0 AND max_block_number > {{known}}
         AND max_block_number < (SELECT min(min_block_number) {_PARTS} AND active)
 """
@@ -140,7 +140,7 @@ def repair(settings: ClickHouseSettings, source: str, horizon: Horizon, day: dat
                 _fill(client, audit, horizon, day, staging)
                 if _newest_block(client, day) == known:
                     _replace(client, day, staging)
-                    _check_nothing_lost(client, day, known)
+                    _check_nothing_lost(client, horizon, day, known)
                     return
     raise OvertakenError(
         f"session_stats got new rows of {day} in each of {_MOST_TURNS} attempts; nothing was changed: expected a "
@@ -175,13 +175,22 @@ def _replace(client: Any, day: date, staging: str) -> None:
     client.execute(f"ALTER TABLE {TABLE} REPLACE PARTITION '{day}' FROM {staging}")
 
 
-def _check_nothing_lost(client: Any, day: date, known: int) -> None:
-    """ClickHouse lists replaced parts until it has cleaned up, which it does every half minute or so."""
-    rows, first, last = client.execute(_LOST.format(day=day, known=known))[0]
-    if rows:
-        times = " to ".join(f"{datetime.fromtimestamp(moment, UTC):%H:%M}" for moment in sorted({first, last}))
+def _check_nothing_lost(client: Any, horizon: Horizon, day: date, known: int) -> None:
+    """ClickHouse lists replaced parts until it has cleaned up, which it does every half minute or so.
+
+    What came of hours that had been closed before, by another repair or a recovery, follows from the same events.
+    """
+    opened_at = horizon.closed_before * HOUR_SECONDS
+    parts = [part for part in client.execute(_REPLACED.format(day=day, known=known)) if part[2] >= opened_at]
+    if parts:
+        rows, first, last = (
+            sum(part[0] for part in parts),
+            min(part[1] for part in parts),
+            max(part[2] for part in parts),
+        )
+        times = " to ".join(f"{datetime.fromtimestamp(at, UTC):%H:%M}" for at in sorted({max(first, opened_at), last}))
         raise OvertakenError(
-            f"{day} is repaired, but the stream job stored {rows} rows of the hour {times} UTC at the same moment, and "
+            f"{day} is repaired, but at the same moment the stream job stored {rows} rows of the hour {times} UTC, and "
             f"they are gone with the old partition: run `chimera rollup repair --day {day} --execute` again as soon as "
             "`chimera rollup verify` counts that hour as closed"
         )
