@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from pipeline.attempts import Held
 from pipeline.batches import MicroBatch, PartitionBatches, State
 from pipeline.clickhouse import connect
 from pipeline.config import Settings
@@ -62,7 +63,7 @@ def _batch(family: Family, values: Sequence[bytes], *, again: bool) -> MicroBatc
 
 
 def _store(settings: Settings, family: Family, batch: MicroBatch) -> None:
-    async def renew(_: MicroBatch) -> bool:
+    async def renew(_: Held) -> bool:
         return True
 
     with ThreadPoolExecutor(1) as pool:

@@ -1,12 +1,15 @@
 """The stream job end to end: session_stats is what SQL makes of ui_events, and stays so whatever happens to workers."""
 
 import random
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -18,7 +21,7 @@ from pipeline.config import Settings, env_name
 from pipeline.encode import Encoder
 from pipeline.families import Family
 from pipeline.rollup import TABLE
-from pipeline.rollup.audit import Audit
+from pipeline.rollup.audit import Audit, Difference
 from pipeline.rollup.fold import HOUR_MS
 
 pytestmark = pytest.mark.integration
@@ -27,8 +30,6 @@ _GRACE_MS = 600_000
 _BEGIN = 1_760_000_400_000 // HOUR_MS * HOUR_MS
 _SESSIONS = [str(uuid.UUID(int=number << 64 | number)) for number in range(1, 41)]
 _TYPES = ("overlay_open", "query_submit", "query_submit", "error")
-
-Events = list[dict[str, Any]]
 
 
 def _event(ts: int, session: str = _SESSIONS[0], event_type: str = "overlay_open") -> dict[str, Any]:
@@ -43,7 +44,7 @@ def _event(ts: int, session: str = _SESSIONS[0], event_type: str = "overlay_open
     }
 
 
-def _events(count: int, hours: float, seed: int, begin: int = _BEGIN) -> Events:
+def _events(count: int, hours: float, seed: int, begin: int = _BEGIN) -> list[dict[str, Any]]:
     """Out of order within the grace, two to a partition's end that are later than all others."""
     rng = random.Random(seed)
     times = [begin + round(hours * HOUR_MS * number / count) for number in range(count)]
@@ -51,14 +52,26 @@ def _events(count: int, hours: float, seed: int, begin: int = _BEGIN) -> Events:
     return [_event(ts, rng.choice(_SESSIONS), rng.choice(_TYPES)) for ts in times]
 
 
-def _publish(settings: Settings, family: Family, events: Iterable[Mapping[str, Any]], **how: Any) -> None:
-    """Each session to a partition of its own choice."""
+def _publish(
+    settings: Settings, family: Family, events: Iterable[Mapping[str, Any]], key: bytes = b"", *, old: bool = False
+) -> None:
+    """Each session to its partition, with its key unless another one is given; with the event's time, when old."""
     encoder, producer = Encoder(family), KafkaProducer({**settings.kafka.client, "linger.ms": 50})
     for event in events:
         message = encoder.encode(event)
         partition = _SESSIONS.index(event["session_id"]) % 2
-        producer.produce(family.topic.name, message.value, how.get("key", message.key), partition)
+        timestamp = event["ts"] if old else 0
+        producer.produce(family.topic.name, message.value, key or message.key, partition, timestamp=timestamp)
     assert producer.flush(30) == 0
+
+
+def _soon_followed(environ: dict[str, str]) -> dict[str, str]:
+    """When a worker is killed, another one gets its partitions in seconds."""
+    return {
+        **environ,
+        env_name("kafka", "session_timeout_seconds"): "6",
+        env_name("kafka", "heartbeat_interval_seconds"): "1",
+    }
 
 
 def _stats(settings: Settings) -> int:
@@ -68,17 +81,28 @@ def _stats(settings: Settings) -> int:
 
 def _expected(settings: Settings, before: int) -> int:
     """Windows of hours before that one."""
+    windows = (
+        f"SELECT uniqExact(session_id, toStartOfHour(ts)) FROM ui_events WHERE toUnixTimestamp(ts) < {before * 3600}"
+    )
     with connect(settings.clickhouse) as client:
-        query = f"SELECT uniqExact(session_id, toStartOfHour(ts)) FROM ui_events WHERE toUnixTimestamp(ts) < {before * 3600}"
-        return int(client.execute(query)[0][0])
+        return int(client.execute(windows)[0][0])
 
 
-def _differing(settings: Settings, before: int) -> list[Any]:
+def _differences(settings: Settings, before: int) -> list[Difference]:
     """Rows of hours before that one that aren't what SQL makes of ui_events."""
     with connect(settings.clickhouse) as client:
         audit = Audit(client, "ui_events")
-        hours = [hour for hour in audit.hours() if hour.number < before]
+        hours = [hour for hour in audit.hours(None) if hour.number < before]
         return [difference for hour in hours for difference in audit.differences(hour)]
+
+
+def _delete_before(settings: Settings, family: Family, offset: int) -> None:
+    """As retention does it, in both partitions."""
+    admin = AdminClient({**settings.kafka.client})
+    for deleted in admin.delete_records(
+        [TopicPartition(family.topic.name, number, offset) for number in (0, 1)]
+    ).values():
+        deleted.result(30)
 
 
 def test_closed_hours_are_what_sql_makes_of_them(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
@@ -92,10 +116,101 @@ def test_closed_hours_are_what_sql_makes_of_them(settings: Settings, environ: di
         settled(worker, settings, family, len(events))
         expected = _expected(settings, last_hour)
         worker.wait_for(lambda: _stats(settings) == expected, "all rows of closed hours")
-        assert _differing(settings, last_hour) == []
+        assert _differences(settings, last_hour) == []
         _publish(settings, family, late)
         settled(worker, settings, family, len(events) + len(late))
         worker.wait_for(lambda: worker.metric("chimera_rollup_late_seconds_count") == len(late), "late events counted")
         assert _stats(settings) == expected
-        assert len(_differing(settings, last_hour)) == len(late)
+        assert len(_differences(settings, last_hour)) == len(late)
         assert worker.terminate() == 0
+
+
+def test_a_killed_worker_is_followed_by_one_that_goes_on(
+    settings: Settings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """From its snapshot, or without any from the log's beginning: no row is lost, doubled or different."""
+    family = prepare(settings).family("ui_events")
+    events, last_hour = _events(3000, 5.5, seed=2), _BEGIN // HOUR_MS + 5
+    environ = _soon_followed(environ)
+    for part, snapshot_rows in ((events[:1500], 400), (events[1500:], 400_000)):
+        with Worker({**environ, env_name("rollup", "snapshot_rows"): f"{snapshot_rows}"}, tmp_path / "log") as worker:
+            worker.wait_until_consuming()
+            _publish(settings, family, part)
+            settled(worker, settings, family, len(part))
+            if snapshot_rows < len(part):
+                worker.wait_for(lambda: worker.metric("chimera_rollup_snapshot_seconds_count") > 1, "snapshots")
+            worker.kill()
+    expected = _expected(settings, last_hour)
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        worker.wait_for(lambda: _stats(settings) == expected, "all rows of closed hours")
+        assert worker.terminate() == 0
+    assert _differences(settings, last_hour) == []
+    assert "session_stats recovered" in (tmp_path / "log").read_text()
+
+
+def test_an_idle_partition_is_closed_by_the_clock(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
+    """Its last hour too, though nothing comes after it; whoever goes on knows, and takes what comes then for late."""
+    document = yaml.safe_load(settings.topics.file.read_text(encoding="utf-8"))
+    document["defaults"]["timestamps"] = "producer"  # so that the events are as old as they say
+    settings.topics.file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    family = prepare(settings).family("ui_events")
+    environ = _soon_followed({**environ, env_name("rollup", "idle_seconds"): "1"})
+    begin = round(time.time() * 1000) // HOUR_MS * HOUR_MS - 2 * HOUR_MS
+    events = _events(200, 0.5, seed=3, begin=begin)
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        _publish(settings, family, events, old=True)
+        expected = len({event["session_id"] for event in events})
+        worker.wait_for(lambda: _stats(settings) == expected, "rows of the hour that was closed by the clock")
+        worker.kill()
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        _publish(settings, family, _events(10, 0.9, seed=4, begin=begin), old=True)
+        worker.wait_for(lambda: worker.metric("chimera_rollup_late_seconds_count") == 10, "late events counted")
+        _publish(settings, family, [_event(begin + 2 * HOUR_MS, session) for session in _SESSIONS[:2]], old=True)
+        settled(worker, settings, family, 12)
+        assert _stats(settings) == expected
+        assert sum(difference.uncounted_events for difference in _differences(settings, begin // HOUR_MS + 1)) == 10
+
+
+def test_a_key_that_is_no_session_is_counted_and_said_once(
+    settings: Settings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """The event is stored all the same."""
+    family = prepare(settings).family("ui_events")
+    events = _events(50, 1, seed=5)
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        _publish(settings, family, events, key=b"somebody")
+        settled(worker, settings, family, len(events))
+        assert worker.metric("chimera_rollup_foreign_keys_total") == len(events)
+        _publish(settings, family, events)
+        settled(worker, settings, family, 2 * len(events))
+        assert worker.metric("chimera_rollup_foreign_keys_total") == len(events)
+        assert len(worker.lines("the key of a record isn't its session_id")) == 1
+
+
+def test_what_retention_took_from_a_replay_is_said(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
+    """How much it was and which days may be repaired; ingest goes on, and so does the rest of the rollup."""
+    family = prepare(settings).family("ui_events")
+    events, last_hour = _events(1000, 3.5, seed=6), _BEGIN // HOUR_MS + 3
+    without = {**environ, env_name("rollup", "enabled"): "false"}
+    with Worker(without, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        _publish(settings, family, events)
+        settled(worker, settings, family, len(events))
+        assert worker.terminate() == 0
+    assert _stats(settings) == 0
+    _delete_before(settings, family, 100)
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        worker.wait_for(lambda: worker.metric("chimera_rollup_records_missing_total") == 200, "what is missing counted")
+        day = datetime.fromtimestamp(_BEGIN / 1000, UTC).date().isoformat()
+        assert [day in line for line in worker.lines("chimera rollup repair")] == [True, True]
+        more = _events(100, 0.5, seed=7, begin=last_hour * HOUR_MS + HOUR_MS)
+        _publish(settings, family, more)
+        settled(worker, settings, family, len(more))
+        worker.wait_for(lambda: _stats(settings) > 0, "rows of what is left")
+        assert worker.terminate() == 0
+    assert len(_differences(settings, last_hour)) > 0
