@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import TIMESTAMP_CREATE_TIME, Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 from events import events, publish, settled
 from processes import Worker, eventually, lag, prepare
@@ -25,9 +25,13 @@ _PREFIX = "chimera.error."
 
 def dead_letters(settings: Settings, family: Family, count: int) -> list[Message]:
     """All of the family's, which must be so many."""
+    return messages(settings, TopicPartition(family.dead_letters.name, 0, 0), count)
+
+
+def messages(settings: Settings, partition: TopicPartition, count: int) -> list[Message]:
+    """All that a partition has, which must be so many."""
     consumer = Consumer({**settings.kafka.client, "group.id": "-"})
     try:
-        partition = TopicPartition(family.dead_letters.name, 0, 0)
         assert consumer.get_watermark_offsets(partition, _SECONDS) == (0, count)
         consumer.assign([partition])
         return consumer.consume(count, _SECONDS) if count else []
@@ -51,15 +55,16 @@ def test_dead_letters_are_the_records_as_they_were(settings: Settings, environ: 
         {"value": b"\xff\x00garbage", "key": b"\xff", "headers": [(f"{_PREFIX}attempts", b"4")]},
     ]
     producer = Producer(settings.kafka.client)
-    for at, record in enumerate(records):
-        producer.produce(family.topic.name, partition=1, timestamp=1_700_000_000_000 + at, **record)
+    for record in records:
+        producer.produce(family.topic.name, partition=1, **record)
     assert producer.flush(_SECONDS) == 0
     with Worker(environ, tmp_path / "log") as worker:
         worker.wait_until_consuming()
         settled(worker, settings, family, len(records))
+    sources = messages(settings, TopicPartition(family.topic.name, 1, 0), len(records))
     for at, (record, letter) in enumerate(zip(records, dead_letters(settings, family, len(records)), strict=True)):
         assert (letter.value(), letter.key()) == (record["value"], record["key"])
-        assert letter.timestamp()[1] == 1_700_000_000_000 + at
+        assert letter.timestamp() == (TIMESTAMP_CREATE_TIME, sources[at].timestamp()[1])
         headers: Any = letter.headers()
         before = len(record["headers"])
         assert list(headers[:before]) == record["headers"]

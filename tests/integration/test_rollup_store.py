@@ -1,0 +1,273 @@
+"""Snapshots in the state topic of a real broker: whatever happens to one, there is another, and no one hangs."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from containers import ContainerStack
+from processes import eventually
+from structlog.testing import CapturingLogger
+
+from pipeline.config import KafkaSettings, Settings
+from pipeline.devstack import Stack
+from pipeline.devstack.ports import free_port
+from pipeline.errors import HaltError, UnavailableError
+from pipeline.families import TopicSpec, load_catalog
+from pipeline.rollup.slots import MANIFEST, Key, Loaded
+from pipeline.rollup.snapshot import Snapshot
+from pipeline.rollup.store import SnapshotStore
+from pipeline.topics import TopicAdmin, plan
+
+pytestmark = pytest.mark.integration
+
+_SECONDS = 30
+_ID = "Kq3mXo5pQ0uWm0n0aD2x7A"
+_SMALL, _LARGE = 10, 150_000  # windows: one chunk, and three
+
+Open = Callable[..., SnapshotStore]
+
+
+@pytest.fixture
+def topic(settings: Settings) -> TopicSpec:
+    """The state topic of the test; it isn't there yet."""
+    rollup = load_catalog(settings).rollup
+    assert rollup is not None
+    return rollup.state
+
+
+@pytest.fixture
+def store(settings: Settings, topic: TopicSpec) -> Open:
+    """Open another store of the state topic, which is there, of the test's group or another one."""
+    admin = TopicAdmin(settings.kafka)
+    admin.apply(plan([topic], admin.read([]), settings.topics.file))
+    eventually(lambda: admin.read([topic.name]).topics, "the topic is there")
+
+    def opened(group_id: str = settings.kafka.group_id) -> SnapshotStore:
+        return SnapshotStore(settings.kafka.model_copy(update={"group_id": group_id}), topic)
+
+    return opened
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
+    """What is logged."""
+    logger = CapturingLogger()
+    monkeypatch.setattr("pipeline.rollup.store.log", logger)
+    return logger
+
+
+def snapshot(offset: int, partition: int = 0, windows: int = _SMALL, topic_id: str = _ID) -> Snapshot:
+    random = np.random.default_rng(offset)
+    ids = np.frombuffer(random.bytes(16 * windows), "V16")
+    return Snapshot(topic_id, partition, offset, 0, {"window.hour": np.arange(windows), "window.session_id": ids})
+
+
+def summary(loaded: dict[int, Loaded]) -> dict[int, tuple[int | None, int | None]]:
+    """Partition to offset of the snapshot, and of the one before."""
+    return {
+        partition: (found.snapshot.offset if found.snapshot else None, found.older_offset)
+        for partition, found in loaded.items()
+    }
+
+
+def latest(settings: Settings, topic: TopicSpec) -> dict[Key, bytes]:
+    """What compaction would leave of the topic, in its order."""
+    consumer = Consumer({**settings.kafka.client, "group.id": "-"})
+    values: dict[Key, bytes] = {}
+    for number in range(topic.partitions):
+        partition = TopicPartition(topic.name, number, 0)
+        _, end = consumer.get_watermark_offsets(partition, _SECONDS)
+        consumer.assign([partition])
+        for message in consumer.consume(end, _SECONDS) if end else ():
+            key, value = Key.parse(message.key() or b""), message.value()
+            assert key is not None
+            values.pop(key, None)
+            if value is not None:
+                values[key] = value
+    consumer.close()
+    return values
+
+
+def put(settings: Settings, topic: TopicSpec, key: Key, value: bytes) -> None:
+    """Write one record, as a writer does that doesn't come further."""
+    producer = Producer(settings.kafka.client)
+    producer.produce(topic.name, value, bytes(key), key.partition % topic.partitions)
+    assert producer.flush(_SECONDS) == 0
+
+
+def test_what_is_written_is_loaded(store: Open) -> None:
+    """The newest of each partition, however many chunks it has, and the offset of the one before; progress is told."""
+    mine = store()
+    for offset in (1, 2, 3):
+        for partition in range(5):
+            mine.write(snapshot(offset, partition, _LARGE if partition == 3 else _SMALL))
+    mine.close()
+    said: list[tuple[int, int]] = []
+    loaded = store().load(_ID, [0, 3, 4], lambda read, total: said.append((read, total)))
+    assert summary(loaded) == dict.fromkeys((0, 3, 4), (3, 2))
+    for partition, found in loaded.items():
+        assert found.snapshot is not None
+        wanted = snapshot(3, partition, _LARGE if partition == 3 else _SMALL)
+        assert (found.snapshot.partition, found.damaged) == (partition, ())
+        for name, column in wanted.columns.items():
+            assert found.snapshot.columns[name].tobytes() == column.tobytes()
+    records = 3 * (5 * 2 + 2)  # a chunk and a manifest each, but for two chunks more of partition 3
+    assert said == [(read, records) for read in range(1, records + 1)]
+
+
+def test_the_newest_is_the_one_that_goes_furthest(store: Open) -> None:
+    """Not the one that was written last, nor that of a certain writer."""
+    ahead, behind = store(), store()
+    ahead.write(snapshot(9))
+    behind.write(snapshot(7))
+    ahead.write(snapshot(8))
+    assert summary(store().load(_ID, [0])) == {0: (9, 8)}
+
+
+def test_two_slots_in_turn_and_nothing_left_over(store: Open, settings: Settings, topic: TopicSpec) -> None:
+    """The manifest goes last; a third snapshot replaces the first, and removes the chunks that it has less."""
+    mine = store()
+    mine.write(snapshot(1, windows=_LARGE))
+    assert [key.part for key in latest(settings, topic)] == ["0", "1", "2", MANIFEST]
+    for offset in (2, 3):
+        mine.write(snapshot(offset))
+    keys = sorted((key.slot[-1], key.part) for key in latest(settings, topic))
+    assert keys == [("0", "0"), ("0", MANIFEST), ("1", "0"), ("1", MANIFEST)]
+    assert summary(store().load(_ID, [0])) == {0: (3, 2)}
+
+
+@pytest.mark.parametrize("new_slot", [True, False], ids=["in a new slot", "over an older one"])
+def test_a_half_written_one_is_passed_over(
+    new_slot: bool, store: Open, settings: Settings, topic: TopicSpec, log: CapturingLogger
+) -> None:
+    """A writer that dies before the manifest leaves the one before; that is said, and the next writer clears it up."""
+    mine = store()
+    for offset in (1, 2):
+        mine.write(snapshot(offset))
+    written = next(key for key in latest(settings, topic) if key.slot.endswith(".0") and key.part == "0")
+    died_in = written._replace(slot="dead.0") if new_slot else written
+    put(settings, topic, died_in, b"of the next one")
+
+    next_owner = store()
+    loaded = next_owner.load(_ID, [0])
+
+    assert summary(loaded) == {0: (2, 1 if new_slot else None)}
+    reason = f"{died_in.slot}: {'half-written, there is no manifest' if new_slot else 'the checksum differs'}"
+    assert [what.startswith(reason) for what in loaded[0].damaged] == [True]
+    assert [(call.method_name, call.kwargs["reason"]) for call in log.calls] == [("warning", loaded[0].damaged[0])]
+    for offset in (3, 4):
+        next_owner.write(snapshot(offset))
+    assert summary(store().load(_ID, [0])) == {0: (4, 3)}
+    assert len(log.calls) == 1
+
+
+def test_damage_to_all_of_them_is_told_from_none(
+    store: Open, settings: Settings, topic: TopicSpec, log: CapturingLogger
+) -> None:
+    """There is nothing to go on from, and something to look at."""
+    store().write(snapshot(1))
+    for key, value in latest(settings, topic).items():
+        put(settings, topic, key, value[:-1] + b"\0")
+    loaded = store().load(_ID, [0, 1])
+    assert summary(loaded) == {0: (None, None)}
+    assert len(loaded[0].damaged) == len(log.calls) == 1
+
+
+def test_a_former_owner_that_goes_on_spoils_nothing(store: Open) -> None:
+    """It writes to slots of its own, and removes none of an ownership that began after its own."""
+    zombie, owner = store(), store()
+    owner.load(_ID, [0])
+    for offset in (1, 2):
+        owner.write(snapshot(offset))
+    zombie.load(_ID, [0])
+    zombie.write(snapshot(3))
+    owner.load(_ID, [0])  # the same process, once more
+    for offset in (4, 5):
+        owner.write(snapshot(offset, windows=_LARGE))
+        zombie.write(snapshot(offset - 1, windows=_LARGE))
+    loaded = store().load(_ID, [0])
+    assert summary(loaded) == {0: (5, 4)}
+    assert loaded[0].damaged == ()
+
+
+def test_what_others_wrote_is_removed_once_there_are_two_own(store: Open, settings: Settings, topic: TopicSpec) -> None:
+    """Slots of former writers, and of a topic that was there before under the name; not those of other partitions."""
+    former = store()
+    for written in (snapshot(1), snapshot(2), snapshot(9, topic_id="before"), snapshot(1, partition=2)):
+        former.write(written)
+    owner = store()
+    owner.load(_ID, [0])
+    others = latest(settings, topic).keys()
+    owner.write(snapshot(3))
+    assert others < latest(settings, topic).keys()
+    owner.write(snapshot(4))
+    left = others & latest(settings, topic).keys()
+    assert {key.partition for key in left} == {2}
+    assert summary(store().load(_ID, [0, 2])) == {0: (4, 3), 2: (1, None)}
+
+
+@pytest.mark.parametrize("other", ["topic", "group"])
+def test_what_is_anothers_is_not_loaded(other: str, store: Open, settings: Settings) -> None:
+    """Another topic has other records, and another group other rows stored; it keeps its own."""
+    group = "another" if other == "group" else settings.kafka.group_id
+    theirs = store(group)
+    theirs.write(snapshot(5, topic_id=_ID if other == "group" else "before"))
+    mine = store()
+    assert mine.load(_ID, [0]) == {}
+    for offset in (1, 2):
+        mine.write(snapshot(offset))
+    assert summary(store().load(_ID, [0])) == {0: (2, 1)}
+    if other == "group":
+        assert summary(theirs.load(_ID, [0])) == {0: (5, None)}
+
+
+def test_an_empty_topic_has_nothing(store: Open) -> None:
+    """The first start of all."""
+    assert store().load(_ID, range(4)) == {}
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The broker has a second to answer; the test fails when it is waited for much longer."""
+    monkeypatch.setattr("pipeline.rollup.store._ANSWER_SECONDS", 1.0)
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.usefixtures("impatient")
+def test_no_broker_is_said_with_its_address(topic: TopicSpec) -> None:
+    """Nobody listens there: both ways end soon, and are worth another try."""
+    nowhere = f"127.0.0.1:{free_port()}"
+    store = SnapshotStore(KafkaSettings(bootstrap_servers=nowhere), topic)
+    with pytest.raises(UnavailableError, match=f"Kafka at {nowhere} is not available"):
+        store.load(_ID, [0])
+    with pytest.raises(UnavailableError, match=f"Kafka at {nowhere} is not available"):
+        store.write(snapshot(1))
+
+
+def test_a_missing_topic_is_said_with_what_to_do(settings: Settings, topic: TopicSpec) -> None:
+    """Trying again wouldn't help."""
+    store = SnapshotStore(settings.kafka, topic)
+    for use in (lambda: store.load(_ID, [0]), lambda: store.write(snapshot(1))):
+        with pytest.raises(HaltError, match=rf"no topic {topic.name}; create it with `chimera topics apply`"):
+            use()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_broker_that_falls_silent_is_not_waited_for(store: Open, stack: Stack | ContainerStack) -> None:
+    """In the middle of a load, and before a write; when it is back, all is as it was."""
+    mine = store()
+    for offset in (1, 2):
+        for partition in (0, 1):
+            mine.write(snapshot(offset, partition))
+    with pytest.raises(UnavailableError, match="is not available"):
+        store().load(_ID, [0, 1], lambda _read, _total: stack.kafka.pause())
+    with pytest.raises(UnavailableError, match="is not available"):
+        mine.write(snapshot(3))
+    stack.kafka.resume()
+    assert summary(store().load(_ID, [0])) == {0: (2, 1)}
+    mine.write(snapshot(3))
+    assert summary(store().load(_ID, [0])) == {0: (3, 2)}
