@@ -11,7 +11,8 @@ The way of an event, by module (those not marked * are pure: no clock, no Kafka,
 - snapshot: that state as compressed chunks; slots: which of the state topic's records are whole; store*: reads and
   writes them there.
 - job: the stream job; it shares the micro-batches with ingest, and emits an hour when it is over.
-- audit: compares session_stats with ui_events, and repairs a day.
+- audit*: session_stats computed from ui_events in SQL; horizon*: how far it is final. `chimera rollup` is made of them:
+  verify* compares, repair* rewrites a day.
 """
 
 TABLE = "session_stats"
