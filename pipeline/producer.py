@@ -1,7 +1,7 @@
 """Publishes events to Kafka: checked before they are sent, placed as Java clients do, acknowledged or reported.
 
-Records carry the time of publishing, not the event's, and the broker puts its own in place of it: retention and a replay
-from a point in time go by it, so an old event that is published today is kept as long as any other.
+Records carry the time at which the broker gets them, not the event's: retention and a replay from a point in time go by
+it, so an old event that is published today is kept as long as any other.
 """
 
 from collections.abc import Mapping
