@@ -26,14 +26,14 @@ SESSIONS = [first + second for first in (b"\0" * 8, b"\xff" * 8) for second in (
 _PROFILE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 _STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("take"), st.integers(1, 12)),
+        st.tuples(st.just("take"), st.integers(1, 6)),
         st.sampled_from([("store",), ("snapshot",), ("reload",)]),
     ),
     max_size=24,
 )
 _CRASHES = st.lists(
     st.one_of(
-        st.tuples(st.just("take"), st.integers(1, 12)),
+        st.tuples(st.just("take"), st.integers(1, 6)),
         st.sampled_from([("store",), ("store without removal",), ("snapshot",), ("crash", 1), ("crash", 2)]),
     ),
     max_size=30,
@@ -51,7 +51,7 @@ def _event(now: int, drawn: Drawn) -> Event:
 
 
 _EVENTS = st.tuples(
-    st.sampled_from(SESSIONS),
+    st.sampled_from([*SESSIONS, SESSIONS[0], SESSIONS[0], SESSIONS[0]]),
     st.sampled_from(["open", "submit", "error"]),
     st.one_of(st.sampled_from([0, 1, 2**32 - 1]), st.integers(0, 2**32 - 1)),
     st.sampled_from(["here", "here", "here", "here", "first", "last"]),
@@ -59,7 +59,7 @@ _EVENTS = st.tuples(
 )
 _DELTAS = st.one_of(
     st.sampled_from([0, 0, 1, -1, GRACE_MS, -GRACE_MS, -GRACE_MS - 1]),
-    st.integers(-12, 20).map(lambda minutes: minutes * MINUTE_MS),
+    st.integers(-11, 15).map(lambda minutes: minutes * MINUTE_MS),
 )
 
 
