@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from pipeline.columns import Column
 from pipeline.rollup.fold import HOUR_MS, WINDOW, Windows, halves, whole
 
+_BESIDES = [name for name in WINDOW.names or () if name not in {"high", "low"}]
+"""What a window has besides its session."""
+
 
 def rows_of(hour: int, windows: Windows) -> dict[str, Column]:
     """The rows of session_stats of an hour's windows, columns in the table's order.
@@ -37,7 +40,7 @@ def columns_of(windows_of: Mapping[int, Windows]) -> dict[str, NDArray[Any]]:
     return {
         "hour": np.repeat(np.array(hours, np.int64), [len(windows_of[hour]) for hour in hours]),
         "session_id": whole(windows["high"], windows["low"]),
-        **{name: windows[name].copy() for name in WINDOW.names[2:]},
+        **{name: windows[name].copy() for name in _BESIDES},
     }
 
 
@@ -45,7 +48,7 @@ def windows_of(columns: Mapping[str, NDArray[Any]]) -> dict[int, Windows]:
     """The windows by hour, of the columns that they were."""
     windows = np.empty(len(columns["hour"]), WINDOW)
     windows["high"], windows["low"] = halves(columns["session_id"])
-    for name in WINDOW.names[2:]:
+    for name in _BESIDES:
         windows[name] = columns[name]
     hours, starts = np.unique(columns["hour"], return_index=True)
     parts = np.split(windows, starts[1:])

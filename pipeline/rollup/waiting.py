@@ -12,6 +12,9 @@ Ids = NDArray[np.void]
 """Session ids, V16: big-endian bytes."""
 
 
+NEVER = 2**63 - 1
+
+
 class Waiting(NamedTuple):
     """Events that aren't in a window yet, as columns of one length."""
 
@@ -32,11 +35,15 @@ class Waiting(NamedTuple):
 
     def pick(self, rows: Mask | NDArray[np.intp]) -> "Waiting":
         """Some of them."""
-        return Waiting(*(column[rows] for column in self))
+        return Waiting(self.session_id[rows], self.ts[rows], self.event_type[rows], self.latency_ms[rows])
 
 
 class Reorder:
     """Events of one partition in the order of the log, in parts as they came.
+
+    Attributes:
+        added: how many have come since some were taken.
+        oldest_ms: time of the earliest; NEVER when none waits.
 
     Args:
         events: those it begins with.
@@ -75,9 +82,4 @@ class Reorder:
         self._parts = [events]
         self._kept = len(events.ts)
         self.added = 0
-        """Events that have come since some were taken."""
-        self.oldest_ms = int(events.ts.min(initial=NEVER))
-        """Time of the earliest; NEVER when none waits."""
-
-
-NEVER = np.iinfo(np.int64).max
+        self.oldest_ms: int = events.ts.min(initial=NEVER).item()
