@@ -41,13 +41,14 @@ class Waiting(NamedTuple):
 class Reorder:
     """Events of one partition in the order of the log, in parts as they came.
 
-    Attributes:
-        added: how many have come since some were taken.
-        oldest_ms: time of the earliest; NEVER when none waits.
-
     Args:
         events: those it begins with.
     """
+
+    added: int
+    """How many have come since some were taken."""
+    oldest_ms: int
+    """Time of the earliest; NEVER when none waits."""
 
     def __init__(self, events: Waiting) -> None:
         self._keep(events)
@@ -82,4 +83,4 @@ class Reorder:
         self._parts = [events]
         self._kept = len(events.ts)
         self.added = 0
-        self.oldest_ms: int = events.ts.min(initial=NEVER).item()
+        self.oldest_ms = events.ts.min(initial=NEVER).item()

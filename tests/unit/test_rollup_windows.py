@@ -118,6 +118,21 @@ def test_an_open_is_answered_by_what_is_folded_much_later() -> None:
     assert [row.abandonment_rate for row in run.rows] == [0, 1]
 
 
+def test_what_is_at_the_watermark_is_not_folded_yet() -> None:
+    """An open of the same millisecond as a submit, after a fold in which the watermark was there, is still before it.
+
+    a |s...
+    b |..s.   moves the watermark to the submit
+    a |o...   comes last
+    """
+    run = Run([*_drawn("a |s", "b |..s"), *_drawn("a |o"), Closing(HOUR + 1)])
+    for _ in run.log:
+        run.take(1)
+        run.snapshot()
+    run.store()
+    assert [row.abandonment_rate for row in run.rows] == [0, 0]
+
+
 def test_a_window_closes_when_the_watermark_is_at_its_end() -> None:
     """Ten minutes past the hour to the millisecond, and not one earlier.
 
