@@ -14,103 +14,30 @@ topic of the app stays Faust's own, record by record. What is guaranteed for mic
 """
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
-from mode import Service
 
 from pipeline import metrics
-from pipeline.batches import MicroBatch, PartitionBatches, State, Takeover
-from pipeline.broker import NOBODY, BrokerThread
-from pipeline.errors import ChimeraError, HaltError, UnavailableError
-from pipeline.families import BatchPolicy
-from pipeline.ranges import Closing, Ranges, lease_clock, parse
+from pipeline.batches import MicroBatch, PartitionBatches
+from pipeline.batching import Batching, Deriver
+from pipeline.errors import HaltError
+from pipeline.takeover import SHORTENED, Successor
+
+__all__ = ["Batching", "Consumer", "Deriver", "Transport"]
 
 _RECHECK_SECONDS = 0.05  # how soon an acknowledgement is noticed while records are waited for
-_TOPIC_CHECK_SECONDS = 10.0
-_RETRY_SECONDS = 1.0
-_SHORTENED = "so it has lost records that were acknowledged; find out why, then set the group's offset by hand"
 _NO_PARTITION = TP("", -1)  # polling for this fetches nothing, and keeps the consumer in its group
 
-T = TypeVar("T")
 
-
-class Deriver(Protocol):
-    """Derives something from topics, beside ingest: an agent of its own, whose state is a function of the log.
-
-    Its agent gets the micro-batches that ingest's gets, the same objects, and acknowledges them too.
-    """
-
-    @property
-    def topics(self) -> frozenset[str]:
-        """Which; all have a batch policy."""
-        ...
-
-    async def take_over(self, taken: Mapping[TP, Takeover]) -> Mapping[TP, int]:
-        """Get ready for partitions before anything of them comes; cancelled when they are assigned anew meanwhile.
-
-        Returns:
-            Offset of the first record that is needed of each.
-
-        Raises:
-            KafkaError, UnavailableError: to be tried again, with an assignment of its own.
-            ChimeraError: going on makes no sense.
-        """
-        ...
-
-    async def release(self, partitions: set[TP]) -> None:
-        """They go, and are still ours: what isn't done in the rest of the drain is cancelled."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Batching:
-    """Which topics of an app come as micro-batches, and how many of these at once; the app has it as `batching`."""
-
-    policies: Mapping[str, BatchPolicy] = field(default_factory=dict)
-    """Topic to batch policy; in the app, the topic's serializers are `raw`."""
-    batches_in_flight: int = 2
-    """Of one partition, between cut and ack."""
-    max_bytes: int = 32 * 1024 * 1024
-    """Keys and values in memory, of all partitions; above it fetching pauses."""
-    drain_seconds: float = 8.0
-    """How long a rebalance or a stop waits for micro-batches in flight."""
-    topic_ids: Callable[[Iterable[str]], Mapping[str, str]] = lambda topics: dict.fromkeys(topics, "-")
-    """Asks the broker for the ids of those of the topics that there are; called in a thread, before each delivery."""
-    halt: Callable[[ChimeraError], None] | None = None
-    """Told of what makes going on impossible; without it the app crashes."""
-    deriver: Deriver | None = None
-    """What is derived from some of the topics."""
-
-    def derived(self, partitions: Iterable[TP]) -> set[TP]:
-        """Those of the deriver's topics."""
-        return {tp for tp in partitions if self.deriver and tp.topic in self.deriver.topics}
-
-
-class Consumer(driver.Consumer):
+class Consumer(Successor):
     """Faust's consumer, with micro-batches for the topics that have a batch policy."""
 
-    _thread: BrokerThread
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._partitions: dict[TP, PartitionBatches] = {}
-        self._messages: dict[MicroBatch, ConsumerMessage] = {}  # in which those in flight were delivered
-        self._progress = asyncio.Event()
-        self._recording = asyncio.Lock()  # what is committed later must be what was the case later
-        self._membership = NOBODY  # of the member that was assigned the partitions
         self._drained_by: float | None = None  # when the revoke or stop under way has waited long enough
         super().__init__(*args, **kwargs)
-        self.batching: Batching = getattr(self.app, "batching", Batching())
-
-    def _new_consumer_thread(self) -> BrokerThread:
-        return BrokerThread(self, loop=self.loop, beacon=self.beacon)
 
     # Fetching: where Faust expects records it gets micro-batches.
 
@@ -151,7 +78,7 @@ class Consumer(driver.Consumer):
                 self._halt(
                     HaltError(
                         f"{partition.topic}-{partition.partition}: Kafka's log has offset {got} where {expected} was "
-                        f"to come, {_SHORTENED}"
+                        f"to come, {SHORTENED}"
                     )
                 )
                 self._let_go({TP(partition.topic, partition.partition)})
@@ -203,16 +130,6 @@ class Consumer(driver.Consumer):
         await self._until_answered(ask, wanted)
         return wanted()
 
-    async def _until_answered(self, ask: Callable[[], Awaitable[T]], wanted: Callable[[], bool]) -> T | None:
-        """Ask the broker again and again, as long as the answer is wanted; then None."""
-        while wanted():
-            try:
-                return await ask()
-            except (KafkaError, UnavailableError) as error:
-                self.log.warning("Kafka doesn't answer, will be asked again: %r", error)
-                await asyncio.sleep(_RETRY_SECONDS)
-        return None
-
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
         if not isinstance(record, MicroBatch):
             return super()._to_message(tp, record)
@@ -252,241 +169,10 @@ class Consumer(driver.Consumer):
         due = (self._partitions[tp].due_at for tp in active & self._partitions.keys() if not self._partitions[tp].full)
         return max(0.0, min((at for at in due if at is not None), default=float("inf")) - monotonic())
 
-    async def _wait_for_progress(self, seconds: float) -> None:
-        """Wait for an acknowledgement, but no longer than this."""
-        self._progress.clear()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._progress.wait(), seconds)
-
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets between two messages are gaps to Faust; between micro-batches they mean nothing."""
         if tp.topic not in self.batching.policies:
             await super()._add_gap(tp, offset_from, offset_to)
-
-    # Acknowledging and committing.
-
-    def _on_ack(self, batch: MicroBatch) -> None:
-        self._forget(batch)
-        self._progress.set()
-
-    def _taken(self) -> list[MicroBatch]:
-        """What agents have taken, and not acknowledged."""
-        return [batch for batch, message in self._messages.items() if message in self._unacked_messages]
-
-    def _forget(self, batch: MicroBatch) -> None:
-        if message := self._messages.pop(batch, None):
-            self._unacked_messages.discard(message)
-
-    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
-        """Commit what may be committed, of micro-batches and of Faust's own topics."""
-        try:
-            done = await self._record()
-        except KafkaError as error:
-            self.log.warning("Offsets not committed, will try again: %r", error)
-            done = False
-        return bool(await super().force_commit(topics, start_new_transaction)) or done
-
-    async def _record(self, also: Iterable[TP] = ()) -> bool:
-        """Record what is done and what is in flight, wherever it has changed, in one commit.
-
-        Where the broker refuses, because another member may have the partitions, they are let go of.
-
-        Args:
-            also: partitions to record even if nothing has changed.
-
-        Raises:
-            KafkaError: the broker doesn't answer.
-        """
-        async with self._recording:
-            states = {tp: batches.state for tp, batches in self._partitions.items() if batches.changed or tp in also}
-            if not states:
-                return False
-            commits = {tp: self._commit_of(tp, state) for tp, state in states.items()}
-            now = lease_clock()
-            if not await self._thread.commit_ranges(self._membership, commits):
-                self.log.info("Not recorded: the partitions are being reassigned")
-                self._let_go(set(states))
-                return False
-            for tp in states.keys() & self._partitions.keys():
-                self._partitions[tp].recorded(states[tp], now)
-            self.app.monitor.on_tp_commit({tp: state.offset for tp, state in states.items()})
-            return True
-
-    def _commit_of(self, tp: TP, state: State) -> OffsetAndMetadata:
-        ranges = Ranges(self._partitions[tp].topic_id, state.ends, state.closings)
-        return OffsetAndMetadata(state.offset, str(ranges))
-
-    def held(self, tp: TP) -> PartitionBatches | None:
-        """What we have of a partition; None when it isn't ours."""
-        return self._partitions.get(tp)
-
-    async def renew(self, held: MicroBatch | PartitionBatches) -> bool:
-        """Record the state of a partition again, as if it were new; False when it isn't ours any more."""
-        await self._until_answered(
-            lambda: self._record([TP(held.topic, held.partition)]),
-            lambda: held.live,
-        )
-        return held.live
-
-    async def close_by_clock(self, tp: TP, offset: int, hour: int) -> bool:
-        """Decide and record that from this offset on all windows of earlier hours are closed.
-
-        Returns:
-            Whether it is recorded. If not, nothing is decided: the partition isn't ours, something of it waits or is in
-            flight, the offset isn't that of the record to come, the log goes on, or there are too many to be recorded.
-
-        Raises:
-            KafkaError: the broker doesn't answer, and whether it is recorded is unknown: nothing is decided here.
-        """
-        async with self._recording:
-            partition, closing = self._partitions.get(tp), Closing(offset, hour)
-            if partition is None or partition.with_closing(closing) is None or not await self._thread.at_the_end(tp):
-                return False
-            state = partition.with_closing(closing)
-            if state is None:  # by now
-                return False
-            now = lease_clock()
-            # It is ours when the broker has said so, not before. Unanswered, it may be recorded all the same. Should
-            # the partition move now, its new owner finds it there and goes by it, and we have closed nothing. Should we
-            # go on, no record from this offset on is delivered before another commit, which leaves it out: nobody has
-            # gone by it. Kept here in spite of that, it would be recorded with what we deliver without going by it.
-            if not await self._thread.commit_ranges(self._membership, {tp: self._commit_of(tp, state)}):
-                self._let_go({tp})
-                return False
-            partition.closings = state.closings
-            partition.recorded(state, now)
-            return partition.live  # else it has been let go of meanwhile: the next owner goes by it
-
-    def forget_closings(self, tp: TP, before: int) -> None:
-        """Closings at lower offsets aren't needed any more; they are left out of the next commit."""
-        if tp in self._partitions:
-            self._partitions[tp].forget_closings(before)
-
-    # Taking partitions over.
-
-    async def _take_over(self, partitions: set[TP]) -> None:
-        """Go on where the group has got to: with the ranges in flight that are recorded, as they are recorded.
-
-        Raises:
-            KafkaError, UnavailableError: the broker doesn't answer.
-            HaltError: what is recorded is unknown to us.
-        """
-        membership = self._membership
-        topic_ids = await asyncio.to_thread(self.batching.topic_ids, {tp.topic for tp in partitions})
-        beginnings = await self.earliest_offsets(*partitions)
-        async with self._recording:  # so that nothing of ours is on its way
-            committed = await self._thread.read_commits(partitions)
-        if membership != self._membership:
-            return  # another assignment has begun, and its turn comes
-        states = {
-            tp: self._state_of(tp, committed.get(tp), topic_ids[tp.topic]) or State(beginnings[tp], ())
-            for tp in partitions
-            if tp.topic in topic_ids  # else it was deleted just now
-        }
-        starts = await self._ask_deriver(
-            {
-                tp: Takeover(topic_ids[tp.topic], beginnings[tp], states[tp].offset, states[tp].closings)
-                for tp in self.batching.derived(states)
-            }
-        )
-        for tp, state in states.items():
-            start = starts.get(tp, state.offset)
-            await self._seek(tp, start)
-            if membership != self._membership:
-                return
-            # The log may end before that; Faust would drop what then comes.
-            self._read_offset[tp] = None
-            self._partitions[tp] = PartitionBatches(
-                tp.topic,
-                topic_ids[tp.topic],
-                tp.partition,
-                state,
-                policy=self.batching.policies[tp.topic],
-                limit=self.batching.batches_in_flight,
-                start=start,
-                agents=1 + len(self.batching.derived([tp])),
-                on_ack=self._on_ack,
-            )
-
-    async def _ask_deriver(self, taken: Mapping[TP, Takeover]) -> Mapping[TP, int]:
-        """Where the log is to be read from, not after what is committed.
-
-        Raises:
-            HaltError: what is committed isn't there: new records in its place would be taken for replayed ones.
-        """
-        if self.batching.deriver is None or not taken:
-            return {}
-        needed = await self.batching.deriver.take_over(taken)
-        starts = {tp: min(takeover.committed, max(takeover.beginning, needed[tp])) for tp, takeover in taken.items()}
-        replayed = [tp for tp, start in starts.items() if start < taken[tp].committed]
-        for tp, end in (await self.highwaters(*replayed)).items() if replayed else ():
-            if end < taken[tp].committed:
-                raise HaltError(
-                    f"{tp.topic}-{tp.partition}: Kafka's log ends at {end}, and {taken[tp].committed} is committed, "
-                    f"{_SHORTENED}"
-                )
-        return starts
-
-    def _state_of(self, tp: TP, commit: OffsetAndMetadata | None, topic_id: str) -> State | None:
-        """What is recorded of a partition; None when nothing is, or only of a topic that had its name before."""
-        if commit is None:
-            return None
-        where = f"group {self.app.conf.id}, {tp.topic}-{tp.partition}"
-        ranges = parse(commit.metadata, where, commit.offset)
-        if ranges is not None and ranges.topic_id != topic_id:
-            self.log.warning("%s: the topic was created anew and is consumed from its beginning", where)
-            return None
-        return State(commit.offset, ranges.ends, ranges.closings) if ranges else State(commit.offset, ())
-
-    @Service.task
-    async def _watch_topics(self) -> None:
-        """Have partitions assigned that we should have and don't, or whose topic has become another one."""
-        while self.batching.policies and not self.should_stop:
-            await self.sleep(_TOPIC_CHECK_SECONDS)
-            if not self.flow_active:
-                continue
-            try:
-                there = await self._give_up_topics_made_anew(set(self.batching.policies))
-            except UnavailableError as error:
-                self.log.info("Can't look at the topics' ids: %s", error)
-                continue
-            await self._thread.notice(there)
-            if self.flow_active and self._ours() - self._partitions.keys():
-                await self._thread.rejoin()
-
-    async def _give_up_topics_made_anew(self, topics: set[str]) -> set[str]:
-        """Let go of the partitions of topics that were deleted and have been created again under their names.
-
-        Returns:
-            Those of the topics that there are.
-
-        Raises:
-            UnavailableError: the broker doesn't answer.
-        """
-        try:
-            now = await asyncio.to_thread(self.batching.topic_ids, topics)
-        except HaltError as error:
-            self._let_go({tp for tp in self._partitions if tp.topic in topics})
-            self._halt(error)
-            return set()
-        anew = {
-            tp
-            for tp, batches in self._partitions.items()
-            if tp.topic in topics and now.get(tp.topic) not in {None, batches.topic_id}
-        }
-        if anew:
-            self.log.warning("Topics were created anew: %s", ", ".join(sorted({tp.topic for tp in anew})))
-            self._let_go(anew)
-            await self._thread.rejoin()
-        return set(now)
-
-    def _ours(self) -> set[TP]:
-        return {tp for tp in self.assignment() if tp.topic in self.batching.policies}
-
-    def _halt(self, error: ChimeraError) -> None:
-        if self.batching.halt is None:
-            raise error
-        self.batching.halt(error)
 
     # Rebalancing and stopping.
 
@@ -504,6 +190,10 @@ class Consumer(driver.Consumer):
             for batch in late:
                 self._forget(batch)
         await super().wait_empty()
+
+    def _taken(self) -> list[MicroBatch]:
+        """What agents have taken, and not acknowledged."""
+        return [batch for batch, message in self._messages.items() if message in self._unacked_messages]
 
     def stop_flow(self) -> None:
         """Let nothing come any more. Faust clears the agents' queues: what waits there for one, none can finish."""
@@ -547,25 +237,6 @@ class Consumer(driver.Consumer):
             self.log.warning("Not released in %.0f s: %r", self.batching.drain_seconds, ours)
         except Exception:
             self.log.exception("Not released: %r", ours)
-
-    async def perform_seek(self) -> None:
-        """Go back to the committed offsets, with nothing in flight; if the broker is away, as soon as it's back."""
-        self._let_go(set(self._partitions))
-        try:
-            await super().perform_seek()
-            if ours := self._ours():
-                await self._take_over(ours)
-        except (KafkaError, UnavailableError) as error:
-            self.log.warning("Kafka doesn't answer, the partitions will be assigned anew: %r", error)
-            await self._thread.rejoin()
-        except ChimeraError as error:
-            self._halt(error)
-
-    def _let_go(self, partitions: set[TP]) -> None:
-        for tp in partitions & self._partitions.keys():
-            self._partitions.pop(tp).close()
-        for batch in [batch for batch in self._messages if not batch.live]:
-            self._forget(batch)
 
 
 class Transport(driver.Transport):

@@ -13,7 +13,7 @@ from faust.types import TP
 from faust_member import PATIENCE_SECONDS, Member, numbers, ranges_of, small_batches, until, values_of
 from kafka_topic import Topic
 
-from pipeline import broker, metrics, transport
+from pipeline import broker, holding, metrics, takeover
 from pipeline.batches import MicroBatch
 from pipeline.config import KafkaSettings, Settings
 from pipeline.devstack import Stack
@@ -213,7 +213,7 @@ def test_a_topic_made_anew_while_it_is_consumed_is_consumed_afresh(
     kafka: KafkaSettings, topic: Topic, topic_id: str, monkeypatch: pytest.MonkeyPatch, records: int
 ) -> None:
     """However many records it has: all of them come, none under a token of the former one."""
-    monkeypatch.setattr(transport, "_TOPIC_CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(takeover, "_TOPIC_CHECK_SECONDS", 0.5)
     topic.produce(numbers(20))
     failures: list[ChimeraError] = []
     batching = small_batches(topic.name, topic_ids=TopicAdmin(kafka).ids, halt=failures.append)
@@ -237,7 +237,7 @@ def test_all_partitions_of_a_topic_made_anew_are_consumed_afresh(
     kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Records of several, which come with one fetch, don't trip over each other."""
-    monkeypatch.setattr(transport, "_TOPIC_CHECK_SECONDS", 0.5)
+    monkeypatch.setattr(takeover, "_TOPIC_CHECK_SECONDS", 0.5)
     topic = Topic(kafka, partitions=3)
 
     def fill(start: int) -> None:
@@ -337,7 +337,7 @@ def test_large_ranges_of_many_partitions_are_cut_again_in_little_memory(kafka: K
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker, "_ANSWER_SECONDS", 1.0)
     monkeypatch.setattr(broker, "_STOP_SECONDS", 1.0)
-    monkeypatch.setattr(transport, "_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(holding, "_RETRY_SECONDS", 0.2)
 
 
 @pytest.mark.usefixtures("impatient")
