@@ -18,6 +18,9 @@ from pipeline.devstack import WorkerProcess
 from pipeline.encode import Encoder
 from pipeline.families import Catalog
 from pipeline.producer import Producer
+from pipeline.rollup.audit import Audit
+from pipeline.rollup.horizon import read_horizon
+from pipeline.rollup.verify import Report, verify
 from pipeline.sample import sample
 
 DAMAGED = 100
@@ -26,6 +29,7 @@ DAMAGED = 100
 _HOURS = 24.0
 _POLL_SECONDS = 0.2
 _STALLED_SECONDS = 60.0
+_SETTLED_SECONDS = 3.0  # the worker counts hours that wait once a second, and writes snapshots somewhat later
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,33 @@ def follow(settings: Settings, catalog: Catalog, worker: WorkerProcess, events: 
                 yield Outcome(produced.copy(), stored, rejected, changed - began)
         finally:
             leaving.set()
+
+
+def check_sessions(settings: Settings, catalog: Catalog, worker: WorkerProcess) -> Report:
+    """Wait until every hour that is over is in session_stats, and compare its rows with what SQL makes of ui_events.
+
+    Args:
+        settings: of the worker, which has counted all events and writes a snapshot every moment.
+        catalog: its families, and the rollup.
+        worker: as it is.
+
+    Raises:
+        UnavailableError: the worker has ended, or one of the servers doesn't answer.
+        ChimeraError: one of them refuses.
+    """
+    assert catalog.rollup is not None
+    report, since = Report(), time.monotonic()
+    deadline = since + _STALLED_SECONDS
+    with connect(settings.clickhouse) as client:
+        while time.monotonic() < min(deadline, since + _SETTLED_SECONDS):
+            time.sleep(_POLL_SECONDS)
+            waiting = sum(worker.samples("chimera_rollup_closed_hours").values())
+            horizon = read_horizon(settings, catalog.rollup)
+            with explained(settings.clickhouse):
+                now = verify(Audit(client, catalog.rollup.source.table), horizon)
+            if waiting or (now.hours, now.rows) != (report.hours, report.rows):
+                report, since = now, time.monotonic()
+    return report
 
 
 def _publish(

@@ -25,6 +25,7 @@ ROLLUP_LATE_SECONDS = Histogram(
 ROLLUP_SKEWED = Counter("chimera_rollup_skewed_events", "Events more than an hour ahead of the broker's time.")
 ROLLUP_FOREIGN_KEYS = Counter("chimera_rollup_foreign_keys", "Records whose key isn't the session of their event.")
 ROLLUP_OPEN_WINDOWS = Gauge("chimera_rollup_open_windows", "Windows that aren't stored yet.")
+ROLLUP_CLOSED_HOURS = Gauge("chimera_rollup_closed_hours", "Hours of partitions that are over and not stored yet.")
 ROLLUP_WAITING_EVENTS = Gauge("chimera_rollup_waiting_events", "Events that wait for the watermark.")
 ROLLUP_RECORDS_TO_REPLAY = Gauge("chimera_rollup_records_to_replay", "Records to be read again until all is as it was.")
 ROLLUP_RECORDS_MISSING = Counter(

@@ -21,17 +21,27 @@ from rich.table import Table
 
 from pipeline.cli.stack import fetch_jars
 from pipeline.clickhouse import connect, explained
-from pipeline.config import ENV_PREFIX, ClickHouseSettings, Settings, load_settings
-from pipeline.demo import DAMAGED, Outcome, follow
+from pipeline.config import ENV_PREFIX, ClickHouseSettings, Settings, env_name, load_settings
+from pipeline.demo import DAMAGED, Outcome, check_sessions, follow
 from pipeline.devstack import Stack, WorkerProcess
 from pipeline.errors import ChimeraError, ConfigError
 from pipeline.families import load_catalog
 from pipeline.migrate import migrate
 from pipeline.queries import load_queries
+from pipeline.rollup.verify import Report
 from pipeline.topics import TopicAdmin, plan
 
 _SHOWN_ROWS = 5
-_QUERIES = ("ui_events_engagement", "llm_events_cost", "bench_runs_models", "agent_runs", "costs")
+_QUERIES = (
+    "ui_events_engagement",
+    "session_stats_hourly",
+    "session_stats_daily",
+    "llm_events_cost",
+    "bench_runs_models",
+    "agent_runs",
+    "performance_user_correlation_corrected",
+    "costs",
+)
 _NUMBER = re.compile("Int|Float|Decimal")  # in a type of ClickHouse
 
 
@@ -55,14 +65,16 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
     """Run the whole pipeline on this machine, and show that it loses nothing.
 
     Starts a real Kafka broker, a real ClickHouse and a worker, creates topics and tables, publishes sample events of
-    all six families, some of them damaged, and waits until each is stored or rejected. Then it answers some of the
-    specification's questions. The last line is one JSON object: produced, stored, rejected, rows_per_s.
+    all six families, some of them damaged, and waits until each is stored or rejected, and until the hours that are
+    over are in session_stats. Then it answers some of the specification's questions. The last line is one JSON object:
+    produced, stored, rejected, rows_per_s; rows of session_stats, and how many of these differ from what follows from
+    ui_events.
 
     However it ends, what it started is stopped, unless it succeeds and is told to leave it running.
 
     \b
     Exit codes:
-      0   produced = stored + rejected, for every family
+      0   produced = stored + rejected, for every family, and session_stats follows from ui_events
       1   it isn't, or the demo was interrupted
       69  a download failed, a server doesn't start, or one of them or the worker ended
       78  the directory isn't empty, or the extra `devstack` isn't installed
@@ -82,8 +94,9 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
             running.push(partial(_discard, home))
         stack, worker, settings = _start(terminal, home, running)
         outcome = _run(terminal, settings, worker, events, seed)
+        sessions = _check_sessions(terminal, settings, worker)
         _show_answers(terminal, settings.clickhouse)
-        report(outcome)
+        report(outcome, sessions)
         if keep:
             worker.let_go()
             stack.let_go()
@@ -91,21 +104,25 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
             _say_how_to_stop(home, stack, worker)
 
 
-def report(outcome: Outcome) -> None:
+def report(outcome: Outcome, sessions: Report) -> None:
     """Print the counts as one JSON object.
 
     Raises:
-        MismatchError: they don't add up.
+        MismatchError: they don't add up, or session_stats isn't what follows from ui_events.
     """
     facts = {
         "produced": outcome.produced.total(),
         "stored": outcome.stored.total(),
         "rejected": outcome.rejected.total(),
         "rows_per_s": outcome.rows_per_s,
+        "session_stats": sessions.rows,
+        "differing": sessions.found.total(),
     }
     click.echo(orjson.dumps(facts))
     if not outcome.adds_up:
         raise MismatchError("produced isn't stored + rejected; the table says where")
+    if sessions.found:
+        raise MismatchError("session_stats isn't what follows from ui_events")
 
 
 def _discard(home: Path, failure: type[BaseException] | None, *_: object) -> None:
@@ -133,7 +150,8 @@ def _start(terminal: Console, home: Path, running: ExitStack) -> tuple[Stack, Wo
     with _step(terminal, "Tables are created"):
         migrate(settings.clickhouse)
     with _step(terminal, "The worker is consuming"):
-        worker = running.enter_context(WorkerProcess(home / "worker", dict(os.environ)))
+        often = {env_name("rollup", "snapshot_seconds"): "1"}  # so that what is closed is known at once
+        worker = running.enter_context(WorkerProcess(home / "worker", os.environ | often))
     return stack, worker, settings
 
 
@@ -165,6 +183,22 @@ def _run(terminal: Console, settings: Settings, worker: WorkerProcess, events: i
         if outcome.produced:
             _show_counts(terminal, outcome)
     return outcome
+
+
+def _check_sessions(terminal: Console, settings: Settings, worker: WorkerProcess) -> Report:
+    """Show that the hours that are over are in session_stats, exactly."""
+    with terminal.status("Hours that are over are closed …"):
+        report = check_sessions(settings, load_catalog(settings), worker)
+    differing = report.found.total()
+    terminal.print(
+        f"[green]✓[/] session_stats has {report.rows:,} rows of {report.hours} hours, each as SQL computes it"
+        if not differing
+        else f"[red]session_stats differs from what follows from ui_events in {differing:,} of {report.rows:,} rows[/]"
+    )
+    if report.open_hours:
+        hours = f"{report.open_hours[0]} to {report.open_hours[-1]}" if report.open_hours[1:] else report.open_hours[0]
+        terminal.print(f"  Still open, because more may come: {hours}")
+    return report
 
 
 def _show_counts(terminal: Console, outcome: Outcome) -> None:

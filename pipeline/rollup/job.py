@@ -250,6 +250,7 @@ class Rollup:
             for partition in partitions:
                 self._soon(self._tick(partition))
             metrics.ROLLUP_OPEN_WINDOWS.set(sum(partition.windows.open_windows for partition in partitions))
+            metrics.ROLLUP_CLOSED_HOURS.set(sum(len(partition.windows.closed_hours()) for partition in partitions))
             metrics.ROLLUP_WAITING_EVENTS.set(sum(partition.windows.waiting_events for partition in partitions))
             metrics.ROLLUP_RECORDS_TO_REPLAY.set(sum(partition.recovery.remaining for partition in partitions))
 
