@@ -107,11 +107,12 @@ def client(settings: Settings) -> Iterator[Client]:
 
 @pytest.fixture
 def catalog(settings: Settings) -> Catalog:
-    """All topics and tables are there, and the partitions of ui_events have their leader."""
+    """All topics and tables are there, and the partitions have their leaders."""
     declared = prepare(settings)
     assert declared.rollup
     consumer = Consumer({**settings.kafka.client, "group.id": settings.kafka.group_id, "log_level": 0})
-    places = [TopicPartition(declared.rollup.source.topic.name, partition) for partition in (0, 1)]
+    topics = (declared.rollup.source.topic, declared.rollup.state)
+    places = [TopicPartition(topic.name, partition) for topic in topics for partition in range(topic.partitions)]
     eventually(lambda: _answers(consumer, places), "leaders of the partitions")
     consumer.close()
     return declared
