@@ -274,7 +274,7 @@ class Rollup:
         oldest = windows.oldest_hour
         if oldest is None or idle_ms < self._settings.idle_seconds * 1000:
             return None
-        hour = min(now_ms - self._grace_ms, windows.watermark + idle_ms) // HOUR_MS
+        hour = min(now_ms - self._grace_ms, windows.event_watermark + idle_ms) // HOUR_MS
         return hour if oldest < hour else None
 
     async def _close_by_clock(self, partition: _Partition) -> None:
@@ -312,16 +312,17 @@ class Rollup:
                     partition=partition.tp.partition,
                     offset=partition.offset,
                     watermark=windows.watermark,
-                    columns=windows.columns(),
+                    columns=await self._in_thread(windows.columns),
                 )
-                partition.rows = partition.hours = 0
-                partition.snapshot_at = time.monotonic()
+                rows, hours, partition.snapshot_at = partition.rows, partition.hours, time.monotonic()
             try:
                 with metrics.ROLLUP_SNAPSHOT_SECONDS.time():
                     await asyncio.get_running_loop().run_in_executor(self._saving, self._store.write, snapshot)
             except UnavailableError as error:
                 self._log.warning("snapshot not written, the next one will hold more", error=str(error))
                 return
+            partition.rows -= rows
+            partition.hours -= hours
             partition.snapshots = (partition.snapshots[1], snapshot.offset)
             if (older := partition.snapshots[0]) is not None and self._held(partition):
                 self._consumer().forget_closings(partition.tp, older)

@@ -62,6 +62,7 @@ class PartitionWindows:
     def __init__(self, grace_ms: int) -> None:
         self._grace_ms = grace_ms
         self._watermark = 0
+        self._event_watermark = 0
         self._newest_appended_at = 0
         self._skewed = 0
         self._windows: dict[int, Windows] = {}
@@ -77,6 +78,7 @@ class PartitionWindows:
 
         state = cls(grace_ms)
         state._watermark = watermark
+        state._event_watermark = int(columns["newest.watermark"][0])
         state._newest_appended_at = int(columns["newest.appended_at"][0])
         state._windows = windows_of(part("window."))
         state._reorder = Reorder(Waiting(**part("waiting.")))
@@ -87,6 +89,11 @@ class PartitionWindows:
     def watermark(self) -> int:
         """Ms since the epoch: events before it are late, hours that end before it, or at it, are closed."""
         return self._watermark
+
+    @property
+    def event_watermark(self) -> int:
+        """Where events alone have moved the watermark to, without any raise."""
+        return self._event_watermark
 
     @property
     def newest_appended_at(self) -> int:
@@ -125,6 +132,7 @@ class PartitionWindows:
         self._skewed += int(np.count_nonzero(events.ts > latest))
         self._newest_appended_at = int(events.appended_at.max(initial=self._newest_appended_at))
         reached = np.minimum(events.ts, latest) - self._grace_ms
+        self._event_watermark = int(reached.max(initial=self._event_watermark))
         watermarks = np.maximum.accumulate(np.append(self._watermark, reached))
         behind = events.ts < watermarks[:-1]
         late = Late(events.session_id[behind], events.ts[behind], (watermarks[:-1] - events.ts)[behind])
@@ -175,7 +183,10 @@ class PartitionWindows:
             "window": columns_of(self._windows),
             "waiting": self._reorder.all()._asdict(),
             "late": self._late.columns(),
-            "newest": {"appended_at": np.array([self._newest_appended_at])},
+            "newest": {
+                "watermark": np.array([self._event_watermark]),
+                "appended_at": np.array([self._newest_appended_at]),
+            },
         }
         return {f"{part}.{name}": column for part, columns in parts.items() for name, column in columns.items()}
 
