@@ -6,8 +6,8 @@ The way of an event, by module:
                                                                       │
     ClickHouse table  ◄─  sink (native)  ◄─  decode (validate)  ◄─  ingest  ─►  dead_letters
 
-- transport: `broker` fetches and commits, `batches` cuts and keeps count, `ranges` is recorded beside the offset. It is a
-  `takeover` of what others left, on top of `holding` what is ours; `batching` is what the app tells it.
+- transport: `broker` fetches and commits, `batches` cuts and keeps count, `ranges` is recorded beside the offset. It is
+  a `takeover` of what others left, on top of `holding` what is ours; `batching` is what the app tells it.
 - decode: `wire` reads the frame, `cursor` the fields, `resolve` brings old versions to the newest, `validate` checks;
   `reference` and `wellformed` read what isn't flat. `columns` is what comes out.
 - sink: `refusals` and `presence` look into what ClickHouse didn't take, and into what it says it has.

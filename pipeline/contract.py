@@ -10,6 +10,7 @@ from pipeline.config import ClickHouseSettings
 from pipeline.errors import HaltError
 from pipeline.families import Family
 from pipeline.fields import Field
+from pipeline.rollup import COLUMNS, TABLE
 
 _TYPE = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>.*)\))?")
 _FIXED_PATTERN = re.compile(r"\^(\[[^\]]+\]|\w)\{(?P<length>\d+)\}\$")
@@ -26,16 +27,38 @@ def check_tables(settings: ClickHouseSettings, families: Iterable[Family]) -> No
         HaltError: a table is missing or differs; says which and how.
         UnavailableError: the server doesn't answer.
     """
-    database = {"database": settings.database}
-    with explained(settings), connect(settings, database="") as client:
-        columns: dict[str, dict[str, str]] = {}
-        for table, name, column_type in client.execute(_COLUMNS, database):
-            columns.setdefault(table, {})[name] = column_type
+    columns = _live_columns(settings)
     for family in families:
         where = f"table {settings.database}.{family.table} at {settings.address}"
         if family.table not in columns:
             raise HaltError(f"{where}: missing; create it with `chimera migrate`")
         check_table(family, columns[family.table])
+
+
+def check_rollup(settings: ClickHouseSettings) -> None:
+    """See that session_stats is there, and takes the rows that are made for it.
+
+    Raises:
+        HaltError: it isn't, or doesn't; says how.
+        UnavailableError: the server doesn't answer.
+    """
+    where = f"table {settings.database}.{TABLE} at {settings.address}"
+    live = _live_columns(settings).get(TABLE)
+    if live is None:
+        raise HaltError(f"{where}: missing; create it with `chimera migrate`")
+    for name in sorted(live.keys() | COLUMNS.keys()):
+        expected, found = COLUMNS.get(name), live.get(name)
+        if found is None or expected is None or found.partition("(")[0] != expected:
+            raise HaltError(f"{where}: column {name}: expected {expected or 'none'}, found {found or 'none'}")
+
+
+def _live_columns(settings: ClickHouseSettings) -> dict[str, dict[str, str]]:
+    """Names and types of the columns of each table."""
+    columns: dict[str, dict[str, str]] = {}
+    with explained(settings), connect(settings, database="") as client:
+        for table, name, column_type in client.execute(_COLUMNS, {"database": settings.database}):
+            columns.setdefault(table, {})[name] = column_type
+    return columns
 
 
 def check_table(family: Family, columns: Mapping[str, str]) -> None:

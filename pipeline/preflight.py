@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from pipeline.backoff import pauses
 from pipeline.clickhouse import connect, explained
 from pipeline.config import KafkaSettings, Settings, WorkerSettings, env_name
-from pipeline.contract import check_tables
+from pipeline.contract import check_rollup, check_tables
 from pipeline.errors import ConfigError, HaltError, UnavailableError
 from pipeline.families import Catalog
 from pipeline.windows import check_windows
@@ -33,6 +33,8 @@ def preflight(settings: Settings, catalog: Catalog) -> None:
     check_web_port(settings.worker)
     _until_available(partial(check_topics, settings.kafka, catalog))
     _until_available(partial(check_tables, settings.clickhouse, catalog.families))
+    if settings.rollup.enabled and catalog.rollup:
+        _until_available(partial(check_rollup, settings.clickhouse))
     _until_available(partial(check_windows, settings, catalog))
     if not settings.worker.allow_fresh_group:
         _until_available(partial(check_group, settings, catalog))

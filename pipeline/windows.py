@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pipeline.clickhouse import connect, explained
 from pipeline.config import Settings, WorkerSettings, env_name
 from pipeline.errors import HaltError
-from pipeline.families import Catalog, Family
+from pipeline.families import Catalog
+from pipeline.rollup import TABLE
 from pipeline.sink import SILENCE_SECONDS
 
 _FASTEST_INSERT_SECONDS = 0.002  # 2.4 ms measured, one row, server on the same machine
@@ -41,24 +42,32 @@ def check_windows(settings: Settings, catalog: Catalog) -> None:
     """
     with explained(settings.clickhouse), connect(settings.clickhouse) as client:
         tables = {name: (engine, definition) for name, engine, definition in client.execute(_TABLES)}
-    for family in catalog.families:
-        engine, definition = tables[family.table]
-        for name, needed in _needed(engine, settings.worker, family.topic.partitions):
+    for table, partitions in _filled_tables(settings, catalog):
+        engine, definition = tables[table]
+        for name, needed in _needed(engine, settings.worker, partitions):
             live = re.search(rf"\b{name} = (\d+)", definition)
             if live is None or int(live[1]) < needed:
                 raise HaltError(
-                    f"table {settings.clickhouse.database}.{family.table} at {settings.clickhouse.address}: "
-                    f"{name} is {live[1] if live else 'not set'}, {_expected(settings.worker, family, needed)}"
+                    f"table {settings.clickhouse.database}.{table} at {settings.clickhouse.address}: "
+                    f"{name} is {live[1] if live else 'not set'}, {_expected(settings.worker, partitions, needed)}"
                 )
 
 
-def _expected(settings: WorkerSettings, family: Family, needed: int) -> str:
+def _filled_tables(settings: Settings, catalog: Catalog) -> Iterator[tuple[str, int]]:
+    """Those that the worker inserts into, and how many partitions their rows come from."""
+    for family in catalog.families:
+        yield family.table, family.topic.partitions
+    if settings.rollup.enabled and catalog.rollup:
+        yield TABLE, catalog.rollup.source.topic.partitions
+
+
+def _expected(settings: WorkerSettings, partitions: int, needed: int) -> str:
     given = ", ".join(
         f"{env_name('worker', key)}={getattr(settings, key):g}"
         for key in ("insert_threads", "batches_in_flight", "lease_seconds")
     )
     return (
-        f"expected {needed} at least for {family.topic.partitions} partitions, {given}, or a repeated insert may be "
+        f"expected {needed} at least for {partitions} partitions, {given}, or a repeated insert may be "
         "stored twice; set it with ALTER TABLE ... MODIFY SETTING, or make those smaller"
     )
 

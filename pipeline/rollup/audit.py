@@ -12,14 +12,13 @@ from uuid import UUID
 
 import numpy as np
 
-from pipeline.rollup import TABLE
+from pipeline.rollup import COLUMNS, TABLE
 
 HOUR_SECONDS = 3600
 _DAY_MS = 86_400_000
 _EPOCH = date(1970, 1, 1)
 
-COLUMNS = "hour, session_id, avg_latency_ms, error_rate, abandonment_rate, events_count, duration_seconds"
-
+_NAMES = ", ".join(COLUMNS)
 # An event's successor is looked for among its like, errors or others: so errors are left out between the others.
 _ROWS = """
     SELECT
@@ -192,12 +191,12 @@ class Audit:
         return day if count else None
 
     def recomputed(self, hour: Hour) -> str:
-        """A SELECT of the rows of an hour as they follow from its events; columns as in `COLUMNS`."""
+        """A SELECT of the rows of an hour as they follow from its events; columns in the table's order."""
         return _ROWS.format(source=self._source, begins_at=hour.begins_at)
 
     def stored(self, hour: Hour) -> str:
-        """A SELECT of the rows that session_stats has of an hour; columns as in `COLUMNS`."""
-        return f"SELECT {COLUMNS} FROM {TABLE} WHERE hour = toDateTime({hour.begins_at})"  # noqa: S608 (names of ours)
+        """A SELECT of the rows that session_stats has of an hour; columns in the table's order."""
+        return f"SELECT {_NAMES} FROM {TABLE} WHERE hour = toDateTime({hour.begins_at})"  # noqa: S608 (names of ours)
 
     def differences(self, hour: Hour) -> Iterator[Difference]:
         """What session_stats doesn't have exactly as it follows from the events of an hour; to be read to the end."""

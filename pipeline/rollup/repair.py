@@ -16,8 +16,8 @@ from typing import Any
 from pipeline.clickhouse import connect
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import ChimeraError
-from pipeline.rollup import TABLE
-from pipeline.rollup.audit import COLUMNS, HOUR_SECONDS, Audit, Hour, Kind
+from pipeline.rollup import COLUMNS, TABLE
+from pipeline.rollup.audit import HOUR_SECONDS, Audit, Hour, Kind
 from pipeline.rollup.horizon import Horizon, explains
 
 _MOST_TURNS = 5
@@ -163,7 +163,7 @@ def _staging(settings: ClickHouseSettings, client: Any) -> Iterator[str]:
 def _fill(client: Any, audit: Audit, horizon: Horizon, day: date, staging: str) -> None:
     for hour in audit.hours(day):
         rows = audit.recomputed(hour) if horizon.closed(hour) else audit.stored(hour)
-        client.execute(f"INSERT INTO {staging} ({COLUMNS}) {rows}")
+        client.execute(f"INSERT INTO {staging} ({', '.join(COLUMNS)}) {rows}")
 
 
 def _newest_block(client: Any, day: date) -> int:

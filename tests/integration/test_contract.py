@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.clickhouse import connect
 from pipeline.config import Settings
-from pipeline.contract import check_tables
+from pipeline.contract import check_rollup, check_tables
 from pipeline.devstack.ports import free_port
 from pipeline.errors import HaltError, UnavailableError
 from pipeline.families import load_catalog
@@ -17,12 +17,15 @@ def test_migrated_tables_are_accepted(settings: Settings) -> None:
     """What `chimera migrate` creates, all families can be written to."""
     migrate(settings.clickhouse)
     check_tables(settings.clickhouse, load_catalog(settings).families)
+    check_rollup(settings.clickhouse)
 
 
 def test_a_database_without_tables_halts_and_says_what_to_do(settings: Settings) -> None:
     """Nobody has migrated yet."""
     with pytest.raises(HaltError, match=r"bench_runs.*missing; create it with `chimera migrate`"):
         check_tables(settings.clickhouse, load_catalog(settings).families)
+    with pytest.raises(HaltError, match=r"session_stats.*missing; create it with `chimera migrate`"):
+        check_rollup(settings.clickhouse)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,11 @@ def test_a_database_without_tables_halts_and_says_what_to_do(settings: Settings)
         pytest.param("ALTER TABLE episodes DROP COLUMN title", "no column for field title", id="a column is gone"),
         pytest.param("ALTER TABLE episodes ADD COLUMN x UInt8", "column x: expected a field", id="a column more"),
         pytest.param("ALTER TABLE episodes MODIFY COLUMN title UUID", "expected in .* uuid", id="another type"),
+        pytest.param(
+            "ALTER TABLE session_stats MODIFY COLUMN error_rate Float64",
+            "session_stats .*: column error_rate: expected Float32, found Float64",
+            id="another type in session_stats",
+        ),
     ],
 )
 def test_a_table_that_was_changed_by_hand_halts(settings: Settings, statement: str, expected: str) -> None:
@@ -40,6 +48,7 @@ def test_a_table_that_was_changed_by_hand_halts(settings: Settings, statement: s
         client.execute(statement)
     with pytest.raises(HaltError, match=expected):
         check_tables(settings.clickhouse, load_catalog(settings).families)
+        check_rollup(settings.clickhouse)
 
 
 def test_no_server_is_unavailable(settings: Settings) -> None:
