@@ -10,6 +10,8 @@ The way of an event, by module:
   a `takeover` of what others left, on top of `holding` what is ours; `batching` is what the app tells it.
 - decode: `wire` reads the frame, `cursor` the fields, `resolve` brings old versions to the newest, `validate` checks;
   `reference` and `wellformed` read what isn't flat. `columns` is what comes out.
+- rollup/: an agent beside that of ui_events, which gets the same micro-batches, and derives session_stats from them.
+- ingest and rollup try again by `attempts`, what fails, for as long as the partition is theirs.
 - sink: `refusals` and `presence` look into what ClickHouse didn't take, and into what it says it has.
 - before the start: `preflight`, with `contract` (tables and schemas) and `windows` (deduplication).
 
