@@ -130,6 +130,9 @@ class WorkerSettings(_Section):
     drain_seconds: Seconds = Field(6.0, description="how long a stop or a rebalance waits for inserts under way")
     retry_backoff_seconds: Seconds = Field(0.2, description="first pause after a failed insert; doubles")
     retry_backoff_max_seconds: Seconds = 15.0
+    reject_ratio: float = Field(0.5, ge=0, le=1, description="not ready while more of a family's records are rejected")
+    reject_window_seconds: Seconds = Field(60.0, description="how far back that is counted")
+    reject_minimum: int = Field(20, ge=1, description="with fewer records in the window nothing is concluded")
     allow_fresh_group: bool = Field(False, description="let a group without offsets store into tables that have rows")
     web_host: str = "127.0.0.1"
     web_port: Port = 6066

@@ -39,6 +39,7 @@ _STOP_SECONDS = 3.0  # for all of a stop but the drain
 # Records are objects that the collector looks at, tens of thousands in each micro-batch and none in a cycle. At
 # Python's own threshold of 700 it takes as long over them as fetching does.
 _GC_THRESHOLD = (100_000, 20, 100)
+_BRAKE_SECONDS = 1.0  # between two looks at it
 _RECORDS_AT_ONCE = 20_000  # taken from the fetcher, which holds the rest compressed
 
 log = structlog.get_logger("chimera.worker")
@@ -151,6 +152,7 @@ class App(faust.App):
         self._ingests: list[Ingest] = []
         self.page("/metrics")(_metrics)
         self.page("/ready")(_ready)
+        self.timer(_BRAKE_SECONDS)(self._watch_brakes)
 
     def add_family(self, family: Family) -> None:
         """Consume the family's topic with an agent of its own."""
@@ -186,6 +188,10 @@ class App(faust.App):
         log.critical(str(self.failure))
         signal.raise_signal(signal.SIGTERM)
 
+    async def _watch_brakes(self) -> None:
+        for ingest in self._ingests:
+            ingest.watch_brake()
+
     async def _renew(self, batch: MicroBatch) -> bool:
         consumer: Any = self.consumer
         renewed: bool = await consumer.renew(batch)
@@ -219,16 +225,18 @@ class App(faust.App):
         log.info("consuming", partitions=len(self.consumer.assignment()))
 
     @property
-    def ready(self) -> bool:
-        """Whether records flow: no rebalance is under way, and nothing that failed waits for another try."""
-        return not self.rebalancing and not any(ingest.retrying for ingest in self._ingests)
+    def troubles(self) -> list[str]:
+        """Why the worker isn't ready: a rebalance, something that failed and is tried again, too many rejections."""
+        rebalance = ["partitions are being reassigned"] if self.rebalancing else []
+        return rebalance + [ingest.trouble for ingest in self._ingests if ingest.trouble]
 
 
 async def _ready(web: View, _request: Request) -> Response:
     app: Any = web.app
-    ready = app.ready
-    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-    return web.text("ready\n" if ready else "not ready\n", status=status)
+    if not app.troubles:
+        return web.text("ready\n")
+    text = "".join(f"not ready: {trouble}\n" for trouble in app.troubles)
+    return web.text(text, status=HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 async def _metrics(web: View, _request: Request) -> Response:

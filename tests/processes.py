@@ -115,11 +115,18 @@ class Worker:
     @property
     def waiting(self) -> bool:
         """Whether /ready answers that it isn't."""
+        return bool(self.why_not_ready)
+
+    @property
+    def why_not_ready(self) -> str:
+        """What /ready answers when the worker isn't; nothing when it is."""
         try:
             self._get("ready")
         except urllib.error.HTTPError as error:
-            return error.code == HTTPStatus.SERVICE_UNAVAILABLE
-        return False
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
+            return error.read().decode()
+        return ""
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of all samples of a metric with these labels; 0 when there are none."""
