@@ -17,8 +17,9 @@ from pipeline.errors import Reason
 from pipeline.families import Family
 from pipeline.fields import Field
 from pipeline.reference import Reference
-from pipeline.resolve import Resolution, UnresolvableError, resolve
+from pipeline.resolve import Resolution, resolve
 from pipeline.validate import check_utf8, validate
+from pipeline.vet import UnresolvableError
 from pipeline.wellformed import MalformedError
 from pipeline.wire import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES, Frames
 
@@ -31,6 +32,9 @@ _DTYPES: dict[str, type[np.generic]] = {
 }
 
 
+_MOST_WRITERS = 1000
+
+
 class Registry(Protocol):
     """Knows the schemas behind Confluent's ids."""
 
@@ -39,6 +43,7 @@ class Registry(Protocol):
 
         Raises:
             LookupError: there is none.
+            UnresolvableError: it is nothing to read by.
             UnavailableError: the registry doesn't answer; worth another try.
         """
 
@@ -63,7 +68,7 @@ class Decoder:
         self._newest = family.schema
         self._registry = registry
         self._versions = {schema.fingerprint: self._writer(schema.raw) for schema in family.schemas}
-        self._by_id: dict[int, _Writer | UnresolvableError] = {}
+        self._by_id: dict[int, _Writer | UnresolvableError] = {}  # of the registry's, the last ones
         # These lie in each buffer behind the records: defaults are read and checked as if they had been written.
         self._default_texts = {
             field.name: field.default.encode("latin-1" if field.type == "bytes" else "utf-8")
@@ -109,7 +114,7 @@ class Decoder:
     def _writer(self, schema: Any) -> _Writer | UnresolvableError:
         try:
             resolution = resolve(schema, self._newest)
-            return _Writer(resolution, None if resolution.flat else Reference(schema, resolution.written))
+            return _Writer(resolution, None if resolution.flat else Reference(resolution.writer, resolution.written))
         except UnresolvableError as error:
             return error
 
@@ -120,9 +125,20 @@ class Decoder:
         if self._registry:
             for schema_id in frames.schema_ids:
                 with suppress(LookupError):
-                    if schema_id not in self._by_id:
-                        self._by_id[schema_id] = self._writer(self._registry.schema(schema_id))
-                    yield self._by_id[schema_id], frames.with_schema_id(schema_id), CONFLUENT_HEADER_BYTES
+                    writer = self._registered(self._registry, schema_id)
+                    yield writer, frames.with_schema_id(schema_id), CONFLUENT_HEADER_BYTES
+
+    def _registered(self, registry: Registry, schema_id: int) -> _Writer | UnresolvableError:
+        writer = self._by_id.get(schema_id)
+        if writer is None:
+            try:
+                writer = self._writer(registry.schema(schema_id))
+            except UnresolvableError as error:
+                writer = error
+            if len(self._by_id) == _MOST_WRITERS:
+                self._by_id.clear()
+            self._by_id[schema_id] = writer
+        return writer
 
     def _rows(self, writer: _Writer, buffer: Buffer, bodies: Spans, positions: Ints) -> Rows:
         if writer.reference is None:
@@ -141,7 +157,11 @@ class Decoder:
     def _columns(self, resolution: Resolution, buffer: Buffer, bodies: Spans, positions: Ints) -> Rows:
         """Records of a flat schema: first their form; then, of those in form, what the newest schema declares."""
         cursor = Cursor(buffer, bodies)
-        read = {name: cursor.read(avro_type, name) for name, avro_type in resolution.written.items()}
+        read: dict[str, Raw] = {}
+        for name, avro_type in resolution.written.items():
+            raw = cursor.read(avro_type, name)
+            if name in self._newest.by_name:  # a writer may have a thousand others
+                read[name] = raw
         cursor.finish()
         rejections = cursor.verdicts.rejections(positions)
         if rejections:

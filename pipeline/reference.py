@@ -1,7 +1,7 @@
 """Reads records with fastavro, one at a time: for writers' schemas that aren't flat (unions, enums, nested types).
 
-fastavro alone is lax (it accepts an index of -1 and trailing bytes) and open to attack (deep recursion, huge arrays of
-nothing), so the form of the bytes is walked first, by the specification.
+fastavro alone is lax (it accepts an index of -1 and trailing bytes), so the form of the bytes is walked first, by the
+specification.
 """
 
 import io
@@ -19,7 +19,7 @@ class Reference:
     """Reads the records of one writer's schema.
 
     Args:
-        writer: its schema as parsed JSON, which `pipeline.resolve` has taken.
+        writer: its schema, vetted.
         fields: name and primitive type of the fields to read, which it has.
     """
 
