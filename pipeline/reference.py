@@ -12,7 +12,7 @@ import fastavro
 from fastavro.read import SchemaResolutionError
 
 from pipeline.errors import Reason
-from pipeline.wellformed import MalformedError, check_wellformed
+from pipeline.wellformed import MalformedError, check_wellformed, field_ends
 
 
 class Reference:
@@ -42,6 +42,22 @@ class Reference:
             raise MalformedError(Reason.INVALID_UTF8, "expected UTF-8") from None
         except SchemaResolutionError:
             raise MalformedError(Reason.WRONG_SCHEMA, "a value that can't be read as its field's type") from None
+
+    def read_partly(self, body: bytes) -> tuple[dict[str, Any], MalformedError | None]:
+        """The fields of one record as they were written, up to the first that is not in form; and what is wrong there.
+
+        What isn't UTF-8 is escaped.
+        """
+        ends, problem = [0], None
+        try:
+            ends.extend(field_ends(self._writer, self._named, body))
+        except MalformedError as error:
+            problem = error
+        writer: Any = self._writer
+        whole = {**writer, "fields": writer["fields"][: len(ends) - 1]}
+        stream = io.BytesIO(body[: ends[-1]])
+        values: Any = fastavro.schemaless_reader(stream, whole, None, handle_unicode_errors="backslashreplace")
+        return values, problem
 
     def flatten(self, body: bytes) -> bytes:
         """The encoding of the fields alone, in their order.

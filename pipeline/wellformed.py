@@ -4,6 +4,7 @@ Only canonical varints, booleans of 0 or 1, indexes that exist, and nothing left
 type takes at least a byte and nesting has a limit: the walk is over when the bytes are.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from pipeline.errors import Reason
@@ -24,15 +25,23 @@ def check_wellformed(schema: Any, named: dict[str, Any], body: bytes) -> None:
     """Check the form of one record.
 
     Args:
-        schema: as fastavro parsed it.
+        schema: of the record, as fastavro parsed it.
         named: the named types that it refers to.
         body: the whole record, without framing.
 
     Raises:
         MalformedError: the first thing that is wrong with it.
     """
+    for _ in field_ends(schema, named, body):
+        pass
+
+
+def field_ends(schema: Any, named: dict[str, Any], body: bytes) -> Iterator[int]:
+    """Where each field of a record ends, up to the first that isn't in form; see `check_wellformed`."""
     walk = _Walk(named, body)
-    walk.value(schema, "record")
+    for field in schema["fields"]:
+        walk.value(field["type"], field["name"])
+        yield walk.at
     if walk.at != len(body):
         raise MalformedError(Reason.TRAILING_BYTES, "bytes after the last field")
 
