@@ -11,8 +11,9 @@ from decimal import Decimal
 
 from pipeline.convert import UnfitError, converter
 from pipeline.fields import Field
-from pipeline.resolve import UnresolvableError, resolve
+from pipeline.resolve import resolve
 from pipeline.schemas import Schema
+from pipeline.vet import UnresolvableError
 
 _INTEGER_BITS = {"int": 32, "long": 64}
 

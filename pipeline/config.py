@@ -197,6 +197,13 @@ def env_names() -> tuple[str, ...]:
         for key in getattr(field.annotation, "model_fields", {})
     )
 
+class ValidationSettings(_Section):
+    """How far the time of an event may be from the timestamp of its record."""
+
+    max_ahead_seconds: float = Field(86_400.0, ge=0, le=1e10, description="how much later an event may be")
+    max_behind_seconds: float | None = Field(None, ge=0, le=1e10, description="how much earlier; backfills are")
+
+
 
 def load_settings() -> Settings:
     """Read the settings from the environment.
@@ -226,3 +233,4 @@ def _explain(problem: Mapping[str, Any]) -> str:
         return str(contradiction)
     name = f"{ENV_PREFIX}{ENV_DELIMITER.join(str(part) for part in problem['loc']).upper()}"
     return f"{name}: {expected(problem)}"
+    validation: ValidationSettings = ValidationSettings()

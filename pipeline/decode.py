@@ -1,7 +1,8 @@
 """Decodes a micro-batch: from the values of its records to the columns of its valid rows, and a reason for each other.
 
 Records are grouped by the schema they were written with, read field by field, resolved to the newest version and
-checked against what that declares. A record's verdict and row depend on the record and the schemas alone.
+checked against what that declares. A record's verdict and row depend on the record, its value and its timestamp, and
+the schemas alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,13 +12,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.columns import Column, Ints, Mask, Rejection, Rows, Verdicts, merge, select
+from pipeline.columns import Column, Ints, Mask, Rejection, Rows, Verdicts, merge
+from pipeline.config import ValidationSettings
 from pipeline.cursor import Buffer, Cursor, Raw, Spans
 from pipeline.errors import Reason
 from pipeline.families import Family
 from pipeline.fields import Field
 from pipeline.reference import Reference
 from pipeline.resolve import Resolution, resolve
+from pipeline.times import check_times
 from pipeline.validate import check_utf8, validate
 from pipeline.vet import UnresolvableError
 from pipeline.wellformed import MalformedError
@@ -62,11 +65,16 @@ class Decoder:
     Args:
         family: its schemas; records become rows of the newest.
         registry: where Confluent-framed records find their schemas; without it they are rejected.
+        validation: how far an event's time may be from its record's.
     """
 
-    def __init__(self, family: Family, registry: Registry | None = None) -> None:
+    def __init__(
+        self, family: Family, registry: Registry | None = None, validation: ValidationSettings | None = None
+    ) -> None:
         self._newest = family.schema
+        self._most_bytes = family.topic.max_message_bytes
         self._registry = registry
+        self._validation = validation or ValidationSettings()
         self._versions = {schema.fingerprint: self._writer(schema.raw) for schema in family.schemas}
         self._by_id: dict[int, _Writer | UnresolvableError] = {}  # of the registry's, the last ones
         # These lie in each buffer behind the records: defaults are read and checked as if they had been written.
@@ -78,19 +86,20 @@ class Decoder:
         own, nothing = resolve(family.schema.raw, family.schema), np.zeros(0, np.int64)
         self._no_rows = self._columns(own, self._buffer([]), Spans(nothing, nothing), nothing)
 
-    def decode(self, values: Sequence[bytes | None]) -> Rows:
+    def decode(self, values: Sequence[bytes | None], timestamps: Sequence[int] | None = None) -> Rows:
         """Every record becomes a row or a rejection.
 
         Args:
             values: the values of the records, in the order of the micro-batch.
+            timestamps: what the broker says when each was written, ms; None when nobody knows.
 
         Raises:
             UnavailableError: the registry doesn't answer; the same call is worth another try.
         """
-        buffer = self._buffer([value or b"" for value in values])
+        verdicts = Verdicts(len(values))
+        buffer = self._buffer(self._of_usual_size(verdicts, [value or b"" for value in values]))
         records = buffer.pieces[: len(values)]
         frames = Frames(buffer, records)
-        verdicts = Verdicts(len(values))
         unknown = frames.framed
         if not unknown.all():
             _reject_unframed(verdicts, values, records.lengths == 0, ~unknown)
@@ -106,7 +115,16 @@ class Decoder:
         unread = verdicts.rejections(np.arange(len(values)))
         if unread or not parts:
             parts.append(replace(self._no_rows, rejections=tuple(unread)))
-        return merge(parts)
+        rows = merge(parts)
+        return rows if timestamps is None else check_times(rows, self._newest.fields, timestamps, self._validation)
+
+    def _of_usual_size(self, verdicts: Verdicts, values: list[bytes]) -> list[bytes]:
+        """The values, nothing in the place of one that is worth no copy."""
+        if max(map(len, values), default=0) <= self._most_bytes:
+            return values
+        oversize = np.fromiter((len(value) > self._most_bytes for value in values), np.bool_, len(values))
+        verdicts.fail(oversize, Reason.OVERSIZE, f"over {self._most_bytes} bytes")
+        return [b"" if large else value for large, value in zip(oversize.tolist(), values, strict=True)]
 
     def _buffer(self, values: Sequence[bytes]) -> Buffer:
         return Buffer([*values, *self._default_texts.values()])
@@ -174,12 +192,7 @@ class Decoder:
         for field in self._newest.fields:
             raw = _promoted(buffer, verdicts, field, resolution.written.get(field.name), read[field.name])
             columns[field.name] = validate(buffer, verdicts, field, raw)
-        refused = verdicts.rejections(positions)
-        if refused:
-            valid = verdicts.passed
-            positions = positions[valid]
-            columns = {name: select(column, valid) for name, column in columns.items()}
-        return Rows(columns, positions, tuple(sorted(rejections + refused)))
+        return Rows(columns, positions, tuple(rejections)).passed(verdicts)
 
     def _default(self, field: Field, buffer: Buffer, count: int) -> Raw:
         """The field's default, once for each of `count` records."""

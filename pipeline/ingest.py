@@ -102,7 +102,7 @@ class Ingest:
         """
         metrics.RECORDS_CONSUMED.labels(self._family.name).inc(len(batch))
         self._brake.count(records=len(batch))
-        return await self._attempt(batch, partial(self._decoder.decode, batch.values))
+        return await self._attempt(batch, partial(self._decoder.decode, batch.values, batch.timestamps))
 
     async def reject(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
         """Take rejected records to the dead-letter topic, and return when it has them."""

@@ -41,8 +41,8 @@ def make_family(versions: Sequence[dict[str, Any]]) -> Family:
             Path(directory, f"any.v{number}.avsc").write_text(json.dumps(schema), encoding="utf-8")
         schemas = load_schemas(Path(directory))["any"]
     batch = BatchPolicy(max_rows=1, max_bytes=1024, linger_seconds=1)
-    topic = TopicSpec(name="any", partitions=1, replication=1, retention_hours=1, max_message_bytes=1024)
-    dead_letters = topic.model_copy(update={"name": "any.dlq", "max_message_bytes": 2048})
+    topic = TopicSpec(name="any", partitions=1, replication=1, retention_hours=1, max_message_bytes=1 << 20)
+    dead_letters = topic.model_copy(update={"name": "any.dlq", "max_message_bytes": 1 << 21})
     return Family("any", topic, "id", "any", dead_letters, batch, schemas)
 
 

@@ -15,7 +15,7 @@ from avro_cases import encode, make_family, record
 from hostile.writers import WRITERS, chain
 
 from pipeline.columns import Coded
-from pipeline.config import Settings
+from pipeline.config import Settings, ValidationSettings
 from pipeline.decode import Decoder
 from pipeline.encode import Encoder
 from pipeline.errors import Reason, UnavailableError
@@ -110,6 +110,8 @@ def patched(start: int, stop: int, filling: bytes) -> bytes:
 REJECTED = {
     "null": (None, Reason.TOMBSTONE),
     "empty": (b"", Reason.EMPTY),
+    "oversize": (good() + bytes(1 << 20), Reason.OVERSIZE),
+    "oversize-and-unframed": (bytes((1 << 20) + 1), Reason.OVERSIZE),
     "bare-avro": (BODY, Reason.UNFRAMED),
     "marker-only": (b"\xc3\x01" + FINGERPRINT[:7], Reason.UNFRAMED),
     "magic-only": (b"\x00\x00\x00\x00", Reason.UNFRAMED),
@@ -135,6 +137,11 @@ REJECTED = {
         frame_single_object(FINGERPRINT, BODY.replace("größ".encode(), b"\xed\xa0\x80abc")),
         Reason.INVALID_UTF8,
     ),
+    "nul": (good(note="a\0b"), Reason.NUL_BYTE),
+    "nul-in-a-pattern": (good(slug="one\0"), Reason.NUL_BYTE),
+    "nul-in-one-class": (good(sha="0123abc\0"), Reason.NUL_BYTE),
+    "nul-in-a-set": (good(kind="open\0"), Reason.NUL_BYTE),
+    "nul-in-a-uuid": (good(id="6d9a30c2-15fe-4b7d-a2c8-0e74b95f1d3\0"), Reason.NUL_BYTE),
     "uuid-in-braces": (good(id="{6d9a30c2-15fe-4b7d-a2c8-0e74b95f1d36}"), Reason.INVALID_UUID),
     "uuid-without-dashes": (good(id="6d9a30c215fe4b7da2c80e74b95f1d36"), Reason.INVALID_UUID),
     "uuid-with-a-misplaced-dash": (good(id="6d9a30c-215fe-4b7d-a2c8-0e74b95f1d36"), Reason.INVALID_UUID),
@@ -167,9 +174,9 @@ def test_a_bad_record_is_rejected_with_its_reason_and_spoils_no_neighbour(value:
 
 
 def test_every_reason_that_decoding_gives_has_an_example() -> None:
-    """All but the one that ClickHouse gives, and the one about schemas, which has tests of its own."""
+    """All but the one that ClickHouse gives, and those about schemas and JSON, which have tests of their own."""
     shown = {reason for _, reason in REJECTED.values()}
-    assert set(Reason) - shown == {Reason.WRONG_SCHEMA, Reason.REFUSED_BY_CLICKHOUSE}
+    assert {Reason.WRONG_SCHEMA, Reason.INVALID_JSON, Reason.REFUSED_BY_CLICKHOUSE} == set(Reason) - shown
 
 
 def test_all_bad_records_at_once_get_the_reasons_that_they_get_alone() -> None:
@@ -180,6 +187,42 @@ def test_all_bad_records_at_once_get_the_reasons_that_they_get_alone() -> None:
     slugs = rows.columns["slug"]
     assert isinstance(slugs, Coded)
     assert slugs.values == [b"one-two"]
+
+
+_DAY_MS = 86_400_000
+_NOW = 1_767_225_600_000
+_TIMED = make_family([record([{"name": "ts", "type": {"type": "long", "logicalType": "timestamp-millis"}, "min": 0}])])
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "written", "limits", "accepted"),
+    [
+        pytest.param(_DAY_MS, _NOW, {}, True, id="a-day-ahead"),
+        pytest.param(_DAY_MS + 1, _NOW, {}, False, id="more"),
+        pytest.param(1, _NOW, {"max_ahead_seconds": 0}, False, id="ahead-of-none"),
+        pytest.param(-_NOW, _NOW, {}, True, id="as-old-as-can-be"),
+        pytest.param(-5000, _NOW, {"max_behind_seconds": 5}, True, id="just-young-enough"),
+        pytest.param(-5001, _NOW, {"max_behind_seconds": 5}, False, id="too-old"),
+        pytest.param(_NOW, -1, {}, False, id="a-record-without-a-timestamp"),
+        pytest.param(_NOW, -1, {"max_ahead_seconds": 1e10}, True, id="a-record-without-and-no-limit"),
+        pytest.param(-(2**63) + 5, 2**63 - 1, {}, True, id="a-record-of-the-last-day"),
+        pytest.param(2**63, -(2**63), {}, False, id="a-record-of-the-first-day"),
+    ],
+)
+def test_an_event_may_be_so_far_from_its_record(
+    ahead_ms: int, written: int, limits: dict[str, float], accepted: bool
+) -> None:
+    """In whole milliseconds, whatever 64-bit numbers the two are; its neighbours have timestamps of their own."""
+    decoder = Decoder(_TIMED, validation=ValidationSettings(**limits))
+    values = [
+        frame_single_object(_TIMED.schema.fingerprint, encode(_TIMED.schema.raw, {"ts": ts}))
+        for ts in (_NOW, max(written + ahead_ms, 0), _NOW)
+    ]
+    rows = decoder.decode(values, [_NOW, written, _NOW])
+    assert [(rejection.position, rejection.reason) for rejection in rows.rejections] == (
+        [] if accepted else [(1, Reason.OUT_OF_BOUNDS)]
+    )
+    assert len(decoder.decode([None, *values], [written, _NOW, written, _NOW])) == len(rows)
 
 
 @pytest.mark.parametrize("values", [[], [None, b"?"]], ids=["no-records", "no-valid-records"])
@@ -327,13 +370,15 @@ def test_each_avro_type_is_read_as_each_other_just_where_avro_promotes_it(wanted
     ],
 )
 def test_strings_of_one_class_and_length_make_an_array(pattern: str, form: str | None) -> None:
-    """Others stay coded; and either way those are accepted that the regular expression matches."""
+    """Others stay coded; and either way those are accepted that the regular expression matches, if they have no NUL."""
     family = make_family([record([{"name": "a", "type": "string", "pattern": pattern}])])
     texts = [chr(number) * length for number in range(300) for length in (1, 2, 8, 65)] + ["a-", "Āa", "0123abcd"]
     values = [frame_single_object(family.schema.fingerprint, encode(family.schema.raw, {"a": text})) for text in texts]
     rows = Decoder(family).decode(values)
     assert getattr(rows.columns["a"], "dtype", None) == (np.dtype(form) if form else None)
-    assert [texts[at] for at in rows.positions] == [text for text in texts if re.fullmatch(pattern, text)]
+    assert [texts[at] for at in rows.positions] == [
+        text for text in texts if re.fullmatch(pattern, text) and "\0" not in text
+    ]
 
 
 def test_a_silent_registry_decides_nothing() -> None:
