@@ -16,6 +16,8 @@ from pipeline.config import Settings
 from pipeline.encode import Encoder
 from pipeline.errors import ChimeraError, UnavailableError
 from pipeline.families import Catalog, Family, load_catalog
+from pipeline.kafka_failures import barred
+from pipeline.topics import TopicAdmin
 
 _LINGER_MS = 50
 _BATCH_BYTES = 1_000_000
@@ -127,7 +129,7 @@ class Producer:
             topics = self._producer.list_topics(timeout=min(_LOOKUP_SECONDS, self._timeout_seconds)).topics
         except KafkaException as error:
             raise self._explain(topic, error.args[0]) from None
-        if topic not in topics:
+        if topic not in topics and topic not in TopicAdmin(self._settings.kafka).ids([topic]):  # or hidden from us
             raise self._explain(topic, KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
         route = self._routes[name] = _Route(topic, Encoder(family, self._schema_id(family)))
         return route
@@ -158,6 +160,8 @@ class Producer:
             raise failure
 
     def _explain(self, topic: str | None, error: KafkaError) -> ChimeraError:
+        if why := barred(error, self._settings.kafka, f"WRITE on topic {topic}"):
+            return why
         if error.code() in _UNAVAILABLE:
             return UnavailableError(
                 f"Kafka at {self._settings.kafka.bootstrap_servers} is not available: {error.str()}"

@@ -40,7 +40,7 @@ class Registry:
         settings: where the registry is, and how to log in.
 
     Raises:
-        ConfigError: no URL is set, or it has a login beside the one that is set.
+        ConfigError: no URL is set.
     """
 
     def __init__(self, settings: RegistrySettings) -> None:
@@ -50,10 +50,7 @@ class Registry:
         options: dict[str, Any] = {"url": settings.url, "timeout": settings.timeout_seconds, "max.retries": 0}
         if settings.user is not None:
             options["basic.auth.user.info"] = f"{settings.user}:{settings.password.get_secret_value()}"
-        try:
-            self._client = SchemaRegistryClient(options)
-        except ValueError as error:
-            raise ConfigError(f"{env_name('registry', 'url')}: {error}") from None
+        self._client = SchemaRegistryClient(options)
         self._unknown: TTLCache[int, None] = TTLCache(_MOST_UNKNOWN, _UNKNOWN_SECONDS)
         self._lock = Lock()  # of what is unknown
 

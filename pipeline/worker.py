@@ -28,8 +28,11 @@ from pipeline.decode import Decoder
 from pipeline.errors import ChimeraError, HaltError
 from pipeline.families import Catalog, Family, load_catalog
 from pipeline.ingest import Ingest, LostPartitionError
+from pipeline.kafka_client import faust_credentials
 from pipeline.logs import logging_config
 from pipeline.preflight import preflight
+from pipeline.privacy.hashing import configured_hasher
+from pipeline.privacy.sanitise import Sanitiser
 from pipeline.registry import Registry
 from pipeline.sink import Sink
 from pipeline.topics import TopicAdmin
@@ -128,6 +131,7 @@ class App(faust.App):
         super().__init__(
             settings.kafka.group_id,
             broker=[f"batch://{server.strip()}" for server in settings.kafka.bootstrap_servers.split(",")],
+            broker_credentials=faust_credentials(settings.kafka),
             broker_session_timeout=settings.kafka.session_timeout_seconds,
             broker_heartbeat_interval=settings.kafka.heartbeat_interval_seconds,
             broker_commit_interval=worker.commit_interval_seconds,
@@ -144,6 +148,7 @@ class App(faust.App):
             logging_config=logging_config(settings.log),
             Worker=Worker,
         )
+        self._hasher = configured_hasher(settings.privacy)
         self._sink = Sink(settings.clickhouse)
         self._dead_letters = DeadLetters(settings.kafka, catalog.families)
         self._registry = Registry(settings.registry) if settings.registry.url else None
@@ -158,7 +163,9 @@ class App(faust.App):
         """Consume the family's topic with an agent of its own."""
         ingest = Ingest(
             family,
-            decoder=Decoder(family, self._registry),
+            decoder=Decoder(
+                family, self._registry, self.settings.validation, sanitise=Sanitiser(family.schema, self._hasher)
+            ),
             sink=self._sink,
             dead_letters=self._dead_letters,
             renew=self._renew,

@@ -84,8 +84,7 @@ def test_no_registry_is_unavailable(schema: Schema) -> None:
         registry.schema_id("chimera.ui_events", schema)
 
 
-@pytest.mark.parametrize("url", [None, "http://reader:secret@registry:8081"], ids=["none", "two logins"])
-def test_a_wrong_url_is_an_error_of_the_settings(url: str | None) -> None:
+def test_a_registry_needs_a_url() -> None:
     """It names the variable."""
     with pytest.raises(ConfigError, match="CHIMERA_REGISTRY__URL"):
-        Registry(RegistrySettings(url=url, user="writer"))
+        Registry(RegistrySettings(user="writer"))
