@@ -55,9 +55,7 @@ def explain_kafka(error: KafkaError, settings: KafkaSettings, what: str = "") ->
     if error.code() >= 0 and error.code() not in _NOT_NOW:
         return HaltError(f"{_where(settings)} refuses{what and f' {what}'}: {error.str()}")
     reply = _knock(settings) if error.code() < 0 else None
-    return _shut_out(settings, reply) or UnavailableError(
-        f"{_where(settings)} is not available: {(reply or error).str()}"
-    )
+    return _no_answer(settings, error if reply is None else reply)
 
 
 def barred(error: KafkaError, settings: KafkaSettings, what: str) -> ChimeraError | None:
