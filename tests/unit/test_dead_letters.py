@@ -9,7 +9,7 @@ import pytest
 from pipeline.batches import MicroBatch, PartitionBatches, State
 from pipeline.columns import Rejection
 from pipeline.config import Settings
-from pipeline.dead_letters import DeadLetters, attempts_of, dead_letter_headers
+from pipeline.dead_letters import DeadLetters, attempts_of, dead_letter
 from pipeline.decode import Decoder
 from pipeline.errors import Reason
 from pipeline.families import BatchPolicy, load_catalog
@@ -36,7 +36,7 @@ def batch_of(record: _Record) -> MicroBatch:
 
 def said(record: _Record, rejection: Rejection) -> dict[str, str]:
     """The headers that are added, by their names without the prefix."""
-    headers = dead_letter_headers(batch_of(record), rejection)
+    headers = dead_letter(batch_of(record), rejection).headers
     assert headers[: len(record.headers)] == list(record.headers)
     own = headers[len(record.headers) :]
     return {name.removeprefix("chimera.error."): value.decode() for name, value in own if isinstance(value, bytes)}
