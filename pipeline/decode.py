@@ -18,6 +18,7 @@ from pipeline.cursor import Buffer, Cursor, Raw, Spans
 from pipeline.errors import Reason
 from pipeline.families import Family
 from pipeline.fields import Field
+from pipeline.privacy.sanitise import Sanitise
 from pipeline.reference import Reference
 from pipeline.resolve import Resolution, resolve
 from pipeline.times import check_times
@@ -66,14 +67,21 @@ class Decoder:
         family: its schemas; records become rows of the newest.
         registry: where Confluent-framed records find their schemas; without it they are rejected.
         validation: how far an event's time may be from its record's.
+        sanitise: makes of valid rows what may be stored; without it they hold what was written.
     """
 
     def __init__(
-        self, family: Family, registry: Registry | None = None, validation: ValidationSettings | None = None
+        self,
+        family: Family,
+        registry: Registry | None = None,
+        validation: ValidationSettings | None = None,
+        *,
+        sanitise: Sanitise | None = None,
     ) -> None:
         self._newest = family.schema
         self._most_bytes = family.topic.max_message_bytes
         self._registry = registry
+        self._sanitise = sanitise
         self._validation = validation or ValidationSettings()
         self._versions = {schema.fingerprint: self._writer(schema.raw) for schema in family.schemas}
         self._by_id: dict[int, _Writer | UnresolvableError] = {}  # of the registry's, the last ones
@@ -116,7 +124,9 @@ class Decoder:
         if unread or not parts:
             parts.append(replace(self._no_rows, rejections=tuple(unread)))
         rows = merge(parts)
-        return rows if timestamps is None else check_times(rows, self._newest.fields, timestamps, self._validation)
+        if timestamps is not None:
+            rows = check_times(rows, self._newest.fields, timestamps, self._validation)
+        return self._sanitise(rows) if self._sanitise else rows
 
     def _of_usual_size(self, verdicts: Verdicts, values: list[bytes]) -> list[bytes]:
         """The values, nothing in the place of one that is worth no copy."""

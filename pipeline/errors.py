@@ -66,6 +66,7 @@ class Reason(enum.StrEnum):
     INVALID_UTF8 = "invalid_utf8"
     NUL_BYTE = "nul_byte"  # in a text
     INVALID_UUID = "invalid_uuid"
+    INVALID_JSON = "invalid_json"  # no JSON object, too deep, or with too many values
     NOT_FINITE = "not_finite"  # NaN or an infinity
     OUT_OF_BOUNDS = "out_of_bounds"
     TOO_LONG = "too_long"
