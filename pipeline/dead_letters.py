@@ -9,6 +9,7 @@ size and hash; the whole of it stays in its source topic for as long as that kee
 """
 
 import enum
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -37,6 +38,7 @@ CUT_PREFIX = f"{HEADER_PREFIX}cut."
 _TIMEOUT_SECONDS = 5.0
 _ANY_BYTES = 1_000_000_000
 _VERSION = version("chimera-pipeline")
+_A_COUNT = re.compile(rb"[0-9]{1,9}")  # anybody can write such a header
 _log = structlog.get_logger("chimera.dead_letters")
 
 Headers = list[tuple[str, str | bytes | None]]
@@ -201,5 +203,5 @@ def _bytes_of(headers: Iterable[tuple[str, str | bytes | None]]) -> bytes:
 
 def attempts_of(headers: Sequence[tuple[str, bytes | None]]) -> int:
     """How often a record has become a dead letter before: what the last header of that name says."""
-    said = [value for name, value in headers if name == ATTEMPTS and value is not None and value.isdigit()]
+    said = [value for name, value in headers if name == ATTEMPTS and value is not None and _A_COUNT.fullmatch(value)]
     return int(said[-1]) if said else 0

@@ -85,6 +85,7 @@ def test_the_schema_is_what_the_frame_names(value: bytes | None, schema: str) ->
         pytest.param([("chimera.error.attempts", b"2"), ("chimera.error.attempts", b"many")], 2, id="no number"),
         pytest.param([("chimera.error.attempts", None)], 0, id="null"),
         pytest.param([("attempts", b"9")], 0, id="somebody else's"),
+        pytest.param([("chimera.error.attempts", b"9" * 5000)], 0, id="more than a number is"),
     ],
 )
 def test_attempts_are_counted_over_requeueing(before: list[tuple[str, bytes | None]], attempts: int) -> None:
