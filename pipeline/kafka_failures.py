@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from confluent_kafka import KafkaError
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AclOperation, AdminClient
 
 from pipeline.config import KafkaSettings, env_name
 from pipeline.errors import ChimeraError, HaltError, UnavailableError
@@ -28,7 +28,16 @@ _FORBIDDEN = frozenset(
 )
 _SHUT_OUT = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
 # Brokers that answer, but not now; any other refusal would be the same the next time.
-_NOT_NOW = frozenset({KafkaError.REQUEST_TIMED_OUT, KafkaError.NOT_CONTROLLER, KafkaError.BROKER_NOT_AVAILABLE})
+_NOT_NOW = frozenset(
+    {
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_CONTROLLER,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.REQUEST_TIMED_OUT,
+    }
+)
 
 
 def check_connection(settings: KafkaSettings) -> None:
@@ -51,9 +60,9 @@ def explain_kafka(error: KafkaError, settings: KafkaSettings, what: str = "") ->
         what: was asked for, a topic or a group.
     """
     if error.code() in _FORBIDDEN:
-        return forbidden(settings, what)
+        return _forbidden(settings, what)
     if error.code() >= 0 and error.code() not in _NOT_NOW:
-        return HaltError(f"{_where(settings)} refuses{what and f' {what}'}: {error.str()}")
+        return HaltError(f"{_where(settings)} refuses{what and f' {what}'}: {_described(error)}")
     reply = _knock(settings) if error.code() < 0 else None
     return _no_answer(settings, error if reply is None else reply)
 
@@ -61,21 +70,30 @@ def explain_kafka(error: KafkaError, settings: KafkaSettings, what: str = "") ->
 def barred(error: KafkaError, settings: KafkaSettings, what: str) -> ChimeraError | None:
     """Why we aren't let in or may not do that, or that the issuer of tokens is away; None when it's something else."""
     if error.code() in _FORBIDDEN:
-        return forbidden(settings, what)
+        return _forbidden(settings, what)
     if error.code() >= 0 or not (settings.tls or settings.sasl):
         return None
     reply = _knock(settings)
     return None if reply is None else _shut_out(settings, reply)
 
 
-def forbidden(settings: KafkaSettings, what: str) -> HaltError:
-    """What to say when an ACL is missing."""
+def expect(needed: AclOperation, granted: frozenset[AclOperation], settings: KafkaSettings, what: str) -> None:
+    """See that an operation is among those that the broker grants on a topic or a group.
+
+    Raises:
+        HaltError: it isn't. A broker that doesn't tell, and grants nothing, will refuse when there is reason to.
+    """
+    if granted and needed not in granted:
+        raise _forbidden(settings, f"{needed.name} on {what}")
+
+
+def _forbidden(settings: KafkaSettings, what: str) -> HaltError:
     user = f"user {settings.user!r}" if settings.user else "this client"
     return HaltError(f"{_where(settings)} doesn't let {user} do that: {what}; docs/access.md has the ACLs it needs")
 
 
 def _no_answer(settings: KafkaSettings, error: KafkaError) -> ChimeraError:
-    return _shut_out(settings, error) or UnavailableError(f"{_where(settings)} is not available: {error.str()}")
+    return _shut_out(settings, error) or UnavailableError(f"{_where(settings)} is not available: {_described(error)}")
 
 
 def _shut_out(settings: KafkaSettings, reply: KafkaError) -> ChimeraError | None:
@@ -115,6 +133,10 @@ def _tls_refusal(settings: KafkaSettings) -> str | None:
         if error := refusal(ssl_context(settings), host.strip("[]"), int(port), _KNOCK_SECONDS):
             return str(error)
     return None
+
+
+def _described(error: KafkaError) -> str:
+    return f"{error.str().removesuffix(': ')} ({error.name()})"
 
 
 def _where(settings: KafkaSettings) -> str:

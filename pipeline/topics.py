@@ -23,7 +23,7 @@ from confluent_kafka.admin import (
 from pipeline.config import KafkaSettings
 from pipeline.errors import ConfigError
 from pipeline.families import TopicSpec
-from pipeline.kafka_failures import explain_kafka
+from pipeline.kafka_failures import check_connection, explain_kafka
 
 _ANSWER_SECONDS = 10.0
 _CHANGE_SECONDS = 30.0
@@ -138,6 +138,7 @@ class TopicAdmin:
 
     def read(self, names: Iterable[str]) -> Cluster:
         """The cluster, with those of the named topics that it has."""
+        check_connection(self._settings)
         present = self._describe(names)
         try:
             brokers = self._client.describe_cluster(request_timeout=_ANSWER_SECONDS).result().nodes

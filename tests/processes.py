@@ -176,3 +176,12 @@ class Worker:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=_WEB_SECONDS) as answer:
             text: str = answer.read().decode()
             return text
+
+
+def last_word(worker: Worker, exit_code: int) -> str:
+    """The one line that says why it ended, with this code."""
+    assert worker.wait() == exit_code
+    assert "Traceback" not in worker.log
+    lines = worker.lines("critical") or worker.log.splitlines()
+    assert len(lines) == 1, worker.log
+    return lines[0]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import trustme
 from confluent_kafka.admin import (
@@ -28,6 +28,15 @@ from pipeline.devstack import KafkaBroker
 from pipeline.devstack.ports import HOST, free_port
 
 _ADMIN_SECONDS = 30
+
+
+class Grant(NamedTuple):
+    """What somebody may do."""
+
+    kind: ResourceType
+    name: str
+    operation: AclOperation
+    pattern: ResourcePatternType = ResourcePatternType.LITERAL
 
 
 class SecureBroker:
@@ -82,7 +91,7 @@ class SecureBroker:
 
     def __enter__(self) -> Self:
         self.broker.start()
-        self._admin = AdminClient({"bootstrap.servers": self.broker.bootstrap_servers})
+        self._admin = AdminClient({"bootstrap.servers": self.broker.bootstrap_servers, "log_level": 0})
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -95,13 +104,13 @@ class SecureBroker:
             for done in self._admin.alter_user_scram_credentials([login]).values():
                 done.result(_ADMIN_SECONDS)
 
-    def allow(self, user: str, *grants: tuple[ResourceType, str, AclOperation]) -> None:
-        """Let a user do these: kind of resource, the beginning of its name, operation."""
-        self._each(self._admin.create_acls([_acl(user, grant) for grant in grants]))
+    def allow(self, user: str, *grants: Grant) -> None:
+        """Let a user do these."""
+        self._each(self._admin.create_acls([AclBinding(*_rule(user, grant)) for grant in grants]))
 
-    def forbid(self, user: str, *grants: tuple[ResourceType, str, AclOperation]) -> None:
+    def forbid(self, user: str, *grants: Grant) -> None:
         """Take back what `allow` gave."""
-        self._each(self._admin.delete_acls([_filter(user, grant) for grant in grants]))
+        self._each(self._admin.delete_acls([AclBindingFilter(*_rule(user, grant)) for grant in grants]))
 
     @staticmethod
     def _each(futures: Mapping[Any, Any]) -> None:
@@ -109,16 +118,8 @@ class SecureBroker:
             future.result(_ADMIN_SECONDS)
 
 
-def _acl(user: str, grant: tuple[ResourceType, str, AclOperation]) -> AclBinding:
-    kind, name, operation = grant
-    pattern = ResourcePatternType.PREFIXED
-    return AclBinding(kind, name, pattern, f"User:{user}", "*", operation, AclPermissionType.ALLOW)
-
-
-def _filter(user: str, grant: tuple[ResourceType, str, AclOperation]) -> AclBindingFilter:
-    kind, name, operation = grant
-    pattern = ResourcePatternType.PREFIXED
-    return AclBindingFilter(kind, name, pattern, f"User:{user}", "*", operation, AclPermissionType.ALLOW)
+def _rule(user: str, grant: Grant) -> tuple[Any, ...]:
+    return grant.kind, grant.name, grant.pattern, f"User:{user}", "*", grant.operation, AclPermissionType.ALLOW
 
 
 def _key_and_chain(certificate: trustme.LeafCert) -> bytes:
