@@ -22,7 +22,7 @@ from pipeline.wire import frame_confluent
 UNKNOWN_ID = 999_999
 NEITHER = "no Avro at all"
 _NEWEST = load_schemas(Settings().schemas.directory)["ui_events"][-1].raw
-_PLAIN = [
+PLAIN = [
     {"name": field["name"], "type": field["type"]["type"] if isinstance(field["type"], dict) else field["type"]}
     for field in _NEWEST["fields"]
 ]
@@ -41,15 +41,15 @@ _EXTRA: dict[str, Any] = {
 }
 FOREIGN: dict[str, Any] = {
     **{
-        f"with {name}": {**_NEWEST, "fields": [*_PLAIN, {"name": name, "type": each}]}
+        f"with {name}": {**_NEWEST, "fields": [*PLAIN, {"name": name, "type": each}]}
         for name, each in _EXTRA.items()
         if name != "inner"
     },
     "with inner": {
         **_NEWEST,
-        "fields": [*_PLAIN, *({"name": name, "type": _EXTRA[name]} for name in ("mood", "inner"))],
+        "fields": [*PLAIN, *({"name": name, "type": _EXTRA[name]} for name in ("mood", "inner"))],
     },
-    "all nullable": {**_NEWEST, "fields": [{**field, "type": ["null", field["type"]]} for field in _PLAIN]},
+    "all nullable": {**_NEWEST, "fields": [{**field, "type": ["null", field["type"]]} for field in PLAIN]},
 }
 """Schemas that records may be read by, and what they have beside the newest one's fields; a record ends with that."""
 
@@ -112,7 +112,7 @@ def _nullable(ui: Maker) -> Iterator[Case]:
     schema = fastavro.parse_schema(FOREIGN["all nullable"], _write_hint=False)
 
     def encoded(name: str, **changes: Any) -> bytes:
-        written: Any = fastavro.schemaless_reader(io.BytesIO(ui.body(name)), {**_NEWEST, "fields": _PLAIN}, None)
+        written: Any = fastavro.schemaless_reader(io.BytesIO(ui.body(name)), {**_NEWEST, "fields": PLAIN}, None)
         stream = io.BytesIO()
         fastavro.schemaless_writer(stream, schema, written | changes)
         return stream.getvalue()
@@ -121,7 +121,7 @@ def _nullable(ui: Maker) -> Iterator[Case]:
         return frame_confluent(id_of("all nullable"), body)
 
     yield ui.case("all nullable: all there", framed(encoded("all nullable: all there")), None)
-    for field in _PLAIN:
+    for field in PLAIN:
         name = f"all nullable: {field['name']} is null"
         yield ui.case(name, framed(encoded(name, **{field["name"]: None})), Reason.WRONG_SCHEMA)
     agent = patch(encoded("latin", user_agent="Agent/1.0"), b"Agent", b"Ag\xe9nt")

@@ -128,8 +128,8 @@ def test_what_is_too_large_for_a_dead_letter_is_left_out_and_holds_nothing_up(
 
 def _own(letter: Message) -> dict[str, str]:
     """The headers that are added, by their names without the prefix."""
-    headers = [(name, value) for name, value in letter.headers() or [] if name.startswith(_PREFIX)]
-    return {name.removeprefix(_PREFIX): value.decode() for name, value in headers if isinstance(value, bytes)}
+    headers: Any = letter.headers()
+    return {name.removeprefix(_PREFIX): value.decode() for name, value in headers if name.startswith(_PREFIX)}
 
 
 def _delete(settings: Settings, family: Family) -> Callable[[], None]:
