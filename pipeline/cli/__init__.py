@@ -15,6 +15,7 @@ COMMANDS = {
     "topics": "pipeline.cli.topics:topics",
     "migrate": "pipeline.cli.migrate:migrate",
     "produce": "pipeline.cli.produce:produce",
+    "dlq": "pipeline.cli.dlq:dlq",
     "demo": "pipeline.cli.demo:demo",
 }
 
