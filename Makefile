@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 MARK := $(VENV)/.installed
 
-.PHONY: help install demo test lint format bench chaos clean
+.PHONY: help install demo test lint format bench chaos hostile fuzz clean
 
 help: ## What there is to make
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,13 @@ bench: $(MARK) ## The worker beside its peers in one run; writes docs/benchmarks
 
 chaos: $(MARK) ## Kill, freeze, restart and cut under load; writes docs/reliability.md; half an hour
 	PYTHONPATH=tests $(BIN)/python -m chaos --write-docs
+
+hostile: $(MARK) ## Records made to do harm, through a real worker, each between two that must be stored; a minute
+	PYTHONPATH=tests $(BIN)/python -m hostile
+
+fuzz: $(MARK) ## Five minutes each: a fuzzer at records, at registered schemas and at texts
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	set -e; for target in records schemas texts; do PYTHONPATH=tests:tests/unit $(BIN)/python -m hostile.fuzz $$target; done
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -71,7 +71,7 @@ class MicroBatch:
         first: offset that its range begins with; there need not be a record of it.
         last: offset that its range ends with; likewise, in a range that is cut again.
         records: in the order of their offsets; at least one.
-        size: bytes of all keys and values.
+        size: bytes of all keys, values and headers.
         acks: how many it takes.
         replayed: whether it is below what is done: stored already, and here only for what is derived from the log.
     """
@@ -208,7 +208,7 @@ class PartitionBatches:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of keys and values that wait or are in flight."""
+        """Bytes of keys, values and headers that wait or are in flight."""
         return self._waiting_bytes + sum(batch.size for batch in self._in_flight)
 
     @property
@@ -277,7 +277,10 @@ class PartitionBatches:
         if not self._waiting:
             self._oldest_at = now
         self._newest_at = now
-        sizes = [len(record.key or b"") + len(record.value or b"") for record in records]
+        sizes = [
+            len(record.key or b"") + len(record.value or b"") + (_size_of(record.headers) if record.headers else 0)
+            for record in records
+        ]
         self._waiting.extend(records)
         self._sizes.extend(sizes)
         self._waiting_bytes += sum(sizes)
@@ -385,3 +388,7 @@ class PartitionBatches:
             return rows
         within = accumulate(self._sizes[:rows])
         return max(1, sum(1 for total in within if total <= self._policy.max_bytes))
+
+
+def _size_of(headers: Sequence[tuple[str, bytes | None]]) -> int:
+    return sum(len(name) + len(value or b"") for name, value in headers)

@@ -1,6 +1,5 @@
 """How ClickHouse is reached, and what its failures mean: one place for connection arguments and error codes."""
 
-import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from clickhouse_driver import errors as driver_errors
 
 from pipeline.config import ClickHouseSettings, env_name
 from pipeline.errors import ChimeraError, FailureKind, HaltError, UnavailableError, failure_kind
+from pipeline.tls import refusal
 
 
 def connect(settings: ClickHouseSettings, *, database: str | None = None) -> Client:
@@ -74,9 +74,9 @@ def explain(error: BaseException, settings: ClickHouseSettings) -> ChimeraError:
     """Say which server failed, how, and what to do about it."""
     where = f"ClickHouse at {settings.address}"
     if kind_of(error) is FailureKind.RETRY:
-        if settings.secure and (refusal := _tls_refusal(settings)):
+        if settings.secure and (reason := _tls_refusal(settings)):
             names = ", ".join(env_name("clickhouse", key) for key in ("secure", "ca_cert", "verify"))
-            return HaltError(f"{where}: no TLS connection: {describe(refusal)}; check {names}")
+            return HaltError(f"{where}: no TLS connection: {describe(reason)}; check {names}")
         closed = isinstance(error, EOFError) and not settings.secure
         hint = f"; where it expects TLS, set {env_name('clickhouse', 'secure')}" if closed else ""
         return UnavailableError(f"{where} is not available: {describe(error)}{hint}")
@@ -91,25 +91,18 @@ def explain(error: BaseException, settings: ClickHouseSettings) -> ChimeraError:
 
 
 def _tls_refusal(settings: ClickHouseSettings) -> ssl.SSLError | None:
-    """Why a handshake fails that the network lets through: what the driver raises doesn't tell one from the other."""
+    """Why the server's certificate isn't taken, when that is what is wrong."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # from here as the driver does it
+    context.check_hostname = settings.verify
+    context.verify_mode = ssl.CERT_REQUIRED if settings.verify else ssl.CERT_NONE
     try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # from here as the driver does it
-        context.check_hostname = settings.verify
-        context.verify_mode = ssl.CERT_REQUIRED if settings.verify else ssl.CERT_NONE
         if settings.ca_cert:
             context.load_verify_locations(settings.ca_cert)
         else:
             context.load_default_certs()
-        address = (settings.host, settings.native_port)
-        with socket.create_connection(address, settings.connect_timeout_seconds) as plain:
-            context.wrap_socket(plain, server_hostname=settings.host).close()
-    except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-        return None  # cut off in the middle
     except ssl.SSLError as error:
         return error
-    except OSError:
-        return None
-    return None
+    return refusal(context, settings.host, settings.native_port, settings.connect_timeout_seconds)
 
 
 def describe(error: BaseException) -> str:

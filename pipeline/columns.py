@@ -58,6 +58,15 @@ class Rows:
     def __len__(self) -> int:
         return len(self.positions)
 
+    def passed(self, verdicts: "Verdicts") -> "Rows":
+        """The rows that these verdicts, one for each, let pass; the others are rejections from now on."""
+        refused = verdicts.rejections(self.positions)
+        if not refused:
+            return self
+        valid = verdicts.passed
+        columns = {name: select(column, valid) for name, column in self.columns.items()}
+        return Rows(columns, self.positions[valid], tuple(sorted([*self.rejections, *refused])))
+
 
 class Verdicts:
     """What is wrong with each of n records: the first problem found, or none."""

@@ -11,8 +11,10 @@ from decimal import Decimal
 
 from pipeline.convert import UnfitError, converter
 from pipeline.fields import Field
-from pipeline.resolve import UnresolvableError, resolve
+from pipeline.privacy.declared import FORMS
+from pipeline.resolve import resolve
 from pipeline.schemas import Schema
+from pipeline.vet import UnresolvableError
 
 _INTEGER_BITS = {"int": 32, "long": 64}
 
@@ -45,6 +47,8 @@ def _family_problems(versions: Sequence[Schema]) -> Iterator[Problem]:
         for field in schema.fields:
             for text in _refused_default(field):
                 yield Problem(schema, f"{field.name}: {text}")
+            if field.undeclared and schema is versions[-1]:
+                yield Problem(schema, f"{field.name}.privacy: expected {FORMS}")
         for older in versions[:position]:
             for text in _breaks(older, schema):
                 yield Problem(schema, text, older)

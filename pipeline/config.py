@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import ConfigError
 from pipeline.expected import expected
+from pipeline.kafka_client import librdkafka, ssl_context
 
 ENV_PREFIX = "CHIMERA_"
 ENV_DELIMITER = "__"
@@ -19,7 +20,7 @@ ENV_FORM = f"{ENV_PREFIX}<SECTION>{ENV_DELIMITER}<KEY>"
 
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
 _SERVER = re.compile(rf"{_HOST}:(?P<port>[0-9]{{1,5}})")
-_HTTP_URL = re.compile(rf"https?://([^/@\s]+@)?{_HOST}(:[0-9]{{1,5}})?(/\S*)?")
+_HTTP_URL = re.compile(rf"https?://(?P<login>[^/@\s]+@)?{_HOST}(:[0-9]{{1,5}})?(/\S*)?")
 _MAX_PORT = 65535
 _HEARTBEATS = 3  # in a session: one that is lost must not cost the partitions
 
@@ -34,8 +35,11 @@ def _servers(text: str) -> str:
 
 
 def _http_url(text: str) -> str:
-    if not _HTTP_URL.fullmatch(text):
+    match = _HTTP_URL.fullmatch(text)
+    if not match:
         raise ValueError("http://host:port or https://host:port")
+    if match["login"]:  # addresses are logged
+        raise ValueError("an address without a login; user and password are settings of their own")
     return text
 
 
@@ -61,9 +65,19 @@ class _Section(BaseModel, extra="forbid", frozen=True):
 
 
 class KafkaSettings(_Section):
-    """Where the broker is and who we are to it."""
+    """Where the broker is and who we are to it; `pipeline.kafka_client` says it to its two clients."""
 
     bootstrap_servers: Servers = Field("127.0.0.1:9092", description="host:port, comma-separated")
+    security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
+    ca_cert: FilePath | None = Field(None, description="PEM file of the authority that signed the broker's certificate")
+    client_cert: FilePath | None = Field(None, description="PEM file of our own certificate, where the broker asks")
+    client_key: FilePath | None = Field(None, description="PEM file of its key")
+    client_key_password: SecretStr = SecretStr("")
+    sasl_mechanism: str = Field("SCRAM-SHA-512", pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512|OAUTHBEARER)$")
+    user: str = Field("", description="with OAUTHBEARER: the client's id")
+    password: SecretStr = Field(SecretStr(""), description="with OAUTHBEARER: the client's secret")
+    oauth_token_url: HttpUrl | None = Field(None, description="where OAUTHBEARER gets its tokens")
+    oauth_scope: str = ""
     group_id: str = Field("chimera", min_length=1, description="consumer group of the worker")
     session_timeout_seconds: Seconds = 45.0
     heartbeat_interval_seconds: Seconds = 3.0
@@ -79,10 +93,46 @@ class KafkaSettings(_Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _security_is_whole(self) -> Self:
+        """Half of it would be none: who sets a certificate or a login believes that it is used."""
+        login = {"user": self.user, "password": self.password.get_secret_value()}
+        token = {"oauth_token_url": self.oauth_token_url}
+        key = {"client_cert": self.client_cert, "client_key": self.client_key}
+        oauth = self.sasl and self.sasl_mechanism == "OAUTHBEARER"
+        for wanted, values in ((self.sasl, login), (oauth, token), (self.tls and any(key.values()), key)):
+            if missing := [name for name, value in values.items() if wanted and not value]:
+                raise ContradictionError(f"{env_name('kafka', missing[0])}: expected a value, {self._as_secured}")
+        for wanted, values in ((self.sasl, login), (oauth, token), (self.tls, {**key, "ca_cert": self.ca_cert})):
+            if unused := [name for name, value in values.items() if value and not wanted]:
+                raise ContradictionError(f"{env_name('kafka', unused[0])}: expected none, {self._as_secured}")
+        try:
+            if self.tls:
+                ssl_context(self)
+        except OSError as error:
+            names = ", ".join(env_name("kafka", name) for name in ("ca_cert", "client_cert", "client_key"))
+            raise ContradictionError(f"{names}: expected PEM files, a certificate and its own key: {error}") from None
+        return self
+
+    @property
+    def _as_secured(self) -> str:
+        names = ("security_protocol", "sasl_mechanism") if self.sasl else ("security_protocol",)
+        return "as " + ", ".join(f"{env_name('kafka', name)} is {getattr(self, name)}" for name in names)
+
+    @property
+    def tls(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.security_protocol.endswith("SSL")
+
+    @property
+    def sasl(self) -> bool:
+        """Whether we log in."""
+        return self.security_protocol.startswith("SASL")
+
     @property
     def client(self) -> dict[str, str | int]:
         """What every client of confluent-kafka is configured with, as librdkafka spells it."""
-        return {"bootstrap.servers": self.bootstrap_servers, "client.id": "chimera"}
+        return librdkafka(self)
 
 
 class ClickHouseSettings(_Section):
@@ -130,6 +180,9 @@ class WorkerSettings(_Section):
     drain_seconds: Seconds = Field(6.0, description="how long a stop or a rebalance waits for inserts under way")
     retry_backoff_seconds: Seconds = Field(0.2, description="first pause after a failed insert; doubles")
     retry_backoff_max_seconds: Seconds = 15.0
+    reject_ratio: float = Field(0.5, ge=0, le=1, description="not ready while more of a family's records are rejected")
+    reject_window_seconds: Seconds = Field(60.0, description="how far back that is counted")
+    reject_minimum: int = Field(20, ge=1, description="with fewer records in the window nothing is concluded")
     allow_fresh_group: bool = Field(False, description="let a group without offsets store into tables that have rows")
     web_host: str = "127.0.0.1"
     web_port: Port = 6066
@@ -155,6 +208,13 @@ class RollupSettings(_Section):
     snapshot_seconds: Seconds = Field(60.0, description="or so long, whichever comes first")
 
 
+class ValidationSettings(_Section):
+    """How far the time of an event may be from the timestamp of its record."""
+
+    max_ahead_seconds: float = Field(86_400.0, ge=0, le=1e10, description="how much later an event may be")
+    max_behind_seconds: float | None = Field(None, ge=0, le=1e10, description="how much earlier; backfills are")
+
+
 class TopicsSettings(_Section):
     """Where the topics are declared."""
 
@@ -166,6 +226,12 @@ class SchemasSettings(_Section):
     """Where the Avro schemas are."""
 
     directory: Path = Field(default_factory=lambda: _project_file("schemas/avro"))
+
+
+class PrivacySettings(_Section):
+    """What personal data is hashed with; the worker doesn't start without a key."""
+
+    hash_key: SecretStr | None = Field(None, min_length=32, description="secret, as `openssl rand -hex 32` makes one")
 
 
 class LogSettings(_Section):
@@ -187,8 +253,10 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     worker: WorkerSettings = WorkerSettings()
     rollup: RollupSettings = RollupSettings()
+    validation: ValidationSettings = ValidationSettings()
     topics: TopicsSettings = TopicsSettings()
     schemas: SchemasSettings = SchemasSettings()
+    privacy: PrivacySettings = PrivacySettings()
     log: LogSettings = LogSettings()
 
 
@@ -225,7 +293,7 @@ def load_settings() -> Settings:
 
 
 def _explain_unknown(name: str) -> str:
-    close = difflib.get_close_matches(name.upper(), env_names(), n=1, cutoff=0.8)
+    close = difflib.get_close_matches(name.upper(), env_names(), n=1, cutoff=0.85)
     return f"{name}: no such setting; {f'did you mean {close[0]}?' if close else f'expected {ENV_FORM}'}"
 
 

@@ -10,6 +10,7 @@ from pipeline.config import ClickHouseSettings
 from pipeline.errors import HaltError
 from pipeline.families import Family
 from pipeline.fields import Field
+from pipeline.privacy.declared import Keep
 from pipeline.rollup import COLUMNS, TABLE
 
 _TYPE = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>.*)\))?")
@@ -124,8 +125,8 @@ def _decimal(field: Field, arguments: str) -> str | None:
 def _fixed_string(field: Field, arguments: str) -> str | None:
     """Shorter values would be padded with zero bytes, longer ones refused."""
     match = _FIXED_PATTERN.fullmatch(field.pattern.pattern) if field.pattern else None
-    fits = match is not None and match["length"] == arguments
-    return None if fits else f"a string with a pattern of the form ^[...]{{{arguments}}}$"
+    fits = match is not None and match["length"] == arguments and field.privacy == Keep()
+    return None if fits else f"a string that is kept, with a pattern of the form ^[...]{{{arguments}}}$"
 
 
 def _few_values(field: Field, _: str) -> str | None:

@@ -163,6 +163,8 @@ def _string(field: Field) -> Convert:
             raise UnfitError("text")
         if allowed is not None and value not in allowed:
             raise UnfitError(f"one of {', '.join(field.values or ())}")
+        if "\0" in value:
+            raise UnfitError("text without NUL bytes")
         if _utf8_length(value) > longest:
             raise UnfitError(f"at most {longest} bytes of UTF-8")
         if matches is not None and not matches(value):

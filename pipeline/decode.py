@@ -1,7 +1,8 @@
 """Decodes a micro-batch: from the values of its records to the columns of its valid rows, and a reason for each other.
 
 Records are grouped by the schema they were written with, read field by field, resolved to the newest version and
-checked against what that declares. A record's verdict and row depend on the record and the schemas alone.
+checked against what that declares. A record's verdict and row depend on the record, its value and its timestamp, and
+the schemas alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,14 +12,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipeline.columns import Column, Ints, Mask, Rejection, Rows, Verdicts, merge, select
+from pipeline.columns import Column, Ints, Mask, Rejection, Rows, Verdicts, merge
+from pipeline.config import ValidationSettings
 from pipeline.cursor import Buffer, Cursor, Raw, Spans
 from pipeline.errors import Reason
 from pipeline.families import Family
 from pipeline.fields import Field
+from pipeline.privacy.sanitise import Sanitise
 from pipeline.reference import Reference
-from pipeline.resolve import Resolution, UnresolvableError, resolve
+from pipeline.resolve import Resolution, resolve
+from pipeline.times import check_times
 from pipeline.validate import check_utf8, validate
+from pipeline.vet import UnresolvableError
 from pipeline.wellformed import MalformedError
 from pipeline.wire import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES, Frames
 
@@ -31,6 +36,9 @@ _DTYPES: dict[str, type[np.generic]] = {
 }
 
 
+_MOST_WRITERS = 1000
+
+
 class Registry(Protocol):
     """Knows the schemas behind Confluent's ids."""
 
@@ -39,6 +47,7 @@ class Registry(Protocol):
 
         Raises:
             LookupError: there is none.
+            UnresolvableError: it is nothing to read by.
             UnavailableError: the registry doesn't answer; worth another try.
         """
 
@@ -57,13 +66,25 @@ class Decoder:
     Args:
         family: its schemas; records become rows of the newest.
         registry: where Confluent-framed records find their schemas; without it they are rejected.
+        validation: how far an event's time may be from its record's.
+        sanitise: makes of valid rows what may be stored; without it they hold what was written.
     """
 
-    def __init__(self, family: Family, registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        family: Family,
+        registry: Registry | None = None,
+        validation: ValidationSettings | None = None,
+        *,
+        sanitise: Sanitise | None = None,
+    ) -> None:
         self._newest = family.schema
+        self._most_bytes = family.topic.max_message_bytes
         self._registry = registry
+        self._sanitise = sanitise
+        self._validation = validation or ValidationSettings()
         self._versions = {schema.fingerprint: self._writer(schema.raw) for schema in family.schemas}
-        self._by_id: dict[int, _Writer | UnresolvableError] = {}
+        self._by_id: dict[int, _Writer | UnresolvableError] = {}  # of the registry's, the last ones
         # These lie in each buffer behind the records: defaults are read and checked as if they had been written.
         self._default_texts = {
             field.name: field.default.encode("latin-1" if field.type == "bytes" else "utf-8")
@@ -73,19 +94,20 @@ class Decoder:
         own, nothing = resolve(family.schema.raw, family.schema), np.zeros(0, np.int64)
         self._no_rows = self._columns(own, self._buffer([]), Spans(nothing, nothing), nothing)
 
-    def decode(self, values: Sequence[bytes | None]) -> Rows:
+    def decode(self, values: Sequence[bytes | None], timestamps: Sequence[int] | None = None) -> Rows:
         """Every record becomes a row or a rejection.
 
         Args:
             values: the values of the records, in the order of the micro-batch.
+            timestamps: what the broker says when each was written, ms; None when nobody knows.
 
         Raises:
             UnavailableError: the registry doesn't answer; the same call is worth another try.
         """
-        buffer = self._buffer([value or b"" for value in values])
+        verdicts = Verdicts(len(values))
+        buffer = self._buffer(self._of_usual_size(verdicts, [value or b"" for value in values]))
         records = buffer.pieces[: len(values)]
         frames = Frames(buffer, records)
-        verdicts = Verdicts(len(values))
         unknown = frames.framed
         if not unknown.all():
             _reject_unframed(verdicts, values, records.lengths == 0, ~unknown)
@@ -101,7 +123,18 @@ class Decoder:
         unread = verdicts.rejections(np.arange(len(values)))
         if unread or not parts:
             parts.append(replace(self._no_rows, rejections=tuple(unread)))
-        return merge(parts)
+        rows = merge(parts)
+        if timestamps is not None:
+            rows = check_times(rows, self._newest.fields, timestamps, self._validation)
+        return self._sanitise(rows) if self._sanitise else rows
+
+    def _of_usual_size(self, verdicts: Verdicts, values: list[bytes]) -> list[bytes]:
+        """The values, nothing in the place of one that is worth no copy."""
+        if max(map(len, values), default=0) <= self._most_bytes:
+            return values
+        oversize = np.fromiter((len(value) > self._most_bytes for value in values), np.bool_, len(values))
+        verdicts.fail(oversize, Reason.OVERSIZE, f"over {self._most_bytes} bytes")
+        return [b"" if large else value for large, value in zip(oversize.tolist(), values, strict=True)]
 
     def _buffer(self, values: Sequence[bytes]) -> Buffer:
         return Buffer([*values, *self._default_texts.values()])
@@ -109,7 +142,7 @@ class Decoder:
     def _writer(self, schema: Any) -> _Writer | UnresolvableError:
         try:
             resolution = resolve(schema, self._newest)
-            return _Writer(resolution, None if resolution.flat else Reference(schema, resolution.written))
+            return _Writer(resolution, None if resolution.flat else Reference(resolution.writer, resolution.written))
         except UnresolvableError as error:
             return error
 
@@ -120,9 +153,20 @@ class Decoder:
         if self._registry:
             for schema_id in frames.schema_ids:
                 with suppress(LookupError):
-                    if schema_id not in self._by_id:
-                        self._by_id[schema_id] = self._writer(self._registry.schema(schema_id))
-                    yield self._by_id[schema_id], frames.with_schema_id(schema_id), CONFLUENT_HEADER_BYTES
+                    writer = self._registered(self._registry, schema_id)
+                    yield writer, frames.with_schema_id(schema_id), CONFLUENT_HEADER_BYTES
+
+    def _registered(self, registry: Registry, schema_id: int) -> _Writer | UnresolvableError:
+        writer = self._by_id.get(schema_id)
+        if writer is None:
+            try:
+                writer = self._writer(registry.schema(schema_id))
+            except UnresolvableError as error:
+                writer = error
+            if len(self._by_id) == _MOST_WRITERS:
+                self._by_id.clear()
+            self._by_id[schema_id] = writer
+        return writer
 
     def _rows(self, writer: _Writer, buffer: Buffer, bodies: Spans, positions: Ints) -> Rows:
         if writer.reference is None:
@@ -141,7 +185,11 @@ class Decoder:
     def _columns(self, resolution: Resolution, buffer: Buffer, bodies: Spans, positions: Ints) -> Rows:
         """Records of a flat schema: first their form; then, of those in form, what the newest schema declares."""
         cursor = Cursor(buffer, bodies)
-        read = {name: cursor.read(avro_type, name) for name, avro_type in resolution.written.items()}
+        read: dict[str, Raw] = {}
+        for name, avro_type in resolution.written.items():
+            raw = cursor.read(avro_type, name)
+            if name in self._newest.by_name:  # a writer may have a thousand others
+                read[name] = raw
         cursor.finish()
         rejections = cursor.verdicts.rejections(positions)
         if rejections:
@@ -154,12 +202,7 @@ class Decoder:
         for field in self._newest.fields:
             raw = _promoted(buffer, verdicts, field, resolution.written.get(field.name), read[field.name])
             columns[field.name] = validate(buffer, verdicts, field, raw)
-        refused = verdicts.rejections(positions)
-        if refused:
-            valid = verdicts.passed
-            positions = positions[valid]
-            columns = {name: select(column, valid) for name, column in columns.items()}
-        return Rows(columns, positions, tuple(sorted(rejections + refused)))
+        return Rows(columns, positions, tuple(rejections)).passed(verdicts)
 
     def _default(self, field: Field, buffer: Buffer, count: int) -> Raw:
         """The field's default, once for each of `count` records."""

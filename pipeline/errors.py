@@ -56,6 +56,7 @@ class Reason(enum.StrEnum):
 
     TOMBSTONE = "tombstone"  # null value
     EMPTY = "empty"  # zero bytes
+    OVERSIZE = "oversize"  # more bytes than its topic takes, before compression
     UNFRAMED = "unframed"  # neither Confluent nor single-object framing
     UNKNOWN_SCHEMA = "unknown_schema"  # fingerprint or schema id that nobody knows
     WRONG_SCHEMA = "wrong_schema"  # a known schema, but it can't be resolved to the family's newest
@@ -63,7 +64,9 @@ class Reason(enum.StrEnum):
     TRUNCATED = "truncated"  # the value ends inside a field
     TRAILING_BYTES = "trailing_bytes"  # the value goes on after the last field
     INVALID_UTF8 = "invalid_utf8"
+    NUL_BYTE = "nul_byte"  # in a text
     INVALID_UUID = "invalid_uuid"
+    INVALID_JSON = "invalid_json"  # no JSON object, too deep, or with too many values
     NOT_FINITE = "not_finite"  # NaN or an infinity
     OUT_OF_BOUNDS = "out_of_bounds"
     TOO_LONG = "too_long"

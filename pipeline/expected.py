@@ -19,6 +19,7 @@ _EXPECTED = {
     "bool_parsing": "true or false",
     "string_type": "text",
     "string_too_short": "at least {min_length} character",
+    "too_short": "at least {min_length} characters",
     "string_pattern_mismatch": "text that matches {pattern}",
     "literal_error": "{expected}",
     "model_type": "a mapping",

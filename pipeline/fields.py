@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pipeline.errors import ConfigError
 from pipeline.expected import unknown_key
+from pipeline.privacy.declared import Keep, Metadata, Treatment, UserAgent, read_treatment
 
 PRIMITIVES = frozenset({"boolean", "int", "long", "float", "double", "string", "bytes"})
 LOGICAL_TYPES = {"uuid": "string", "decimal": "bytes", "timestamp-millis": "long"}
@@ -20,7 +21,8 @@ NUMERIC = frozenset({"int", "long", "float", "double"})
 MAX_DECIMAL_PRECISION = 18  # what a 64-bit unscaled value holds
 NO_DEFAULT: Final[Any] = object()
 
-_KEYS = ("name", "type", "doc", "default", "order", "aliases", "min", "max", "pattern", "values", "max_length")
+_TEXT_KEYS = ("pattern", "values", "max_length", "privacy")
+_KEYS = ("name", "type", "doc", "default", "order", "aliases", "min", "max", *_TEXT_KEYS)
 _TYPE_KEYS = ("type", "logicalType")
 _DECIMAL_KEYS = (*_TYPE_KEYS, "precision", "scale")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -42,6 +44,13 @@ class Field:
     max_length: int | None = None
     precision: int = 0
     scale: int = 0
+    privacy: Treatment | None = None
+
+    @property
+    def undeclared(self) -> bool:
+        """Whether any text could stand in it, and nothing says what becomes of personal data there."""
+        closed = self.logical_type is not None or self.values is not None
+        return self.type == "string" and not closed and self.privacy is None
 
     @property
     def required(self) -> bool:
@@ -84,6 +93,7 @@ def read_field(where: str, position: int, raw: Any) -> Field:
         max_length=_max_length(where, raw),
         precision=precision,
         scale=scale,
+        privacy=_privacy(where, raw),
     )
 
 
@@ -116,7 +126,7 @@ def _type(where: str, raw: Any) -> tuple[str, str | None, int, int]:
 def _check_applicable(where: str, raw: Mapping[str, Any], avro_type: str, logical_type: str | None) -> None:
     textual = avro_type == "string" and logical_type is None
     numeric = avro_type in NUMERIC or logical_type == "decimal"
-    for key in ("pattern", "values", "max_length"):
+    for key in _TEXT_KEYS:
         if key in raw and not textual:
             raise ConfigError(f"{where}.{key}: only a plain string can have it, this is {logical_type or avro_type}")
     for key in ("min", "max"):
@@ -162,6 +172,19 @@ def _values(where: str, raw: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 def _max_length(where: str, raw: Mapping[str, Any]) -> int | None:
     return _whole(f"{where}.max_length", raw["max_length"], 1) if "max_length" in raw else None
+
+
+def _privacy(where: str, raw: Mapping[str, Any]) -> Treatment | None:
+    if "privacy" not in raw:
+        return None
+    if "values" in raw:
+        raise ConfigError(f"{where}.privacy: expected none beside values, which say all there is to say")
+    treatment = read_treatment(f"{where}.privacy", raw["privacy"])
+    if isinstance(treatment, Keep) and "pattern" not in raw:
+        raise ConfigError(f"{where}.privacy: expected a pattern beside it: what is kept can't be any text")
+    if isinstance(treatment, (UserAgent, Metadata)) and "pattern" in raw:
+        raise ConfigError(f"{where}.pattern: expected none on a user agent or metadata")
+    return treatment
 
 
 def _whole(where: str, value: Any, least: int, most: int = 2**31 - 1) -> int:

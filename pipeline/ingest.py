@@ -17,6 +17,7 @@ import structlog
 from pipeline import metrics
 from pipeline.attempts import Attempts, LostPartitionError, Renew
 from pipeline.batches import MicroBatch
+from pipeline.brake import Brake
 from pipeline.clickhouse import kind_of
 from pipeline.columns import Rejection, Rows, select
 from pipeline.config import WorkerSettings
@@ -62,11 +63,27 @@ class Ingest:
         self._attempts = Attempts(family.name, renew, settings)
         self._pool = pool
         self._log = structlog.get_logger("chimera.ingest").bind(family=family.name)
+        self._brake = Brake(settings.reject_ratio, settings.reject_window_seconds, settings.reject_minimum)
+        self._braking = False
+        metrics.REJECT_BRAKE.labels(family.name).set(0)
 
     @property
-    def retrying(self) -> bool:
-        """Whether anything waits for something that has failed."""
-        return self._attempts.retrying
+    def trouble(self) -> str | None:
+        """Why the family's records don't flow, or too few of them into the table; None while all is well."""
+        why = "what has failed is tried again" if self._attempts.retrying else self._brake.why
+        return why and f"{self._family.name}: {why}"
+
+    def watch_brake(self) -> None:
+        """Tell log and metrics when the brake has gone on or off; to be called every second or so."""
+        why = self._brake.why
+        if self._braking == bool(why):
+            return
+        self._braking = bool(why)
+        metrics.REJECT_BRAKE.labels(self._family.name).set(self._braking)
+        if why:
+            self._log.error("too many records are rejected", why=why)
+        else:
+            self._log.warning("no longer are too many records rejected")
 
     async def decode(self, batch: MicroBatch) -> Rows:
         """The rows of a micro-batch, and its rejections, which are to be dead letters before the rows are inserted.
@@ -77,9 +94,12 @@ class Ingest:
         """
         if not batch.replayed:
             metrics.RECORDS_CONSUMED.labels(self._family.name).inc(len(batch))
+            self._brake.count(records=len(batch))
         rows = None
         try:
-            rows = await self._attempts.make(batch, partial(self._decoder.decode, batch.values), self._pool)
+            rows = await self._attempts.make(
+                batch, partial(self._decoder.decode, batch.values, batch.timestamps), self._pool
+            )
         finally:
             self._to_be_decoded(batch).set_result(rows)
         return rows
@@ -152,6 +172,7 @@ class Ingest:
 
     def _report(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
         """Count every rejected record by its reason, and log the first few: where they are, never what they hold."""
+        self._brake.count(rejected=len(rejections))
         for reason, count in Counter(rejection.reason for rejection in rejections).items():
             metrics.RECORDS_REJECTED.labels(self._family.name, reason.value).inc(count)
         for position, reason, detail in rejections[:_LOGGED_REJECTIONS]:

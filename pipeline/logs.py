@@ -10,11 +10,13 @@ import structlog
 from pipeline.config import LogSettings
 
 # Faust and aiokafka tell of every step of a rebalance, also in the name of our classes; our own log is named chimera.
-# The driver prints a stack for each refused connection.
+# The driver prints a stack for each refused connection, the registry's client a line for each request.
 _NOISY = {
     "aiokafka": logging.WARNING,
     "clickhouse_driver": logging.ERROR,
     "faust": logging.WARNING,
+    "httpx": logging.WARNING,
+    "httpx2": logging.WARNING,
     "mode": logging.WARNING,
     "pipeline": logging.WARNING,
 }

@@ -13,6 +13,7 @@ INSERT_SECONDS = Histogram(
     ["family"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
+REJECT_BRAKE = Gauge("chimera_reject_brake", "1 while too large a part of the records is rejected.", ["family"])
 RETRIES = Counter("chimera_retries", "Attempts that failed and were made again.", ["family"])
 RETRYING = Gauge("chimera_retrying", "Micro-batches whose last attempt failed and which are tried again.", ["family"])
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AclOperation
 
 from pipeline.backoff import pauses
 from pipeline.clickhouse import connect, explained
@@ -15,6 +15,8 @@ from pipeline.config import KafkaSettings, Settings, WorkerSettings, env_name
 from pipeline.contract import check_rollup, check_tables
 from pipeline.errors import ConfigError, HaltError, UnavailableError
 from pipeline.families import Catalog
+from pipeline.kafka_failures import check_connection, expect, explain_kafka
+from pipeline.topics import TopicAdmin
 from pipeline.windows import check_windows
 
 _ANSWER_SECONDS = 5.0
@@ -54,21 +56,23 @@ def check_web_port(settings: WorkerSettings) -> None:
 
 
 def check_topics(settings: KafkaSettings, catalog: Catalog) -> None:
-    """Find the topic of every family.
+    """Find all topics, and see that we may read those of the families and write to those of their dead letters.
 
     Raises:
-        HaltError: one is missing.
+        HaltError: one is missing, an ACL is, or the broker doesn't let us in.
         UnavailableError: the broker doesn't answer.
     """
-    where = f"Kafka at {settings.bootstrap_servers}"
-    client = AdminClient({**settings.client, "log_level": 0})
-    try:
-        there = client.list_topics(timeout=_ANSWER_SECONDS).topics
-    except KafkaException as error:
-        raise UnavailableError(f"{where} is not available: {error.args[0].str()}") from error
+    check_connection(settings)
+    admin = TopicAdmin(settings)
+    rights = admin.rights(topic.name for topic in catalog.topics)
     for topic in catalog.topics:
-        if topic.name not in there:
+        if topic.name not in rights:
+            where = f"Kafka at {settings.bootstrap_servers}"
             raise HaltError(f"{where}: no topic {topic.name}; create it with `chimera topics apply`")
+    for family in catalog.families:
+        expect(AclOperation.READ, rights[family.topic.name], settings, f"topic {family.topic.name}")
+        expect(AclOperation.WRITE, rights[family.dead_letters.name], settings, f"topic {family.dead_letters.name}")
+    expect(AclOperation.READ, admin.group_rights(settings.group_id), settings, f"group {settings.group_id}")
 
 
 def check_group(settings: Settings, catalog: Catalog) -> None:
@@ -93,8 +97,7 @@ def check_group(settings: Settings, catalog: Catalog) -> None:
                     f"topic was created anew), start once with {env_name('worker', 'allow_fresh_group')}=true"
                 )
     except KafkaException as error:
-        where = f"Kafka at {settings.kafka.bootstrap_servers}"
-        raise UnavailableError(f"{where} is not available: {error.args[0].str()}") from error
+        raise explain_kafka(error.args[0], settings.kafka, f"group {settings.kafka.group_id}") from error
     finally:
         consumer.close()
 

@@ -4,24 +4,27 @@ Records carry the time at which the broker gets them, not the event's: retention
 it, so an old event that is published today is kept as long as any other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as KafkaMessage
 from confluent_kafka import Producer as KafkaProducer
+from confluent_kafka.admin import AclOperation
 
 from pipeline.config import Settings
 from pipeline.encode import Encoder
 from pipeline.errors import ChimeraError, UnavailableError
 from pipeline.families import Catalog, Family, load_catalog
+from pipeline.kafka_failures import barred, check_connection, expect
+from pipeline.topics import TopicAdmin
 
 _LINGER_MS = 50
 _BATCH_BYTES = 1_000_000
 _QUEUE_MESSAGES = 200_000
 _POLL_SECONDS = 0.1
-_LOOKUP_SECONDS = 10.0
 # ruff: noqa: SLF001 (librdkafka's own error codes are public under names with an underscore)
 _UNAVAILABLE = frozenset(
     {KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._ALL_BROKERS_DOWN}
@@ -59,6 +62,7 @@ class Producer:
         self._routes: dict[str, _Route] = {}
         self._failure: ChimeraError | None = None
         self._producer = KafkaProducer(self._config())
+        self._topics = TopicAdmin(settings.kafka)
 
     def send(self, family: str, event: Mapping[str, Any]) -> None:
         """Check an event and hand it over for delivery; waits while the queue of undelivered events is full.
@@ -77,9 +81,9 @@ class Producer:
         route = self._routes.get(family) or self._open(family)
         key, value = route.encoder.encode(event)
         while not self._queued(route.topic, key, value):
-            self._producer.poll(_POLL_SECONDS)
+            self._serve(self._producer.poll, _POLL_SECONDS)
             self._raise_failure()
-        self._producer.poll(0)
+        self._serve(self._producer.poll, 0)
 
     def flush(self) -> None:
         """Wait until every event is stored by the broker, in all replicas that are in sync.
@@ -88,7 +92,7 @@ class Producer:
             UnavailableError: the broker has been silent for too long.
             DeliveryError: the broker refused an event.
         """
-        while self._producer.flush(_POLL_SECONDS):
+        while self._serve(self._producer.flush, _POLL_SECONDS):
             pass
         self._raise_failure()
 
@@ -99,7 +103,8 @@ class Producer:
         if kind is None:
             self.flush()
         else:  # what was sent is still delivered where possible, but the failure under way is the one to report
-            self._producer.flush(self._timeout_seconds)
+            with suppress(KafkaException):
+                self._producer.flush(self._timeout_seconds)
 
     def _config(self) -> dict[str, Any]:
         limits = [family.topic.max_message_bytes for family in self._catalog.families]
@@ -123,12 +128,11 @@ class Producer:
         """Look the family's topic up, once: an event for a topic that isn't there would wait until it times out."""
         family = self._catalog.family(name)
         topic = family.topic.name
-        try:
-            topics = self._producer.list_topics(timeout=min(_LOOKUP_SECONDS, self._timeout_seconds)).topics
-        except KafkaException as error:
-            raise self._explain(topic, error.args[0]) from None
-        if topic not in topics:
+        check_connection(self._settings.kafka)
+        rights = self._topics.rights([topic])
+        if topic not in rights:
             raise self._explain(topic, KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        expect(AclOperation.WRITE, rights[topic], self._settings.kafka, f"topic {topic}")
         route = self._routes[name] = _Route(topic, Encoder(family, self._schema_id(family)))
         return route
 
@@ -148,6 +152,13 @@ class Producer:
             raise self._explain(topic, error.args[0]) from None
         return True
 
+    def _serve(self, wait: Callable[[float], int], seconds: float) -> int:
+        """Wait for deliveries; raises what no delivery comes after, such as a right that was taken away."""
+        try:
+            return wait(seconds)
+        except KafkaException as error:
+            raise self._explain("all topics", error.args[0]) from None
+
     def _delivered(self, error: KafkaError | None, message: KafkaMessage) -> None:
         if error is not None and self._failure is None:
             self._failure = self._explain(message.topic(), error)
@@ -158,6 +169,8 @@ class Producer:
             raise failure
 
     def _explain(self, topic: str | None, error: KafkaError) -> ChimeraError:
+        if why := barred(error, self._settings.kafka, f"WRITE on topic {topic}"):
+            return why
         if error.code() in _UNAVAILABLE:
             return UnavailableError(
                 f"Kafka at {self._settings.kafka.bootstrap_servers} is not available: {error.str()}"

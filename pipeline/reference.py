@@ -1,7 +1,7 @@
 """Reads records with fastavro, one at a time: for writers' schemas that aren't flat (unions, enums, nested types).
 
-fastavro alone is lax (it accepts an index of -1 and trailing bytes) and open to attack (deep recursion, huge arrays of
-nothing), so the form of the bytes is walked first, by the specification.
+fastavro alone is lax (it accepts an index of -1 and trailing bytes), so the form of the bytes is walked first, by the
+specification.
 """
 
 import io
@@ -12,14 +12,14 @@ import fastavro
 from fastavro.read import SchemaResolutionError
 
 from pipeline.errors import Reason
-from pipeline.wellformed import MalformedError, check_wellformed
+from pipeline.wellformed import MalformedError, check_wellformed, field_ends
 
 
 class Reference:
     """Reads the records of one writer's schema.
 
     Args:
-        writer: its schema as parsed JSON, which `pipeline.resolve` has taken.
+        writer: its schema, vetted.
         fields: name and primitive type of the fields to read, which it has.
     """
 
@@ -42,6 +42,22 @@ class Reference:
             raise MalformedError(Reason.INVALID_UTF8, "expected UTF-8") from None
         except SchemaResolutionError:
             raise MalformedError(Reason.WRONG_SCHEMA, "a value that can't be read as its field's type") from None
+
+    def read_partly(self, body: bytes) -> tuple[dict[str, Any], MalformedError | None]:
+        """The fields of one record as they were written, up to the first that is not in form; and what is wrong there.
+
+        What isn't UTF-8 is escaped.
+        """
+        ends, problem = [0], None
+        try:
+            ends.extend(field_ends(self._writer, self._named, body))
+        except MalformedError as error:
+            problem = error
+        writer: Any = self._writer
+        whole = {**writer, "fields": writer["fields"][: len(ends) - 1]}
+        stream = io.BytesIO(body[: ends[-1]])
+        values: Any = fastavro.schemaless_reader(stream, whole, None, handle_unicode_errors="backslashreplace")
+        return values, problem
 
     def flatten(self, body: bytes) -> bytes:
         """The encoding of the fields alone, in their order.

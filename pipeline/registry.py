@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any
 
 import orjson
+from cachetools import TTLCache
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.common._httpx_compat import httpx  # whichever of two packages the client uses
@@ -13,12 +15,16 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from pipeline.config import RegistrySettings, env_name
 from pipeline.errors import ConfigError, HaltError, UnavailableError
 from pipeline.schemas import Schema
+from pipeline.vet import parse_schema
 
 _UNAUTHORIZED = {401, 403}
 _NOT_NOW = {408, 429}
 _SERVER_ERROR = 500
 # The registry's own codes, of which HTTP knows nothing: a mistyped path is "not found" as well.
 _SUBJECT_NOT_FOUND, _SCHEMA_NOT_FOUND = 40401, 40403
+# Records may name any id: one that is unknown is asked for again, but not with each of them.
+_UNKNOWN_SECONDS = 30
+_MOST_UNKNOWN = 100_000
 
 
 class UnknownSchemaError(LookupError):
@@ -28,11 +34,13 @@ class UnknownSchemaError(LookupError):
 class Registry:
     """A client of a registry with Confluent's interface; what it has answered once it doesn't ask again.
 
+    That an id is unknown it believes for half a minute. Of use from several threads.
+
     Args:
         settings: where the registry is, and how to log in.
 
     Raises:
-        ConfigError: no URL is set, or it has a login beside the one that is set.
+        ConfigError: no URL is set.
     """
 
     def __init__(self, settings: RegistrySettings) -> None:
@@ -42,31 +50,36 @@ class Registry:
         options: dict[str, Any] = {"url": settings.url, "timeout": settings.timeout_seconds, "max.retries": 0}
         if settings.user is not None:
             options["basic.auth.user.info"] = f"{settings.user}:{settings.password.get_secret_value()}"
-        try:
-            self._client = SchemaRegistryClient(options)
-        except ValueError as error:
-            raise ConfigError(f"{env_name('registry', 'url')}: {error}") from None
+        self._client = SchemaRegistryClient(options)
+        self._unknown: TTLCache[int, None] = TTLCache(_MOST_UNKNOWN, _UNKNOWN_SECONDS)
+        self._lock = Lock()  # of what is unknown
 
-    def schema(self, schema_id: int) -> dict[str, Any]:
+    def schema(self, schema_id: int) -> Any:
         """The Avro schema with that id, as parsed JSON.
 
         Raises:
             UnknownSchemaError: the registry has none.
+            UnresolvableError: what it has is no schema, or too large to be read.
             UnavailableError: it doesn't answer; worth another try.
             HaltError: it refuses us.
         """
-        where = f"schema {schema_id} at {self._settings.url}"
+        with self._lock:
+            known = schema_id not in self._unknown
+        found = self._find(schema_id) if known else None
+        if found is None or found.schema_type != "AVRO":
+            with self._lock:
+                self._unknown.setdefault(schema_id, None)
+            raise UnknownSchemaError(f"schema {schema_id} at {self._settings.url}: there is none for Avro")
+        return parse_schema(found.schema_str or "")
+
+    def _find(self, schema_id: int) -> RegistrySchema | None:
         with self._explained():
             try:
-                found = self._client.get_schema(schema_id)
+                return self._client.get_schema(schema_id)
             except SchemaRegistryError as error:
                 if error.error_code == _SCHEMA_NOT_FOUND:
-                    raise UnknownSchemaError(f"{where}: there is none") from None
+                    return None
                 raise
-        parsed = orjson.loads(found.schema_str or "") if found.schema_type == "AVRO" else None
-        if not isinstance(parsed, dict):
-            raise UnknownSchemaError(f"{where}: expected an Avro record")
-        return parsed
 
     def schema_id(self, topic: str, schema: Schema) -> int:
         """The id of a schema under the subject `<topic>-value`, where it is registered when it isn't yet.

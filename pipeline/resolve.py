@@ -8,11 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import fastavro
-from fastavro.schema import SchemaParseException, UnknownType
-
 from pipeline.fields import PRIMITIVES, Field
 from pipeline.schemas import Schema
+from pipeline.vet import UnresolvableError, vet
 
 PROMOTIONS = {
     "long": {"int"},
@@ -24,14 +22,12 @@ PROMOTIONS = {
 """What a field of the reader's type may have been written as, other than as itself."""
 
 
-class UnresolvableError(Exception):
-    """Records of this writer's schema can't become rows of the newest one; the message says which field is to blame."""
-
-
 @dataclass(frozen=True, slots=True)
 class Resolution:
     """How to read one writer's records."""
 
+    writer: Any
+    """Its schema, vetted."""
     written: Mapping[str, str]
     """Name and primitive type of each field, in the order of its bytes."""
     missing: tuple[Field, ...]
@@ -41,11 +37,12 @@ class Resolution:
 
 
 def resolve(writer: Any, newest: Schema) -> Resolution:
-    """How records of the writer's schema, as parsed JSON, become rows of the newest one.
+    """How records of the writer's schema, as parsed JSON from wherever, become rows of the newest one.
 
     Raises:
         UnresolvableError: they can't.
     """
+    writer = vet(writer)
     _check_record(writer)
     if _short_name(writer) != _short_name(newest.raw):
         raise UnresolvableError(f"expected a record named {_short_name(newest.raw)}")
@@ -59,25 +56,20 @@ def resolve(writer: Any, newest: Schema) -> Resolution:
     missing = tuple(field for field in newest.fields if field.name not in declared)
     primitive = {name: avro_type for name, avro_type in written.items() if avro_type is not None}
     if len(primitive) == len(written):
-        return Resolution(primitive, missing, flat=True)
-    return Resolution(
-        {field.name: field.type for field in newest.fields if field.name in declared}, missing, flat=False
-    )
+        return Resolution(writer, primitive, missing, flat=True)
+    readable = {field.name: field.type for field in newest.fields if field.name in declared}
+    return Resolution(writer, readable, missing, flat=False)
 
 
 def _check_record(schema: Any) -> None:
-    try:
-        fastavro.parse_schema(schema, _write_hint=False)
-    except (SchemaParseException, UnknownType, KeyError, TypeError) as error:
-        raise UnresolvableError(f"not an Avro schema: {error}") from None
-    if not isinstance(schema, Mapping) or schema["type"] != "record" or "fields" not in schema:
+    if not isinstance(schema, Mapping) or schema["type"] != "record":
         raise UnresolvableError("expected a record with fields")
     if len({field["name"] for field in schema["fields"]}) < len(schema["fields"]):
         raise UnresolvableError("expected one field of a name")
 
 
 def _short_name(schema: Mapping[str, Any]) -> str:
-    return str(schema.get("name")).rpartition(".")[2]
+    return str(schema["name"]).rpartition(".")[2]
 
 
 def _logical_types(declared: Any) -> Iterator[tuple[str, int, int]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (
+    AclOperation,
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
@@ -16,17 +17,17 @@ from confluent_kafka.admin import (
     NewPartitions,
     NewTopic,
     ResourceType,
-    TopicMetadata,
+    TopicDescription,
 )
 
 from pipeline.config import KafkaSettings
-from pipeline.errors import ChimeraError, ConfigError, HaltError, UnavailableError
+from pipeline.errors import ConfigError
 from pipeline.families import TopicSpec
+from pipeline.kafka_failures import check_connection, explain_kafka
 
 _ANSWER_SECONDS = 10.0
 _CHANGE_SECONDS = 30.0
-# Brokers that answer, but not now; any other refusal would be the same the next time.
-_NOT_NOW = frozenset({KafkaError.REQUEST_TIMED_OUT, KafkaError.NOT_CONTROLLER, KafkaError.BROKER_NOT_AVAILABLE})
+_NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION})  # the latter: no such name can be
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,29 +133,46 @@ class TopicAdmin:
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._address = settings.bootstrap_servers
+        self._settings = settings
         self._client = AdminClient({**settings.client, "log_level": 0})  # what fails is raised; once is enough
 
     def read(self, names: Iterable[str]) -> Cluster:
         """The cluster, with those of the named topics that it has."""
+        check_connection(self._settings)
+        present = self._describe(names)
         try:
-            metadata = self._client.list_topics(timeout=_ANSWER_SECONDS)
+            brokers = self._client.describe_cluster(request_timeout=_ANSWER_SECONDS).result().nodes
         except KafkaException as error:
-            raise self._explained(error) from None
-        present = [name for name in names if name in metadata.topics]
+            raise explain_kafka(error.args[0], self._settings) from None
         configs = self._read_configs(present)
-        return Cluster(len(metadata.brokers), {name: _live(metadata.topics[name], configs[name]) for name in present})
+        return Cluster(len(brokers), {name: _live(topic, configs[name]) for name, topic in present.items()})
 
     def ids(self, names: Iterable[str]) -> dict[str, str]:
         """Kafka's ids of those of the named topics that there are; a topic created anew under its name has another."""
-        there: dict[str, str] = {}
+        return {name: str(topic.topic_id) for name, topic in self._describe(names).items()}
+
+    def rights(self, names: Iterable[str]) -> dict[str, frozenset[AclOperation]]:
+        """What we may do with those of the named topics that there are."""
+        there = self._describe(names, include_authorized_operations=True)
+        return {name: _rights(topic) for name, topic in there.items()}
+
+    def group_rights(self, group: str) -> frozenset[AclOperation]:
+        """What we may do with a consumer group."""
+        asked = self._client.describe_consumer_groups(
+            [group], include_authorized_operations=True, request_timeout=_ANSWER_SECONDS
+        )
+        return _rights(self._results(asked, "group ")[group])
+
+    def _describe(self, names: Iterable[str], **options: bool) -> dict[str, TopicDescription]:
+        """Those of the topics that there are; HaltError when we may not even know that."""
+        there: dict[str, TopicDescription] = {}
         topics = TopicCollection(list(names))
-        for name, future in self._client.describe_topics(topics, request_timeout=_ANSWER_SECONDS).items():
+        for name, future in self._client.describe_topics(topics, request_timeout=_ANSWER_SECONDS, **options).items():
             try:
-                there[name] = str(future.result().topic_id)
+                there[name] = future.result()
             except KafkaException as error:
-                if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise self._explained(error, f" {name}") from None
+                if error.args[0].code() not in _NO_TOPIC:
+                    raise explain_kafka(error.args[0], self._settings, f"topic {name}") from None
         return there
 
     def apply(self, changes: Iterable[Change]) -> None:
@@ -178,26 +196,24 @@ class TopicAdmin:
         entries = self._results(self._client.describe_configs(resources)) if resources else {}
         return {name: {entry.name: entry.value for entry in of.values()} for name, of in entries.items()}
 
-    def _results(self, futures: Mapping[Any, Future[Any]]) -> dict[str, Any]:
-        """What came of each topic, when all have gone well."""
+    def _results(self, futures: Mapping[Any, Future[Any]], kind: str = "topic ") -> dict[str, Any]:
+        """What came of each, when all have gone well."""
         results = {}
         for resource, future in futures.items():
             name = getattr(resource, "name", resource)
             try:
                 results[name] = future.result()
             except KafkaException as error:
-                raise self._explained(error, f" {name}") from None
+                raise explain_kafka(error.args[0], self._settings, f"{kind}{name}") from None
         return results
 
-    def _explained(self, error: KafkaException, topic: str = "") -> ChimeraError:
-        reason: KafkaError = error.args[0]
-        if reason.code() < 0 or reason.code() in _NOT_NOW:  # below zero are the client's own: it got no answer
-            return UnavailableError(f"Kafka at {self._address} is not available: {reason.str()}")
-        return HaltError(f"Kafka at {self._address} refuses{topic}: {reason.str()}")
+
+def _rights(described: Any) -> frozenset[AclOperation]:
+    return frozenset(described.authorized_operations or ())
 
 
-def _live(topic: TopicMetadata, config: Mapping[str, str]) -> LiveTopic:
-    return LiveTopic(len(topic.partitions), min(len(part.replicas) for part in topic.partitions.values()), config)
+def _live(topic: TopicDescription, config: Mapping[str, str]) -> LiveTopic:
+    return LiveTopic(len(topic.partitions), min(len(part.replicas) for part in topic.partitions), config)
 
 
 def _creation(topic: TopicSpec) -> NewTopic:

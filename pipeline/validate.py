@@ -5,9 +5,11 @@ the record alone.
 """
 
 import math
+import operator
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -68,6 +70,14 @@ def _is_utf8(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _has_no_nul(value: bytes) -> bool:
+    return 0 not in value
+
+
+_NUL = "a NUL byte"
+_TEXT = ((_is_utf8, Reason.INVALID_UTF8, "expected UTF-8"), (_has_no_nul, Reason.NUL_BYTE, _NUL))
 
 
 def _numbers(verdicts: Verdicts, field: Field, values: NDArray[Any]) -> Column:
@@ -134,16 +144,20 @@ class _Strings:
         self.verdicts.fail(bad, reason, f"{self.field.name}: {expected}")
 
     def refuse(self, bad: Mask, reason: Reason, expected: str) -> None:
-        """Reject the records of `bad`; those that aren't even UTF-8, as such."""
+        """Reject the records of `bad`; those that are no text at all, as such."""
         rows = np.flatnonzero(bad)
-        not_utf8 = np.zeros(len(bad), np.bool_)
-        not_utf8[rows] = [not _is_utf8(value) for value in self.buffer.slices(self.spans[rows])]
-        self.fail(not_utf8, Reason.INVALID_UTF8, "expected UTF-8")
+        values = self.buffer.slices(self.spans[rows])
+        for is_text, why, what in _TEXT:
+            wrong = np.zeros(len(bad), np.bool_)
+            wrong[rows] = [not is_text(value) for value in values]
+            self.fail(wrong, why, what)
         self.fail(bad, reason, expected)
 
     def text(self) -> list[bytes]:
         values = self.buffer.slices(self.spans)
         check_utf8(self.verdicts, self.field, values)
+        if any(map(operator.contains, values, repeat(0))):
+            self.fail(np.fromiter((0 in value for value in values), np.bool_, len(values)), Reason.NUL_BYTE, _NUL)
         return values
 
     def uuids(self) -> NDArray[np.void]:

@@ -1,15 +1,15 @@
 """Walks the bytes of one Avro record as the specification lays them out, strictly, and makes no values of them.
 
-Only canonical varints, booleans of 0 or 1, indexes that exist, and nothing left over. Bounded: nesting has a limit, and
-arrays and maps together claim no more items than the record has bytes.
+Only canonical varints, booleans of 0 or 1, indexes that exist, and nothing left over. Of a schema that is vetted, each
+type takes at least a byte and nesting has a limit: the walk is over when the bytes are.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from pipeline.errors import Reason
 from pipeline.fields import PRIMITIVES
 
-MAX_DEPTH = 64
 _WIDTHS = {"null": 0, "float": 4, "double": 8}
 
 
@@ -25,15 +25,23 @@ def check_wellformed(schema: Any, named: dict[str, Any], body: bytes) -> None:
     """Check the form of one record.
 
     Args:
-        schema: as fastavro parsed it.
+        schema: of the record, as fastavro parsed it.
         named: the named types that it refers to.
         body: the whole record, without framing.
 
     Raises:
         MalformedError: the first thing that is wrong with it.
     """
+    for _ in field_ends(schema, named, body):
+        pass
+
+
+def field_ends(schema: Any, named: dict[str, Any], body: bytes) -> Iterator[int]:
+    """Where each field of a record ends, up to the first that isn't in form; see `check_wellformed`."""
     walk = _Walk(named, body)
-    walk.value(schema, "record", 0)
+    for field in schema["fields"]:
+        walk.value(field["type"], field["name"])
+        yield walk.at
     if walk.at != len(body):
         raise MalformedError(Reason.TRAILING_BYTES, "bytes after the last field")
 
@@ -43,11 +51,8 @@ class _Walk:
         self.named = named
         self.body = body
         self.at = 0
-        self.items = 0  # of all arrays and maps so far
 
-    def value(self, schema: Any, name: str, depth: int) -> None:
-        if depth > MAX_DEPTH:
-            raise MalformedError(Reason.MALFORMED, f"{name}: nested deeper than {MAX_DEPTH}")
+    def value(self, schema: Any, name: str) -> None:
         kind = schema["type"] if isinstance(schema, dict) else schema
         match kind:
             case "enum":
@@ -55,16 +60,16 @@ class _Walk:
             case "fixed":
                 self.skip(schema["size"], name)
             case "array" | "map":
-                self.blocks(schema, name, depth)
-            case "record" | "error":
+                self.blocks(schema, name)
+            case "record":
                 for field in schema["fields"]:
-                    self.value(field["type"], field["name"], depth + 1)
+                    self.value(field["type"], field["name"])
             case [*branches]:
-                self.value(branches[self.index(len(branches), name)], name, depth + 1)
+                self.value(branches[self.index(len(branches), name)], name)
             case str() if kind in PRIMITIVES | {"null"}:
                 self.primitive(kind, name)
             case _:
-                self.value(self.named[kind] if isinstance(kind, str) else kind, name, depth + 1)
+                self.value(self.named[kind], name)
 
     def primitive(self, kind: str, name: str) -> None:
         match kind:
@@ -114,19 +119,16 @@ class _Walk:
             raise MalformedError(Reason.MALFORMED, f"{name}: negative length")
         self.skip(length, name)
 
-    def blocks(self, schema: Any, name: str, depth: int) -> None:
+    def blocks(self, schema: Any, name: str) -> None:
         """The blocks of an array or a map; a negative count is followed by the block's size in bytes."""
         while count := self.integer(64, name):
             end = None
             if count < 0:
                 size = self.integer(64, name)
                 end = self.at + size
-            self.items += abs(count)
-            if self.items > len(self.body):
-                raise MalformedError(Reason.MALFORMED, f"{name}: more items than bytes")
             for _ in range(abs(count)):
                 if schema["type"] == "map":
                     self.sized(name)
-                self.value(schema["values" if schema["type"] == "map" else "items"], name, depth + 1)
+                self.value(schema["values" if schema["type"] == "map" else "items"], name)
             if end not in (None, self.at):
                 raise MalformedError(Reason.MALFORMED, f"{name}: a block of another size than it says")

@@ -30,8 +30,11 @@ from pipeline.decode import Decoder
 from pipeline.errors import ChimeraError, HaltError
 from pipeline.families import Catalog, Family, load_catalog
 from pipeline.ingest import Ingest
+from pipeline.kafka_client import faust_credentials
 from pipeline.logs import logging_config
 from pipeline.preflight import preflight
+from pipeline.privacy.hashing import configured_hasher
+from pipeline.privacy.sanitise import Sanitiser
 from pipeline.registry import Registry
 from pipeline.rollup import TABLE
 from pipeline.rollup.job import Rollup
@@ -44,6 +47,7 @@ _STOP_SECONDS = 3.0  # for all of a stop but the drain
 # Records are objects that the collector looks at, tens of thousands in each micro-batch and none in a cycle. At
 # Python's own threshold of 700 it takes as long over them as fetching does.
 _GC_THRESHOLD = (100_000, 20, 100)
+_BRAKE_SECONDS = 1.0  # between two looks at it
 _RECORDS_AT_ONCE = 20_000  # taken from the fetcher, which holds the rest compressed
 
 log = structlog.get_logger("chimera.worker")
@@ -136,6 +140,7 @@ class App(faust.App):
         super().__init__(
             settings.kafka.group_id,
             broker=[f"batch://{server.strip()}" for server in settings.kafka.bootstrap_servers.split(",")],
+            broker_credentials=faust_credentials(settings.kafka),
             broker_session_timeout=settings.kafka.session_timeout_seconds,
             broker_heartbeat_interval=settings.kafka.heartbeat_interval_seconds,
             broker_commit_interval=worker.commit_interval_seconds,
@@ -152,6 +157,7 @@ class App(faust.App):
             logging_config=logging_config(settings.log),
             Worker=Worker,
         )
+        self._hasher = configured_hasher(settings.privacy)
         self._dead_letters = DeadLetters(settings.kafka, catalog.families)
         self._registry = Registry(settings.registry) if settings.registry.url else None
         self._pool = ThreadPoolExecutor(worker.insert_threads, thread_name_prefix="ingest")
@@ -159,12 +165,15 @@ class App(faust.App):
         self._ingests: dict[str, Ingest] = {}  # by topic
         self.page("/metrics")(_metrics)
         self.page("/ready")(_ready)
+        self.timer(_BRAKE_SECONDS)(self._watch_brakes)
 
     def add_family(self, family: Family) -> None:
         """Consume the family's topic with an agent of its own."""
         ingest = Ingest(
             family,
-            decoder=Decoder(family, self._registry),
+            decoder=Decoder(
+                family, self._registry, self.settings.validation, sanitise=Sanitiser(family.schema, self._hasher)
+            ),
             sink=self._sink,
             dead_letters=self._dead_letters,
             renew=self._renew,
@@ -233,6 +242,10 @@ class App(faust.App):
         log.critical(str(self.failure))
         signal.raise_signal(signal.SIGTERM)
 
+    async def _watch_brakes(self) -> None:
+        for ingest in self._ingests.values():
+            ingest.watch_brake()
+
     def _batch_consumer(self) -> Consumer:
         consumer: Any = self.consumer
         return cast("Consumer", consumer)
@@ -267,17 +280,19 @@ class App(faust.App):
         log.info("consuming", partitions=len(self.consumer.assignment()))
 
     @property
-    def ready(self) -> bool:
-        """Whether records flow: no rebalance is under way, and nothing that failed waits for another try."""
-        retrying = any(ingest.retrying for ingest in self._ingests.values())
-        return not (self.rebalancing or retrying or (self._rollup is not None and self._rollup.retrying))
+    def troubles(self) -> list[str]:
+        """Why the worker isn't ready: a rebalance, something that failed and is tried again, too many rejections."""
+        troubles = ["partitions are being reassigned" if self.rebalancing else None]
+        troubles += [part.trouble for part in (*self._ingests.values(), self._rollup) if part]
+        return [trouble for trouble in troubles if trouble]
 
 
 async def _ready(web: View, _request: Request) -> Response:
     app: Any = web.app
-    ready = app.ready
-    status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
-    return web.text("ready\n" if ready else "not ready\n", status=status)
+    if not app.troubles:
+        return web.text("ready\n")
+    text = "".join(f"not ready: {trouble}\n" for trouble in app.troubles)
+    return web.text(text, status=HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 async def _metrics(web: View, _request: Request) -> Response:

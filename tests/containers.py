@@ -8,6 +8,7 @@ import yaml
 
 from pipeline.config import env_name
 from pipeline.devstack.ports import HOST, free_port
+from pipeline.devstack.stack import DEVELOPMENT_HASH_KEY
 
 COMPOSE_FILE = Path(__file__).parent.parent / "docker-compose.yml"
 _START_SECONDS = 120
@@ -137,6 +138,7 @@ class ContainerStack:
             env_name("kafka", "bootstrap_servers"): self.kafka.bootstrap_servers,
             env_name("clickhouse", "host"): HOST,
             env_name("clickhouse", "port"): str(self.clickhouse.port),
+            env_name("privacy", "hash_key"): DEVELOPMENT_HASH_KEY,
         }
 
     def start(self) -> None:

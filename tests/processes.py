@@ -115,11 +115,18 @@ class Worker:
     @property
     def waiting(self) -> bool:
         """Whether /ready answers that it isn't."""
+        return bool(self.why_not_ready)
+
+    @property
+    def why_not_ready(self) -> str:
+        """What /ready answers when the worker isn't; nothing when it is."""
         try:
             self._get("ready")
         except urllib.error.HTTPError as error:
-            return error.code == HTTPStatus.SERVICE_UNAVAILABLE
-        return False
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
+            return error.read().decode()
+        return ""
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of all samples of a metric with these labels; 0 when there are none."""
@@ -169,3 +176,12 @@ class Worker:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=_WEB_SECONDS) as answer:
             text: str = answer.read().decode()
             return text
+
+
+def last_word(worker: Worker, exit_code: int) -> str:
+    """The one line that says why it ended, with this code."""
+    assert worker.wait() == exit_code
+    assert "Traceback" not in worker.log
+    lines = worker.lines("critical") or worker.log.splitlines()
+    assert len(lines) == 1, worker.log
+    return lines[0]

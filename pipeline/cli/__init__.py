@@ -16,6 +16,7 @@ COMMANDS = {
     "migrate": "pipeline.cli.migrate:migrate",
     "produce": "pipeline.cli.produce:produce",
     "rollup": "pipeline.cli.rollup:rollup",
+    "dlq": "pipeline.cli.dlq:dlq",
     "demo": "pipeline.cli.demo:demo",
 }
 

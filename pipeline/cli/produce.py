@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import click
 import orjson
 from click.core import ParameterSource
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipeline.cli.progress import tracked
 from pipeline.config import Settings, load_settings
 from pipeline.encode import Encoder, InvalidEventError
 from pipeline.families import Catalog, Family, load_catalog
@@ -25,7 +24,6 @@ from pipeline.sample import sample
 _SHOWN_LINES = 20
 _MAX_HOURS = 87_600  # ten years: a sample begins well after 1970
 
-T = TypeVar("T")
 Events = Iterable[tuple[str, Mapping[str, Any]]]
 Send = Callable[[str, Mapping[str, Any]], object]
 
@@ -129,7 +127,7 @@ def _publish_file(
 def _check(family: Family, file: IO[bytes]) -> tuple[int, dict[int, str]]:
     """How many good lines there are, and what is wrong with each bad one, by its number."""
     encoder, good, bad = Encoder(family), 0, dict[int, str]()
-    for number, line in _progress(_lines(file), None, "Checking"):
+    for number, line in tracked(_lines(file), None, "Checking"):
         try:
             encoder.encode(orjson.loads(line))
             good += 1
@@ -159,7 +157,7 @@ def _publish(settings: Settings, catalog: Catalog, events: Events, total: int, *
     counts = Counter[str]()
     began = time.perf_counter()
     with _destination(settings, catalog, dry_run=dry_run) as send:
-        for family, event in _progress(events, total, "Checking" if dry_run else "Publishing"):
+        for family, event in tracked(events, total, "Checking" if dry_run else "Publishing"):
             send(family, event)
             counts[family] += 1
     seconds = time.perf_counter() - began
@@ -178,11 +176,3 @@ def _destination(settings: Settings, catalog: Catalog, *, dry_run: bool) -> Iter
     else:
         with Producer(settings, catalog) as producer:
             yield producer.send
-
-
-def _progress(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
-    """The items, with a bar on a terminal."""
-    terminal = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-        yield from progress.track(items, total=total)

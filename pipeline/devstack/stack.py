@@ -9,6 +9,9 @@ from pipeline.devstack.kafka import KafkaBroker
 from pipeline.devstack.ports import HOST
 from pipeline.devstack.server import Server
 
+DEVELOPMENT_HASH_KEY = "for-development-only-and-not-a-secret"
+"""Everybody knows it: hashes made with it hide nothing."""
+
 
 class Stack:
     """A Kafka broker and a ClickHouse server, started at the same time; both die with the process that started them.
@@ -53,6 +56,7 @@ class Stack:
             env_name("kafka", "bootstrap_servers"): self.kafka.bootstrap_servers,
             env_name("clickhouse", "host"): HOST,
             env_name("clickhouse", "port"): str(self.clickhouse.port),
+            env_name("privacy", "hash_key"): DEVELOPMENT_HASH_KEY,
         }
 
     @property

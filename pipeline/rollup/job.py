@@ -131,9 +131,9 @@ class Rollup:
         self._log = structlog.get_logger("chimera.rollup")
 
     @property
-    def retrying(self) -> bool:
-        """Whether rows wait for something that has failed."""
-        return self._attempts.retrying
+    def trouble(self) -> str | None:
+        """Why rows don't flow; None while all is well."""
+        return f"{TABLE}: what has failed is tried again" if self._attempts.retrying else None
 
     # The agent's part.
 

@@ -21,6 +21,8 @@ from pipeline.demo import DAMAGED, Outcome
 from pipeline.devstack import Stack
 from pipeline.devstack.lock import holder
 from pipeline.devstack.ports import HOST
+from pipeline.rollup.audit import Kind
+from pipeline.rollup.verify import Report
 
 _EVENTS = 1000
 _SECONDS = 120
@@ -71,8 +73,12 @@ def test_it_accounts_for_every_event_and_leaves_nothing(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     facts = json.loads(done.stdout.splitlines()[-1])
     assert facts.pop("rows_per_s") > 0
+    assert facts.pop("session_stats") > 0
+    assert facts.pop("differing") == 0
     assert facts == {"produced": _EVENTS, "stored": _EVENTS - DAMAGED, "rejected": DAMAGED}
     counts = _counts(done.stdout)
+    for title in ("Hourly performance trends", "Session quality analysis", "Correlate performance improvements"):
+        assert title in done.stdout
     assert counts.keys() == _TABLES
     assert [sum(column) for column in zip(*counts.values(), strict=True)] == list(facts.values())
     assert "…" not in done.stdout.partition("What became")[2]
@@ -174,17 +180,25 @@ def _outcome(stored: int) -> Outcome:
 def test_counts_that_add_up_are_a_success(capsys: pytest.CaptureFixture[str]) -> None:
     """The line has sums over all families, and rows by second."""
     assert _outcome(10).adds_up
-    report(_outcome(10))
-    assert json.loads(capsys.readouterr().out) == {"produced": 15, "stored": 14, "rejected": 1, "rows_per_s": 7}
+    report(_outcome(10), Report(rows=6))
+    counts = {"produced": 15, "stored": 14, "rejected": 1, "rows_per_s": 7, "session_stats": 6, "differing": 0}
+    assert json.loads(capsys.readouterr().out) == counts
 
 
 @pytest.mark.parametrize("stored", [9, 11], ids=["lost", "doubled"])
 def test_a_lost_or_doubled_row_is_a_failure(stored: int, capsys: pytest.CaptureFixture[str]) -> None:
     """The counts are printed all the same, and the exit code is 1."""
     with pytest.raises(MismatchError) as failure:
-        report(_outcome(stored))
+        report(_outcome(stored), Report())
     assert failure.value.exit_code == 1
     assert json.loads(capsys.readouterr().out)["stored"] == stored + 4
+
+
+def test_a_row_of_session_stats_that_differs_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    """Though all events are accounted for."""
+    with pytest.raises(MismatchError, match="session_stats"):
+        report(_outcome(10), Report(rows=6, found=Counter({Kind.MISSING: 1})))
+    assert json.loads(capsys.readouterr().out)["differing"] == 1
 
 
 def test_one_familys_loss_isnt_made_up_for_by_anothers_surplus() -> None:

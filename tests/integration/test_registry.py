@@ -52,7 +52,7 @@ def test_a_schema_that_is_no_avro_record_is_unknown(registry: Registry, schema_r
     """JSON Schema has ids in the same registry, but no records of ours."""
     confluent = SchemaRegistryClient({"url": schema_registry.url})
     schema_id = confluent.register_schema("chimera.json-value", RegistrySchema(_JSON_SCHEMA, "JSON"))
-    with pytest.raises(UnknownSchemaError, match="expected an Avro record"):
+    with pytest.raises(UnknownSchemaError, match="none for Avro"):
         registry.schema(schema_id)
 
 
@@ -84,8 +84,7 @@ def test_no_registry_is_unavailable(schema: Schema) -> None:
         registry.schema_id("chimera.ui_events", schema)
 
 
-@pytest.mark.parametrize("url", [None, "http://reader:secret@registry:8081"], ids=["none", "two logins"])
-def test_a_wrong_url_is_an_error_of_the_settings(url: str | None) -> None:
+def test_a_registry_needs_a_url() -> None:
     """It names the variable."""
     with pytest.raises(ConfigError, match="CHIMERA_REGISTRY__URL"):
-        Registry(RegistrySettings(url=url, user="writer"))
+        Registry(RegistrySettings(user="writer"))

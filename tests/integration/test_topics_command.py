@@ -140,7 +140,7 @@ def test_what_the_broker_refuses_changes_nothing(settings: Settings, tmp_path: P
     (tmp_path / "refused.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     declared = load_topics(tmp_path / "refused.yaml")
     admin = TopicAdmin(settings.kafka)
-    with pytest.raises(HaltError, match=rf"Kafka at {settings.kafka.bootstrap_servers} refuses \.: "):
+    with pytest.raises(HaltError, match=rf"Kafka at {settings.kafka.bootstrap_servers} refuses topic \.: "):
         admin.apply(plan(declared, admin.read(topic.name for topic in declared), settings.topics.file))
     assert _cluster(settings).topics == {}
 

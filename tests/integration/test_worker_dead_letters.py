@@ -1,5 +1,6 @@
 """What the worker rejects is in the dead-letter topic before its offset is committed, as it was, or nothing goes on."""
 
+import hashlib
 import json
 import random
 from collections.abc import Callable
@@ -92,6 +93,48 @@ def test_a_record_as_large_as_its_topic_takes_fits(settings: Settings, environ: 
         worker.wait_until_consuming()
         settled(worker, settings, family, len(values))
     assert [letter.value() for letter in dead_letters(settings, family, len(values))] == values
+
+
+def test_what_is_too_large_for_a_dead_letter_is_left_out_and_holds_nothing_up(
+    settings: Settings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Headers, or a value, that only a greater effort at compression than ours makes as small as the topic wants it."""
+    family = prepare(settings).family("ui_events")
+    noise = random.Random(1).randbytes(900_000)
+    large = (noise + bytes(2_000_000)) * 3 + noise
+    records: list[dict[str, Any]] = [
+        {"value": b"first", "headers": [("small", b"1"), ("large", large)]},
+        {"value": large, "key": b"key", "headers": [("small", b"1")]},
+        {"value": b"last", "headers": [("small", b"1")]},
+    ]
+    producer = Producer(
+        {**settings.kafka.client, "message.max.bytes": 10**8, "compression.type": "zstd", "compression.level": 12}
+    )
+    for record in records:
+        producer.produce(family.topic.name, partition=0, **record)
+        assert producer.flush(_SECONDS) == 0
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        settled(worker, settings, family, len(records))
+        assert worker.metric("chimera_records_rejected_total", reason="oversize") == 1
+    letters = {_own(letter)["offset"]: letter for letter in dead_letters(settings, family, len(records))}
+    first, second, last = (letters[str(offset)] for offset in range(3))
+    assert (first.value(), second.value(), second.key(), last.value()) == (b"first", None, None, b"last")
+    headers = hashlib.sha256(b"small1large" + large).hexdigest()
+    assert _own(first)["cut.headers"] == f"{len(large) + 11} bytes, sha256 {headers}"
+    assert _own(second)["cut.value"] == f"{len(large)} bytes, sha256 {hashlib.sha256(large).hexdigest()}"
+    assert {name: value.split()[0] for name, value in _own(second).items() if name.startswith("cut.")} == {
+        "cut.headers": "6",
+        "cut.key": "3",
+        "cut.value": str(len(large)),
+    }
+    assert not any(name.startswith("cut.") for name in _own(last))
+
+
+def _own(letter: Message) -> dict[str, str]:
+    """The headers that are added, by their names without the prefix."""
+    headers: Any = letter.headers()
+    return {name.removeprefix(_PREFIX): value.decode() for name, value in headers if name.startswith(_PREFIX)}
 
 
 def _delete(settings: Settings, family: Family) -> Callable[[], None]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from processes import Worker, lag, prepare
+from processes import Worker, lag, last_word, prepare
 
 from pipeline.clickhouse import connect
 from pipeline.config import Settings, env_name
@@ -36,15 +36,6 @@ def publish(settings: Settings) -> str:
         for family, event in sample(_EVENTS, seed=9, start=start, hours=1, families=["ui_events"]):
             producer.send(family, event)
     return catalog.family("ui_events").topic.name
-
-
-def last_word(worker: Worker, exit_code: int) -> str:
-    """The one line that says why it ended, with this code."""
-    assert worker.wait() == exit_code
-    assert "Traceback" not in worker.log
-    lines = worker.lines("critical") or worker.log.splitlines()
-    assert len(lines) == 1, worker.log
-    return lines[0]
 
 
 def as_writer(environ: dict[str, str], server: ClickHouseServer, password: str) -> dict[str, str]:

@@ -42,9 +42,9 @@ def make_family(versions: Sequence[dict[str, Any]]) -> Family:
         schemas = load_schemas(Path(directory))["any"]
     batch = BatchPolicy(max_rows=1, max_bytes=1024, linger_seconds=1)
     topic = TopicSpec(
-        name="any", partitions=1, replication=1, retention_hours=1, max_message_bytes=1024, timestamps="broker"
+        name="any", partitions=1, replication=1, retention_hours=1, max_message_bytes=1 << 20, timestamps="broker"
     )
-    dead_letters = topic.model_copy(update={"name": "any.dlq", "max_message_bytes": 2048})
+    dead_letters = topic.model_copy(update={"name": "any.dlq", "max_message_bytes": 1 << 21})
     return Family("any", topic, "id", "any", dead_letters, batch, schemas)
 
 

@@ -132,6 +132,7 @@ def _decimal(field: Field, value: Any) -> int:
 
 
 def _uuid(_field: Field, text: str) -> bytes:
+    _require("\0" not in text, Reason.NUL_BYTE)
     dashes = [at for at, character in enumerate(text) if character == "-"]
     _require(len(text) == 36 and dashes == [8, 13, 18, 23], Reason.INVALID_UUID)
     _require(set(text) <= set("0123456789abcdefABCDEF-"), Reason.INVALID_UUID)
@@ -140,6 +141,7 @@ def _uuid(_field: Field, text: str) -> bytes:
 
 def _string(field: Field, text: str) -> bytes:
     _require(field.max_length is None or len(text.encode()) <= field.max_length, Reason.TOO_LONG)
+    _require("\0" not in text or text in (field.values or ()), Reason.NUL_BYTE)
     _require(field.values is None or text in field.values, Reason.NOT_IN_SET)
     _require(field.pattern is None or field.pattern.fullmatch(text) is not None, Reason.PATTERN_MISMATCH)
     return text.encode()

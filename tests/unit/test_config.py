@@ -78,6 +78,7 @@ def test_an_unknown_variable_is_an_error(name: str, advice: str, monkeypatch: py
         ("CHIMERA_WORKER__COMMIT_INTERVAL_SECONDS", "0", "at least 0.001"),
         ("CHIMERA_REGISTRY__URL", "registry:8081", "http://host:port"),
         ("CHIMERA_REGISTRY__URL", "http://", "http://host:port"),
+        ("CHIMERA_REGISTRY__URL", "http://user:s3cret@registry:8081", "an address without a login"),
         ("CHIMERA_CLICKHOUSE__HOST", "", "at least 1 character"),
         ("CHIMERA_CLICKHOUSE__SECURE", "perhaps", "true or false"),
         ("CHIMERA_CLICKHOUSE__CA_CERT", "/no/such/file", "a file that is there"),
@@ -90,6 +91,7 @@ def test_a_wrong_value_is_explained(name: str, value: str, expected: str, monkey
     complaint = _complaint(monkeypatch, **{name: value})
     assert complaint.startswith(f"{name}: expected ")
     assert expected in complaint
+    assert "s3cret" not in complaint
 
 
 @pytest.mark.parametrize(

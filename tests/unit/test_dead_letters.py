@@ -9,7 +9,7 @@ import pytest
 from pipeline.batches import MicroBatch, PartitionBatches, State
 from pipeline.columns import Rejection
 from pipeline.config import Settings
-from pipeline.dead_letters import DeadLetters, attempts_of, dead_letter_headers
+from pipeline.dead_letters import DeadLetters, attempts_of, dead_letter
 from pipeline.decode import Decoder
 from pipeline.errors import Reason
 from pipeline.families import BatchPolicy, load_catalog
@@ -36,7 +36,7 @@ def batch_of(record: _Record) -> MicroBatch:
 
 def said(record: _Record, rejection: Rejection) -> dict[str, str]:
     """The headers that are added, by their names without the prefix."""
-    headers = dead_letter_headers(batch_of(record), rejection)
+    headers = dead_letter(batch_of(record), rejection).headers
     assert headers[: len(record.headers)] == list(record.headers)
     own = headers[len(record.headers) :]
     return {name.removeprefix("chimera.error."): value.decode() for name, value in own if isinstance(value, bytes)}
@@ -85,6 +85,7 @@ def test_the_schema_is_what_the_frame_names(value: bytes | None, schema: str) ->
         pytest.param([("chimera.error.attempts", b"2"), ("chimera.error.attempts", b"many")], 2, id="no number"),
         pytest.param([("chimera.error.attempts", None)], 0, id="null"),
         pytest.param([("attempts", b"9")], 0, id="somebody else's"),
+        pytest.param([("chimera.error.attempts", b"9" * 5000)], 0, id="more than a number is"),
     ],
 )
 def test_attempts_are_counted_over_requeueing(before: list[tuple[str, bytes | None]], attempts: int) -> None:

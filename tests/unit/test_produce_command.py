@@ -116,7 +116,6 @@ def test_an_unknown_family_is_named(arguments: list[str]) -> None:
 
 def test_an_unreachable_broker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit code 69, with its address, after the wait for an answer."""
-    monkeypatch.setattr("pipeline.producer._LOOKUP_SECONDS", 0.5)
     monkeypatch.setenv("CHIMERA_KAFKA__BOOTSTRAP_SERVERS", address := f"127.0.0.1:{free_port()}")
     error = produce("--sample", "1").exception
     assert isinstance(error, UnavailableError)

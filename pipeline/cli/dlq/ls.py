@@ -1,0 +1,67 @@
+"""`chimera dlq ls`: how many dead letters there are, and why."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import click
+import orjson
+
+from pipeline.cli.dlq.options import STATES, as_json_option, in_state, read_topics, selecting
+from pipeline.dlq.index import Count
+from pipeline.dlq.show import as_text
+
+
+@click.command()
+@selecting
+@in_state
+@as_json_option
+def ls(*, states: Sequence[str], as_json: bool, **conditions: Any) -> None:
+    """Count dead letters by topic, reason and state, with the times of the first and the last.
+
+    A dead letter that was written twice counts once; `copies` are those beyond the first.
+
+    \b
+    Examples:
+      chimera dlq ls
+      chimera dlq ls --topic ui_events --since 2026-11-24T08:00Z --json
+      chimera dlq ls --state requeued --state dropped
+
+    \b
+    Exit codes:
+      0   counted, also when there is none
+      2   wrong usage
+      69  the broker doesn't answer
+      70  the broker refuses, or lacks a topic
+      78  a setting, topics.yaml or a schema is wrong
+    """
+    _, found = read_topics(conditions)
+    counts = [
+        (reading.family.topic.name, count)
+        for reading, selection in found
+        for count in reading.index.counts(replace(selection, states=frozenset(STATES)))
+    ]
+    shown = [(topic, count) for topic, count in counts if count.state in states]
+    if as_json:
+        for topic, count in shown:
+            times = {"first": as_text(count.first), "last": as_text(count.last)}
+            click.echo(orjson.dumps({"topic": topic, **asdict(count), **times}))
+        return
+    heads = ("topic", "reason", "state", "letters", "copies", "first", "last")
+    _print_table([heads, *(_row(topic, count) for topic, count in shown)])
+    totals = Counter[str]()
+    for _, count in counts:
+        totals[count.state] += count.letters
+    click.echo(", ".join(f"{totals[state]:,} {state}" for state in STATES))
+
+
+def _row(topic: str, count: Count) -> tuple[str, ...]:
+    numbers = (f"{count.letters:,}", f"{count.copies:,}")
+    return topic, count.reason, count.state, *numbers, as_text(count.first), as_text(count.last)
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

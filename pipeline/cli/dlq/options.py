@@ -1,0 +1,134 @@
+"""Which dead letters the commands of `chimera dlq` are about: their options, and reading what these choose."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+from pipeline.cli.progress import progress_bar
+from pipeline.config import Settings, load_settings
+from pipeline.dlq.index import UNSETTLED, Place, Selection
+from pipeline.dlq.letters import FOREIGN, OPEN
+from pipeline.dlq.reading import Reading
+from pipeline.dlq.receipts import Deed
+from pipeline.errors import Reason
+from pipeline.families import Catalog, Family, load_catalog
+
+STATES = (OPEN, *(deed.value for deed in Deed))
+
+F = TypeVar("F", bound=Callable[..., Any])
+Found = list[tuple[Reading, Selection]]
+
+
+class _Time(click.ParamType):
+    """ISO 8601; without an offset it is UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"expected ISO 8601, as 2026-11-24 or 2026-11-24T12:00Z, got {value!r}", param, ctx)
+        return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+class _At(click.ParamType):
+    """A topic, a partition and an offset."""
+
+    name = "at"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int, int]:
+        topic, *numbers = value.rsplit(":", 2)
+        if len(numbers) != 2 or not all(number.isascii() and number.isdigit() for number in numbers):
+            self.fail(f"expected topic:partition:offset, got {value!r}", param, ctx)
+        return topic, int(numbers[0]), int(numbers[1])
+
+
+_OPTIONS = (
+    click.option("--topic", "topics", multiple=True, help="Of this topic or family only; may be repeated, as others."),
+    click.option(
+        "--reason",
+        "reasons",
+        multiple=True,
+        type=click.Choice([*(reason.value for reason in Reason), FOREIGN]),
+        metavar="REASON",
+        help="Rejected for this reason; `foreign` are records that no worker put there.",
+    ),
+    click.option("--since", type=_Time(), help="Rejected at this time or later; ISO 8601, UTC unless it says another."),
+    click.option("--until", type=_Time(), help="Rejected before this time."),
+    click.option(
+        "--at",
+        multiple=True,
+        type=_At(),
+        metavar="TOPIC:PARTITION:OFFSET",
+        help="The one of the record there, or, with the dead-letter topic's name, the one there.",
+    ),
+)
+
+
+in_state = click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(STATES),
+    default=sorted(UNSETTLED),
+    help="In this state, rather than open or claimed, which wait for something to be done; may be repeated.",
+)
+as_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+def selecting(command: F) -> F:
+    """Give a command these options, as `topics`, `reasons`, `since`, `until` and `at`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def read_topics(conditions: dict[str, Any]) -> tuple[Settings, Found]:
+    """Read the dead-letter topics that are meant."""
+    settings = load_settings()
+    meant = _chosen(load_catalog(settings), **conditions)
+    found = [(Reading(settings.kafka, family), selection) for family, selection in meant]
+    with progress_bar() as progress:
+        task = progress.add_task("Reading", total=sum(len(reading) for reading, _ in found))
+        for reading, _ in found:
+            for _ in reading.read():
+                progress.advance(task)
+    return settings, found
+
+
+def _chosen(
+    catalog: Catalog,
+    *,
+    topics: Sequence[str],
+    reasons: Sequence[str],
+    since: datetime | None,
+    until: datetime | None,
+    at: Sequence[tuple[str, int, int]],
+) -> list[tuple[Family, Selection]]:
+    """The families that are meant, with what is meant of each.
+
+    Raises:
+        click.UsageError: a topic is none of a family.
+    """
+    families = {_family(catalog, name).name for name in topics} or {family.name for family in catalog.families}
+    places: dict[str, set[Place]] = {}
+    for topic, partition, offset in at:
+        family = _family(catalog, topic)
+        dead_letter = topic == family.dead_letters.name
+        places.setdefault(family.name, set()).add(Place(dead_letter, partition, offset))
+    return [
+        (family, Selection(frozenset(reasons), since, until, frozenset(places.get(family.name, ()))))
+        for family in catalog.families
+        if family.name in families and (not at or family.name in places)
+    ]
+
+
+def _family(catalog: Catalog, name: str) -> Family:
+    for family in catalog.families:
+        if name in {family.name, family.topic.name, family.dead_letters.name}:
+            return family
+    known = ", ".join(family.topic.name for family in catalog.families)
+    raise click.UsageError(f"no family has the topic {name!r}; expected one of {known}, or its dead-letter topic")

@@ -1,0 +1,25 @@
+"""Progress bars on a terminal, on standard error; nothing anywhere else."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A bar for each task that is added to it; they vanish when the block ends."""
+    terminal = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        yield progress
+
+
+def tracked(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
+    """The items, with a bar."""
+    with progress_bar() as progress:
+        yield from progress.track(items, total=total, description=what)

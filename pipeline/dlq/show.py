@@ -1,0 +1,130 @@
+"""A dead letter in words: for a terminal, or as a JSON object; values masked unless they are asked for.
+
+What producers wrote is never printed as it is: it could hold what a terminal obeys.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from pipeline.dlq.content import Content
+from pipeline.dlq.letters import Letter, Record, error_facts, own_headers
+from pipeline.families import Family
+from pipeline.fields import Field
+
+_SHOWN_BYTES = 64
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_MS = 253_402_300_800_000  # of the year 9999
+_MAX_DECIMAL_BYTES = 16
+
+
+def described(family: Family, letter: Letter, record: Record, content: Content, *, unmask: bool) -> dict[str, Any]:
+    """All there is to say about a dead letter, as JSON has it.
+
+    Args:
+        family: whose it is.
+        letter: what the index knows of it.
+        record: it itself.
+        content: what could be read of its value.
+        unmask: say what keys, values and headers hold; else only of which type and how long they are.
+    """
+    say = _readable if unmask else _masked
+    facts = error_facts(record.headers)
+    source = f"{family.topic.name}:{letter.source_partition}:{letter.source_offset}"
+    return {
+        "source": None if letter.foreign else source,
+        "dead_letter": f"{family.dead_letters.name}:{letter.partition}:{letter.offset}",
+        "reason": letter.reason,
+        "detail": facts.get("detail", ""),
+        "failed_at": as_text(letter.failed_at),
+        "attempts": letter.attempts,
+        "copies": letter.copies,
+        "state": letter.state,
+        "schema": facts.get("schema", ""),
+        "version": facts.get("version", ""),
+        "key": say(record.key, None),
+        "headers": [[name, say(value, None)] for name, value in own_headers(record.headers)],
+        "bytes": None if record.value is None else len(record.value),
+        "fields": {name: say(value, family.schema.by_name.get(name)) for name, value in content.fields.items()},
+        "ends": content.ends,
+        **({"begins": (record.value or b"")[:_SHOWN_BYTES].hex(" ")} if unmask and content.ends else {}),
+    }
+
+
+def lines(said: Mapping[str, Any]) -> Iterator[str]:
+    """The same for a terminal, without anything it would obey."""
+    tries = f"{said['attempts']} {'try' if said['attempts'] == 1 else 'tries'}"
+    copies = f", {said['copies']} copies" if said["copies"] > 1 else ""
+    state = "" if said["state"] == "open" else f", {said['state']}"
+    yield _plain(f"{said['source'] or said['dead_letter']}  {said['reason']}: {said['detail']}")
+    yield _plain(f"  at         {said['failed_at']}, {tries}{copies}{state}, in {said['dead_letter']}")
+    yield _plain(f"  schema     {said['schema'] or 'none'}, worker {said['version'] or 'unknown'}")
+    yield f"  key        {_json(said['key'])}"
+    for name, value in said["headers"]:
+        yield f"  header     {_json(name)}: {_json(value)}"
+    size = "null" if said["bytes"] is None else f"{said['bytes']:,} bytes"
+    yield f"  value      {size}"
+    blamed = said["detail"].partition(":")[0]
+    for name, value in said["fields"].items():
+        yield _plain(f"    {name:18} ") + _json(value) + ("   <- " + _plain(said["detail"]) if name == blamed else "")
+    if said["ends"]:
+        yield _plain(f"    here reading ends: {said['ends']}")
+    if said.get("begins"):
+        yield f"    it begins {said['begins']}"
+
+
+def as_text(time: datetime) -> str:
+    """ISO 8601, in milliseconds."""
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _masked(value: Any, _: Field | None) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, (str, bytes)):
+        return f"text, {len(value.encode())} bytes" if isinstance(value, str) else f"{len(value)} bytes"
+    if isinstance(value, (list, dict)):
+        return f"{'list' if isinstance(value, list) else 'object'} of {len(value)}"
+    return "boolean" if isinstance(value, bool) else "number"
+
+
+def _readable(value: Any, field: Field | None) -> Any:
+    """The value as JSON can hold it; money and times as people write them."""
+    match value, field and field.logical_type:
+        case int(), "timestamp-millis" if 0 <= value < _MAX_MS:
+            return as_text(_EPOCH + timedelta(milliseconds=value))
+        case bytes(), "decimal" if field and len(value) <= _MAX_DECIMAL_BYTES:
+            return str(Decimal(int.from_bytes(value, "big", signed=True)).scaleb(-field.scale))
+    return _as_json(value)
+
+
+def _as_json(value: Any) -> Any:
+    match value:
+        case bytes():
+            return value.decode() if _is_text(value) else value.hex(" ")
+        case float() if not math.isfinite(value):
+            return str(value)
+        case list():
+            return [_as_json(item) for item in value]
+        case dict():
+            return {name: _as_json(item) for name, item in value.items()}
+    return value
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        return value.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value)  # ASCII: whatever is no plain character is escaped
+
+
+def _plain(text: str) -> str:
+    """Without control characters, also those beyond ASCII."""
+    return "".join(char if char.isprintable() else "?" for char in text)

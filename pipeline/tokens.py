@@ -1,0 +1,112 @@
+"""Tokens of an OAuth issuer, by the client-credentials grant: fetched in bounded time, renewed before they expire."""
+
+import asyncio
+import base64
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from pipeline.errors import HaltError, UnavailableError
+
+if TYPE_CHECKING:
+    from pipeline.config import KafkaSettings
+
+_ANSWER_SECONDS = 10.0
+_MOST_BYTES = 1024 * 1024
+_USED_UP = 0.8  # of a token's life: the rest is for an issuer that is away for a moment
+_NOT_NOW = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    text: str
+    renew_at: float  # by the monotonic clock
+
+    def __repr__(self) -> str:
+        return "<token>"
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Takes a redirection for the refusal that it is: it would take our secret elsewhere."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Go nowhere."""
+
+
+class Tokens:
+    """The tokens of one client; may be asked from several threads.
+
+    Args:
+        settings: the issuer, and whose tokens they are.
+    """
+
+    def __init__(self, settings: "KafkaSettings") -> None:
+        self._settings = settings
+        self._token: _Token | None = None
+        self._fetching = threading.Lock()
+
+    def token(self) -> str:
+        """A token that is valid now; the one of last time as long as most of its life isn't over.
+
+        Raises:
+            UnavailableError: the issuer doesn't answer.
+            HaltError: it refuses us, or what it says is no token.
+        """
+        with self._fetching:
+            if self._token is None or time.monotonic() >= self._token.renew_at:
+                self._token = self._fetch()
+            return self._token.text
+
+    def for_aiokafka(self) -> Any:
+        """These tokens in the form that aiokafka asks for."""
+        from aiokafka.abc import AbstractTokenProvider  # noqa: PLC0415 (the tools need no aiokafka)
+
+        class Provider(AbstractTokenProvider):  # type: ignore[misc] # untyped
+            async def token(_) -> str:  # noqa: N805 (self is the one around)
+                return await asyncio.to_thread(self.token)
+
+        return Provider()
+
+    def _fetch(self) -> _Token:
+        asked_at, where = time.monotonic(), f"OAuth issuer at {self._settings.oauth_token_url}"
+        try:
+            answer = orjson.loads(self._post())
+            return _Token(str(answer["access_token"]), asked_at + _USED_UP * float(answer["expires_in"]))
+        except urllib.error.HTTPError as error:
+            if error.code in _NOT_NOW or error.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise UnavailableError(f"{where} is not available: HTTP {error.code}") from None
+            names = "CHIMERA_KAFKA__USER, CHIMERA_KAFKA__PASSWORD and CHIMERA_KAFKA__OAUTH_SCOPE"
+            raise HaltError(
+                f"{where} refuses client {self._settings.user!r}: HTTP {error.code}; check {names}"
+            ) from None
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, ssl.SSLCertVerificationError):
+                reason = error.reason.verify_message
+                raise HaltError(f"{where}: no TLS connection: {reason}; check CHIMERA_KAFKA__CA_CERT") from None
+            raise UnavailableError(f"{where} is not available: {error.reason}") from None
+        except OSError as error:
+            raise UnavailableError(f"{where} is not available: {error or type(error).__name__}") from None
+        except (ValueError, KeyError, TypeError):
+            raise HaltError(f"{where}: expected JSON with access_token and expires_in") from None
+
+    def _post(self) -> bytes:
+        settings = self._settings
+        form = {"grant_type": "client_credentials"} | ({"scope": settings.oauth_scope} if settings.oauth_scope else {})
+        login = ":".join(urllib.parse.quote(part) for part in (settings.user, settings.password.get_secret_value()))
+        request = urllib.request.Request(  # noqa: S310 (the setting takes http and https alone)
+            str(settings.oauth_token_url),
+            urllib.parse.urlencode(form).encode(),
+            {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}", "Accept": "application/json"},
+        )
+        https = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=settings.ca_cert))
+        with urllib.request.build_opener(https, _NoRedirect).open(request, timeout=_ANSWER_SECONDS) as answer:
+            body: bytes = answer.read(_MOST_BYTES)
+            return body

@@ -1,0 +1,75 @@
+"""`python -m hostile.fuzz`: let a fuzzer that sees which code runs look for bytes that break the decoder."""
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from hostile.seeds import load, make, store
+from hostile.targets import TARGETS
+
+# libFuzzer and what it sees of our code take memory for themselves, a few KB for each input.
+_OPTIONS = ("-timeout=5", "-malloc_limit_mb=256", "-rss_limit_mb=4096", "-max_len=4096", "-print_final_stats=1")
+_KEYS = ("type", "name", "fields", "items", "values", "symbols", "size", "namespace", "logicalType", "extra", "UiEvent")
+_KINDS = (
+    "record",
+    "enum",
+    "fixed",
+    "array",
+    "map",
+    "null",
+    "boolean",
+    "int",
+    "long",
+    "float",
+    "double",
+    "string",
+    "bytes",
+)
+_WORDS = (*(f'\\"{word}\\"' for word in (*_KEYS, *_KINDS)), "{", "}", "[", "]", "\\x0a\\x0a")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("target", type=click.Choice(list(TARGETS)))
+@click.option("--seconds", default=300, show_default=True, type=click.IntRange(min=1), help="How long.")
+@click.option("--keep", is_flag=True, help="Keep what reaches code that nothing else does, as a seed.")
+def main(target: str, seconds: int, keep: bool) -> None:
+    """Fuzz what is read of a record, of the schema that a registry says it was written with, or of its texts.
+
+    A crash, five seconds over one input, or an allocation of 256 MB is a failure; the input is in the last lines, and
+    in a file of the working directory. Needs the extra `fuzz`.
+
+    \b
+    Examples:
+      PYTHONPATH=tests:tests/unit python -m hostile.fuzz records
+      PYTHONPATH=tests:tests/unit python -m hostile.fuzz schemas --seconds 600 --keep
+
+    \b
+    Exit codes:
+      0   nothing was found in that time
+      70  something was
+      77  an input failed
+    """
+    with TemporaryDirectory() as directory:
+        corpus, kept, words = (Path(directory) / name for name in ("corpus", "kept", "words"))
+        words.write_text("".join(f'"{word}"\n' for word in _WORDS), encoding="ascii")
+        corpus.mkdir()
+        for number, seed in enumerate([*load(target), *make(target)]):
+            (corpus / str(number)).write_bytes(seed)
+        ended = _fuzz(target, f"-max_total_time={seconds}", f"-dict={words}", str(corpus))
+        if keep and ended == 0:
+            kept.mkdir()
+            _fuzz(target, "-merge=1", str(kept), str(corpus))
+            store(target, [file.read_bytes() for file in kept.iterdir()])
+    sys.exit(ended)
+
+
+def _fuzz(target: str, *options: str) -> int:
+    command = [sys.executable, "-m", "hostile.fuzzed", target, *_OPTIONS, *options]
+    return subprocess.run(command, check=False).returncode
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""What the fuzzer begins with: the hostile cases, and inputs that it found to reach what nothing else does.
+
+The latter are in seeds/<target>.txt, one a line as Python writes bytes, so that one can see what they are.
+"""
+
+import ast
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+
+from hostile.cases import all_cases
+from hostile.foreign import FOREIGN
+from hostile.writers import WRITERS
+from pipeline.config import Settings
+from pipeline.families import load_catalog
+from pipeline.sample import sample
+from pipeline.wire import CONFLUENT_HEADER_BYTES, CONFLUENT_MAGIC, SINGLE_OBJECT_HEADER_BYTES
+
+_DIRECTORY = Path(__file__).parent / "seeds"
+_MOST_BYTES = 2048
+
+
+def load(target: str) -> list[bytes]:
+    """The inputs that are kept."""
+    return [ast.literal_eval(line) for line in _file(target).read_text(encoding="ascii").splitlines()]
+
+
+def store(target: str, seeds: Iterable[bytes]) -> None:
+    """Keep those that no case makes."""
+    made = set(make(target))
+    lines = sorted({repr(seed) for seed in seeds if seed not in made and len(seed) <= _MOST_BYTES})
+    _file(target).write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
+
+
+def make(target: str) -> list[bytes]:
+    """The cases, as inputs of that target."""
+    return [seed for seed in dict.fromkeys(_MADE[target]()) if len(seed) <= _MOST_BYTES]
+
+
+def _file(target: str) -> Path:
+    return _DIRECTORY / f"{target}.txt"
+
+
+def _records() -> list[bytes]:
+    catalog = load_catalog(Settings())
+    families = [family.name for family in catalog.families]
+    values = [(families.index(case.family), case.value) for case in all_cases(catalog) if case.value]
+    framed = [
+        bytes([number]) + value[SINGLE_OBJECT_HEADER_BYTES:] for number, value in values if value[:1] != CONFLUENT_MAGIC
+    ]
+    foreign = [
+        bytes([len(families) + number]) + value[CONFLUENT_HEADER_BYTES:]
+        for number in range(len(FOREIGN))
+        for _, value in values
+        if value[:1] == CONFLUENT_MAGIC
+    ]
+    return [*framed, *foreign, *(b"\xff" + value for _, value in values)]
+
+
+def _schemas() -> list[bytes]:
+    objects = [text for text in WRITERS.values() if text.endswith("}") and len(text) <= _MOST_BYTES]
+    whole = [*map(orjson.loads, objects), *FOREIGN.values()]
+    types = [
+        field["type"]
+        for schema in whole
+        for field in schema.get("fields", ())
+        if isinstance(field, dict) and "type" in field
+    ]
+    return [
+        *(orjson.dumps(schema) + b"\n\n" + bytes(20) for schema in whole),
+        *(orjson.dumps(declared) + b"\n\n\x02\x02\x02\0" for declared in types),
+    ]
+
+
+def _texts() -> list[bytes]:
+    events = [event for _, event in sample(500, seed=1, start=datetime(2026, 1, 5, tzinfo=UTC), hours=1)]
+    texts = {value for event in events for value in event.values() if isinstance(value, str)}
+    return [*sorted(text.encode() for text in texts)[::9], *_PERSONAL]
+
+
+_PERSONAL = (
+    b'{"a":[{"mail":"jo.public@example.org"},[1.5,true,null,"x"]]}',
+    b"jo@example.org at 203.0.113.9 or 2001:db8::1 in /home/jo/x, C:\\Users\\jo\\x, Bearer eyJhbGciOi.eyJzdWIi.c2ln",
+)
+_MADE: dict[str, Callable[[], list[bytes]]] = {"records": _records, "schemas": _schemas, "texts": _texts}

@@ -1,0 +1,154 @@
+"""What has to hold of any bytes at all: as a record, and as the schema of one. A failure is an AssertionError.
+
+Both take one byte string, as a fuzzer makes them, so that whatever has ever failed is a line in a file of seeds.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import oracle
+import orjson
+
+from hostile.case import Maker
+from hostile.foreign import FOREIGN, PLAIN, id_of
+from pipeline.config import Settings
+from pipeline.decode import Decoder
+from pipeline.errors import Reason
+from pipeline.families import load_catalog
+from pipeline.privacy.hashing import Hasher
+from pipeline.privacy.sanitise import Sanitiser
+from pipeline.vet import UnresolvableError, parse_schema, vet
+from pipeline.wire import frame_confluent
+
+_BODY = b"\n\n"
+"""What separates a schema from the bytes that are read by it; JSON without blanks has none."""
+
+
+class _Writer(NamedTuple):
+    """A schema to read by, and the family that it is of."""
+
+    maker: Maker
+    schema: Any
+    decoder: Decoder
+    frame: Callable[[bytes], bytes]
+    neighbours: tuple[bytes, bytes]
+    rows: list[Any]
+
+
+class _Registered:
+    """A registry that has one schema."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    def schema(self, _schema_id: int) -> Any:
+        return parse_schema(self._text.decode(errors="replace"))
+
+
+@cache
+def writers() -> tuple[_Writer, ...]:
+    """The newest schema of each family, and foreign ones that aren't flat."""
+    made = [Maker(family) for family in load_catalog(Settings()).families]
+    (ui,) = (maker for maker in made if maker.family.name == "ui_events")
+    own = [(maker, maker.family.schema.raw, None, maker.framed) for maker in made]
+    foreign = [
+        (ui, schema, _Registered(orjson.dumps(schema)), lambda body, name=name: frame_confluent(id_of(name), body))
+        for name, schema in FOREIGN.items()
+    ]
+    return tuple(
+        _writer(maker, schema, Decoder(maker.family, registry), frame)
+        for maker, schema, registry, frame in own + foreign
+    )
+
+
+def _writer(maker: Maker, schema: Any, decoder: Decoder, frame: Callable[[bytes], bytes]) -> _Writer:
+    neighbours = (maker.valid("before"), maker.valid("after"))
+    return _Writer(maker, schema, decoder, frame, neighbours, oracle.rows_of(decoder.decode(neighbours)))
+
+
+@cache
+def _sanitising() -> tuple[_Writer, ...]:
+    """The newest schema of each family, and decoders that reduce what is personal."""
+    hasher = Hasher(b"a key of the tests")
+    makers = [writer.maker for writer in writers()[: -len(FOREIGN)]]
+    return tuple(
+        _writer(
+            maker,
+            maker.family.schema.raw,
+            Decoder(maker.family, sanitise=Sanitiser(maker.family.schema, hasher)),
+            maker.framed,
+        )
+        for maker in makers
+    )
+
+
+def record(data: bytes) -> None:
+    """A value is accepted or rejected, as the oracle says, and its neighbours are what they always are.
+
+    Args:
+        data: which schema it is of, then its body; a number beyond these stands for a value without a frame of ours.
+    """
+    number, body = data[0] if data else 0, data[1:]
+    if number >= len(writers()):
+        writer = writers()[number % len(writers())]
+        _judge(writer, writer.decoder, body)
+        return
+    writer = writers()[number]
+    verdict = _judge(writer, writer.decoder, writer.frame(body))
+    expected = oracle.read(writer.schema, writer.maker.family.schema, body)
+    # Of several faults, the oracle may see another one first.
+    assert isinstance(verdict, Reason) == isinstance(expected, Reason), (verdict, expected)
+    assert isinstance(verdict, Reason) or verdict == expected, (verdict, expected)
+
+
+def schema(data: bytes) -> None:
+    """What a registry may answer, and bytes read by it: a row or a rejection, with a short explanation; no failure.
+
+    Args:
+        data: a schema, or the type of a field beside those that a record needs; then bytes, after an empty line.
+    """
+    text, _, body = data.partition(_BODY)
+    writer = next(writer for writer in writers() if writer.maker.family.name == "ui_events")
+    extra = b'{"type":"record","name":"UiEvent","fields":[%b,{"name":"extra","type":%b}]}'
+    plain = orjson.dumps(PLAIN)[1:-1]
+    for whole, content in ((text, body), (extra % (plain, text), writer.maker.body("extra") + body)):
+        registered = _Registered(whole)
+        decoder = Decoder(writer.maker.family, registered)
+        _judge(writer, decoder, frame_confluent(7, content))
+        try:
+            vetted = vet(registered.schema(7))
+        except UnresolvableError:
+            continue
+        assert vet(vetted) == vetted
+
+
+def texts(data: bytes) -> None:
+    """What is personal is reduced in any text: a row or a rejection.
+
+    Args:
+        data: the text, of each field that takes any.
+    """
+    text = data.decode(errors="ignore")
+    for sanitising in _sanitising():
+        for field in sanitising.maker.family.schema.fields:
+            if field.type == "string" and not field.logical_type and not field.values:
+                _judge(
+                    sanitising,
+                    sanitising.decoder,
+                    sanitising.frame(sanitising.maker.body("text", **{field.name: text})),
+                )
+
+
+def _judge(writer: _Writer, decoder: Decoder, value: bytes) -> Any:
+    """The row that a value becomes, or why it is rejected."""
+    before, after = writer.neighbours
+    rows = decoder.decode([before, value, after])
+    first, *own, last = oracle.rows_of(rows)
+    assert [first, last] == writer.rows, "a neighbour is another one"
+    assert len(own) + len(rows.rejections) == 1, "neither a row nor a rejection, or both"
+    assert all(rejection.position == 1 and len(rejection.detail) < 300 for rejection in rows.rejections)
+    return own[0] if own else rows.rejections[0].reason
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"records": record, "schemas": schema, "texts": texts}

@@ -1,0 +1,211 @@
+"""A broker that asks for TLS, a login and ACLs: the right ones work end to end, a wrong one is one line and a halt."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+from aiokafka import AIOKafkaConsumer
+from confluent_kafka import Producer as KafkaProducer
+from confluent_kafka.admin import AclOperation, ResourcePatternType, ResourceType
+from events import settled
+from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
+from processes import Worker, last_word, prepare
+from secure_kafka import Grant, SecureBroker
+
+from pipeline.config import KafkaSettings, Settings, env_name
+from pipeline.errors import HaltError
+from pipeline.families import Catalog, load_catalog
+from pipeline.kafka_client import faust_credentials
+from pipeline.preflight import check_topics
+from pipeline.topics import TopicAdmin
+
+pytestmark = pytest.mark.integration
+
+_PASSWORD = "correct horse"
+_UI = ("--families", "ui_events")
+
+
+def _worker_grants(settings: Settings, catalog: Catalog) -> list[Grant]:
+    """Those of docs/access.md."""
+    read = [Grant(ResourceType.TOPIC, family.topic.name, AclOperation.READ) for family in catalog.families]
+    write = [Grant(ResourceType.TOPIC, family.dead_letters.name, AclOperation.WRITE) for family in catalog.families]
+    return [*read, *write, Grant(ResourceType.GROUP, settings.kafka.group_id, AclOperation.READ)]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
+    with SecureBroker(tmp_path_factory.mktemp("secure")) as running:
+        for user in ("worker", "producer", "operator", "stranger"):
+            running.add_user(user, _PASSWORD)
+        yield running
+
+
+@pytest.fixture
+def secured(broker: SecureBroker, environ: dict[str, str]) -> dict[str, str]:
+    """The environment of the test, at the door that asks for a login."""
+    login = {
+        "bootstrap_servers": broker.sasl,
+        "security_protocol": "SASL_SSL",
+        "ca_cert": str(broker.ca_cert),
+        "user": "worker",
+        "password": _PASSWORD,
+    }
+    return environ | {env_name("kafka", key): value for key, value in login.items()}
+
+
+@pytest.fixture
+def admin(broker: SecureBroker, settings: Settings) -> Settings:
+    """The settings of the test, at the door of the broker that is the test's own."""
+    kafka = settings.kafka.model_copy(update={"bootstrap_servers": broker.broker.bootstrap_servers})
+    return settings.model_copy(update={"kafka": kafka})
+
+
+@pytest.fixture
+def catalog(broker: SecureBroker, admin: Settings) -> Catalog:
+    """Topics and tables are there, and the worker may do what it needs to."""
+    catalog = prepare(admin)
+    broker.allow("worker", *_worker_grants(admin, catalog))
+    return catalog
+
+
+def _kafka(environ: dict[str, str]) -> KafkaSettings:
+    """The settings of a process with this environment."""
+    prefix = env_name("kafka", "")
+    return KafkaSettings.model_validate(
+        {name.removeprefix(prefix).lower(): value for name, value in environ.items() if name.startswith(prefix)}
+    )
+
+
+def _chimera(environ: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+
+
+def test_a_worker_works_end_to_end(
+    broker: SecureBroker, admin: Settings, secured: dict[str, str], catalog: Catalog, tmp_path: Path
+) -> None:
+    """It consumes, inserts, writes dead letters and commits, with the ACLs that are documented and no others."""
+    family = catalog.family("ui_events")
+    broker.allow("producer", Grant(ResourceType.TOPIC, family.topic.name, AclOperation.WRITE))
+    produced = _chimera(secured | {env_name("kafka", "user"): "producer"}, "produce", "--sample", "200", *_UI)
+    assert produced.returncode == 0, produced.stderr
+    careless = KafkaProducer(admin.kafka.client)
+    careless.produce(family.topic.name, b"neither framing")
+    assert careless.flush(30) == 0
+    with Worker(secured, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        settled(worker, admin, family, 201)
+        assert worker.metric("chimera_records_rejected_total") == 1
+    assert "Traceback" not in worker.log
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        pytest.param(
+            {"password": "hunter2"}, "refuses user 'worker' or the password; check CHIMERA_KAFKA__USER", id="password"
+        ),
+        pytest.param({"user": "nobody"}, "refuses user 'nobody' or the password; check CHIMERA_KAFKA__USER", id="user"),
+        pytest.param({"ca_cert": "other.pem"}, "unable to get local issuer certificate", id="authority"),
+        pytest.param({"bootstrap_servers": "localhost"}, "certificate is not valid for 'localhost'", id="name"),
+    ],
+)
+def test_who_is_not_let_in_halts(secured: dict[str, str], tmp_path: Path, wrong: dict[str, str], said: str) -> None:
+    """One line says what is wrong and which settings to check, without the password; nothing is tried for ever."""
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    ((key, value),) = wrong.items()
+    name = env_name("kafka", key)
+    value = {"ca_cert": str(tmp_path / value), "bootstrap_servers": secured[name].replace("127.0.0.1", value)}.get(
+        key, value
+    )
+    environ = secured | {name: value}
+    with Worker(environ, tmp_path / "log") as worker:
+        line = last_word(worker, HaltError.exit_code)
+    assert said in line
+    assert "hunter2" not in worker.log
+    assert "correct horse" not in worker.log
+
+
+def test_a_missing_acl_halts(broker: SecureBroker, admin: Settings, secured: dict[str, str], catalog: Catalog) -> None:
+    """Each of those that are documented is looked for before anything is consumed; the line names what it is for."""
+    kafka = _kafka(secured)
+    grants = _worker_grants(admin, catalog)
+    for missing in (grants[0], grants[-2], grants[-1]):  # a family's topic, dead letters, the group
+        broker.forbid("worker", missing)
+        with pytest.raises(HaltError) as refusal:
+            check_topics(kafka, catalog)
+        assert f"Kafka at {broker.sasl} doesn't let user 'worker' do that: " in str(refusal.value)
+        assert missing.name in str(refusal.value)
+        broker.allow("worker", missing)
+    check_topics(kafka, catalog)
+
+
+def test_a_right_that_is_taken_away_stops_the_worker(
+    broker: SecureBroker, admin: Settings, secured: dict[str, str], catalog: Catalog, tmp_path: Path
+) -> None:
+    """Not the group's, but the topic's: one line, and what isn't acknowledged stays."""
+    with Worker(secured, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        broker.forbid("worker", *_worker_grants(admin, catalog))
+        line = last_word(worker, HaltError.exit_code)
+    assert "doesn't let user 'worker' do that: " in line
+
+
+@pytest.mark.parametrize("command", ["topics plan", "produce --sample 10 --families ui_events"])
+@pytest.mark.parametrize("user", ["stranger", "nobody"])
+@pytest.mark.usefixtures("catalog")
+def test_tools_say_so_too(secured: dict[str, str], command: str, user: str) -> None:
+    """A tool ends with the same line and exit code, whoever isn't let in or may not do it."""
+    done = _chimera(secured | {env_name("kafka", "user"): user}, *command.split())
+    said = {"stranger": "doesn't let user 'stranger' do that", "nobody": "refuses user 'nobody' or the password"}[user]
+    assert done.returncode == HaltError.exit_code, done.stderr
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert _PASSWORD not in done.stdout + done.stderr
+
+
+def test_an_operator_plans_and_applies(broker: SecureBroker, admin: Settings, secured: dict[str, str]) -> None:
+    """With the ACLs that are documented for operators."""
+    prefix = load_catalog(admin).topics[0].name.partition(".")[0]
+    topics = (
+        AclOperation.DESCRIBE,
+        AclOperation.DESCRIBE_CONFIGS,
+        AclOperation.CREATE,
+        AclOperation.ALTER,
+        AclOperation.ALTER_CONFIGS,
+    )
+    broker.allow(
+        "operator",
+        *(Grant(ResourceType.TOPIC, prefix, operation, ResourcePatternType.PREFIXED) for operation in topics),
+    )
+    environ = secured | {env_name("kafka", "user"): "operator"}
+    for arguments in (["topics", "plan"], ["topics", "apply", "--yes"], ["topics", "plan"]):
+        done = _chimera(environ, *arguments)
+        assert "chimera: " not in done.stderr
+    assert done.returncode == 0
+
+
+def test_a_client_certificate_is_a_login(broker: SecureBroker, tmp_path: Path) -> None:
+    """Where the broker asks for one; its name is who one is."""
+    certificate = broker.authority.issue_cert("client.example")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate.cert_chain_pems[0].write_to_path(cert)
+    certificate.private_key_pem.write_to_path(key)
+    kafka = KafkaSettings(
+        bootstrap_servers=broker.mtls, security_protocol="SSL", ca_cert=broker.ca_cert, client_cert=cert, client_key=key
+    )
+    with pytest.raises(HaltError, match="doesn't let this client do that: topic x"):
+        TopicAdmin(kafka).ids(["x"])
+    assert asyncio.run(_topics_by_aiokafka(kafka)) == set()
+
+
+async def _topics_by_aiokafka(kafka: KafkaSettings) -> set[str]:
+    """What the worker's own client sees."""
+    auth = credentials_to_aiokafka_auth(faust_credentials(kafka))
+    async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, **auth) as consumer:
+        topics: set[str] = await consumer.topics()
+        return topics
