@@ -1,27 +1,19 @@
 """`python -m benchmarks`: run the contenders one after the other, and report."""
 
 import shlex
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from tempfile import mkdtemp
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import report
-from benchmarks.contenders import CONTENDERS, PEERS, WORKER, Contender, interpreter
-from benchmarks.measure import Bench
-from benchmarks.process import ContenderError
-from benchmarks.registry import registry
-from benchmarks.workload import FAMILY, publish
-from pipeline.config import KafkaSettings, RegistrySettings, load_settings
-from pipeline.devstack import Stack
+from benchmarks.contenders import CONTENDERS, PEERS, WORKER, interpreter
+from benchmarks.measure import Bench, rounds
+from benchmarks.stage import stage
+from benchmarks.workload import publish, usual
 from pipeline.errors import ChimeraError
-from pipeline.families import load_catalog
 
 _USUAL = [contender.name for contender in (WORKER, *PEERS)]
 _DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -64,66 +56,15 @@ def main(events: int, only: Sequence[str], repeat: int, write_docs: bool) -> Non
     chosen = [contender for contender in CONTENDERS if contender.name in (only or _USUAL)]
     for contender in chosen:
         interpreter(contender)  # before the servers start: the first time, it is a download
-    with _directory() as directory, _bench(directory, events) as (bench, progress):
-        results = _rounds(bench, chosen, repeat, progress)
+    with stage() as place:
+        bench = Bench(place, publish(place.settings, usual(events), place.bar("publish", events)))
+        results = rounds(bench, chosen, repeat)
         machine = report.machine(bench.clickhouse_version())
     Console().print(report.rich_table(results), report.cost_of_ranges(results) or "")
     if write_docs:
         text = report.markdown(results, machine, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
         _DOCS.write_text(report.replace_marked(_DOCS.read_text(encoding="utf-8"), text), encoding="utf-8")
     click.echo(report.json_line(results))
-
-
-@contextmanager
-def _directory() -> Iterator[Path]:
-    """A directory for one run; kept after the failure of a contender, which names a log in it."""
-    directory, keep = Path(mkdtemp(prefix="chimera-bench-")), False
-    try:
-        yield directory
-    except ContenderError:
-        keep = True
-        raise
-    finally:
-        if not keep:
-            shutil.rmtree(directory)
-
-
-@contextmanager
-def _bench(directory: Path, events: int) -> Iterator[tuple[Bench, Progress]]:
-    """The servers and the filled topic."""
-    with _progress() as progress, Stack(directory) as stack:
-        settings = load_settings()
-        family = load_catalog(settings).family(FAMILY)
-        with registry(f"{family.topic.name}-value", family.schema.raw) as url:
-            settings = settings.model_copy(
-                update={
-                    "kafka": KafkaSettings(bootstrap_servers=stack.kafka.bootstrap_servers),
-                    "registry": RegistrySettings(url=url),
-                }
-            )
-            workload = publish(settings, events, _bar(progress, "publish", events))
-            yield Bench(stack, workload, url, directory), progress
-
-
-def _rounds(bench: Bench, contenders: Sequence[Contender], repeat: int, progress: Progress) -> dict[str, report.Result]:
-    """The median run of each contender; the rounds alternate, so that a change of the machine's mood hits all alike."""
-    runs: dict[str, list[report.Result]] = {contender.name: [] for contender in contenders}
-    for _ in range(repeat):
-        for contender in contenders:
-            bar = _bar(progress, contender.title, bench.workload.fingerprint.rows)
-            runs[contender.name].append(bench.run(contender, bar))
-    return {name: report.median(results) for name, results in runs.items()}
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True))
-
-
-def _bar(progress: Progress, title: str, total: int) -> Callable[[int], None]:
-    """A new line of the display; call it with what is done."""
-    task = progress.add_task(title, total=total)
-    return lambda done: progress.update(task, completed=done)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ import os
 import subprocess
 import sys
 import venv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.config import env_name
 from pipeline.errors import UnavailableError
 
 PEER_REQUIREMENTS = Path(__file__).with_name("requirements-peers.txt")
@@ -27,6 +28,8 @@ class Contender:
     """Reads as a consumer group, so that the broker knows when it begins; else it says so."""
     in_server: bool = False
     """The work is done by ClickHouse, and so are CPU and memory spent there."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables that it has besides those of all."""
 
 
 WORKER = Contender(
@@ -37,6 +40,13 @@ WITHOUT_RANGES = Contender(
     "without_ranges",
     "the same, no ranges recorded",
     ("-m", "benchmarks.peers.without_ranges", "-A", "pipeline", "worker", "--without-web", "--loglevel", "warn"),
+)
+
+WITHOUT_ROLLUP = replace(
+    WORKER,
+    name="without_rollup",
+    title="the same, no session_stats",
+    environment=((env_name("rollup", "enabled"), "false"),),
 )
 
 PEERS = (
@@ -62,7 +72,7 @@ PEERS = (
     ),
 )
 
-CONTENDERS = (WORKER, WITHOUT_RANGES, *PEERS)
+CONTENDERS = (WORKER, WITHOUT_RANGES, WITHOUT_ROLLUP, *PEERS)
 
 
 def interpreter(contender: Contender) -> Path:

@@ -7,7 +7,7 @@ starting Python, importing and connecting are left out, in the same way for all.
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,10 @@ from confluent_kafka.admin import AdminClient
 from benchmarks.contenders import Contender, interpreter
 from benchmarks.peers import READY
 from benchmarks.process import ContenderProcess, cpu_seconds
-from benchmarks.report import Result
+from benchmarks.report import Result, median
+from benchmarks.stage import Stage
 from benchmarks.workload import Fingerprint, Workload
 from pipeline.config import ClickHouseSettings, env_name
-from pipeline.devstack import Stack
 from pipeline.devstack.ports import HOST
 from pipeline.migrate import migrate
 
@@ -42,34 +42,41 @@ Progress = Callable[[int], object]
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where the contenders run: servers, topic, registry, and a directory for logs and what contenders leave behind."""
+    """The contenders one by one, at one workload."""
 
-    stack: Stack
+    place: Stage
     workload: Workload
-    registry_url: str
-    directory: Path
 
-    def run(self, contender: Contender, progress: Progress) -> Result:
+    def run(
+        self, contender: Contender, progress: Progress, afterwards: Callable[[Client], object] = lambda _: None
+    ) -> Result:
         """Run a contender until it has stored everything, stop it, and check what it stored.
+
+        Args:
+            contender: who.
+            progress: of it.
+            afterwards: called when everything is stored and the contender still runs, with a client of its database.
 
         Raises:
             ContenderError: it ended, stalled, or stored something else; names its log and the log's last line.
         """
         name = f"bench_{contender.name}_{secrets.token_hex(3)}"  # of its database and of its consumer group
         command = [str(interpreter(contender)), *contender.arguments]
-        process = ContenderProcess(command, self._environment(name), self.directory / f"{name}.log")
+        environment = {**self._environment(name), **dict(contender.environment)}
+        process = ContenderProcess(command, environment, self.place.directory / f"{name}.log")
         with self._database(name) as client:
             started = time.monotonic()
             with process:
                 self._wait_until_reading(contender, name, process)
                 result = self._measure(contender, client, process, started, progress)
+                afterwards(client)
             if (stored := _fingerprint(client)) != self.workload.fingerprint:
                 raise process.failure(f"stored {stored}, but published were {self.workload.fingerprint}")
         return result
 
     def clickhouse_version(self) -> str:
         """Version of the server."""
-        client = Client(HOST, port=self.stack.clickhouse.port)
+        client = Client(HOST, port=self.place.stack.clickhouse.port)
         ((version,),) = client.execute("SELECT version()")
         client.disconnect()
         return str(version)
@@ -77,7 +84,7 @@ class Bench:
     @contextmanager
     def _database(self, name: str) -> Iterator[Client]:
         """A database with the project's tables."""
-        settings = ClickHouseSettings(host=HOST, port=self.stack.clickhouse.port, database=name)
+        settings = ClickHouseSettings(host=HOST, port=self.place.stack.clickhouse.port, database=name)
         migrate(settings)
         client = Client(HOST, port=settings.native_port, database=name)
         try:
@@ -90,17 +97,17 @@ class Bench:
         """The worker's own settings, for all contenders, and the topic."""
         return {
             **os.environ,
-            **self.stack.environment,
+            **self.place.stack.environment,
             env_name("kafka", "group_id"): name,
             env_name("clickhouse", "database"): name,
-            env_name("registry", "url"): self.registry_url,
+            env_name("registry", "url"): str(self.place.settings.registry.url),
             "BENCH_TOPIC": self.workload.topic,
             "PYTHONPATH": str(_ROOT),
-            "TMPDIR": str(self.directory),
+            "TMPDIR": str(self.place.directory),
         }
 
     def _wait_until_reading(self, contender: Contender, group: str, process: ContenderProcess) -> None:
-        admin = AdminClient({"bootstrap.servers": self.stack.kafka.bootstrap_servers, "log_level": 0})
+        admin = AdminClient({"bootstrap.servers": self.place.stack.kafka.bootstrap_servers, "log_level": 0})
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             process.check()
@@ -123,7 +130,7 @@ class Bench:
         self, contender: Contender, client: Client, process: ContenderProcess, started: float, progress: Progress
     ) -> Result:
         """From the first poll to the last row."""
-        server = psutil.Process(self.stack.clickhouse.pid)
+        server = psutil.Process(self.place.stack.clickhouse.pid)
         begun, cpu_before, server_before = time.monotonic(), process.cpu_seconds(), cpu_seconds(server)
         self._wait_until_stored(client, process, progress)
         ended, cpu_after, server_after = time.monotonic(), process.cpu_seconds(), cpu_seconds(server)
@@ -149,6 +156,16 @@ class Bench:
             elif time.monotonic() > grew + _STALL_SECONDS:
                 raise process.failure(f"stored {stored:,} rows and no more for {_STALL_SECONDS:.0f} s")
             time.sleep(max(_POLL_SECONDS, (time.monotonic() - begun) * _POLL_SHARE))
+
+
+def rounds(bench: Bench, contenders: Sequence[Contender], repeat: int) -> dict[str, Result]:
+    """The median run of each contender; the rounds alternate, so that a change of the machine's mood hits all alike."""
+    runs: dict[str, list[Result]] = {contender.name: [] for contender in contenders}
+    for _ in range(repeat):
+        for contender in contenders:
+            bar = bench.place.bar(contender.title, bench.workload.fingerprint.rows)
+            runs[contender.name].append(bench.run(contender, bar))
+    return {name: median(results) for name, results in runs.items()}
 
 
 def _fingerprint(client: Client) -> Fingerprint:

@@ -1,6 +1,6 @@
 """What the contenders read: valid ui_events in one topic, published before any of them starts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -8,11 +8,12 @@ from pipeline.config import Settings
 from pipeline.families import load_catalog
 from pipeline.producer import Producer
 from pipeline.sample import sample
+from pipeline.sample.stories import Event
 from pipeline.topics import TopicAdmin, plan
 
 FAMILY = "ui_events"
 _SEED = 5
-_START = datetime(2026, 1, 5, tzinfo=UTC)
+START = datetime(2026, 1, 5, tzinfo=UTC)
 _HOURS = 24.0  # one day, one table partition: a batch is one part for every contender
 
 Progress = Callable[[int], object]
@@ -39,7 +40,12 @@ class Workload:
     fingerprint: Fingerprint
 
 
-def publish(settings: Settings, events: int, progress: Progress) -> Workload:
+def usual(events: int) -> Iterator[Event]:
+    """A day of so many `ui_events`, in order of time."""
+    return sample(events, seed=_SEED, start=START, hours=_HOURS, families=[FAMILY])
+
+
+def publish(settings: Settings, events: Iterable[Event], progress: Progress) -> Workload:
     """Create the topics on a new broker and fill one: keyed, lz4, in Confluent framing if there is a registry.
 
     Raises:
@@ -51,14 +57,13 @@ def publish(settings: Settings, events: int, progress: Progress) -> Workload:
     topic = catalog.family(FAMILY).topic
     admin = TopicAdmin(settings.kafka)
     admin.apply(plan(catalog.topics, admin.read([]), settings.topics.file))
-    ts_sum = latency_sum = 0
+    number = ts_sum = latency_sum = 0
     sessions: set[str] = set()
     with Producer(settings, catalog) as producer:
-        stories = sample(events, seed=_SEED, start=_START, hours=_HOURS, families=[FAMILY])
-        for number, (family, event) in enumerate(stories, 1):
+        for number, (family, event) in enumerate(events, 1):
             producer.send(family, event)
             ts_sum += event["ts"]
             latency_sum += event["latency_ms"]
             sessions.add(event["session_id"])
             progress(number)
-    return Workload(topic.name, topic.partitions, Fingerprint(events, ts_sum, latency_sum, len(sessions)))
+    return Workload(topic.name, topic.partitions, Fingerprint(number, ts_sum, latency_sum, len(sessions)))

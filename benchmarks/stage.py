@@ -1,0 +1,72 @@
+"""Where a benchmark takes place: servers of its own, a directory for logs, and a display on the terminal."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks.process import ContenderError
+from benchmarks.registry import registry
+from benchmarks.workload import FAMILY
+from pipeline.config import ClickHouseSettings, KafkaSettings, RegistrySettings, Settings, load_settings
+from pipeline.devstack import Stack
+from pipeline.devstack.ports import HOST
+from pipeline.families import load_catalog
+
+_COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Servers that nothing has been done with yet."""
+
+    stack: Stack
+    settings: Settings
+    """Those of the environment, pointed at these servers."""
+    directory: Path
+    progress: Progress
+
+    def bar(self, title: str, total: int) -> Callable[[int], None]:
+        """A new line of the display; call it with what is done."""
+        task = self.progress.add_task(title, total=total)
+        return lambda done: self.progress.update(task, completed=done)
+
+
+@contextmanager
+def stage() -> Iterator[Stage]:
+    """A broker, a ClickHouse server and a schema registry that knows the one schema.
+
+    Raises:
+        UnavailableError: a server didn't come up.
+        ConfigError: a setting is wrong.
+    """
+    progress = Progress(*_COLUMNS, console=Console(stderr=True))
+    with _directory() as directory, progress, Stack(directory) as stack:
+        settings = load_settings()
+        family = load_catalog(settings).family(FAMILY)
+        with registry(f"{family.topic.name}-value", family.schema.raw) as url:
+            servers = {
+                "kafka": KafkaSettings(bootstrap_servers=stack.kafka.bootstrap_servers),
+                "clickhouse": ClickHouseSettings(host=HOST, port=stack.clickhouse.port),
+                "registry": RegistrySettings(url=url),
+            }
+            yield Stage(stack, settings.model_copy(update=servers), directory, progress)
+
+
+@contextmanager
+def _directory() -> Iterator[Path]:
+    """A directory for one run; kept after the failure of a contender, which names a log in it."""
+    directory, keep = Path(mkdtemp(prefix="chimera-bench-")), False
+    try:
+        yield directory
+    except ContenderError:
+        keep = True
+        raise
+    finally:
+        if not keep:
+            shutil.rmtree(directory)
