@@ -131,7 +131,7 @@ def test_a_killed_worker_is_followed_by_one_that_goes_on(
     """From its snapshot, or without any from the log's beginning: no row is lost, doubled or different."""
     family = prepare(settings).family("ui_events")
     events, last_hour = _events(3000, 5.5, seed=2), _BEGIN // HOUR_MS + 5
-    environ = _soon_followed(environ)
+    environ = _soon_followed({**environ, env_name("rollup", "snapshot_seconds"): "3600"})
     for part, snapshot_rows in ((events[:1500], 400), (events[1500:], 400_000)):
         with Worker({**environ, env_name("rollup", "snapshot_rows"): f"{snapshot_rows}"}, tmp_path / "log") as worker:
             worker.wait_until_consuming()
