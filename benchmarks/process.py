@@ -73,8 +73,8 @@ class ContenderProcess:
         return sum(cpu_seconds(process) for process in self._tree())
 
     def peak_rss_bytes(self) -> int:
-        """Most resident memory each process ever held, as the kernel keeps it (VmHWM), added up."""
-        return sum(_peak_rss_bytes(process.pid) for process in self._tree())
+        """Most resident memory each of the processes ever held, added up."""
+        return sum(peak_rss_bytes(process.pid) for process in self._tree())
 
     def _tree(self) -> list[psutil.Process]:
         if self._process.poll() is not None:
@@ -88,7 +88,8 @@ def cpu_seconds(process: psutil.Process) -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _peak_rss_bytes(pid: int) -> int:
+def peak_rss_bytes(pid: int) -> int:
+    """Most resident memory a process ever held, as the kernel keeps it (VmHWM)."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

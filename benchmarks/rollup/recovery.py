@@ -1,0 +1,132 @@
+"""Very many open windows: what they take, and how long it takes to have them back after a kill -9.
+
+A worker counts the events and is killed when all are stored; by then it has written a snapshot of each partition, and
+what came after that is replayed. Its successor is started at once, so the time includes the broker's waiting for the
+dead worker: `_SESSION_SECONDS`, and not the 45 s that are the setting's default.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+import orjson
+from clickhouse_driver import Client
+
+from benchmarks.process import ContenderError, peak_rss_bytes
+from benchmarks.rollup.workload import HOUR_MS, at, first_hour, one_each, session_ids
+from benchmarks.stage import Stage
+from benchmarks.workload import publish
+from pipeline.config import env_name
+from pipeline.devstack import WorkerProcess
+from pipeline.families import load_catalog
+from pipeline.migrate import migrate
+from pipeline.rollup.snapshot import pack
+from pipeline.rollup.store import SnapshotStore
+from pipeline.topics import TopicAdmin
+
+_SESSION_SECONDS = 6.0  # the least that a broker takes by default
+_MINUTES = 45  # all but a few events are folded when one of the hour's last minute has come
+_SHARE_IN_SNAPSHOTS = 0.8
+_POLL_SECONDS = 0.05
+_STALL_SECONDS = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What was measured."""
+
+    windows: int
+    """That the second worker had in the end."""
+    peak_rss_bytes: int
+    """Most that either worker ever held."""
+    state_bytes: int
+    """The state itself, as columns."""
+    packed_bytes: int
+    """And as it lies in the state topic."""
+    replayed: int
+    """Records that came after the snapshots."""
+    seconds: float
+    """From the start of the second process until it had everything."""
+
+
+def measure(place: Stage, windows: int) -> Outcome:
+    """Fill a worker with windows, kill it, and start another.
+
+    Raises:
+        ContenderError: a worker didn't get so far; names the log.
+        UnavailableError: one ended.
+    """
+    migrate(place.settings.clickhouse)
+    sessions = session_ids(windows)
+    last_minute = at((first_hour() + 1) * HOUR_MS - 60_000, sessions[: min(windows, 256)])
+    events = chain(one_each(sessions, _MINUTES), last_minute)
+    workload = publish(place.settings, events, place.bar("publish", windows))
+    client = Client(place.settings.clickhouse.host, port=place.settings.clickhouse.native_port)
+
+    def stored() -> bool:
+        ((rows,),) = client.execute(f"SELECT count() FROM {place.settings.clickhouse.database}.ui_events")
+        return bool(rows == workload.fingerprint.rows)
+
+    def counted() -> bool:
+        return second.samples("chimera_rollup_open_windows") == {(): windows}
+
+    def replayed() -> bool:
+        windows_there = second.samples("chimera_rollup_open_windows")[()] > 0  # it has taken over
+        return windows_there and second.samples("chimera_rollup_records_to_replay") == {(): 0}
+
+    rows = round(windows / workload.partitions * _SHARE_IN_SNAPSHOTS)
+    first = _worker(place, {"snapshot_rows": rows, "snapshot_seconds": 86_400})
+    with first:
+        _wait(first, stored)
+        _wait(first, lambda: first.samples("chimera_rollup_snapshot_seconds_count")[()] >= workload.partitions)
+        peak = peak_rss_bytes(first.pid or 0)
+        first.kill()
+    second = _worker(place, {"snapshot_seconds": 1})
+    began = time.monotonic()
+    with second:
+        _wait(second, replayed)
+        seconds = time.monotonic() - began
+        _wait(second, counted)
+        peak = max(peak, peak_rss_bytes(second.pid or 0))
+    return Outcome(windows, peak, *_state(place), _replayed(second), seconds)
+
+
+def _worker(place: Stage, settings: Mapping[str, int]) -> WorkerProcess:
+    environment = {
+        **os.environ,
+        **place.stack.environment,
+        env_name("registry", "url"): str(place.settings.registry.url),
+        env_name("log", "format"): "json",
+        env_name("kafka", "session_timeout_seconds"): str(_SESSION_SECONDS),
+        env_name("kafka", "heartbeat_interval_seconds"): str(_SESSION_SECONDS / 3),
+        **{env_name("rollup", key): str(value) for key, value in settings.items()},
+    }
+    return WorkerProcess(place.directory / "worker", environment)
+
+
+def _wait(worker: WorkerProcess, reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _STALL_SECONDS
+    while not reached():
+        if time.monotonic() > deadline:
+            raise ContenderError(f"{worker.name} didn't get so far in {_STALL_SECONDS:.0f} s; see {worker.log_file}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _replayed(worker: WorkerProcess) -> int:
+    """How many records of all partitions, as its log has it."""
+    lines = [line for line in worker.log_file.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
+    return sum(entry["records"] for entry in map(orjson.loads, lines) if entry["event"] == "session_stats recovered")
+
+
+def _state(place: Stage) -> tuple[int, int]:
+    """Bytes of the newest snapshots of all partitions, as columns and as they are written."""
+    catalog = load_catalog(place.settings)
+    assert catalog.rollup is not None
+    topic = catalog.rollup.source.topic
+    topic_id = TopicAdmin(place.settings.kafka).ids([topic.name])[topic.name]
+    found = SnapshotStore(place.settings.kafka, catalog.rollup.state).load(topic_id, range(topic.partitions))
+    snapshots = [loaded.snapshot for loaded in found.values() if loaded.snapshot]
+    columns = sum(column.nbytes for snapshot in snapshots for column in snapshot.columns.values())
+    return columns, sum(len(chunk) for snapshot in snapshots for chunk in pack(snapshot).chunks)
