@@ -8,7 +8,7 @@ MARK := $(VENV)/.installed
 .PHONY: help install demo test lint format bench chaos hostile fuzz clean
 
 help: ## What there is to make
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(MARK): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=")'
@@ -37,6 +37,9 @@ format: $(MARK) ## Put the code in ruff's form
 bench: $(MARK) ## The worker beside its peers in one run; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks --only chimera --only without_ranges --events 2000000 --repeat 3
 	$(BIN)/python -m benchmarks --write-docs --repeat 3
+
+bench-rollup: $(MARK) ## session_stats: rows right, cost, state and recovery; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks.rollup --write-docs
 
 chaos: $(MARK) ## Kill, freeze, restart and cut under load; writes docs/reliability.md; half an hour
 	PYTHONPATH=tests $(BIN)/python -m chaos --write-docs

@@ -59,7 +59,7 @@ def main(events: int, only: Sequence[str], repeat: int, write_docs: bool) -> Non
     with stage() as place:
         bench = Bench(place, publish(place.settings, usual(events), place.bar("publish", events)))
         results = rounds(bench, chosen, repeat)
-        machine = report.machine(bench.clickhouse_version())
+        machine = report.machine(place.clickhouse_version(), besides=report.peers())
     Console().print(report.rich_table(results), report.cost_of_ranges(results) or "")
     if write_docs:
         text = report.markdown(results, machine, shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))

@@ -74,13 +74,6 @@ class Bench:
                 raise process.failure(f"stored {stored}, but published were {self.workload.fingerprint}")
         return result
 
-    def clickhouse_version(self) -> str:
-        """Version of the server."""
-        client = Client(HOST, port=self.place.stack.clickhouse.port)
-        ((version,),) = client.execute("SELECT version()")
-        client.disconnect()
-        return str(version)
-
     @contextmanager
     def _database(self, name: str) -> Iterator[Client]:
         """A database with the project's tables."""

@@ -116,31 +116,35 @@ def markdown(results: Mapping[str, Result], machine: str, command: str) -> str:
     return "\n".join(lines)
 
 
-def replace_marked(document: str, text: str) -> str:
+def replace_marked(document: str, text: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
     """The document with the text between its markers, in place of what was there.
 
     Raises:
         ConfigError: the markers aren't there, once each and in order.
     """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = document.partition(markers[0])
+    _, end, after = rest.partition(markers[1])
     if not begin or not end:
-        raise ConfigError(f"docs/benchmarks.md: expected the lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+        raise ConfigError(f"docs/benchmarks.md: expected the lines {markers[0]} and {markers[1]}")
+    return f"{before}{begin}\n{text}\n{end}{after}"
 
 
-def machine(clickhouse_version: str) -> str:
-    """The machine and the versions, as one paragraph."""
-    peers = [line for line in PEER_REQUIREMENTS.read_text(encoding="utf-8").splitlines() if "==" in line]
+def machine(clickhouse_version: str, *, besides: str = "") -> str:
+    """The machine and the versions, as one paragraph; `besides` is said at its end."""
     versions = [f"{name} {version(name)}" for name in _LIBRARIES]
     memory = psutil.virtual_memory().total / 2**30
     text = (
         f"Measured on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores ({_cpu_model()}), {memory:.0f} GiB, "
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
-        f"ClickHouse {clickhouse_version}, Kafka {KAFKA_VERSION}, {', '.join(versions)}; "
-        f"Quix Streams and Bytewax with {', '.join(peers).replace('==', ' ')}."
+        f"ClickHouse {clickhouse_version}, Kafka {KAFKA_VERSION}, {', '.join(versions)}{besides}."
     )
     return fill(text, _LINE_WIDTH, break_on_hyphens=False)
+
+
+def peers() -> str:
+    """What those peers are made of that have an environment of their own."""
+    pins = [line for line in PEER_REQUIREMENTS.read_text(encoding="utf-8").splitlines() if "==" in line]
+    return f"; Quix Streams and Bytewax with {', '.join(pins).replace('==', ' ')}"
 
 
 def _cells(results: Mapping[str, Result]) -> list[tuple[str, ...]]:

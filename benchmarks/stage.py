@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
+from clickhouse_driver import Client
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -35,6 +36,13 @@ class Stage:
         """A new line of the display; call it with what is done."""
         task = self.progress.add_task(title, total=total)
         return lambda done: self.progress.update(task, completed=done)
+
+    def clickhouse_version(self) -> str:
+        """Version of the server."""
+        client = Client(HOST, port=self.stack.clickhouse.port)
+        ((version,),) = client.execute("SELECT version()")
+        client.disconnect()
+        return str(version)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 import orjson
+import psutil
 from clickhouse_driver import Client
 
 from benchmarks.process import ContenderError, peak_rss_bytes
@@ -39,8 +40,10 @@ class Outcome:
 
     windows: int
     """That the second worker had in the end."""
+    rss_bytes: int
+    """Memory of the worker when it holds them: of the first or the second, whichever has more."""
     peak_rss_bytes: int
-    """Most that either worker ever held."""
+    """Most that either of them ever had."""
     state_bytes: int
     """The state itself, as columns."""
     packed_bytes: int
@@ -81,7 +84,7 @@ def measure(place: Stage, windows: int) -> Outcome:
     with first:
         _wait(first, stored)
         _wait(first, lambda: first.samples("chimera_rollup_snapshot_seconds_count")[()] >= workload.partitions)
-        peak = peak_rss_bytes(first.pid or 0)
+        memory = _memory(first)
         first.kill()
     second = _worker(place, {"snapshot_seconds": 1})
     began = time.monotonic()
@@ -89,8 +92,8 @@ def measure(place: Stage, windows: int) -> Outcome:
         _wait(second, replayed)
         seconds = time.monotonic() - began
         _wait(second, counted)
-        peak = max(peak, peak_rss_bytes(second.pid or 0))
-    return Outcome(windows, peak, *_state(place), _replayed(second), seconds)
+        rss, peak = map(max, memory, _memory(second))
+    return Outcome(windows, rss, peak, *_state(place), _replayed(second), seconds)
 
 
 def _worker(place: Stage, settings: Mapping[str, int]) -> WorkerProcess:
@@ -112,6 +115,12 @@ def _wait(worker: WorkerProcess, reached: Callable[[], bool]) -> None:
         if time.monotonic() > deadline:
             raise ContenderError(f"{worker.name} didn't get so far in {_STALL_SECONDS:.0f} s; see {worker.log_file}")
         time.sleep(_POLL_SECONDS)
+
+
+def _memory(worker: WorkerProcess) -> tuple[int, int]:
+    """Resident bytes, now and at most."""
+    assert worker.pid is not None
+    return psutil.Process(worker.pid).memory_info().rss, peak_rss_bytes(worker.pid)
 
 
 def _replayed(worker: WorkerProcess) -> int:

@@ -1,0 +1,93 @@
+"""`python -m benchmarks.rollup`: are the rows of session_stats right, and what do they cost."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from benchmarks.contenders import WITHOUT_ROLLUP, WORKER
+from benchmarks.measure import Bench, rounds
+from benchmarks.report import machine, replace_marked
+from benchmarks.rollup import exact, recovery
+from benchmarks.rollup.report import MARKERS, Figures, json_line, markdown, sentences
+from benchmarks.rollup.workload import Shape, closing, shuffled
+from benchmarks.stage import Stage, stage
+from benchmarks.workload import publish
+from pipeline.errors import ChimeraError
+
+_PARTS = ("exactness", "cost", "state")
+_DAY_HOURS = 24
+_BUSY_HOURS = 2
+_DOCS = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
+
+_COUNT = click.IntRange(min=1)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--events", default=1_000_000, show_default=True, type=_COUNT, help="Of a day, whose rows are compared.")
+@click.option("--sessions", default=50_000, show_default=True, type=_COUNT, help="That the events are of.")
+@click.option("--busy-events", default=2_000_000, show_default=True, type=_COUNT, help="To measure the cost at.")
+@click.option("--repeat", default=5, show_default=True, type=_COUNT, help="Rounds of that; the median run counts.")
+@click.option("--windows", default=1_000_000, show_default=True, type=_COUNT, help="Open at the kill.")
+@click.option("--only", metavar="PART", multiple=True, type=click.Choice(_PARTS), help=f"One of {', '.join(_PARTS)}.")
+@click.option("--write-docs", is_flag=True, help="Put what comes out into docs/benchmarks.md.")
+def main(
+    *, events: int, sessions: int, busy_events: int, repeat: int, windows: int, only: Sequence[str], write_docs: bool
+) -> None:
+    """Measure session_stats on a broker and a ClickHouse server of its own.
+
+    \b
+    exactness  a day of events, shuffled within the grace, through the worker; every row is compared with SQL
+    cost       the worker's rows/s with all sessions open, and without session_stats, in alternating rounds
+    state      memory of a worker with very many open windows, and the time to have them back after kill -9
+
+    The last line of the output is a JSON object; what didn't run is null in it.
+
+    \b
+    Examples:
+      python -m benchmarks.rollup --write-docs
+      python -m benchmarks.rollup --events 100000 --sessions 5000 --only exactness
+      python -m benchmarks.rollup --only cost --repeat 9
+
+    \b
+    Exit codes:
+      0   measured, and no row differs
+      1   a row differs, or a worker ended or stalled
+      69  a server can't be had
+      78  a setting is wrong
+    """
+    figures = Figures(Shape(events, sessions, _DAY_HOURS), Shape(busy_events, sessions, _BUSY_HOURS))
+    server = ""
+    for part in only or _PARTS:
+        with stage() as place:  # one of its own for each: the topic is the same
+            server = place.clickhouse_version()
+            if part == "exactness":
+                figures.compared = exact.compare(_filled(place, figures.day), figures.day)
+            elif part == "cost":
+                figures.cost = rounds(_filled(place, figures.busy), [WORKER, WITHOUT_ROLLUP], repeat)
+            else:
+                figures.recovery = recovery.measure(place, windows)
+    Console().print(*sentences(figures), sep="\n")
+    if write_docs:
+        text = markdown(figures, machine(server), shlex.join(["python", "-m", "benchmarks.rollup", *sys.argv[1:]]))
+        _DOCS.write_text(replace_marked(_DOCS.read_text(encoding="utf-8"), text, MARKERS), encoding="utf-8")
+    click.echo(json_line(figures))
+    sys.exit(1 if figures.compared and figures.compared.found else 0)
+
+
+def _filled(place: Stage, shape: Shape) -> Bench:
+    """A topic with these events, and with what closes their hours."""
+    events = chain(shuffled(shape, place.settings), closing(shape, place.settings))
+    return Bench(place, publish(place.settings, events, place.bar("publish", shape.events)))
+
+
+if __name__ == "__main__":
+    try:
+        main(prog_name="python -m benchmarks.rollup")
+    except ChimeraError as error:
+        click.echo(f"benchmarks: {error}", err=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,94 @@
+"""What came out, as one line of JSON and as text for docs/benchmarks.md."""
+
+from dataclasses import dataclass
+from textwrap import fill
+
+import orjson
+
+from benchmarks.contenders import WITHOUT_ROLLUP, WORKER
+from benchmarks.report import Result
+from benchmarks.rollup.recovery import Outcome
+from benchmarks.rollup.workload import Shape
+from pipeline.rollup.verify import Report
+
+MARKERS = "<!-- rollup: begin -->", "<!-- rollup: end -->"
+
+_WIDTH = 120
+
+
+@dataclass(slots=True)
+class Figures:
+    """Of a run; what it left out is None."""
+
+    day: Shape
+    """Events that the rows were compared of."""
+    busy: Shape
+    """Events that the cost was measured at."""
+    compared: Report | None = None
+    cost: dict[str, Result] | None = None
+    recovery: Outcome | None = None
+
+
+def json_line(figures: Figures) -> str:
+    """One object; a figure of what didn't run is null."""
+    compared, cost, recovery = figures.compared, figures.cost, figures.recovery
+    return orjson.dumps(
+        {
+            "events": figures.day.events,
+            "sessions": figures.day.sessions,
+            "rows": compared and compared.rows,
+            "differing": compared and compared.found.total(),
+            "rows_per_s_without": cost and round(cost[WITHOUT_ROLLUP.name].rows_per_s),
+            "rows_per_s_with": cost and round(cost[WORKER.name].rows_per_s),
+            "state_mb": recovery and round(recovery.rss_bytes / 1e6, 1),
+            "windows": recovery and recovery.windows,
+            "recovery_seconds": recovery and round(recovery.seconds, 1),
+        }
+    ).decode()
+
+
+def sentences(figures: Figures) -> list[str]:
+    """What was measured, a sentence or two for each part."""
+    parts = []
+    if figures.compared:
+        parts.append(_exactness(figures.day, figures.compared))
+    if figures.cost:
+        parts.append(_cost(figures.busy, figures.cost))
+    if figures.recovery:
+        parts.append(_recovery(figures.recovery))
+    return parts
+
+
+def markdown(figures: Figures, machine: str, command: str) -> str:
+    """For the docs: the machine, the command, and the parts as a list."""
+    listed = [fill(part, _WIDTH, initial_indent="- ", subsequent_indent="  ") for part in sentences(figures)]
+    return "\n".join([machine, "", f"`{command}`", "", *listed])
+
+
+def _exactness(shape: Shape, compared: Report) -> str:
+    return (
+        f"**Exactness.** {shape.events:,} events of {shape.sessions:,} sessions over {shape.hours} hours, "
+        f"shuffled within the grace: {compared.rows:,} rows of session_stats compared with SQL, "
+        f"{compared.found.total():,} differ."
+    )
+
+
+def _cost(shape: Shape, cost: dict[str, Result]) -> str:
+    with_it, without = cost[WORKER.name], cost[WITHOUT_ROLLUP.name]
+    return (
+        f"**Cost.** {shape.events:,} events of {shape.sessions:,} sessions, all of them open, over {shape.hours} "
+        f"hours: {with_it.rows_per_s:,.0f} rows/s with session_stats and {without.rows_per_s:,.0f} without, "
+        f"{with_it.rows_per_s / without.rows_per_s:.1%}. CPU time of an event: {with_it.cpu_us_per_row or 0:.2f} and "
+        f"{without.cpu_us_per_row or 0:.2f} µs of the worker, {with_it.server_cpu_us_per_row:.2f} and "
+        f"{without.server_cpu_us_per_row:.2f} µs of ClickHouse."
+    )
+
+
+def _recovery(outcome: Outcome) -> str:
+    return (
+        f"**State.** {outcome.windows:,} open windows: the worker that holds them has "
+        f"{outcome.rss_bytes / 1e6:.0f} MB, and never had more than {outcome.peak_rss_bytes / 1e6:.0f} MB. The state itself is "
+        f"{outcome.state_bytes / 1e6:.1f} MB as columns, {outcome.packed_bytes / 1e6:.1f} MB in the state topic. After "
+        f"a kill -9, the next worker had all of it {outcome.seconds:.1f} s after its start, {outcome.replayed:,} "
+        "records replayed."
+    )
