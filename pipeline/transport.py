@@ -86,7 +86,12 @@ class Consumer(driver.Consumer):
         patience = min(_RECHECK_SECONDS if busy else timeout, self._until_due(active))
         if not hungry:
             await self._wait_for_progress(patience)
-        fetched = await self._getmany(hungry or {_NO_PARTITION}, patience if hungry else 0.0)
+        try:
+            fetched = await self._getmany(hungry or {_NO_PARTITION}, patience if hungry else 0.0)
+        except HaltError as error:
+            self._halt(error)
+            await asyncio.sleep(_RETRY_SECONDS)
+            return None, None
         if not self.flow_active:
             return None, None  # a rebalance has begun; after it, fetching starts at the committed offsets
         now = monotonic()
@@ -169,7 +174,9 @@ class Consumer(driver.Consumer):
                 return await ask()
             except (KafkaError, UnavailableError) as error:
                 self.log.warning("Kafka doesn't answer, will be asked again: %r", error)
-                await asyncio.sleep(_RETRY_SECONDS)
+            except HaltError as error:
+                self._halt(error)
+            await asyncio.sleep(_RETRY_SECONDS)
         return None
 
     def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
@@ -242,6 +249,9 @@ class Consumer(driver.Consumer):
             done = await self._record()
         except KafkaError as error:
             self.log.warning("Offsets not committed, will try again: %r", error)
+            done = False
+        except HaltError as error:
+            self._halt(error)
             done = False
         return bool(await super().force_commit(topics, start_new_transaction)) or done
 
