@@ -6,9 +6,11 @@ The way of an event, by module:
                                                                       │
     ClickHouse table  ◄─  sink (native)  ◄─  decode (validate)  ◄─  ingest  ─►  dead_letters
 
-- transport: `broker` fetches and commits, `batches` cuts and keeps count, `ranges` is recorded beside the offset.
+- transport: `broker` fetches and commits (`records` reads what aiokafka can't), `batches` cuts and keeps count, `ranges`
+  is recorded beside the offset.
 - decode: `wire` reads the frame, `cursor` the fields, `resolve` brings old versions to the newest, `validate` checks;
-  `reference` and `wellformed` read what isn't flat. `columns` is what comes out.
+  `vet` looks at registered schemas first, `reference` and `wellformed` read what isn't flat, `times` compares with the
+  broker's. `columns` is what comes out.
 - sink: `refusals` and `presence` look into what ClickHouse didn't take, and into what it says it has.
 - before the start: `preflight`, with `contract` (tables and schemas) and `windows` (deduplication).
 

@@ -27,6 +27,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from pipeline.errors import HaltError
+from pipeline.records import KeptRecords
 
 # aiokafka has one fetch at a time under way to a broker. One for partitions that have nothing new would keep those
 # waiting that have, for 1.5 s as Faust has it.
@@ -66,17 +67,23 @@ class _LightRecords:
     def __iter__(self) -> Iterator[Any]:
         return self._records
 
-    def _unpack(self, fetched: Any, *, check_crcs: bool) -> Iterator[Any]:
+    def _unpack(self, fetched: KeptRecords, *, check_crcs: bool) -> Iterator[Any]:
         while fetched.has_next():
             batch = fetched.next_batch()
             if check_crcs and not batch.validate_crc():
                 raise CorruptRecordException
             if not batch.is_control_batch:
-                for record in batch:
-                    if record.offset >= self.next_fetch_offset:  # a fetch begins with the whole of a compressed batch
-                        self.next_fetch_offset = record.offset + 1
-                        yield record
+                try:
+                    yield from self._not_yet_read(batch)
+                except UnicodeDecodeError:
+                    yield from self._not_yet_read(fetched.read_leniently())
             self.next_fetch_offset = batch.next_offset
+
+    def _not_yet_read(self, batch: Iterable[Any]) -> Iterator[Any]:
+        for record in batch:
+            if record.offset >= self.next_fetch_offset:  # a fetch begins with the whole of a compressed batch
+                self.next_fetch_offset = record.offset + 1
+                yield record
 
 
 def _untouched(records: PartitionRecords) -> bool:
