@@ -263,6 +263,16 @@ def env_names() -> tuple[str, ...]:
     )
 
 
+def by_env_name(settings: Settings) -> dict[str, Any]:
+    """Values of all settings by the names of their environment variables; secrets stay wrapped."""
+    return {env_name(section, key): value for section, part in settings for key, value in part}
+
+
+def given() -> frozenset[str]:
+    """Names of ours that the environment has, in upper case; not all need be settings."""
+    return frozenset(name.upper() for name in os.environ if name.upper().startswith(ENV_PREFIX))
+
+
 def load_settings() -> Settings:
     """Read the settings from the environment.
 

@@ -16,6 +16,8 @@ COMMANDS = {
     "migrate": "pipeline.cli.migrate:migrate",
     "produce": "pipeline.cli.produce:produce",
     "dlq": "pipeline.cli.dlq:dlq",
+    "access": "pipeline.cli.access:access",
+    "config": "pipeline.cli.config:config",
     "demo": "pipeline.cli.demo:demo",
 }
 

@@ -133,7 +133,8 @@ def _start(terminal: Console, home: Path, running: ExitStack) -> tuple[Stack, Wo
     with _step(terminal, "Tables are created"):
         migrate(settings.clickhouse)
     with _step(terminal, "The worker is consuming"):
-        worker = running.enter_context(WorkerProcess(home / "worker", dict(os.environ)))
+        environment = {**os.environ, **stack.login("chimera_writer")}
+        worker = running.enter_context(WorkerProcess(home / "worker", environment))
     return stack, worker, settings
 
 
