@@ -11,6 +11,7 @@ The way of an event, by module:
 - decode: `wire` reads the frame, `cursor` the fields, `resolve` brings old versions to the newest, `validate` checks;
   `vet` looks at registered schemas first, `reference` and `wellformed` read what isn't flat, `times` compares with the
   broker's. `columns` is what comes out.
+- ingest: `brake` tells when too many are rejected; dlq/ is what `chimera dlq` does with dead letters.
 - sink: `refusals` and `presence` look into what ClickHouse didn't take, and into what it says it has.
 - before the start: `preflight`, with `contract` (tables and schemas) and `windows` (deduplication).
 
