@@ -8,18 +8,16 @@ import signal
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from http import HTTPStatus
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, NoReturn
 
 import faust
-import prometheus_client
 import structlog
 import uvloop
 from faust.types import EventT
-from faust.web import Request, Response, View
 
+from pipeline import web
 from pipeline.batches import MicroBatch
 from pipeline.clickhouse import explain, kind_of
 from pipeline.config import Settings, load_settings
@@ -155,9 +153,12 @@ class App(faust.App):
         self._pool = ThreadPoolExecutor(worker.insert_threads, thread_name_prefix="ingest")
         self._places = asyncio.Semaphore(worker.insert_threads + 1)  # one micro-batch waits at hand
         self._ingests: list[Ingest] = []
-        self.page("/metrics")(_metrics)
-        self.page("/ready")(_ready)
+        self.page("/metrics")(web.metrics)
+        self.page("/ready")(web.ready)
         self.timer(_BRAKE_SECONDS)(self._watch_brakes)
+
+    def _new_web(self) -> web.Web:
+        return web.Web(self)
 
     def add_family(self, family: Family) -> None:
         """Consume the family's topic with an agent of its own."""
@@ -236,15 +237,3 @@ class App(faust.App):
         """Why the worker isn't ready: a rebalance, something that failed and is tried again, too many rejections."""
         rebalance = ["partitions are being reassigned"] if self.rebalancing else []
         return rebalance + [ingest.trouble for ingest in self._ingests if ingest.trouble]
-
-
-async def _ready(web: View, _request: Request) -> Response:
-    app: Any = web.app
-    if not app.troubles:
-        return web.text("ready\n")
-    text = "".join(f"not ready: {trouble}\n" for trouble in app.troubles)
-    return web.text(text, status=HTTPStatus.SERVICE_UNAVAILABLE)
-
-
-async def _metrics(web: View, _request: Request) -> Response:
-    return web.bytes(prometheus_client.generate_latest(), content_type="text/plain")

@@ -54,7 +54,7 @@ def show(as_json: bool) -> None:
     table.add_column("source", no_wrap=True)
     for name, row in rows.items():
         value = "" if row["value"] is None else str(row["value"])
-        table.add_row(name, value, row["source"], style="bold" if name in ours else None)
+        table.add_row(name, value, str(row["source"]), style="bold" if name in ours else None)
     terminal = Console(highlight=False, markup=False)
     terminal.print(table, width=None if terminal.is_terminal else 200)
 
