@@ -12,6 +12,7 @@ The way of an event, by module:
   `vet` looks at registered schemas first, `reference` and `wellformed` read what isn't flat, `times` compares with the
   broker's. `columns` is what comes out.
 - ingest: `brake` tells when too many are rejected; dlq/ is what `chimera dlq` does with dead letters.
+- privacy: `declared` in the schemas, `sanitise` applies it to the valid rows before they leave decode.
 - sink: `refusals` and `presence` look into what ClickHouse didn't take, and into what it says it has.
 - before the start: `preflight`, with `contract` (tables and schemas) and `windows` (deduplication).
 

@@ -6,6 +6,7 @@ import logging.config
 import os
 import signal
 import threading
+import traceback
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +32,7 @@ from pipeline.logs import logging_config
 from pipeline.preflight import preflight
 from pipeline.privacy.hashing import configured_hasher
 from pipeline.privacy.sanitise import Sanitiser
+from pipeline.privacy.text import sanitised
 from pipeline.registry import Registry
 from pipeline.sink import Sink
 from pipeline.topics import TopicAdmin
@@ -189,7 +191,9 @@ class App(faust.App):
         if self.failure is not None:
             return
         if kind_of(error) is None:
-            log.error("unexpected", exc_info=error)
+            # What is raised by somebody else's code may quote a record.
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            log.error("unexpected", error=repr(sanitised([str(error)])[0]), trace=f"\n{trace}")
             self.failure = HaltError(f"unexpected {type(error).__name__}; its trace is in the log")
         else:
             self.failure = error if isinstance(error, ChimeraError) else explain(error, self.settings.clickhouse)
