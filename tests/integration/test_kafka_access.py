@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -15,14 +16,18 @@ from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka.admin import AclOperation, ResourcePatternType, ResourceType
 from events import settled
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
+from oauth_issuer import CLIENT, LIFE_SECONDS, SECRET, Issuer
 from processes import Worker, eventually, last_word, prepare
 from secure_kafka import Grant, SecureBroker
 
 from pipeline.config import KafkaSettings, Settings, env_name
+from pipeline.devstack.ports import free_port
 from pipeline.errors import HaltError, UnavailableError
 from pipeline.families import Catalog, load_catalog
 from pipeline.kafka_client import faust_credentials
+from pipeline.kafka_failures import check_connection
 from pipeline.preflight import check_topics
+from pipeline.tokens import Tokens
 from pipeline.topics import TopicAdmin
 
 pytestmark = pytest.mark.integration
@@ -39,8 +44,14 @@ def _worker_grants(settings: Settings, catalog: Catalog) -> list[Grant]:
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
-    with SecureBroker(tmp_path_factory.mktemp("secure")) as running:
+def issuer() -> Iterator[Issuer]:
+    with Issuer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[SecureBroker]:
+    with SecureBroker(tmp_path_factory.mktemp("secure"), issuer.url) as running:
         for user in ("worker", "producer", "operator", "stranger"):
             running.add_user(user, _PASSWORD)
         yield running
@@ -220,3 +231,57 @@ async def _topics_by_aiokafka(kafka: KafkaSettings) -> set[str]:
     async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, **auth) as consumer:
         topics: set[str] = await consumer.topics()
         return topics
+
+
+@pytest.fixture
+def with_tokens(secured: dict[str, str], issuer: Issuer) -> dict[str, str]:
+    """The environment of a process that logs in with tokens of the issuer."""
+    login = {
+        "sasl_mechanism": "OAUTHBEARER",
+        "user": CLIENT,
+        "password": SECRET,
+        "oauth_token_url": f"{issuer.url}/token",
+    }
+    return secured | {env_name("kafka", key): value for key, value in login.items()}
+
+
+def test_a_worker_logs_in_with_tokens(
+    admin: Settings, with_tokens: dict[str, str], catalog: Catalog, tmp_path: Path
+) -> None:
+    """Of an issuer whose key the broker knows; both of the worker's clients do."""
+    family = catalog.family("episodes")
+    careless = KafkaProducer(admin.kafka.client)
+    careless.produce(family.topic.name, b"neither framing")
+    assert careless.flush(30) == 0
+    with Worker(with_tokens, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        settled(worker, admin, family, 1)
+
+
+def test_a_wrong_client_secret_halts(with_tokens: dict[str, str], tmp_path: Path) -> None:
+    """It is the issuer who refuses, so the line names it."""
+    with Worker(with_tokens | {env_name("kafka", "password"): "hunter2"}, tmp_path / "log") as worker:
+        line = last_word(worker, HaltError.exit_code)
+    assert f"/token refuses client '{CLIENT}': HTTP 401; check CHIMERA_KAFKA__USER" in line
+    assert "hunter2" not in worker.log
+
+
+def test_an_issuer_that_is_away_is_waited_for(with_tokens: dict[str, str]) -> None:
+    """It is no refusal."""
+    kafka = _kafka(with_tokens | {env_name("kafka", "oauth_token_url"): f"http://127.0.0.1:{free_port()}/token"})
+    with pytest.raises(UnavailableError, match=r"OAuth issuer at .* is not available: .*refused"):
+        check_connection(kafka)
+
+
+def test_a_token_is_used_as_long_as_most_of_its_life_is_not_over(with_tokens: dict[str, str], issuer: Issuer) -> None:
+    """Asked often, fetched once; then anew, before it expires."""
+    tokens, given = Tokens(_kafka(with_tokens)), issuer.given
+    with pytest.MonkeyPatch.context() as patch:
+        first = {tokens.token() for _ in range(3)}
+        now = time.monotonic()
+        patch.setattr("pipeline.tokens.time.monotonic", lambda: now + LIFE_SECONDS * 0.79)
+        assert {tokens.token()} == first
+        assert issuer.given == given + 1
+        patch.setattr("pipeline.tokens.time.monotonic", lambda: now + LIFE_SECONDS * 0.81)
+        tokens.token()
+        assert issuer.given == given + 2
