@@ -19,7 +19,8 @@ The way of an event, by module:
 What is declared, and where: fields and bounds in schemas/avro (`schemas`, `compatibility`, `registry`), topics and
 batch policy in topics.yaml (`families`, `topics`), tables in migrations/*.sql (`migrate`), the specification's queries
 in queries.sql (`queries`), settings in `config`, kinds of failure in `errors`. How ClickHouse is reached is in
-`clickhouse`, how often something is tried again in `backoff`, what is counted and logged in `metrics` and `logs`. The
+`clickhouse`, how Kafka is in `kafka_client`, `kafka_failures` and `tokens`, who may do what in `access`, how often
+something is tried again in `backoff`, what is counted and logged in `metrics` and `logs`, what is served in `web`. The
 `chimera` command is in cli/, a development machine's servers in devstack/, sample events in sample/; `demo` runs all.
 """
 

@@ -74,10 +74,10 @@ class KafkaSettings(_Section):
     client_key: FilePath | None = Field(None, description="PEM file of its key")
     client_key_password: SecretStr = SecretStr("")
     sasl_mechanism: str = Field("SCRAM-SHA-512", pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512|OAUTHBEARER)$")
-    user: str = Field("", description="with OAUTHBEARER: the client's id")
+    user: str | None = Field(None, description="with OAUTHBEARER: the client's id")
     password: SecretStr = Field(SecretStr(""), description="with OAUTHBEARER: the client's secret")
     oauth_token_url: HttpUrl | None = Field(None, description="where OAUTHBEARER gets its tokens")
-    oauth_scope: str = ""
+    oauth_scope: str | None = None
     group_id: str = Field("chimera", min_length=1, description="consumer group of the worker")
     session_timeout_seconds: Seconds = 45.0
     heartbeat_interval_seconds: Seconds = 3.0

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaConnectionError
 from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka.admin import AclOperation, ResourcePatternType, ResourceType
 from events import settled
@@ -271,6 +272,8 @@ def test_an_issuer_that_is_away_is_waited_for(with_tokens: dict[str, str]) -> No
     kafka = _kafka(with_tokens | {env_name("kafka", "oauth_token_url"): f"http://127.0.0.1:{free_port()}/token"})
     with pytest.raises(UnavailableError, match=r"OAuth issuer at .* is not available: .*refused"):
         check_connection(kafka)
+    with pytest.raises(KafkaConnectionError, match="is not available"):  # which aiokafka tries again after
+        asyncio.run(Tokens(kafka).for_aiokafka().token())
 
 
 def test_a_token_is_used_as_long_as_most_of_its_life_is_not_over(with_tokens: dict[str, str], issuer: Issuer) -> None:
