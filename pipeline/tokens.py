@@ -66,7 +66,7 @@ class Tokens:
             return self._token.text
 
     def for_aiokafka(self) -> Any:
-        """These tokens in the form that aiokafka asks for; without one, it connects again as to a broker that is away."""
+        """These tokens in the form that aiokafka asks for; without one, it tries again as if the broker were away."""
         from aiokafka.abc import AbstractTokenProvider  # noqa: PLC0415 (the tools need no aiokafka)
         from aiokafka.errors import KafkaConnectionError  # noqa: PLC0415 (as above)
 
