@@ -25,30 +25,27 @@ from pipeline.privacy.sanitise import Sanitiser
 from pipeline.privacy.text import sanitised
 from pipeline.privacy.user_agents import UserAgentReducer
 
+# What a hostile text may repeat.
 _UNITS = (
-    "a",
-    "a.",
-    "@",
-    "a@",
-    "://",
-    "a://",
-    "?",
-    "?=",
-    "1",
-    "1.",
-    "1 ",
-    "a:",
-    "::",
-    "ffff:",
-    "-",
-    "a-",
-    "+1",
-    "(1",
-    "1 (1",
+    *("a", "a.", "@", "a@", "://", "a://", "?", "?=", "1", "1.", "1 ", "a:"),
+    *("::", "ffff:", "-", "a-", "+1", "(1", "1 (1", '"', "'", "=", "x=", "~a"),
+    *("°", "1°1'", "1.000,", "%2525", "&amp;", "\\u0041", "(at)", "\u200b", "\ufdfa"),
+    *(
+        "token",
+        "token-",
+        "bearer ",
+        "cookie:",
+        "home/",
+        "home/a a a a ",
+        "ip-",
+        "eyj.",
+        "ab12 ",
+        "geo:",
+        "sk-1",
+        "-----begin ",
+    ),
+    *("-----begin private key-----", "-----BEGIN A PRIVATE "),
 )
-_UNITS += ('"', "'", "=", "x=", "~a", "°", "1°1'", "1.000,", "%2525", "&amp;", "\\u0041", "(at)", "\u200b", "\ufdfa")
-_WORDS = ("token", "token-", "bearer ", "cookie:", "home/", "home/a a a a ", "ip-", "eyj.", "ab12 ", "geo:", "sk-1")
-_WORDS += ("-----begin ", "-----begin private key-----", "-----BEGIN A PRIVATE ")
 HASHER = Hasher(b"a key of the tests")
 CATALOG = load_catalog(Settings())
 FIELDS = [(family, name) for family in CATALOG.families for name in pii.text_fields(family)]
@@ -131,7 +128,7 @@ def test_a_text_is_treated_alone_as_among_any_others(texts: list[str]) -> None:
     assert sanitised(texts) == [sanitised([text])[0] for text in texts]
 
 
-@pytest.mark.parametrize("unit", [*_UNITS, *_WORDS], ids=repr)
+@pytest.mark.parametrize("unit", _UNITS, ids=repr)
 def test_a_hostile_text_is_treated_in_bounded_time(unit: str) -> None:
     """Whatever a text of 8 KiB repeats, no pattern goes over it again and again."""
     text = unit * (8192 // len(unit.encode()))
