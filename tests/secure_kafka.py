@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from processes import eventually
 
 from pipeline.devstack import KafkaBroker
 from pipeline.devstack.ports import HOST, free_port
@@ -116,10 +117,15 @@ class SecureBroker:
     def allow(self, user: str, *grants: Grant) -> None:
         """Let a user do these."""
         self._each(self._admin.create_acls([AclBinding(*_rule(user, grant)) for grant in grants]))
+        eventually(lambda: all(self._may(user, grant) for grant in grants), "the broker knows the ACLs")
 
     def forbid(self, user: str, *grants: Grant) -> None:
         """Take back what `allow` gave."""
         self._each(self._admin.delete_acls([AclBindingFilter(*_rule(user, grant)) for grant in grants]))
+        eventually(lambda: not any(self._may(user, grant) for grant in grants), "the broker has forgotten the ACLs")
+
+    def _may(self, user: str, grant: Grant) -> bool:
+        return bool(self._admin.describe_acls(AclBindingFilter(*_rule(user, grant))).result(_ADMIN_SECONDS))
 
     @staticmethod
     def _each(futures: Mapping[Any, Any]) -> None:
