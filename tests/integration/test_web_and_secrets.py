@@ -16,8 +16,25 @@ from pipeline.devstack.ports import HOST
 
 pytestmark = pytest.mark.integration
 
-_FAUST_SERVES = ("/", "/router/", "/router/x/", "/table", "/table/", "/table/x/", "/graph", "/graph/", "/stats/")
-_FAUST_SERVES += ("/performance/", "/assignment/", "/metrics/", "/ready/", "/docs", "/static/", "/livecheck", "/.env")
+_FAUST_SERVES = [
+    "/",
+    "/router/",
+    "/router/x/",
+    "/table",
+    "/table/",
+    "/table/x/",
+    "/graph",
+    "/graph/",
+    "/stats/",
+    "/performance/",
+    "/assignment/",
+    "/metrics/",
+    "/ready/",
+    "/docs",
+    "/static/",
+    "/livecheck",
+    "/.env",
+]
 _SECRETS = {
     env_name("clickhouse", "password"): "s3cret-of-clickhouse",
     env_name("registry", "password"): "s3cret-of-the-registry",
