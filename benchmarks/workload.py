@@ -4,17 +4,23 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from confluent_kafka import Producer as KafkaProducer
+
+from benchmarks.registry import SCHEMA_ID
 from pipeline.config import Settings
 from pipeline.families import load_catalog
 from pipeline.producer import Producer
 from pipeline.sample import sample
 from pipeline.sample.stories import Event
 from pipeline.topics import TopicAdmin, plan
+from pipeline.wire import frame_confluent
 
 FAMILY = "ui_events"
 _SEED = 5
 START = datetime(2026, 1, 5, tzinfo=UTC)
 _HOURS = 24.0  # one day, one table partition: a batch is one part for every contender
+
+_CUT_SHORT = frame_confluent(SCHEMA_ID, b"\x80\x80")
 
 Progress = Callable[[int], object]
 """Told how many events are done."""
@@ -45,8 +51,12 @@ def usual(events: int) -> Iterator[Event]:
     return sample(events, seed=_SEED, start=START, hours=_HOURS, families=[FAMILY])
 
 
-def publish(settings: Settings, events: Iterable[Event], progress: Progress) -> Workload:
+def publish(
+    settings: Settings, events: Iterable[Event], progress: Progress, reject_every: int | None = None
+) -> Workload:
     """Create the topics on a new broker and fill one: keyed, lz4, in Confluent framing if there is a registry.
+
+    With `reject_every`, each such number of events is followed by a record that can't be stored.
 
     Raises:
         UnavailableError: broker or registry doesn't answer.
@@ -59,11 +69,15 @@ def publish(settings: Settings, events: Iterable[Event], progress: Progress) -> 
     admin.apply(plan(catalog.topics, admin.read([]), settings.topics.file))
     number = ts_sum = latency_sum = 0
     sessions: set[str] = set()
+    spoiling = KafkaProducer({**settings.kafka.client, "compression.type": "lz4"})
     with Producer(settings, catalog) as producer:
         for number, (family, event) in enumerate(events, 1):
             producer.send(family, event)
             ts_sum += event["ts"]
             latency_sum += event["latency_ms"]
             sessions.add(event["session_id"])
+            if reject_every and number % reject_every == 0:
+                spoiling.produce(topic.name, _CUT_SHORT, key=event["session_id"])
             progress(number)
+    spoiling.flush()
     return Workload(topic.name, topic.partitions, Fingerprint(number, ts_sum, latency_sum, len(sessions)))

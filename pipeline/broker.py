@@ -6,6 +6,7 @@ knows us as the member that read the partition's state: fencing, without which t
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from inspect import GEN_CREATED, getgeneratorstate
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
@@ -13,15 +14,20 @@ from typing import Any, NamedTuple, TypeVar
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.errors import (
     CorruptRecordException,
+    GroupAuthorizationFailedError,
     IllegalGenerationError,
     KafkaError,
     KafkaTimeoutError,
     RebalanceInProgressError,
+    TopicAuthorizationFailedError,
     UnknownMemberIdError,
 )
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
+
+from pipeline.errors import HaltError
+from pipeline.records import KeptRecords
 
 # aiokafka has one fetch at a time under way to a broker. One for partitions that have nothing new would keep those
 # waiting that have, for 1.5 s as Faust has it.
@@ -61,17 +67,23 @@ class _LightRecords:
     def __iter__(self) -> Iterator[Any]:
         return self._records
 
-    def _unpack(self, fetched: Any, *, check_crcs: bool) -> Iterator[Any]:
+    def _unpack(self, fetched: KeptRecords, *, check_crcs: bool) -> Iterator[Any]:
         while fetched.has_next():
             batch = fetched.next_batch()
             if check_crcs and not batch.validate_crc():
                 raise CorruptRecordException
             if not batch.is_control_batch:
-                for record in batch:
-                    if record.offset >= self.next_fetch_offset:  # a fetch begins with the whole of a compressed batch
-                        self.next_fetch_offset = record.offset + 1
-                        yield record
+                try:
+                    yield from self._not_yet_read(batch)
+                except UnicodeDecodeError:
+                    yield from self._not_yet_read(fetched.read_leniently())
             self.next_fetch_offset = batch.next_offset
+
+    def _not_yet_read(self, batch: Iterable[Any]) -> Iterator[Any]:
+        for record in batch:
+            if record.offset >= self.next_fetch_offset:  # a fetch begins with the whole of a compressed batch
+                self.next_fetch_offset = record.offset + 1
+                yield record
 
 
 def _untouched(records: PartitionRecords) -> bool:
@@ -98,17 +110,24 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
         """Take what has been fetched, or what comes first within the timeout.
 
         What comes in the course of a rebalance is put back: the consumer would drop it.
+
+        Raises:
+            HaltError: we may not read a topic, or not as this group.
         """
+        with _allowed():
+            return await self._fetch(consumer, active_partitions, timeout, max_records)
+
+    async def _fetch(self, consumer: Any, active_partitions: set[TP], seconds: float | None, limit: int | None) -> Any:
         fetcher = consumer._fetcher  # noqa: SLF001 (aiokafka offers no other way in, nor does Faust take one)
         self._lighten(fetcher)
-        records = await super()._fetch_records(consumer, active_partitions, 0, max_records)
-        if not records and timeout:
+        records = await super()._fetch_records(consumer, active_partitions, 0, limit)
+        if not records and seconds:
             fetched = fetcher._create_fetch_waiter()  # noqa: SLF001
-            await asyncio.wait([fetched], timeout=timeout)
+            await asyncio.wait([fetched], timeout=seconds)
             if not fetched.cancel():
                 fetched.result()  # raises when the group coordinator has given up
             self._lighten(fetcher)
-            records = await super()._fetch_records(consumer, active_partitions, 0, max_records)
+            records = await super()._fetch_records(consumer, active_partitions, 0, limit)
         if self.consumer.flow_active:
             return records
         for tp, some in records.items():
@@ -245,9 +264,21 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
             self.log.warning("Kafka doesn't answer: the group isn't told that we leave it")
 
 
+@contextmanager
+def _allowed() -> Iterator[None]:
+    """Say that an ACL is missing: asking again won't help."""
+    try:
+        yield
+    except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
+        raise HaltError(
+            f"Kafka doesn't let this worker do that: {error}; docs/access.md has the ACLs it needs"
+        ) from None
+
+
 async def _in_time(ask: Callable[..., Awaitable[T]], *args: Any) -> T:
     try:
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            return await ask(*args)
+        with _allowed():
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await ask(*args)
     except TimeoutError:
         raise KafkaTimeoutError(f"no answer in {_ANSWER_SECONDS:.0f} s") from None

@@ -74,10 +74,10 @@ class KafkaSettings(_Section):
     client_key: FilePath | None = Field(None, description="PEM file of its key")
     client_key_password: SecretStr = SecretStr("")
     sasl_mechanism: str = Field("SCRAM-SHA-512", pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512|OAUTHBEARER)$")
-    user: str = Field("", description="with OAUTHBEARER: the client's id")
+    user: str | None = Field(None, description="with OAUTHBEARER: the client's id")
     password: SecretStr = Field(SecretStr(""), description="with OAUTHBEARER: the client's secret")
     oauth_token_url: HttpUrl | None = Field(None, description="where OAUTHBEARER gets its tokens")
-    oauth_scope: str = ""
+    oauth_scope: str | None = None
     group_id: str = Field("chimera", min_length=1, description="consumer group of the worker")
     session_timeout_seconds: Seconds = 45.0
     heartbeat_interval_seconds: Seconds = 3.0
@@ -272,6 +272,16 @@ def env_names() -> tuple[str, ...]:
         for section, field in Settings.model_fields.items()
         for key in getattr(field.annotation, "model_fields", {})
     )
+
+
+def by_env_name(settings: Settings) -> dict[str, Any]:
+    """Values of all settings by the names of their environment variables; secrets stay wrapped."""
+    return {env_name(section, key): value for section, part in settings for key, value in part}
+
+
+def given() -> frozenset[str]:
+    """Names of ours that the environment has, in upper case; not all need be settings."""
+    return frozenset(name.upper() for name in os.environ if name.upper().startswith(ENV_PREFIX))
 
 
 def load_settings() -> Settings:

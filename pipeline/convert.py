@@ -20,6 +20,8 @@ from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any
 
 from pipeline.fields import Field
+from pipeline.privacy.declared import Metadata
+from pipeline.privacy.metadata import InvalidMetadataError, read_metadata
 
 Convert = Callable[[Any], Any]
 """Gives what Avro writes, or raises UnfitError."""
@@ -157,6 +159,7 @@ def _string(field: Field) -> Convert:
     allowed = frozenset(field.values) if field.values is not None else None
     matches = field.pattern.fullmatch if field.pattern is not None else None
     longest = field.max_length if field.max_length is not None else math.inf
+    is_json = isinstance(field.privacy, Metadata)
 
     def convert(value: Any) -> str:
         if not isinstance(value, str):
@@ -169,9 +172,18 @@ def _string(field: Field) -> Convert:
             raise UnfitError(f"at most {longest} bytes of UTF-8")
         if matches is not None and not matches(value):
             raise UnfitError(f"text that matches {field.pattern.pattern if field.pattern else ''}")
+        if is_json:
+            _check_metadata(value)
         return value
 
     return convert
+
+
+def _check_metadata(text: str) -> None:
+    try:
+        read_metadata(text)
+    except InvalidMetadataError as error:
+        raise UnfitError(str(error)) from None
 
 
 def _utf8_length(text: str) -> int:

@@ -17,10 +17,10 @@ from faust.types import TP, ConsumerMessage
 from pipeline.batches import MicroBatch, PartitionBatches, State
 from pipeline.batching import Batching
 from pipeline.broker import NOBODY, BrokerThread
-from pipeline.errors import ChimeraError, UnavailableError
+from pipeline.errors import ChimeraError, HaltError, UnavailableError
 from pipeline.ranges import Closing, Ranges, lease_clock
 
-_RETRY_SECONDS = 1.0
+RETRY_SECONDS = 1.0
 
 T = TypeVar("T")
 
@@ -66,6 +66,9 @@ class Holder(driver.Consumer):
             done = await self._record()
         except KafkaError as error:
             self.log.warning("Offsets not committed, will try again: %r", error)
+            done = False
+        except HaltError as error:
+            self._halt(error)
             done = False
         return bool(await super().force_commit(topics, start_new_transaction)) or done
 
@@ -147,7 +150,9 @@ class Holder(driver.Consumer):
                 return await ask()
             except (KafkaError, UnavailableError) as error:
                 self.log.warning("Kafka doesn't answer, will be asked again: %r", error)
-                await asyncio.sleep(_RETRY_SECONDS)
+            except HaltError as error:
+                self._halt(error)
+            await asyncio.sleep(RETRY_SECONDS)
         return None
 
     async def _wait_for_progress(self, seconds: float) -> None:

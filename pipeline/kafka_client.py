@@ -32,14 +32,14 @@ def librdkafka(settings: "KafkaSettings") -> dict[str, str | int]:
 
 
 def _login(settings: "KafkaSettings") -> dict[str, str | int]:
-    return {"sasl.username": settings.user, "sasl.password": settings.password.get_secret_value()}
+    return {"sasl.username": str(settings.user), "sasl.password": settings.password.get_secret_value()}
 
 
 def _oauth(settings: "KafkaSettings") -> dict[str, str | int]:
     config: dict[str, str | int] = {
         "sasl.oauthbearer.method": "oidc",
         "sasl.oauthbearer.token.endpoint.url": str(settings.oauth_token_url),
-        "sasl.oauthbearer.client.id": settings.user,
+        "sasl.oauthbearer.client.id": str(settings.user),
         "sasl.oauthbearer.client.secret": settings.password.get_secret_value(),
     }
     if settings.oauth_scope:

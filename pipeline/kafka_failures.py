@@ -16,7 +16,7 @@ from pipeline.kafka_client import ssl_context
 from pipeline.tls import refusal
 from pipeline.tokens import Tokens
 
-_KNOCK_SECONDS = 5.0
+_KNOCK_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 # ruff: noqa: SLF001 (librdkafka's own error codes, which are below zero, are public under names with an underscore)
 _FORBIDDEN = frozenset(

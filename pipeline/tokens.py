@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from pipeline.errors import HaltError, UnavailableError
+from pipeline.errors import ChimeraError, HaltError, UnavailableError
 
 if TYPE_CHECKING:
     from pipeline.config import KafkaSettings
@@ -66,12 +66,16 @@ class Tokens:
             return self._token.text
 
     def for_aiokafka(self) -> Any:
-        """These tokens in the form that aiokafka asks for."""
+        """These tokens in the form that aiokafka asks for; without one, it tries again as if the broker were away."""
         from aiokafka.abc import AbstractTokenProvider  # noqa: PLC0415 (the tools need no aiokafka)
+        from aiokafka.errors import KafkaConnectionError  # noqa: PLC0415 (as above)
 
         class Provider(AbstractTokenProvider):  # type: ignore[misc] # untyped
             async def token(_) -> str:  # noqa: N805 (self is the one around)
-                return await asyncio.to_thread(self.token)
+                try:
+                    return await asyncio.to_thread(self.token)
+                except ChimeraError as error:
+                    raise KafkaConnectionError(str(error)) from None
 
         return Provider()
 
@@ -99,8 +103,10 @@ class Tokens:
 
     def _post(self) -> bytes:
         settings = self._settings
-        form = {"grant_type": "client_credentials"} | ({"scope": settings.oauth_scope} if settings.oauth_scope else {})
-        login = ":".join(urllib.parse.quote(part) for part in (settings.user, settings.password.get_secret_value()))
+        form = {"grant_type": "client_credentials", **({"scope": settings.oauth_scope} if settings.oauth_scope else {})}
+        login = ":".join(
+            urllib.parse.quote(part) for part in (str(settings.user), settings.password.get_secret_value())
+        )
         request = urllib.request.Request(  # noqa: S310 (the setting takes http and https alone)
             str(settings.oauth_token_url),
             urllib.parse.urlencode(form).encode(),

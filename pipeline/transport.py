@@ -24,6 +24,7 @@ from pipeline import metrics
 from pipeline.batches import MicroBatch, PartitionBatches
 from pipeline.batching import Batching, Deriver
 from pipeline.errors import HaltError
+from pipeline.holding import RETRY_SECONDS
 from pipeline.takeover import SHORTENED, Successor
 
 __all__ = ["Batching", "Consumer", "Deriver", "Transport"]
@@ -51,7 +52,12 @@ class Consumer(Successor):
         patience = min(_RECHECK_SECONDS if busy else timeout, self._until_due(active))
         if not hungry:
             await self._wait_for_progress(patience)
-        fetched = await self._getmany(hungry or {_NO_PARTITION}, patience if hungry else 0.0)
+        try:
+            fetched = await self._getmany(hungry or {_NO_PARTITION}, patience if hungry else 0.0)
+        except HaltError as error:
+            self._halt(error)
+            await asyncio.sleep(RETRY_SECONDS)
+            return None, None
         if not self.flow_active:
             return None, None  # a rebalance has begun; after it, fetching starts at the committed offsets
         now = monotonic()

@@ -6,20 +6,19 @@ import logging.config
 import os
 import signal
 import threading
+import traceback
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from http import HTTPStatus
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any, NoReturn, cast
 
 import faust
-import prometheus_client
 import structlog
 import uvloop
 from faust.types import EventT
-from faust.web import Request, Response, View
 
+from pipeline import web
 from pipeline.attempts import Held, LostPartitionError
 from pipeline.batches import MicroBatch
 from pipeline.clickhouse import explain, kind_of
@@ -35,6 +34,7 @@ from pipeline.logs import logging_config
 from pipeline.preflight import preflight
 from pipeline.privacy.hashing import configured_hasher
 from pipeline.privacy.sanitise import Sanitiser
+from pipeline.privacy.text import sanitised
 from pipeline.registry import Registry
 from pipeline.rollup import TABLE
 from pipeline.rollup.job import Rollup
@@ -163,9 +163,12 @@ class App(faust.App):
         self._pool = ThreadPoolExecutor(worker.insert_threads, thread_name_prefix="ingest")
         self._places = asyncio.Semaphore(worker.insert_threads + 1)  # one micro-batch waits at hand
         self._ingests: dict[str, Ingest] = {}  # by topic
-        self.page("/metrics")(_metrics)
-        self.page("/ready")(_ready)
+        self.page("/metrics")(web.metrics)
+        self.page("/ready")(web.ready)
         self.timer(_BRAKE_SECONDS)(self._watch_brakes)
+
+    def _new_web(self) -> web.Web:
+        return web.Web(self)
 
     def add_family(self, family: Family) -> None:
         """Consume the family's topic with an agent of its own."""
@@ -235,7 +238,9 @@ class App(faust.App):
         if self.failure is not None:
             return
         if kind_of(error) is None:
-            log.error("unexpected", exc_info=error)
+            # What is raised by somebody else's code may quote a record.
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            log.error("unexpected", error=repr(sanitised([str(error)])[0]), trace=f"\n{trace}")
             self.failure = HaltError(f"unexpected {type(error).__name__}; its trace is in the log")
         else:
             self.failure = error if isinstance(error, ChimeraError) else explain(error, self.settings.clickhouse)
@@ -285,15 +290,3 @@ class App(faust.App):
         troubles = ["partitions are being reassigned" if self.rebalancing else None]
         troubles += [part.trouble for part in (*self._ingests.values(), self._rollup) if part]
         return [trouble for trouble in troubles if trouble]
-
-
-async def _ready(web: View, _request: Request) -> Response:
-    app: Any = web.app
-    if not app.troubles:
-        return web.text("ready\n")
-    text = "".join(f"not ready: {trouble}\n" for trouble in app.troubles)
-    return web.text(text, status=HTTPStatus.SERVICE_UNAVAILABLE)
-
-
-async def _metrics(web: View, _request: Request) -> Response:
-    return web.bytes(prometheus_client.generate_latest(), content_type="text/plain")

@@ -12,9 +12,13 @@ from confluent_kafka import Producer
 from processes import Worker, lag
 
 from pipeline.clickhouse import connect
+from pipeline.columns import Rows
 from pipeline.config import Settings
+from pipeline.devstack.stack import DEVELOPMENT_HASH_KEY
 from pipeline.families import Family
 from pipeline.fields import Field
+from pipeline.privacy.hashing import Hasher
+from pipeline.privacy.sanitise import Sanitiser
 from pipeline.sample import sample
 
 _START = datetime(2026, 1, 31, tzinfo=UTC)
@@ -36,8 +40,13 @@ def rows(settings: Settings, table: str) -> list[dict[str, Any]]:
 
 
 def as_stored(family: Family, event: Mapping[str, Any]) -> dict[str, Any]:
-    """The row that an event must become."""
-    return {field.name: _as_stored(field, event.get(field.name, field.default)) for field in family.schema.fields}
+    """The row that an event must become, in a worker with the hash key of the development stack."""
+    values = {field.name: event.get(field.name, field.default) for field in family.schema.fields}
+    texts = {field.name: [values[field.name].encode()] for field in family.schema.fields if field.privacy}
+    sanitise = Sanitiser(family.schema, Hasher(DEVELOPMENT_HASH_KEY.encode()))
+    treated: Any = sanitise(Rows({**texts}, np.zeros(1, np.int64), ())).columns
+    values |= {name: text.decode() for name, (text,) in treated.items()}
+    return {field.name: _as_stored(field, values[field.name]) for field in family.schema.fields}
 
 
 def _as_stored(field: Field, value: Any) -> Any:

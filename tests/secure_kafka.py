@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import pytest
 import trustme
 from confluent_kafka.admin import (
     AclBinding,
@@ -23,11 +24,13 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from processes import eventually
 
 from pipeline.devstack import KafkaBroker
 from pipeline.devstack.ports import HOST, free_port
 
 _ADMIN_SECONDS = 30
+_OAUTH = "org.apache.kafka.common.security.oauthbearer"
 
 
 class Grant(NamedTuple):
@@ -44,14 +47,14 @@ class SecureBroker:
 
     Args:
         directory: configuration, data, logs and certificates.
-        properties: of the broker, besides ours.
+        issuer: whose tokens are taken; its keys are at /jwks.
     """
 
-    def __init__(self, directory: Path, properties: dict[str, str] | None = None) -> None:
+    def __init__(self, directory: Path, issuer: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         plain, sasl, mtls, controller = (free_port() for _ in range(4))
         self.sasl, self.mtls = f"{HOST}:{sasl}", f"{HOST}:{mtls}"
-        self.directory = directory
+        self._keys = f"{issuer}/jwks"
         self.authority = trustme.CA()
         self.ca_cert = directory / "ca.pem"
         self.authority.cert_pem.write_to_path(self.ca_cert)
@@ -73,7 +76,7 @@ class SecureBroker:
                 "ssl.truststore.type": "PEM",
                 "ssl.truststore.location": str(self.ca_cert),
                 "listener.name.ssl.ssl.client.auth": "required",
-                "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+                "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
                 "listener.name.sasl_ssl.plain.sasl.jaas.config": (
                     'org.apache.kafka.common.security.plain.PlainLoginModule required user_plain="plain-secret";'
                 ),
@@ -85,12 +88,19 @@ class SecureBroker:
                 ),
                 "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
                 "super.users": "User:ANONYMOUS",
-                **(properties or {}),
+                "listener.name.sasl_ssl.oauthbearer.sasl.jaas.config": f"{_OAUTH}.OAuthBearerLoginModule required;",
+                "listener.name.sasl_ssl.oauthbearer.sasl.server.callback.handler.class": (
+                    f"{_OAUTH}.OAuthBearerValidatorCallbackHandler"
+                ),
+                "listener.name.sasl_ssl.oauthbearer.sasl.oauthbearer.jwks.endpoint.url": self._keys,
+                "listener.name.sasl_ssl.oauthbearer.sasl.oauthbearer.expected.audience": "kafka",
             },
         )
 
     def __enter__(self) -> Self:
-        self.broker.start()
+        with pytest.MonkeyPatch.context() as patch:  # whose addresses the broker may ask is a property of its JVM
+            patch.setenv("JAVA_TOOL_OPTIONS", f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self._keys}")
+            self.broker.start()
         self._admin = AdminClient({"bootstrap.servers": self.broker.bootstrap_servers, "log_level": 0})
         return self
 
@@ -107,10 +117,15 @@ class SecureBroker:
     def allow(self, user: str, *grants: Grant) -> None:
         """Let a user do these."""
         self._each(self._admin.create_acls([AclBinding(*_rule(user, grant)) for grant in grants]))
+        eventually(lambda: all(self._may(user, grant) for grant in grants), "the broker knows the ACLs")
 
     def forbid(self, user: str, *grants: Grant) -> None:
         """Take back what `allow` gave."""
         self._each(self._admin.delete_acls([AclBindingFilter(*_rule(user, grant)) for grant in grants]))
+        eventually(lambda: not any(self._may(user, grant) for grant in grants), "the broker has forgotten the ACLs")
+
+    def _may(self, user: str, grant: Grant) -> bool:
+        return bool(self._admin.describe_acls(AclBindingFilter(*_rule(user, grant))).result(_ADMIN_SECONDS))
 
     @staticmethod
     def _each(futures: Mapping[Any, Any]) -> None:

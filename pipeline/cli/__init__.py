@@ -17,6 +17,8 @@ COMMANDS = {
     "produce": "pipeline.cli.produce:produce",
     "rollup": "pipeline.cli.rollup:rollup",
     "dlq": "pipeline.cli.dlq:dlq",
+    "access": "pipeline.cli.access:access",
+    "config": "pipeline.cli.config:config",
     "demo": "pipeline.cli.demo:demo",
 }
 

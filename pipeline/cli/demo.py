@@ -151,7 +151,8 @@ def _start(terminal: Console, home: Path, running: ExitStack) -> tuple[Stack, Wo
         migrate(settings.clickhouse)
     with _step(terminal, "The worker is consuming"):
         often = {env_name("rollup", "snapshot_seconds"): "1"}  # so that what is closed is known at once
-        worker = running.enter_context(WorkerProcess(home / "worker", os.environ | often))
+        environment = {**os.environ, **stack.login("chimera_writer"), **often}
+        worker = running.enter_context(WorkerProcess(home / "worker", environment))
     return stack, worker, settings
 
 

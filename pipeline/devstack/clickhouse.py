@@ -4,17 +4,19 @@ import hashlib
 import http.client
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 from xml.etree import ElementTree as ET
 
+from pipeline.access import Limit, Role
 from pipeline.devstack.extra import package_directory
 from pipeline.devstack.ports import HOST
 from pipeline.devstack.server import Server
 
 _ANSWER_SECONDS = 2.0
 _GIB = 1024**3
+_HOUR_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +27,28 @@ class ClickHouseUser:
         name: as in `CHIMERA_CLICKHOUSE__USER`.
         password: none is asked for when empty. Only its hash is written to the configuration.
         grants: statements like `GRANT SELECT ON chimera_metrics.*`; without any, the user may do everything.
-        settings: settings of this user's sessions, e.g. `{"readonly": "2"}`.
+        limits: settings of this user's sessions, and in which range they may be changed.
+        quota: most of these in an hour.
     """
 
     name: str
     password: str = ""
     grants: tuple[str, ...] = ()
-    settings: Mapping[str, str] | None = None
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    quota: Mapping[str, int] = field(default_factory=dict)
 
 
 DEFAULT_USER = ClickHouseUser("default")
+
+
+def users_of(roles: Iterable[Role]) -> tuple[ClickHouseUser, ...]:
+    """A user for each role, of the same name, which is the password too: the server takes logins from this machine."""
+    return tuple(
+        ClickHouseUser(
+            role.name, role.name, tuple(f"GRANT {grant}" for grant in role.grants), limits=role.limits, quota=role.quota
+        )
+        for role in roles
+    )
 
 
 class ClickHouseServer(Server):
@@ -115,13 +129,28 @@ class ClickHouseServer(Server):
 def _users(users: Iterable[ClickHouseUser]) -> ET.Element:
     root = ET.Element("clickhouse")
     profiles, accounts, quotas = (ET.SubElement(root, name) for name in ("profiles", "users", "quotas"))
-    ET.SubElement(quotas, "default")
     for user in users:
-        profile = ET.SubElement(profiles, user.name)
-        for name, value in (user.settings or {}).items():
-            ET.SubElement(profile, name).text = value
+        profiles.append(_profile(user))
         accounts.append(_account(user))
+        interval = ET.SubElement(ET.SubElement(quotas, user.name), "interval")
+        for name, value in {"duration": _HOUR_SECONDS, **user.quota}.items():
+            ET.SubElement(interval, name).text = str(value)
     return root
+
+
+def _profile(user: ClickHouseUser) -> ET.Element:
+    profile = ET.Element(user.name)
+    for name, limit in user.limits.items():
+        ET.SubElement(profile, name).text = str(limit.value)
+    constraints = ET.SubElement(profile, "constraints")
+    for name, limit in user.limits.items():
+        constraint = ET.SubElement(constraints, name)
+        if limit.fixed:
+            ET.SubElement(constraint, "const")
+        else:
+            ET.SubElement(constraint, "min").text = str(limit.min)
+            ET.SubElement(constraint, "max").text = str(limit.max)
+    return profile
 
 
 def _account(user: ClickHouseUser) -> ET.Element:
@@ -133,7 +162,7 @@ def _account(user: ClickHouseUser) -> ET.Element:
     networks = ET.SubElement(account, "networks")
     ET.SubElement(networks, "ip").text = HOST
     ET.SubElement(account, "profile").text = user.name
-    ET.SubElement(account, "quota").text = "default"
+    ET.SubElement(account, "quota").text = user.name
     if user.grants:
         grants = ET.SubElement(account, "grants")
         for grant in user.grants:

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Self
 
-from pipeline.config import env_name
-from pipeline.devstack.clickhouse import ClickHouseServer
+from pipeline.access import load_roles
+from pipeline.config import ClickHouseSettings, env_name
+from pipeline.devstack.clickhouse import ClickHouseServer, users_of
 from pipeline.devstack.kafka import KafkaBroker
 from pipeline.devstack.ports import HOST
 from pipeline.devstack.server import Server
@@ -36,7 +37,11 @@ class Stack:
         self.directory = directory.resolve()
         self.kafka = KafkaBroker(directory / "kafka", port=kafka_port, usual_ports=usual_ports)
         self.clickhouse = ClickHouseServer(
-            directory / "clickhouse", port=clickhouse_port, http_port=http_port, usual_ports=usual_ports
+            directory / "clickhouse",
+            port=clickhouse_port,
+            http_port=http_port,
+            users=users_of(load_roles(ClickHouseSettings().database)),
+            usual_ports=usual_ports,
         )
 
     @property
@@ -58,6 +63,11 @@ class Stack:
             env_name("clickhouse", "port"): str(self.clickhouse.port),
             env_name("privacy", "hash_key"): DEVELOPMENT_HASH_KEY,
         }
+
+    @staticmethod
+    def login(role: str) -> dict[str, str]:
+        """Environment variables that log in to ClickHouse as the user of a role, see `pipeline.access`."""
+        return {env_name("clickhouse", "user"): role, env_name("clickhouse", "password"): role}
 
     @property
     def running(self) -> bool:

@@ -23,17 +23,18 @@ UNSETTLED = frozenset({OPEN, Deed.CLAIMED.value})
 
 _TABLES = """
 CREATE TABLE letters (id TEXT PRIMARY KEY, partition INT, offset INT, source_partition INT, source_offset INT,
-                      reason TEXT, attempts INT, failed_at REAL, copies INT);
+                      reason TEXT, attempts INT, whole INT, failed_at REAL, copies INT);
 CREATE INDEX places ON letters (partition, offset);
 CREATE TABLE fates (id TEXT PRIMARY KEY, state TEXT, run TEXT, claimed_at INT, first_run TEXT, ends TEXT);
 CREATE VIEW known AS SELECT letters.*, coalesce(state, 'open') AS state FROM letters LEFT JOIN fates USING (id);
 """
 _COUNTS = "SELECT reason, state, count(*), sum(copies - 1), min(failed_at), max(failed_at) FROM known"
 _LETTERS = """
-SELECT id, partition, offset, source_partition, source_offset, reason, attempts, copies, state, failed_at FROM known
+SELECT id, partition, offset, source_partition, source_offset, reason, attempts, whole, copies, state, failed_at
+FROM known
 """
 _ADD_LETTER = """
-INSERT INTO letters VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (id) DO UPDATE SET copies = copies + 1
+INSERT INTO letters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (id) DO UPDATE SET copies = copies + 1
 """
 # The first claim holds until it is too old. What it says of the ends stays: from there on its records may be.
 _ADD_CLAIM = """
@@ -67,7 +68,7 @@ class Selection:
     places: frozenset[Place] = frozenset()
     states: frozenset[str] = field(default=UNSETTLED)
     attempts_below: int | None = None
-    """Rejected less often than that, and not foreign."""
+    """Rejected less often than that, whole, and not foreign: those that can be requeued."""
 
     def _conditions(self) -> Iterator[tuple[str, list[Any]]]:
         yield _one_of("state", self.states)
@@ -78,7 +79,7 @@ class Selection:
         if self.until:
             yield "failed_at < ?", [self.until.timestamp()]
         if self.attempts_below is not None:
-            yield "attempts < ? AND source_partition IS NOT NULL", [self.attempts_below]
+            yield "attempts < ? AND whole AND source_partition IS NOT NULL", [self.attempts_below]
         if self.places:
             own = [list(place[1:]) for place in self.places if place.dead_letter]
             source = [list(place[1:]) for place in self.places if not place.dead_letter]
@@ -134,7 +135,7 @@ class Index:
 
     def _add_letter(self, letter: Letter) -> None:
         place = (letter.partition, letter.offset, letter.source_partition, letter.source_offset)
-        facts = (letter.reason, letter.attempts, letter.failed_at.timestamp())
+        facts = (letter.reason, letter.attempts, letter.whole, letter.failed_at.timestamp())
         self._database.execute(_ADD_LETTER, (letter.id, *place, *facts))
 
     def _add_receipt(self, receipt: Receipt, timestamp: int) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from pipeline.dead_letters import ATTEMPTS, HEADER_PREFIX, attempts_of
+from pipeline.dead_letters import ATTEMPTS, CUT_PREFIX, HEADER_PREFIX, attempts_of
 
 REQUEUED = "chimera.requeued"
 """Header of a record that was requeued: the id of the dead letter that it was."""
@@ -42,6 +42,8 @@ class Letter:
     reason: str
     attempts: int
     """How often its record has been rejected."""
+    whole: bool
+    """Whether it has all that its record had: one that was too large has not."""
     copies: int
     state: str
     failed_at: datetime
@@ -68,6 +70,7 @@ def read_letter(source: str, record: Record) -> Letter:
         source_offset=offset if known else None,
         reason=facts.get("reason", "") if known else FOREIGN,
         attempts=attempts_of(record.headers),
+        whole=not (record.headers and record.headers[-1][0].startswith(CUT_PREFIX)),
         copies=1,
         state=OPEN,
         failed_at=_time(facts.get("failed_at")) or _from_ms(record.timestamp),

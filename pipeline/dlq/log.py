@@ -1,7 +1,7 @@
 """Reads topics from offset to offset, as they lie there, for no consumer group."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -16,10 +16,14 @@ Spans = Mapping[int, tuple[int, int]]
 
 _ANSWER_SECONDS = 10.0
 _SILENCE_SECONDS = 30.0
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 0.2
 _SEEK_GAP = 2_000  # so many records are passed over; behind more, reading starts anew
 _BUFFER_KIB = 16 * 1024
 # ruff: noqa: SLF001 (librdkafka's own error codes are public under names with an underscore)
+
+
+# A partition that has just been created, or is changing its broker.
+_MOVING = frozenset({KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION})
 
 
 class Log:
@@ -48,16 +52,14 @@ class Log:
 
     def spans(self) -> dict[int, tuple[int, int]]:
         """What there is now, of each partition."""
-        try:
-            found = self._consumer.list_topics(self.topic, _ANSWER_SECONDS).topics[self.topic]
-            if found.error is not None:
-                raise self._explained(found.error)
-            return {
-                partition: self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), _ANSWER_SECONDS)
-                for partition in sorted(found.partitions)
-            }
-        except KafkaException as error:
-            raise self._explained(error.args[0]) from None
+        deadline = monotonic() + _ANSWER_SECONDS
+        while True:
+            try:
+                return self._ask_spans()
+            except KafkaException as error:
+                if error.args[0].code() not in _MOVING or monotonic() > deadline:
+                    raise self._explained(error.args[0]) from None
+            sleep(_POLL_SECONDS)
 
     def read(self, spans: Spans) -> Iterator[Record]:
         """All records within these offsets, one partition after the other."""
@@ -70,6 +72,16 @@ class Log:
         for near in _neighbours(offsets):
             wanted = set(near)
             yield from (record for record in self.read({partition: (near[0], near[-1] + 1)}) if record.offset in wanted)
+
+    def _ask_spans(self) -> dict[int, tuple[int, int]]:
+        found = self._consumer.list_topics(self.topic, _ANSWER_SECONDS).topics[self.topic]
+        if found.error is not None:
+            raise KafkaException(found.error)
+        partitions = [TopicPartition(self.topic, number) for number in sorted(found.partitions)]
+        return {
+            partition.partition: self._consumer.get_watermark_offsets(partition, _ANSWER_SECONDS)
+            for partition in partitions
+        }
 
     def _read_partition(self, partition: int, first: int, end: int) -> Iterator[Record]:
         self._consumer.assign([TopicPartition(self.topic, partition, first)])

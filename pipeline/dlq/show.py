@@ -10,12 +10,14 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from pipeline.dead_letters import CUT_PREFIX, HEADER_PREFIX
 from pipeline.dlq.content import Content
 from pipeline.dlq.letters import Letter, Record, error_facts, own_headers
 from pipeline.families import Family
 from pipeline.fields import Field
 
 _SHOWN_BYTES = 64
+_CUT = CUT_PREFIX.removeprefix(HEADER_PREFIX)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_MS = 253_402_300_800_000  # of the year 9999
 _MAX_DECIMAL_BYTES = 16
@@ -43,6 +45,7 @@ def described(family: Family, letter: Letter, record: Record, content: Content, 
         "attempts": letter.attempts,
         "copies": letter.copies,
         "state": letter.state,
+        "left_out": {name[len(_CUT) :]: fact for name, fact in facts.items() if name.startswith(_CUT)},
         "schema": facts.get("schema", ""),
         "version": facts.get("version", ""),
         "key": say(record.key, None),
@@ -65,6 +68,8 @@ def lines(said: Mapping[str, Any]) -> Iterator[str]:
     yield f"  key        {_json(said['key'])}"
     for name, value in said["headers"]:
         yield f"  header     {_json(name)}: {_json(value)}"
+    for name, fact in said["left_out"].items():
+        yield _plain(f"  too large  without its {name}: {fact}")
     size = "null" if said["bytes"] is None else f"{said['bytes']:,} bytes"
     yield f"  value      {size}"
     blamed = said["detail"].partition(":")[0]

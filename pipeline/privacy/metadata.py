@@ -45,9 +45,8 @@ def read_metadata(text: bytes | str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidMetadataError("a JSON object")
     raw = text if isinstance(text, bytes) else text.encode()
-    opened = raw.count(b"{") + raw.count(b"[")
-    # What can't be too deep or too much isn't walked: each value comes after a bracket or a comma.
-    if opened > MAX_DEPTH or opened + raw.count(b",") > MAX_VALUES:
+    # What can't be too deep or too much isn't walked: a value takes at least two bytes.
+    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH or len(raw) > 2 * MAX_VALUES:
         _check_size(document)
     return document
 

@@ -122,9 +122,8 @@ def _reduced(metadata: MetadataFilter, value: bytes) -> _Treated:
 
 def _accepted(name: str, treated: Sequence[_Treated], verdicts: Verdicts) -> list[bytes]:
     """What was treated; rows with a refusal are rejected, and hold nothing."""
-    refusals = {value for value in treated if isinstance(value, _Refusal)}
-    for refusal in sorted(refusals):
-        bad = np.fromiter((value is refusal or value == refusal for value in treated), np.bool_, len(treated))
+    for refusal in sorted({value for value in treated if isinstance(value, _Refusal)}):
+        bad = np.fromiter((value == refusal for value in treated), np.bool_, len(treated))
         verdicts.fail(bad, Reason.INVALID_JSON, f"{name}: expected {refusal.expected}")
     return [value if isinstance(value, bytes) else b"" for value in treated]
 

@@ -17,7 +17,8 @@ from urllib.parse import unquote
 
 _GROUP = 64  # texts that are looked at together: most have nothing in them
 _ROUNDS = 3  # of escapes within escapes
-_RANDOM = 0.2  # pieces of letters or of digits by character, beyond one a word; words in CamelCase have 0.16
+_RANDOM = 0.2  # changes by character, between letters and digits or of case, in words that have any; CamelCase has 0.16
+_RANDOM_CHARACTERS = 16  # of such words
 _IBAN_DIGITS = 10
 
 _ESCAPED = re.compile(r"\\u(?![dD][89a-fA-F])([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})")
@@ -77,12 +78,16 @@ def _random(match: re.Match[str]) -> str:
     run = match[0]
     if _UUID.fullmatch(run):
         return run
-    changes = len(_PIECE.findall(run)) - len(_WORD.findall(run))
-    return "<token>" if changes > _RANDOM * len(run) else _LONG_HEX.sub("<token>", run)
+    pieces = {word: len(_PIECE.findall(word)) for word in _WORD.findall(run)}
+    mixed = {word: count for word, count in pieces.items() if count > 1}
+    size = sum(map(len, mixed))
+    if size >= _RANDOM_CHARACTERS and sum(mixed.values()) - len(mixed) > _RANDOM * size:
+        return "<token>"
+    return _LONG_HEX.sub("<token>", run)
 
 
 _RULES = (
-    _rule("<key>", r"-----BEGIN[ ][A-Z ]*+PRIVATE[ ]KEY-----[^-]*+(?:-----END[ ][A-Z ]*+-----)?", "-----begin"),
+    _rule("<key>", r"-----BEGIN[ ][A-Z ]{0,40}?PRIVATE[ ]KEY-----[^-]*+(?:-----END[ ][A-Z ]*+-----)?", "-----begin"),
     _rule(r"\1<cookie>", r"\b((?:set-)?cookie2?[ \t]*+[:=][ \t]*+)[^\n]++", "cookie"),
     _rule(_authorization, r"\b(bearer|basic|digest)[ \t:]++([\w.~+/=-]{6,}+)", "bearer", "basic", "digest"),
     _rule(

@@ -8,8 +8,10 @@ from tempfile import mkdtemp
 
 import click
 import orjson
+from pii import CORPUS
 from rich.console import Console
 
+from hostile.personal import leaks
 from hostile.run import run
 from pipeline.config import ENV_PREFIX, env_name, load_settings
 from pipeline.devstack import Stack
@@ -18,10 +20,10 @@ from pipeline.devstack.ports import free_port
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Run the hostile cases through a real worker, each between two valid neighbours, and judge.
+    """Run the hostile cases through a real worker, each between two valid neighbours, and the corpus of personal data.
 
     Broker and ClickHouse are started for it, and stopped after it. What is wrong is listed on standard output, whose
-    last line is a JSON object; the worker's log is kept where the last line on standard error says.
+    last line is a JSON object; logs are kept where the last line on standard error says.
 
     \b
     Examples:
@@ -30,21 +32,29 @@ def main() -> None:
 
     \b
     Exit codes:
-      0  every case has its verdict, and no neighbour is lost
+      0  every case has its verdict, no neighbour is lost, and nothing personal is found
       1  something is wrong
     """
     directory = Path(mkdtemp(prefix="chimera-hostile-"))
-    with Console(stderr=True).status("hostile cases"), Stack(directory / "stack") as stack:
+    with Console(stderr=True).status("hostile cases") as status, Stack(directory / "stack") as stack:
         _ours_alone({**stack.environment, env_name("worker", "web_port"): str(free_port())})
         outcome = run(load_settings(), os.environ, directory)
-    for line in (*outcome.wrong, *outcome.lost):
+        status.update("personal data")
+        found = leaks(load_settings(), os.environ, directory)
+    for line in (*outcome.wrong, *outcome.lost, *(f"{where}: {', '.join(what)}" for where, what in found.items())):
         click.echo(line)
-    sound = not outcome.wrong and not outcome.lost
+    totals = {
+        "cases": outcome.cases,
+        "wrong_verdicts": len(outcome.wrong),
+        "neighbours_lost": len(outcome.lost),
+        "pii_strings": len(CORPUS),
+        "pii_found": sum(map(len, found.values())),
+    }
+    sound = not (outcome.wrong or outcome.lost or found)
     if sound:
         shutil.rmtree(directory)
     else:
-        click.echo(f"log: {directory / 'worker.log'}", err=True)
-    totals = {"cases": outcome.cases, "wrong_verdicts": len(outcome.wrong), "neighbours_lost": len(outcome.lost)}
+        click.echo(f"logs: {directory}", err=True)
     click.echo(orjson.dumps(totals))
     sys.exit(0 if sound else 1)
 

@@ -139,6 +139,7 @@ def registry(port: int) -> Iterator[None]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer in one packet: in two, the second waits for an acknowledgement
 
         def do_GET(self) -> None:
             number = self.path.partition("/schemas/ids/")[2].partition("?")[0]

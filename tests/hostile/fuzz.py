@@ -53,16 +53,15 @@ def main(target: str, seconds: int, keep: bool) -> None:
       77  an input failed
     """
     with TemporaryDirectory() as directory:
-        corpus, kept, words = (Path(directory) / name for name in ("corpus", "kept", "words"))
+        corpus, words = (Path(directory) / name for name in ("corpus", "words"))
         words.write_text("".join(f'"{word}"\n' for word in _WORDS), encoding="ascii")
         corpus.mkdir()
         for number, seed in enumerate([*load(target), *make(target)]):
             (corpus / str(number)).write_bytes(seed)
         ended = _fuzz(target, f"-max_total_time={seconds}", f"-dict={words}", str(corpus))
-        if keep and ended == 0:
-            kept.mkdir()
-            _fuzz(target, "-merge=1", str(kept), str(corpus))
-            store(target, [file.read_bytes() for file in kept.iterdir()])
+        if keep and ended == 0:  # what it has added has names of another form
+            found = [file.read_bytes() for file in corpus.iterdir() if not file.name.isdigit()]
+            store(target, [*load(target), *found])
     sys.exit(ended)
 
 

@@ -63,6 +63,7 @@ def run(settings: Settings, environ: Mapping[str, str], directory: Path) -> Outc
             family.name: round(worker.metric("chimera_insert_seconds_count", family=family.name))
             for family, _ in by_family
         }
+        assert worker.terminate() == 0  # its group is free for the next one
     wrong = [line for family, some in by_family for line in _wrong(settings, family, some)]
     lost = [line for family, some in by_family for line in _lost(settings, family, some)]
     return Outcome(len(cases), wrong, lost, inserts)

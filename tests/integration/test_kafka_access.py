@@ -3,24 +3,32 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trustme
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaConnectionError
 from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka.admin import AclOperation, ResourcePatternType, ResourceType
 from events import settled
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
-from processes import Worker, last_word, prepare
+from oauth_issuer import CLIENT, LIFE_SECONDS, SECRET, Issuer
+from processes import Worker, eventually, last_word, prepare
 from secure_kafka import Grant, SecureBroker
 
 from pipeline.config import KafkaSettings, Settings, env_name
-from pipeline.errors import HaltError
+from pipeline.devstack.ports import free_port
+from pipeline.errors import HaltError, UnavailableError
 from pipeline.families import Catalog, load_catalog
 from pipeline.kafka_client import faust_credentials
+from pipeline.kafka_failures import check_connection
 from pipeline.preflight import check_topics
+from pipeline.tokens import Tokens
 from pipeline.topics import TopicAdmin
 
 pytestmark = pytest.mark.integration
@@ -37,8 +45,14 @@ def _worker_grants(settings: Settings, catalog: Catalog) -> list[Grant]:
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureBroker]:
-    with SecureBroker(tmp_path_factory.mktemp("secure")) as running:
+def issuer() -> Iterator[Issuer]:
+    with Issuer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[SecureBroker]:
+    with SecureBroker(tmp_path_factory.mktemp("secure"), issuer.url) as running:
         for user in ("worker", "producer", "operator", "stranger"):
             running.add_user(user, _PASSWORD)
         yield running
@@ -78,6 +92,13 @@ def _kafka(environ: dict[str, str]) -> KafkaSettings:
     return KafkaSettings.model_validate(
         {name.removeprefix(prefix).lower(): value for name, value in environ.items() if name.startswith(prefix)}
     )
+
+
+def _coordinated(kafka: KafkaSettings) -> bool:
+    """Whether the broker is done with what it does when a group is first asked for."""
+    with suppress(UnavailableError):
+        return bool(TopicAdmin(kafka).group_rights(kafka.group_id))
+    return False
 
 
 def _chimera(environ: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -133,6 +154,7 @@ def test_who_is_not_let_in_halts(secured: dict[str, str], tmp_path: Path, wrong:
 def test_a_missing_acl_halts(broker: SecureBroker, admin: Settings, secured: dict[str, str], catalog: Catalog) -> None:
     """Each of those that are documented is looked for before anything is consumed; the line names what it is for."""
     kafka = _kafka(secured)
+    eventually(partial(_coordinated, kafka), "the broker knows the group's coordinator")
     grants = _worker_grants(admin, catalog)
     for missing in (grants[0], grants[-2], grants[-1]):  # a family's topic, dead letters, the group
         broker.forbid("worker", missing)
@@ -147,12 +169,13 @@ def test_a_missing_acl_halts(broker: SecureBroker, admin: Settings, secured: dic
 def test_a_right_that_is_taken_away_stops_the_worker(
     broker: SecureBroker, admin: Settings, secured: dict[str, str], catalog: Catalog, tmp_path: Path
 ) -> None:
-    """Not the group's, but the topic's: one line, and what isn't acknowledged stays."""
+    """One line, as at the start; it isn't tried again for ever."""
     with Worker(secured, tmp_path / "log") as worker:
         worker.wait_until_consuming()
         broker.forbid("worker", *_worker_grants(admin, catalog))
         line = last_word(worker, HaltError.exit_code)
-    assert "doesn't let user 'worker' do that: " in line
+    assert "do that: " in line
+    assert "docs/access.md" in line
 
 
 @pytest.mark.parametrize("command", ["topics plan", "produce --sample 10 --families ui_events"])
@@ -209,3 +232,59 @@ async def _topics_by_aiokafka(kafka: KafkaSettings) -> set[str]:
     async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, **auth) as consumer:
         topics: set[str] = await consumer.topics()
         return topics
+
+
+@pytest.fixture
+def with_tokens(secured: dict[str, str], issuer: Issuer) -> dict[str, str]:
+    """The environment of a process that logs in with tokens of the issuer."""
+    login = {
+        "sasl_mechanism": "OAUTHBEARER",
+        "user": CLIENT,
+        "password": SECRET,
+        "oauth_token_url": f"{issuer.url}/token",
+    }
+    return secured | {env_name("kafka", key): value for key, value in login.items()}
+
+
+def test_a_worker_logs_in_with_tokens(
+    admin: Settings, with_tokens: dict[str, str], catalog: Catalog, tmp_path: Path
+) -> None:
+    """Of an issuer whose key the broker knows; both of the worker's clients do."""
+    family = catalog.family("episodes")
+    careless = KafkaProducer(admin.kafka.client)
+    careless.produce(family.topic.name, b"neither framing")
+    assert careless.flush(30) == 0
+    with Worker(with_tokens, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        settled(worker, admin, family, 1)
+
+
+def test_a_wrong_client_secret_halts(with_tokens: dict[str, str], tmp_path: Path) -> None:
+    """It is the issuer who refuses, so the line names it."""
+    with Worker(with_tokens | {env_name("kafka", "password"): "hunter2"}, tmp_path / "log") as worker:
+        line = last_word(worker, HaltError.exit_code)
+    assert f"/token refuses client '{CLIENT}': HTTP 401; check CHIMERA_KAFKA__USER" in line
+    assert "hunter2" not in worker.log
+
+
+def test_an_issuer_that_is_away_is_waited_for(with_tokens: dict[str, str]) -> None:
+    """It is no refusal."""
+    kafka = _kafka(with_tokens | {env_name("kafka", "oauth_token_url"): f"http://127.0.0.1:{free_port()}/token"})
+    with pytest.raises(UnavailableError, match=r"OAuth issuer at .* is not available: .*refused"):
+        check_connection(kafka)
+    with pytest.raises(KafkaConnectionError, match="is not available"):  # which aiokafka tries again after
+        asyncio.run(Tokens(kafka).for_aiokafka().token())
+
+
+def test_a_token_is_used_as_long_as_most_of_its_life_is_not_over(with_tokens: dict[str, str], issuer: Issuer) -> None:
+    """Asked often, fetched once; then anew, before it expires."""
+    tokens, given = Tokens(_kafka(with_tokens)), issuer.given
+    with pytest.MonkeyPatch.context() as patch:
+        first = {tokens.token() for _ in range(3)}
+        now = time.monotonic()
+        patch.setattr("pipeline.tokens.time.monotonic", lambda: now + LIFE_SECONDS * 0.79)
+        assert {tokens.token()} == first
+        assert issuer.given == given + 1
+        patch.setattr("pipeline.tokens.time.monotonic", lambda: now + LIFE_SECONDS * 0.81)
+        tokens.token()
+        assert issuer.given == given + 2

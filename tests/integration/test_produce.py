@@ -164,7 +164,7 @@ def test_an_event_that_the_broker_refuses_is_raised(settings: Settings) -> None:
     admin = TopicAdmin(settings.kafka)
     admin.apply(plan([topic], admin.read([topic.name]), settings.topics.file))
     producer = Producer(settings, declared)
-    producer.send("ui_events", {**ui_events(1)[0], "metadata": random.Random(1).randbytes(5_000).hex()})
+    producer.send("ui_events", {**ui_events(1)[0], "metadata": f'{{"{random.Random(1).randbytes(5_000).hex()}": 1}}'})
     with pytest.raises(DeliveryError, match=f"^{topic.name}: delivery refused: MSG_SIZE_TOO_LARGE ") as refused:
         producer.flush()
     assert refused.value.exit_code == 1

@@ -19,6 +19,7 @@ from events import publish
 from processes import eventually, prepare
 from pydantic import SecretStr
 
+from pipeline.access import Limit
 from pipeline.cli.rollup import rollup as command
 from pipeline.clickhouse import connect
 from pipeline.config import ClickHouseSettings, Settings
@@ -661,8 +662,8 @@ def test_rights(tmp_path: Path, task: str) -> None:
     documented = (Path(__file__).parents[2] / "docs/session_stats.md").read_text(encoding="utf-8")
     grants = [line.split(" TO ")[0] for line in documented.splitlines() if line.startswith("GRANT ")]
     reader = [grant for grant in grants if grant.startswith("GRANT SELECT ON chimera_metrics.")]
-    chosen, profile = (reader, {"readonly": "1"}) if task == "verify" else (grants, None)
-    user = ClickHouseUser("auditor", "correct horse", tuple(chosen), profile)
+    chosen, limits = (reader, {"readonly": Limit(1)}) if task == "verify" else (grants, {})
+    user = ClickHouseUser("auditor", "correct horse", tuple(chosen), limits)
     with ClickHouseServer(tmp_path / "server", users=[user]) as server:
         admin = ClickHouseSettings(port=server.port)
         migrate(admin)

@@ -4,15 +4,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 from containers import ContainerStack
+from events import events, rows, settled
+from processes import Worker, last_word, prepare
 from pydantic import SecretStr
 from tls import TlsTerminator
 
 from pipeline.clickhouse import connect, explained
-from pipeline.config import ClickHouseSettings, Settings
+from pipeline.config import ClickHouseSettings, Settings, env_name
 from pipeline.devstack import Stack
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser
 from pipeline.errors import HaltError, UnavailableError
+from pipeline.producer import Producer
 
 pytestmark = pytest.mark.integration
 
@@ -129,3 +133,34 @@ def test_a_missing_grant_halts(server: ClickHouseServer) -> None:
     client = connect(settings, database="")
     with client, pytest.raises(HaltError, match="Not enough privileges"), explained(settings):
         client.execute("CREATE DATABASE another")
+
+
+def test_a_worker_works_over_tls(
+    settings: Settings, environ: dict[str, str], terminator: TlsTerminator, tmp_path: Path
+) -> None:
+    """From the checks before its start to the rows it stores; the server's own port isn't told to it."""
+    family = prepare(settings).family("ui_events")
+    with Producer(settings) as producer:
+        for event in events("ui_events", 100):
+            producer.send("ui_events", event)
+    with Worker(environ | _over_tls(terminator, terminator.ca_cert), tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        settled(worker, settings, family, 100)
+    assert len(rows(settings, "ui_events")) == 100
+
+
+def _over_tls(terminator: TlsTerminator, ca_cert: Path) -> dict[str, str]:
+    values = {"port": str(terminator.port), "secure": "true", "ca_cert": str(ca_cert)}
+    return {env_name("clickhouse", key): value for key, value in values.items()}
+
+
+def test_a_worker_refuses_another_authority(
+    settings: Settings, environ: dict[str, str], terminator: TlsTerminator, tmp_path: Path
+) -> None:
+    """One line, and it stops: a certificate doesn't become right by waiting."""
+    prepare(settings)
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    with Worker(environ | _over_tls(terminator, tmp_path / "other.pem"), tmp_path / "log") as worker:
+        line = last_word(worker, HaltError.exit_code)
+    assert f"ClickHouse at 127.0.0.1:{terminator.port}: no TLS connection: " in line
+    assert "CHIMERA_CLICKHOUSE__CA_CERT" in line

@@ -100,7 +100,7 @@ def test_an_older_version_is_resolved_to_the_newest(
     directory = tmp_path / "schemas"
     shutil.copytree(settings.schemas.directory, directory)
     newer = dict(old.schema.raw)
-    newer["fields"] = [*newer["fields"], {"name": "note", "type": "string", "max_length": 64, "default": "none"}]
+    newer["fields"] = [*newer["fields"], {"name": "note", "type": "string", "privacy": "text", "default": "none"}]
     (directory / "watcher_runs.v2.avsc").write_bytes(orjson.dumps(newer))
     with connect(settings.clickhouse) as client:
         client.execute("ALTER TABLE watcher_runs ADD COLUMN note String")

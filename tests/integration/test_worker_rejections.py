@@ -13,6 +13,7 @@ import orjson
 import pytest
 from events import as_stored, bag, events, publish, rows, settled
 from processes import Worker, prepare
+from raw_records import produce_with_header
 
 from pipeline.clickhouse import connect
 from pipeline.config import Settings, env_name
@@ -60,6 +61,7 @@ def bad_values(family: Family, good: Mapping[str, Any]) -> list[tuple[Reason, by
         (Reason.OUT_OF_BOUNDS, unchecked(family, {**good, "ts": -1})),
         (Reason.TOO_LONG, unchecked(family, {**good, "user_agent": good["user_agent"] * 100})),
         (Reason.NOT_IN_SET, unchecked(family, {**good, "event_type": "Secret/1.0"})),
+        (Reason.INVALID_JSON, unchecked(family, {**good, "metadata": '["jo.public@example.org"]'})),
         (Reason.PATTERN_MISMATCH, unchecked(family, {**good, "commit_sha": "Secret/1.0"})),
     ]
 
@@ -108,6 +110,25 @@ def test_a_number_that_is_none_is_rejected(settings: Settings, environ: dict[str
         worker.wait_until_consuming()
         settled(worker, settings, family, len(wrong) + len(good))
         assert worker.metric("chimera_records_rejected_total", reason=Reason.NOT_FINITE) == len(wrong)
+    assert bag(rows(settings, family.table)) == bag(as_stored(family, event) for event in good)
+
+
+def test_a_header_whose_name_is_no_text_stops_nobody(
+    settings: Settings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """The broker takes it, compressed or not: its record is like any other, and those after it come."""
+    family = prepare(settings).family("ui_events")
+    good = events(family.name, 6)
+    values = [Encoder(family).encode(event).value for event in good]
+    publish(settings, family.topic.name, values[:1])
+    for number, compressed in enumerate((False, True)):
+        some = [values[2 * number + 1], b"bad", values[2 * number + 2]]
+        produce_with_header(settings.kafka, family.topic.name, some, b"\xff\xfe" * 8, compressed=compressed)
+    publish(settings, family.topic.name, values[5:])
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        settled(worker, settings, family, len(good) + 2)
+        assert worker.metric("chimera_records_rejected_total", reason=Reason.UNFRAMED) == 2
     assert bag(rows(settings, family.table)) == bag(as_stored(family, event) for event in good)
 
 

@@ -14,7 +14,7 @@ from pipeline.compatibility import problems
 from pipeline.config import Settings, env_name
 from pipeline.schemas import load_schemas
 
-_ID = {"name": "id", "type": "string"}
+_ID = {"name": "id", "type": "string", "privacy": "text"}
 _MONEY = {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 6}
 _UUID = {"type": "string", "logicalType": "uuid"}
 _MOMENT = {"type": "long", "logicalType": "timestamp-millis"}
@@ -34,7 +34,9 @@ def _problems(directory: Path, *versions: _Fields) -> list[str]:
 
 
 def _n(avro_type: Any, **attributes: Any) -> dict[str, Any]:
-    return {"name": "n", "type": avro_type, **attributes}
+    """A field `n`; a string says of its privacy what it has to."""
+    privacy = {"privacy": "text"} if avro_type == "string" and "values" not in attributes else {}
+    return {"name": "n", "type": avro_type, **privacy, **attributes}
 
 
 def test_the_projects_own_schemas_go_together() -> None:
@@ -130,6 +132,17 @@ def test_a_default_that_its_own_bounds_refuse_is_a_problem(tmp_path: Path, field
     """Every record without the field would be rejected."""
     (found,) = _problems(tmp_path, [field])
     assert found.startswith(f"{tmp_path / 'thing.v1.avsc'}: n: default: expected ")
+
+
+@pytest.mark.parametrize("attributes", [{}, {"pattern": "^[a-z]{1,9}$"}], ids=["free text", "an open pattern"])
+def test_a_string_that_does_not_say_what_becomes_of_personal_data_is_a_problem(
+    tmp_path: Path, attributes: dict[str, Any]
+) -> None:
+    """A new family can't forget it; in older versions nothing depends on it."""
+    silent = {"name": "n", "type": "string", **attributes}
+    (found,) = _problems(tmp_path, [silent])
+    assert found.startswith(f'{tmp_path / "thing.v1.avsc"}: n.privacy: expected "keep", "text", ')
+    assert _problems(tmp_path, [silent], [{**silent, "privacy": "text"}]) == []
 
 
 def test_every_older_version_counts(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from events import events
 
 from pipeline.config import Settings
+from pipeline.dead_letters import CUT_PREFIX
 from pipeline.dlq.content import Reader
 from pipeline.dlq.index import CLAIM_SECONDS, Index, Place, Selection
 from pipeline.dlq.letters import FOREIGN, REQUEUED, Headers, Record, read_letter, requeued_headers
@@ -116,6 +117,13 @@ def test_a_record_goes_back_with_its_own_headers() -> None:
         ("chimera.error.attempts", b"2"),
         (REQUEUED, letter.id.encode()),
     ]
+
+
+def test_what_was_cut_is_not_requeued() -> None:
+    """A record that was too large: sent back without its value it would be another one. Forging this is no use."""
+    cut = record([*error(), (f"{CUT_PREFIX}value", b"9000000 bytes, sha256 ...")], 0)
+    forged = record([(f"{CUT_PREFIX}value", b"x"), *error(offset=42)], 1)
+    assert [letter.offset for letter in index_of(cut, forged).page(Selection(attempts_below=9), 9)] == [1]
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,16 @@ from pipeline.decode import Decoder
 from pipeline.encode import Encoder, InvalidEventError
 from pipeline.families import Family, load_catalog
 from pipeline.fields import Field
+from pipeline.privacy.hashing import Hasher
+from pipeline.privacy.sanitise import Sanitiser
 from pipeline.wire import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES, frame_single_object
 
 CATALOG = load_catalog(Settings())
 FAMILIES = {family.name: family for family in CATALOG.families}
 ENCODERS = {name: Encoder(family) for name, family in FAMILIES.items()}
-DECODERS = {name: Decoder(family) for name, family in FAMILIES.items()}
+DECODERS = {
+    name: Decoder(family, sanitise=Sanitiser(family.schema, Hasher(b"any key"))) for name, family in FAMILIES.items()
+}
 
 LLM_EVENT: dict[str, Any] = {
     "ts": 1_767_225_600_123,
@@ -66,7 +70,7 @@ def values_of(field: Field) -> st.SearchStrategy[tuple[Any, Any]]:
 
 
 def _texts(field: Field) -> st.SearchStrategy[str]:
-    plain = st.text(max_size=8) | st.sampled_from(["", "é", "https://a.example", "0\n"])
+    plain = st.text(max_size=8) | st.sampled_from(["", "é", "https://a.example", "0\n", '{"n": [1]}', "[" * 2000])
     if field.values is not None:
         return st.sampled_from(field.values) | plain
     if field.pattern is not None:
@@ -114,7 +118,13 @@ def _encoded(name: str, event: dict[str, Any]) -> bytes | str:
 
 
 def _good_event(family: Family) -> dict[str, Any]:
-    texts = {"commit_sha": "a" * 40, "hearts_commit": "b" * 40, "packs_commit": "c" * 40, "url": "https://a.example"}
+    texts = {
+        "commit_sha": "a" * 40,
+        "hearts_commit": "b" * 40,
+        "packs_commit": "c" * 40,
+        "url": "https://a.example",
+        "metadata": "{}",
+    }
     return {
         field.name: str(uuid.UUID(int=1))
         if field.logical_type == "uuid"

@@ -63,7 +63,8 @@ def requeue(*, everything: bool, max_attempts: int, execute: bool, **conditions:
         returning = {(count.reason, count.state): count.letters for count in reading.index.counts(meant)}
         for count in reading.index.counts(selection):
             some = returning.get((count.reason, count.state), 0)
-            why = "nobody knows where they belong" if count.reason == FOREIGN else f"rejected {max_attempts} times"
+            worn_out = f"rejected {max_attempts} times, or not whole"
+            why = "nobody knows where they belong" if count.reason == FOREIGN else worn_out
             left = f", {count.letters - some:,} left: {why}" if some < count.letters else ""
             click.echo(f"{reading.family.topic.name}  {count.reason}  {some:,} to requeue{left}")
     if _agreed(wanted, "to requeue", execute=execute):

@@ -1,0 +1,65 @@
+"""What rejected records cost the others: `python -m benchmarks.rejects`, with a broker and a ClickHouse of its own.
+
+The worker stores the same events twice, in turn: alone, and with records between them that are cut short. What counts
+is how fast the good ones are stored.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import click
+import orjson
+
+from benchmarks import report
+from benchmarks.contenders import WORKER
+from benchmarks.measure import Bench
+from benchmarks.stage import stage
+from benchmarks.workload import publish, usual
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--events", default=300_000, show_default=True, type=click.IntRange(min=1), help="How many good ones.")
+@click.option("--every", default=100, show_default=True, type=click.IntRange(min=1), help="One is rejected of so many.")
+@click.option(
+    "--repeat", default=3, show_default=True, type=click.IntRange(min=1), help="Rounds; the median run counts."
+)
+def main(events: int, every: int, repeat: int) -> None:
+    """Compare a clean topic with one of which some records are rejected; the last line is a JSON object.
+
+    \b
+    Examples:
+      python -m benchmarks.rejects
+      python -m benchmarks.rejects --every 10 --events 1000000
+
+    \b
+    Exit codes:
+      0   measured
+      1   an event was not stored, once
+    """
+    runs: dict[str, list[report.Result]] = {"clean": [], "with rejects": []}
+    with ExitStack() as stack:
+        benches = {
+            "clean": stack.enter_context(_bench(events, None)),
+            "with rejects": stack.enter_context(_bench(events, every)),
+        }
+        for number in range(repeat):
+            for name, bench in benches.items():
+                click.echo(f"round {number + 1}: {name}", err=True)
+                runs[name].append(bench.run(WORKER, lambda _: None))
+    clean, spoiled = (report.median(results) for results in runs.values())
+    share = clean.seconds / spoiled.seconds
+    for name, result in (("clean", clean), ("with rejects", spoiled)):
+        cpu = (result.cpu_seconds or 0) / events * 1e6
+        click.echo(f"{name:14}{events / result.seconds:12,.0f} rows/s{cpu:8.2f} µs CPU a row")
+    click.echo(orjson.dumps({"events": events, "rejected_one_of": every, "speed_kept": round(share, 3)}))
+
+
+@contextmanager
+def _bench(events: int, every: int | None) -> Iterator[Bench]:
+    """Servers, and a topic with so many events and every so-manieth record cut short."""
+    with stage() as place:
+        yield Bench(place, publish(place.settings, usual(events), place.bar("publish", events), every))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""`chimera config`: what the settings are, and where each comes from."""
+
+from typing import Any
+
+import click
+import orjson
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import by_env_name, given, load_settings
+
+_MASK = "********"
+
+
+@click.group()
+def config() -> None:
+    """Show the settings.
+
+    \b
+    Examples:
+      chimera config show
+    """
+
+
+@config.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: variable to value and source.")
+def show(as_json: bool) -> None:
+    """Show every setting with its value, and whether that is the default or comes from the environment.
+
+    Secrets are masked; it shows whether they are set. Connects to nothing.
+
+    \b
+    Exit codes:
+      0   the settings are right
+      78  one is wrong
+
+    \b
+    Examples:
+      chimera config show
+      chimera config show --json | jq 'map_values(select(.source == "environment"))'
+    """
+    ours = given()
+    rows = {
+        name: {"value": _shown(value), "source": "environment" if name in ours else "default"}
+        for name, value in by_env_name(load_settings()).items()
+    }
+    if as_json:
+        click.echo(orjson.dumps(rows))
+        return
+    table = Table(box=None, pad_edge=False)
+    table.add_column("setting", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("source", no_wrap=True)
+    for name, row in rows.items():
+        value = "" if row["value"] is None else str(row["value"])
+        table.add_row(name, value, str(row["source"]), style="bold" if name in ours else None)
+    terminal = Console(highlight=False, markup=False)
+    terminal.print(table, width=None if terminal.is_terminal else 200)
+
+
+def _shown(value: Any) -> str | float | None:
+    """A value as it may be seen by anybody."""
+    if isinstance(value, SecretStr):
+        return _MASK if value.get_secret_value() else None
+    return value if value is None or isinstance(value, int | float) else str(value)

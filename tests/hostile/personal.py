@@ -1,0 +1,53 @@
+"""Runs the corpus of personal data through a real worker, and looks for it in all that the worker leaves behind."""
+
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+import pii
+from events import events, publish, settled
+from processes import Worker, prepare
+
+from pipeline.clickhouse import connect
+from pipeline.config import Settings, env_name
+from pipeline.devstack.ports import HOST
+from pipeline.families import Family
+
+_TABLES = "SELECT name FROM system.tables WHERE database = currentDatabase()"
+
+
+def leaks(settings: Settings, environ: Mapping[str, str], directory: Path) -> dict[str, list[str]]:
+    """Where any of the corpus is found, and what; each string has been in each text field of each family.
+
+    Args:
+        settings: of broker and database.
+        environ: of the worker, which amounts to these settings.
+        directory: for its log.
+    """
+    catalog = prepare(settings)
+    records = {family.name: _records(family) for family in catalog.families if pii.text_fields(family)}
+    environ = {**environ, env_name("log", "level"): "DEBUG"}
+    with Worker(environ, directory / "personal.log") as worker:
+        worker.wait_until_consuming()
+        for name, values in records.items():
+            publish(settings, catalog.family(name).topic.name, values)
+        for name, values in records.items():
+            settled(worker, settings, catalog.family(name), len(values))
+            assert worker.metric("chimera_rows_inserted_total", family=name) > len(pii.CORPUS)
+        with urllib.request.urlopen(f"http://{HOST}:{environ[env_name('worker', 'web_port')]}/metrics") as answer:
+            said = {"metrics": answer.read().decode(), "log": worker.log}
+    assert "record rejected" in said["log"]
+    found = {where: pii.found(text) for where, text in {**_in_tables(settings), **said}.items()}
+    return {where: [str(secret) for secret in secrets] for where, secrets in found.items() if secrets}
+
+
+def _records(family: Family) -> list[bytes]:
+    event = events(family.name, 1)[0]
+    return [record for field in pii.text_fields(family) for record in pii.records(family, event, field)]
+
+
+def _in_tables(settings: Settings) -> dict[str, str]:
+    """All values of all columns of every table."""
+    with connect(settings.clickhouse) as client:
+        tables = [table for (table,) in client.execute(_TABLES)]
+        return {table: "\n".join(map(str, client.execute(f"SELECT * FROM `{table}`"))) for table in tables}

@@ -1,0 +1,246 @@
+"""What of a record may be stored, and that nothing else is."""
+
+import time
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import oracle
+import orjson
+import pii
+import pytest
+from events import events
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import Settings
+from pipeline.decode import Decoder
+from pipeline.errors import ConfigError, Reason
+from pipeline.families import Family, load_catalog
+from pipeline.privacy import sanitise
+from pipeline.privacy.declared import Metadata
+from pipeline.privacy.hashing import Hasher, configured_hasher
+from pipeline.privacy.metadata import MAX_DEPTH, MAX_VALUES, InvalidMetadataError, MetadataFilter
+from pipeline.privacy.sanitise import Sanitiser
+from pipeline.privacy.text import sanitised
+from pipeline.privacy.user_agents import UserAgentReducer
+
+# What a hostile text may repeat.
+_UNITS = (
+    *("a", "a.", "@", "a@", "://", "a://", "?", "?=", "1", "1.", "1 ", "a:"),
+    *("::", "ffff:", "-", "a-", "+1", "(1", "1 (1", '"', "'", "=", "x=", "~a"),
+    *("°", "1°1'", "1.000,", "%2525", "&amp;", "\\u0041", "(at)", "\u200b", "\ufdfa"),
+    *(
+        "token",
+        "token-",
+        "bearer ",
+        "cookie:",
+        "home/",
+        "home/a a a a ",
+        "ip-",
+        "eyj.",
+        "ab12 ",
+        "geo:",
+        "sk-1",
+        "-----begin ",
+    ),
+    *("-----begin private key-----", "-----BEGIN A PRIVATE "),
+)
+HASHER = Hasher(b"a key of the tests")
+CATALOG = load_catalog(Settings())
+FIELDS = [(family, name) for family in CATALOG.families for name in pii.text_fields(family)]
+_METADATA = MetadataFilter(Metadata(MappingProxyType({"kind": frozenset({"chat"}), "n": frozenset[str]()})), HASHER)
+
+
+def _stored(family: Family, field: str) -> str:
+    values = pii.records(family, events(family.name, 1)[0], field)
+    rows = Decoder(family, sanitise=Sanitiser(family.schema, HASHER)).decode(values)
+    return "\n".join(str(row[field]) for row in oracle.rows_of(rows))
+
+
+def test_the_corpus_is_as_large_as_it_says() -> None:
+    """Every string once, and found where it stands."""
+    assert len({secret.text for secret in pii.CORPUS}) == len(pii.CORPUS) >= 100
+    assert all(secret in pii.found(f"before {secret.text} after") for secret in pii.CORPUS)
+
+
+@pytest.mark.parametrize(("family", "field"), FIELDS, ids=[f"{family.name}.{name}" for family, name in FIELDS])
+def test_nothing_of_the_corpus_is_stored(family: Family, field: str) -> None:
+    """In none of the forms that a field can carry it."""
+    assert pii.found(_stored(family, field)) == set()
+
+
+@pytest.mark.parametrize(("family", "field"), FIELDS, ids=[f"{family.name}.{name}" for family, name in FIELDS])
+def test_a_field_that_nobody_treats_would_be_found_out(
+    family: Family, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test above fails as soon as one field is stored as it comes."""
+    treat = sanitise._treat
+    monkeypatch.setattr(sanitise, "_treat", lambda each, hasher: None if each.name == field else treat(each, hasher))
+    assert len(pii.found(_stored(family, field))) > 10
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rate limit reached, retry after 20 s",
+        "Quantized Nights, part 12",
+        "A Cache Miss in Public (draft)",
+        "50 % größer als erlaubt & mehr",
+        "posts/banterpacks/ep-001.md",
+        "https://muse-chimera-41-7qmx2b.vercel.app",
+        "https://example.org/docs/intro",
+        "llama3.1:8b-instruct-q4_K_M",
+        "claude-3-5-sonnet-20241022",
+        "meta-llama/Llama-3.2-90B-Vision-Instruct",
+        "mixtral-8x7b-instruct-v0.1-q4_K_M",
+        "UpstreamConnectionResetError in std::vector, 2026-01-31 12:34:56.789",
+        "run 550e8400-e29b-41d4-a716-446655440000: basic authentication failed, max_tokens: 4096",
+        "/usr/lib/python3.11/site-packages/fastavro/_read.py, line 12",
+        "",
+    ],
+)
+def test_what_is_not_personal_stays(text: str) -> None:
+    """Names of models, paths, titles and errors are stored as they are written."""
+    assert sanitised([text]) == [text]
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        ("no mailbox alice@example.com at 203.0.113.7", "no mailbox <email> at <ip>"),
+        ("open /home/alice/x: denied", "open /home/<user>/x: denied"),
+        ("GET https://bob:pw@example.org/a?b=c 404", "GET https://<credentials>@example.org/a?<query> 404"),
+        ("call +49 151 23456789", "call +<number>"),
+        ("Authorization: Bearer abcdef123", "Authorization: <secret> <token>"),
+        ("key AKIAIOSFODNN7EXAMPLE is void", "key <token> is void"),
+        ("%61lice%40example.com", "<email>"),
+    ],
+)
+def test_what_is_personal_is_replaced_where_it_stands(text: str, stored: str) -> None:
+    """The rest of the text can still be read."""
+    assert sanitised([text]) == [stored]
+
+
+@given(st.lists(st.text() | st.sampled_from([secret.text for secret in pii.CORPUS]) | st.text("a1@.:/-_ %&\n?=+")))
+def test_a_text_is_treated_alone_as_among_any_others(texts: list[str]) -> None:
+    """Batch boundaries change nothing, though texts are looked at together; and what was treated stays."""
+    assert sanitised(texts) == [sanitised([text])[0] for text in texts]
+
+
+@pytest.mark.parametrize("unit", _UNITS, ids=repr)
+def test_a_hostile_text_is_treated_in_bounded_time(unit: str) -> None:
+    """Whatever a text of 8 KiB repeats, no pattern goes over it again and again."""
+    text = unit * (8192 // len(unit.encode()))
+    began = time.process_time()
+    sanitised([text])
+    assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "stored"),
+    [
+        (
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0",
+            "Chrome 131 (Windows)",
+        ),
+        ("Mozilla/5.0 (X11; Linux x86_64; rv:132.0) Gecko/20100101 Firefox/132.0", "Firefox 132 (Linux)"),
+        ("curl/8.5.0", "curl 8"),
+        ("Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", "Googlebot 2"),
+        ("Mozilla/5.0 (X11; Linux x86_64) Chrome/4155550142.0", "Chrome (Linux)"),
+        ("alice-archerbot/2.1", HASHER.masked("alice-archerbot/2.1").decode()),
+        ("", HASHER.masked("").decode()),
+    ],
+)
+def test_a_user_agent_is_reduced(user_agent: str, stored: str) -> None:
+    """Family, major version and system; what isn't in ua-parser's own words becomes hash and length."""
+    assert UserAgentReducer(HASHER)(user_agent.encode()).decode() == stored
+
+
+def _hash(text: str) -> dict[str, Any]:
+    return {"len": len(text), "sha256": HASHER.digest(text)}
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [
+        ({}, {}),
+        ({"n": 7, "kind": "chat"}, {"kind": "chat", "n": 7}),
+        ({"n": [1.5, True, None, -3]}, {"n": [1.5, True, None, -3]}),
+        ({"kind": "other", "n": "chat"}, {"kind": _hash("other"), "n": _hash("chat")}),
+        ({"n": [4155550142, 52.520008, -1e6]}, {"n": [_hash("4155550142"), _hash("52.520008"), _hash("-1000000.0")]}),
+        ({"who": 7}, {f"sha256:{HASHER.digest('who')}": _hash("7")}),
+        ({"n": {"kind": "chat", "sha256": True}}, {"n": {"kind": "chat", f"sha256:{HASHER.digest('sha256')}": True}}),
+        ({"n": [["größer"]]}, {"n": [[_hash("größer")]]}),
+    ],
+)
+def test_metadata_keeps_what_is_declared(given: dict[str, Any], stored: dict[str, Any]) -> None:
+    """As canonical JSON."""
+    assert _METADATA(orjson.dumps(given)) == orjson.dumps(stored, option=orjson.OPT_SORT_KEYS)
+
+
+def test_of_two_equal_keys_the_last_one_counts() -> None:
+    """Nothing of the first one is stored."""
+    assert _METADATA(b'{"n": "alice", "n": 2}') == b'{"n":2}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[]",
+        '"alice@example.com"',
+        "{",
+        '{"n": NaN}',
+        "{'n': 1}",
+        '{"n": "\\ud800"}',
+        '{"n": 1} x',
+        '{"n":' * (MAX_DEPTH + 1) + "1" + "}" * (MAX_DEPTH + 1),
+        '{"n":' + "[" * 30_000 + "]" * 30_000 + "}",
+        '{"n": [' + "1," * MAX_VALUES + "1]}",
+    ],
+    ids=["empty", "null", "array", "string", "cut", "NaN", "quotes", "surrogate", "more", "deep", "very deep", "many"],
+)
+def test_metadata_that_is_no_object_is_a_dead_letter(text: str) -> None:
+    """With a reason of its own that holds none of it; the producer is told before it sends."""
+    family = CATALOG.family("ui_events")
+    event = events(family.name, 1)[0]
+    values = [pii._record(family, event, "metadata", each) for each in ("{}", text, "{}")]
+    rows = Decoder(family, sanitise=Sanitiser(family.schema, HASHER)).decode(values)
+    assert rows.positions.tolist() == [0, 2]
+    ((position, reason, detail),) = rows.rejections
+    assert (position, reason) == (1, Reason.INVALID_JSON)
+    assert detail.startswith("metadata: expected a")
+    with pytest.raises(InvalidMetadataError):
+        _METADATA(text.encode())
+
+
+def test_the_deepest_and_the_largest_metadata_is_stored() -> None:
+    """The limits are inclusive."""
+    assert _METADATA(b'{"n":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH)
+    assert _METADATA(orjson.dumps({"n": [1] * (MAX_VALUES - 2)}))
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distinct values come and go; each is treated as if it were the first."""
+    monkeypatch.setattr(sanitise, "CACHE_BYTES", 10_000)
+    memory = sanitise._Memory(lambda values: [value[::-1] for value in values])
+    for first in range(0, 1_000, 50):
+        values = [b"%d" % number for number in range(first, first + 60)]
+        assert memory.treated(values) == [value[::-1] for value in values]
+        assert memory._bytes <= 10_000
+
+
+def test_an_undeclared_string_is_refused_before_anything_is_stored() -> None:
+    """By the worker, too, whoever has forgotten `chimera schemas check`."""
+    schema = CATALOG.family("episodes").schema
+    fields = tuple(replace(field, privacy=None) if field.name == "title" else field for field in schema.fields)
+    with pytest.raises(ConfigError, match=r'episodes\.v1\.avsc: title\.privacy: expected "keep", "text", '):
+        Sanitiser(replace(schema, fields=fields), HASHER)
+
+
+def test_there_is_no_worker_without_a_key() -> None:
+    """And the line says how to make one."""
+    with pytest.raises(ConfigError, match=r"^CHIMERA_PRIVACY__HASH_KEY: expected a secret; .* `openssl rand -hex 32`"):
+        configured_hasher(Settings().privacy)
