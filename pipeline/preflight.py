@@ -14,7 +14,7 @@ from pipeline.clickhouse import connect, explained
 from pipeline.config import KafkaSettings, Settings, WorkerSettings, env_name
 from pipeline.contract import check_rollup, check_tables
 from pipeline.errors import ConfigError, HaltError, UnavailableError
-from pipeline.families import Catalog
+from pipeline.families import Catalog, Rollup
 from pipeline.kafka_failures import check_connection, expect, explain_kafka
 from pipeline.topics import TopicAdmin
 from pipeline.windows import check_windows
@@ -33,9 +33,10 @@ def preflight(settings: Settings, catalog: Catalog) -> None:
         HaltError: waiting wouldn't help: refused credentials, a missing topic, a table that differs, a fresh group.
     """
     check_web_port(settings.worker)
-    _until_available(partial(check_topics, settings.kafka, catalog))
+    rollup = catalog.rollup if settings.rollup.enabled else None
+    _until_available(partial(check_topics, settings.kafka, catalog, rollup))
     _until_available(partial(check_tables, settings.clickhouse, catalog.families))
-    if settings.rollup.enabled and catalog.rollup:
+    if rollup:
         _until_available(partial(check_rollup, settings.clickhouse))
     _until_available(partial(check_windows, settings, catalog))
     if not settings.worker.allow_fresh_group:
@@ -55,8 +56,10 @@ def check_web_port(settings: WorkerSettings) -> None:
         raise ConfigError(f"{setting}: expected a port to listen on, got {where}: {error.strerror}") from None
 
 
-def check_topics(settings: KafkaSettings, catalog: Catalog) -> None:
-    """Find all topics, and see that we may read those of the families and write to those of their dead letters.
+def check_topics(settings: KafkaSettings, catalog: Catalog, rollup: Rollup | None) -> None:
+    """Find all topics, and see that we may do with them what we have to.
+
+    The worker reads those of the families, writes to those of their dead letters, and does both to the rollup's state.
 
     Raises:
         HaltError: one is missing, an ACL is, or the broker doesn't let us in.
@@ -72,6 +75,9 @@ def check_topics(settings: KafkaSettings, catalog: Catalog) -> None:
     for family in catalog.families:
         expect(AclOperation.READ, rights[family.topic.name], settings, f"topic {family.topic.name}")
         expect(AclOperation.WRITE, rights[family.dead_letters.name], settings, f"topic {family.dead_letters.name}")
+    if rollup:
+        for needed in (AclOperation.READ, AclOperation.WRITE):
+            expect(needed, rights[rollup.state.name], settings, f"topic {rollup.state.name}")
     expect(AclOperation.READ, admin.group_rights(settings.group_id), settings, f"group {settings.group_id}")
 
 

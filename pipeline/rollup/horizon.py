@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from pipeline.config import KafkaSettings, Settings
 from pipeline.errors import HaltError, UnavailableError
 from pipeline.families import Rollup, TopicSpec
+from pipeline.kafka_failures import explain_kafka
 from pipeline.rollup.audit import HOUR_SECONDS, Difference, Hour
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.rollup.store import SnapshotStore
@@ -84,8 +85,7 @@ def read_horizon(
         _check_complete(topic, logs, snapshots)
         _await_stored(consumer, topic, snapshots)
     except KafkaException as error:
-        where = f"Kafka at {kafka.bootstrap_servers}"
-        raise UnavailableError(f"{where} is not available: {error.args[0].str()}") from error
+        raise explain_kafka(error.args[0], kafka, f"topic {topic}") from error
     finally:
         store.close()
         consumer.close()

@@ -14,8 +14,9 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from pipeline.config import KafkaSettings
-from pipeline.errors import ChimeraError, HaltError, UnavailableError
+from pipeline.errors import ChimeraError, HaltError
 from pipeline.families import TopicSpec
+from pipeline.kafka_failures import explain_kafka
 from pipeline.rollup.slots import MANIFEST, Key, Loaded, newest
 from pipeline.rollup.snapshot import Snapshot, pack
 
@@ -38,7 +39,6 @@ _PRODUCER = {
     "log_level": 0,
 }
 _NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})  # noqa: SLF001 (the client's own)
-_REFUSALS = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.TOPIC_AUTHORIZATION_FAILED})
 
 log = structlog.get_logger("chimera.rollup")
 
@@ -215,9 +215,7 @@ class SnapshotStore:
         return len(topics[self._topic.name].partitions)
 
     def _explained(self, error: KafkaError) -> ChimeraError:
-        where = f"Kafka at {self._settings.bootstrap_servers}"
         if error.code() in _NO_TOPIC:
+            where = f"Kafka at {self._settings.bootstrap_servers}"
             return HaltError(f"{where}: no topic {self._topic.name}; create it with `chimera topics apply`")
-        if error.code() in _REFUSALS:
-            return HaltError(f"{where} refuses {self._topic.name}: {error.str()}")
-        return UnavailableError(f"{where} is not available: {error.str()}")
+        return explain_kafka(error, self._settings, f"topic {self._topic.name}")

@@ -41,7 +41,12 @@ def _worker_grants(settings: Settings, catalog: Catalog) -> list[Grant]:
     """Those of docs/access.md."""
     read = [Grant(ResourceType.TOPIC, family.topic.name, AclOperation.READ) for family in catalog.families]
     write = [Grant(ResourceType.TOPIC, family.dead_letters.name, AclOperation.WRITE) for family in catalog.families]
-    return [*read, *write, Grant(ResourceType.GROUP, settings.kafka.group_id, AclOperation.READ)]
+    assert catalog.rollup is not None
+    state = [
+        Grant(ResourceType.TOPIC, catalog.rollup.state.name, operation)
+        for operation in (AclOperation.READ, AclOperation.WRITE)
+    ]
+    return [*read, *write, *state, Grant(ResourceType.GROUP, settings.kafka.group_id, AclOperation.READ)]
 
 
 @pytest.fixture(scope="module")
@@ -156,14 +161,14 @@ def test_a_missing_acl_halts(broker: SecureBroker, admin: Settings, secured: dic
     kafka = _kafka(secured)
     eventually(partial(_coordinated, kafka), "the broker knows the group's coordinator")
     grants = _worker_grants(admin, catalog)
-    for missing in (grants[0], grants[-2], grants[-1]):  # a family's topic, dead letters, the group
+    for missing in (grants[0], *grants[-4:]):  # a family's topic, dead letters, the rollup's state, the group
         broker.forbid("worker", missing)
         with pytest.raises(HaltError) as refusal:
-            check_topics(kafka, catalog)
+            check_topics(kafka, catalog, catalog.rollup)
         assert f"Kafka at {broker.sasl} doesn't let user 'worker' do that: " in str(refusal.value)
         assert missing.name in str(refusal.value)
         broker.allow("worker", missing)
-    check_topics(kafka, catalog)
+    check_topics(kafka, catalog, catalog.rollup)
 
 
 def test_a_right_that_is_taken_away_stops_the_worker(

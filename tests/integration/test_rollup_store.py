@@ -232,6 +232,7 @@ def test_an_empty_topic_has_nothing(store: Open) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The broker has a second to answer; the test fails when it is waited for much longer."""
     monkeypatch.setattr("pipeline.rollup.store._ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr("pipeline.kafka_failures._KNOCK_SECONDS", 1.0)
     began = time.monotonic()
     yield
     assert time.monotonic() - began < 10
