@@ -337,7 +337,7 @@ def test_large_ranges_of_many_partitions_are_cut_again_in_little_memory(kafka: K
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker, "_ANSWER_SECONDS", 1.0)
     monkeypatch.setattr(broker, "_STOP_SECONDS", 1.0)
-    monkeypatch.setattr(holding, "_RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(holding, "RETRY_SECONDS", 0.2)
 
 
 @pytest.mark.usefixtures("impatient")
