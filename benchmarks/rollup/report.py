@@ -85,10 +85,12 @@ def _cost(shape: Shape, cost: dict[str, Result]) -> str:
 
 
 def _recovery(outcome: Outcome) -> str:
+    rss, peak, state, packed = (
+        f"{size / 1e6:.0f} MB"
+        for size in (outcome.rss_bytes, outcome.peak_rss_bytes, outcome.state_bytes, outcome.packed_bytes)
+    )
     return (
-        f"**State.** {outcome.windows:,} open windows: the worker that holds them has "
-        f"{outcome.rss_bytes / 1e6:.0f} MB, and never had more than {outcome.peak_rss_bytes / 1e6:.0f} MB. The state itself is "
-        f"{outcome.state_bytes / 1e6:.1f} MB as columns, {outcome.packed_bytes / 1e6:.1f} MB in the state topic. After "
-        f"a kill -9, the next worker had all of it {outcome.seconds:.1f} s after its start, {outcome.replayed:,} "
-        "records replayed."
+        f"**State.** {outcome.windows:,} open windows: the worker that holds them has {rss}, and never had more than "
+        f"{peak}. The state itself is {state} as columns, {packed} in the state topic. After a kill -9, the next "
+        f"worker had all of it {outcome.seconds:.1f} s after its start, {outcome.replayed:,} records replayed."
     )

@@ -158,9 +158,9 @@ class Rollup:
     async def _add(self, partition: _Partition, batch: MicroBatch, rows: Rows) -> None:
         if batch.last < partition.offset:
             return  # in the snapshot that was loaded
-        events = await self._in_thread(events_of, batch, rows)
-        if not batch.replayed:
-            await self._check_keys(batch, rows)
+        events, foreign = await self._in_thread(_read, batch, rows)
+        if foreign:
+            self._say_foreign(batch, foreign)
         partition.recovery.note(events.ts)
         while partition.closings and partition.closings[0].offset <= batch.last:
             closing = partition.closings.popleft()
@@ -185,10 +185,7 @@ class Rollup:
         for lateness_ms in late.lateness_ms.tolist():
             metrics.ROLLUP_LATE_SECONDS.observe(lateness_ms / 1000)
 
-    async def _check_keys(self, batch: MicroBatch, rows: Rows) -> None:
-        offsets = await self._in_thread(foreign_keys, batch, rows)
-        if not offsets:
-            return
+    def _say_foreign(self, batch: MicroBatch, offsets: list[int]) -> None:
         metrics.ROLLUP_FOREIGN_KEYS.inc(len(offsets))
         if not self._said_foreign:
             self._said_foreign = True
@@ -401,3 +398,8 @@ class Rollup:
 
     async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._folding, work, *args)
+
+
+def _read(batch: MicroBatch, rows: Rows) -> tuple[Events, list[int]]:
+    """The events, and the offsets of those with another key than their session, which were said before a replay."""
+    return events_of(batch, rows), [] if batch.replayed else foreign_keys(batch, rows)

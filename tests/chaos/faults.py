@@ -13,16 +13,16 @@ from functools import partial
 
 from processes import Worker, eventually
 
+from chaos.points import INGEST_POINTS, POINTS
 from chaos.proxy import Harm, Proxy
-from chaos.victim import POINTS
 from chaos.world import SESSION_SECONDS, World, go, wait_until_frozen
 from pipeline.devstack import Server
 
 Inflict = Callable[[World, random.Random, int], Iterator[None]]
 
-_LOAD = 600  # events a second
-_SECONDS = 60.0
-_MOST_PASSINGS = {"assign": 2, "revoke": 1}  # of a point in a worker's life that may be short
+LOAD = 600
+"""Events a second."""
+PATIENCE_SECONDS = 60.0
 _FREEZING_POINTS = ("before_recorded", "before_lease", "not_sent", "asked", "sent", "inserted", "acked", "commit")
 
 
@@ -33,19 +33,20 @@ class Fault:
     name: str
     runs: int
     inflict: Inflict
+    world: type[World] = World
 
 
-def _kill(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
+def kill(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Workers in a row, each killed at one of the points in turn; the next is loaded meanwhile."""
     turns = [points[run % len(points)] for run in range(runs)]
-    with world.load(_LOAD):
-        go(worker := _victim(turns[0], world, rng, 0))
+    with world.load(LOAD):
+        go(worker := victim_at(turns[0], world, rng, 0))
         for run, point in enumerate(turns, start=1):
-            successor = _victim(turns[run], world, rng, run) if run < runs else world.worker()
+            successor = victim_at(turns[run], world, rng, run) if run < runs else world.worker()
             if point == "revoke":  # that is what a second worker brings about
                 worker.wait_until_consuming()
                 go(successor)
-            assert worker.wait(_SECONDS) == -signal.SIGKILL, worker.log[-2000:]
+            assert worker.wait(PATIENCE_SECONDS) == -signal.SIGKILL, worker.log[-2000:]
             if point != "revoke":
                 go(successor)
             worker = successor
@@ -53,57 +54,57 @@ def _kill(points: Sequence[str], world: World, rng: random.Random, runs: int) ->
         worker.wait_until_consuming()
 
 
-def _victim(point: str, world: World, rng: random.Random, run: int, *, freeze: bool = False) -> Worker:
+def victim_at(point: str, world: World, rng: random.Random, run: int, *, freeze: bool = False) -> Worker:
     family = world.families[run % len(world.families)]
-    return world.worker(point, family, rng.randint(1, _MOST_PASSINGS.get(point, 6)), freeze=freeze)
+    return world.worker(point, family, rng.randint(1, POINTS[point].passings), freeze=freeze)
 
 
 def _freeze(world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """One of two workers stops dead, the other takes over, and the first goes on as if nothing had happened."""
-    with world.load(_LOAD):
+    with world.load(LOAD):
         go(steady := world.worker())
         steady.wait_until_consuming()
         for run in range(runs):
             point = _FREEZING_POINTS[run % len(_FREEZING_POINTS)]
-            go(victim := _victim(point, world, rng, run, freeze=True))
-            with _rebalanced(steady, f"partitions={world.partitions}"):
-                wait_until_frozen(victim, _SECONDS)
+            go(victim := victim_at(point, world, rng, run, freeze=True))
+            with rebalanced(steady, f"partitions={world.partitions}"):
+                wait_until_frozen(victim, PATIENCE_SECONDS)
             time.sleep(rng.uniform(0, SESSION_SECONDS))
-            with _rebalanced(victim, "partitions="):
+            with rebalanced(victim, "partitions="):
                 victim.process.send_signal(signal.SIGCONT)
-            _stop(victim)
+            stop(victim)
             yield
 
 
 @contextmanager
-def _rebalanced(worker: Worker, partitions: str) -> Iterator[None]:
+def rebalanced(worker: Worker, partitions: str) -> Iterator[None]:
     """What is done within the context makes the worker say that it consumes so many partitions."""
     before = len(worker.lines(partitions))
     yield
-    worker.wait_for(lambda: len(worker.lines(partitions)) > before and worker.ready, "rebalanced", _SECONDS)
+    worker.wait_for(lambda: len(worker.lines(partitions)) > before and worker.ready, "rebalanced", PATIENCE_SECONDS)
 
 
-def _scale(world: World, rng: random.Random, runs: int) -> Iterator[None]:
-    """One worker becomes four, and these become one."""
-    with world.load(_LOAD):
+def scale(most: int, world: World, rng: random.Random, runs: int) -> Iterator[None]:
+    """One worker becomes so many, and these become one."""
+    with world.load(LOAD):
         go(first := world.worker())
         first.wait_until_consuming()
         workers = [first]
         for _ in range(runs):
-            for more in [world.worker() for _ in range(3)]:
+            for more in [world.worker() for _ in range(most - 1)]:
                 go(more)
                 workers.append(more)
                 time.sleep(rng.uniform(0, 1))
             workers[-1].wait_until_consuming()
             while len(workers) > 1:
-                _stop(workers.pop(rng.randrange(len(workers))))
+                stop(workers.pop(rng.randrange(len(workers))))
             workers[0].wait_until_consuming()
             yield
 
 
 def _bounce(hard: bool, world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Of two workers one ends, at any time, and another comes."""
-    with world.load(_LOAD):
+    with world.load(LOAD):
         workers = [world.worker(), world.worker()]
         for worker in workers:
             go(worker)
@@ -115,7 +116,7 @@ def _bounce(hard: bool, world: World, rng: random.Random, runs: int) -> Iterator
             if hard:
                 ending.kill()
             else:
-                _stop(ending)
+                stop(ending)
             go(spare)
             workers.append(spare)
             yield
@@ -126,7 +127,7 @@ def _restart(
     server: Callable[[World], Server], hard: bool, world: World, rng: random.Random, runs: int
 ) -> Iterator[None]:
     """A server ends under load, and comes back after a while."""
-    with world.load(_LOAD):
+    with world.load(LOAD):
         go(worker := world.worker())
         worker.wait_until_consuming()
         for _ in range(runs):
@@ -143,26 +144,27 @@ def _restart(
 
 def _wait_for_rows(worker: Worker) -> None:
     """Wait until it stores more than it has."""
-    before = worker.metric("chimera_rows_inserted_total")
-    worker.wait_for(lambda: worker.metric("chimera_rows_inserted_total") > before, "rows stored again", _SECONDS)
+    name = "chimera_rows_inserted_total"
+    before = worker.metric(name)
+    worker.wait_for(lambda: worker.metric(name) > before, "rows stored again", PATIENCE_SECONDS)
 
 
 def _harm(harms: Sequence[Harm], world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """An insert is harmed on its way, in one of these ways in turn."""
-    with Proxy(world.settings.clickhouse.native_port, rng.getrandbits(32)) as proxy, world.load(_LOAD):
+    with Proxy(world.settings.clickhouse.native_port, rng.getrandbits(32)) as proxy, world.load(LOAD):
         go(worker := world.worker(clickhouse_port=proxy.port))
         worker.wait_until_consuming()
         for run in range(runs):
             time.sleep(rng.uniform(0, 0.1))
             proxy.harm(harms[run % len(harms)])
-            eventually(lambda: proxy.idle, "an insert harmed", _SECONDS)
+            eventually(lambda: proxy.idle, "an insert harmed", PATIENCE_SECONDS)
             yield
-        _stop(worker)
+        stop(worker)
         go(last := world.worker())
         last.wait_until_consuming()
 
 
-def _stop(worker: Worker) -> None:
+def stop(worker: Worker) -> None:
     assert worker.terminate() == 0, worker.log[-2000:]
 
 
@@ -175,9 +177,9 @@ def _clickhouse(world: World) -> Server:
 
 
 FAULTS = (
-    *(Fault(f"kill -9 {point.description}", 20, partial(_kill, [name])) for name, point in POINTS.items()),
+    *(Fault(f"kill -9 {point.description}", 20, partial(kill, [name])) for name, point in INGEST_POINTS.items()),
     Fault("frozen (SIGSTOP) past the session timeout", 40, _freeze),
-    Fault("1 to 4 to 1 workers", 6, _scale),
+    Fault("1 to 4 to 1 workers", 6, partial(scale, 4)),
     Fault("one of two workers stopped (SIGTERM)", 12, partial(_bounce, False)),
     Fault("one of two workers killed", 12, partial(_bounce, True)),
     Fault("broker stopped and started", 4, partial(_restart, _broker, False)),
@@ -189,10 +191,10 @@ FAULTS = (
 """All of them."""
 
 SAMPLE = (
-    Fault("killed at each point", 11, partial(_kill, list(POINTS))),
+    Fault("killed at each point", 11, partial(kill, list(INGEST_POINTS))),
     Fault("frozen", 3, _freeze),
     Fault("inserts harmed", 3, partial(_harm, list(Harm))),
-    Fault("1 to 4 to 1 workers", 1, _scale),
+    Fault("1 to 4 to 1 workers", 1, partial(scale, 4)),
     Fault("broker stopped", 1, partial(_restart, _broker, False)),
     Fault("ClickHouse killed", 1, partial(_restart, _clickhouse, True)),
 )

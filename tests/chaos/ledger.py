@@ -14,15 +14,20 @@ from pipeline.config import Settings
 from pipeline.dead_letters import HEADER_PREFIX
 from pipeline.encode import Encoder
 from pipeline.families import Catalog, Family
+from pipeline.rollup.audit import Difference
 from pipeline.sample import sample
 
 REFUSED_DURATION = 4242
 """Milliseconds of a deployment that ClickHouse is made to refuse."""
 
-_START = datetime(2026, 1, 31, tzinfo=UTC)
+START = datetime(2026, 1, 31, tzinfo=UTC)
+"""Of event time."""
+
 _HOURS = 60  # an insert writes parts of three days
 _TEMPLATES = 40
-_DAMAGED = 0.03
+DAMAGED = 0.03
+"""Share of the events."""
+
 _REFUSED = 0.005
 _SECONDS = 120
 
@@ -49,11 +54,17 @@ class Verdict:
     """There more than once, or in both places."""
     strangers: Sequence[str] = ()
     """Rows and dead letters that nobody produced."""
+    late: int = 0
+    """Events that came too late for the rollup."""
+    windows: int = 0
+    """Rows that session_stats must have, exactly."""
+    differences: Sequence[Difference] = ()
+    """Where it hasn't: rows that are missing, there more than once, other ones, or of windows that aren't closed."""
 
     @property
     def sound(self) -> bool:
-        """Whether each record is where it belongs, once."""
-        return not (self.lost or self.duplicated or self.strangers)
+        """Whether each record is where it belongs, once, and so is each row of session_stats."""
+        return not (self.lost or self.duplicated or self.strangers or self.differences)
 
 
 @dataclass(slots=True)
@@ -105,7 +116,7 @@ class Ledger:
         """Offset after the last record of each topic and partition that has any."""
         return dict(self._ends)
 
-    def produce(self, family: Family, count: int, *, damaged: float = _DAMAGED) -> None:
+    def produce(self, family: Family, count: int, *, damaged: float = DAMAGED) -> None:
         """Publish so many events; they are delivered by the next `flush`."""
         for _ in range(count):
             event, identity = dict(self._random.choice(self._templates[family.name])), self._identity()
@@ -158,7 +169,9 @@ class Ledger:
     def _damage(self, value: bytes) -> bytes | None:
         return self._random.choice([None, b"", value[: len(value) // 2], value + b"\0", value[1:]])
 
-    def _send(self, family: Family, key: bytes, value: bytes | None, identity: uuid.UUID | None) -> None:
+    def _send(
+        self, family: Family, key: bytes, value: bytes | None, identity: uuid.UUID | None, timestamp_ms: int = 0
+    ) -> None:
         produced = self._produced[family.name]
 
         def delivered(error: KafkaError | None, message: Message) -> None:
@@ -172,7 +185,7 @@ class Ledger:
             else:
                 produced.valid[identity] = at
 
-        self._producer.produce(family.topic.name, value, key, on_delivery=delivered)
+        self._producer.produce(family.topic.name, value, key, on_delivery=delivered, timestamp=timestamp_ms)
         self._producer.poll(0)
 
     def _dead_letters(self) -> set[Coordinates]:
@@ -212,4 +225,4 @@ def _known(number: int | None) -> int:
 
 
 def _templates(family: Family, seed: int) -> list[dict[str, Any]]:
-    return [event for _, event in sample(_TEMPLATES, seed=seed, start=_START, hours=_HOURS, families=[family.name])]
+    return [event for _, event in sample(_TEMPLATES, seed=seed, start=START, hours=_HOURS, families=[family.name])]

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from chaos.faults import Fault
 from chaos.ledger import Verdict
-from chaos.world import World
 from pipeline.devstack import Stack
 
 
@@ -46,12 +45,12 @@ def inflict(
     stack.start()
     own = zlib.crc32(f"{seed} {fault.name}".encode())
     done, stuck = 0, ""
-    with World(stack, directory, own) as world:
+    with fault.world(stack, directory, own) as world:
         try:
             for _ in fault.inflict(world, random.Random(own), runs):
                 done += 1
                 advance()
-            world.wait_until_committed()
+            world.settle()
         except AssertionError as error:
             stuck = str(error).partition("\n")[0]
             world.start_over()  # what is late isn't lost

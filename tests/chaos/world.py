@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import yaml
 from confluent_kafka import Consumer, TopicPartition
@@ -25,7 +25,6 @@ SESSION_SECONDS = 2.0
 """How long a worker may be silent before its partitions are given to others."""
 
 _TESTS = Path(__file__).parent.parent
-_PARTITIONS = 2
 _BATCH = {"max_rows": 60, "linger_seconds": 0.05}
 _LOAD_PAUSE_SECONDS = 0.05
 _SETTLE_SECONDS = 120.0
@@ -51,6 +50,11 @@ class World:
         seed: of the events.
     """
 
+    topic_partitions = 2
+    """Of each topic."""
+    worker_settings: ClassVar[Mapping[tuple[str, str], Any]] = {}
+    """Beside those of all worlds."""
+
     def __init__(self, stack: Stack, directory: Path, seed: int) -> None:
         own = secrets.token_hex(4)
         self.stack = stack
@@ -60,11 +64,11 @@ class World:
         self.settings = Settings(
             kafka=KafkaSettings(bootstrap_servers=stack.kafka.bootstrap_servers, group_id=f"chaos-{own}"),
             clickhouse=ClickHouseSettings(host=HOST, port=stack.clickhouse.port, database=f"chaos_{own}"),
-            topics=TopicsSettings(file=_write_topics(self._directory / "topics.yaml", f"{own}.")),
+            topics=TopicsSettings(file=self._write_topics(self._directory / "topics.yaml", f"{own}.")),
         )
         self.catalog = prepare(self.settings)
         self._prepare_tables()
-        self.ledger = Ledger(self.settings, self.catalog, seed)
+        self.ledger = self._make_ledger(seed)
         self._workers = ExitStack()
         self._started = 0
 
@@ -77,13 +81,13 @@ class World:
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """All of them."""
+        """All that are produced."""
         return self.catalog.families
 
     @property
     def partitions(self) -> int:
         """How many there are of all topics that are consumed."""
-        return _PARTITIONS * len(self.families)
+        return sum(family.topic.partitions for family in self.catalog.families)
 
     def worker(
         self,
@@ -139,6 +143,10 @@ class World:
         if failures:
             raise failures[0]
 
+    def settle(self) -> None:
+        """Wait until the workers have done what there is to do."""
+        self.wait_until_committed()
+
     def wait_until_committed(self) -> None:
         """Wait until the group has committed all that was produced; says where it hasn't when that takes too long."""
         try:
@@ -152,7 +160,7 @@ class World:
         self._workers.close()
         go(self.worker())
         with suppress(AssertionError):
-            self.wait_until_committed()
+            self.settle()
 
     def behind(self) -> Mapping[tuple[str, int], int]:
         """How many records of each partition aren't committed, where there are any."""
@@ -165,12 +173,28 @@ class World:
         lags = {(tp.topic, tp.partition): ends[tp.topic, tp.partition] - max(tp.offset, 0) for tp in committed}
         return {at: lag for at, lag in lags.items() if lag}
 
+    def _make_ledger(self, seed: int) -> Ledger:
+        return Ledger(self.settings, self.catalog, seed)
+
+    def _declare(self, document: dict[str, Any]) -> None:
+        """Change the declaration of the topics: batches so small that a worker is in the middle of many."""
+        document["defaults"]["batch"] |= _BATCH
+        for topic in document["topics"].values():
+            topic["partitions"] = self.topic_partitions
+
+    def _write_topics(self, file: Path, prefix: str) -> Path:
+        """The project's topics under names of their own."""
+        document = yaml.safe_load((_TESTS.parent / "topics.yaml").read_text(encoding="utf-8"))
+        self._declare(document)
+        document["topics"] = {f"{prefix}{name}": topic for name, topic in document["topics"].items()}
+        file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        return file
+
     def _environ(self, clickhouse_port: int | None) -> dict[str, str]:
         ours: dict[tuple[str, str], Any] = {
             **_WORKER,
-            ("kafka", "bootstrap_servers"): self.settings.kafka.bootstrap_servers,
+            **self.worker_settings,
             ("kafka", "group_id"): self.settings.kafka.group_id,
-            ("clickhouse", "host"): HOST,
             ("clickhouse", "port"): clickhouse_port or self.settings.clickhouse.native_port,
             ("clickhouse", "database"): self.settings.clickhouse.database,
             ("topics", "file"): self.settings.topics.file,
@@ -179,7 +203,12 @@ class World:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
         path = os.pathsep.join([str(_TESTS), str(_TESTS.parent)])
         ours_too = {"PYTHONPATH": path, "TMPDIR": str(self._directory)}
-        return inherited | ours_too | {env_name(*name): str(value) for name, value in ours.items()}
+        return (
+            inherited
+            | self.stack.environment
+            | ours_too
+            | {env_name(*name): str(value) for name, value in ours.items()}
+        )
 
     def _prepare_tables(self) -> None:
         """Keep duplicates of bench_runs, which merging parts would hide; have some deployments refused."""
@@ -210,14 +239,3 @@ def wait_until_frozen(worker: Worker, seconds: float = _SECONDS) -> None:
     """Return when a worker has stopped (SIGSTOP)."""
     status = Path(f"/proc/{worker.process.pid}/stat")
     eventually(lambda: status.read_text().rpartition(") ")[2][0] == "T", "frozen", seconds)
-
-
-def _write_topics(file: Path, prefix: str) -> Path:
-    """The project's topics under names of their own, with batches so small that a worker is in the middle of many."""
-    document = yaml.safe_load((_TESTS.parent / "topics.yaml").read_text(encoding="utf-8"))
-    document["defaults"]["batch"] |= _BATCH
-    document["topics"] = {
-        f"{prefix}{name}": topic | {"partitions": _PARTITIONS} for name, topic in document["topics"].items()
-    }
-    file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    return file

@@ -1,0 +1,89 @@
+"""Parts of the pipeline that can be broken, each of which a guarantee hangs on."""
+
+import asyncio
+import uuid
+from dataclasses import replace
+from typing import Any
+
+from pipeline.batches import MicroBatch, State
+from pipeline.rollup.emission import Emission
+from pipeline.rollup.partition import PartitionWindows
+from pipeline.rollup.snapshot import Snapshot
+from pipeline.rollup.store import SnapshotStore
+from pipeline.transport import Consumer
+
+_LONG_SECONDS = 3.0  # enough for snapshots of all that has changed
+
+
+def _random_tokens() -> None:
+    batch_class: Any = MicroBatch
+    token = batch_class.token
+    batch_class.token = property(lambda batch: f"{token.fget(batch)}/{uuid.uuid4()}")
+
+
+def _forgotten_ranges() -> None:
+    consumer: Any = Consumer
+    state_of = consumer._state_of
+
+    def forgetful(*arguments: Any) -> State | None:
+        state = state_of(*arguments)
+        return state and State(state.offset, ())
+
+    consumer._state_of = forgetful
+
+
+def _blind_emission() -> None:
+    emission: Any = Emission
+    store = emission.store
+
+    async def blind(self: Emission, held: Any, token: str, rows: Any, **_: Any) -> None:
+        await store(self, held, f"{token}/{uuid.uuid4()}", rows, again=False)
+
+    emission.store = blind
+
+
+def _removed_early() -> None:
+    """Rows are stored at a time when their windows are in no snapshot any more."""
+    windows_class: Any = PartitionWindows
+    emission: Any = Emission
+    rows_of, remove, store = windows_class.rows, windows_class.remove, emission.store
+
+    def hasty(self: PartitionWindows, hour: int) -> Any:
+        rows = rows_of(self, hour)
+        remove(self, hour)
+        return rows
+
+    async def slow(*args: Any, **kwargs: Any) -> None:
+        await asyncio.sleep(_LONG_SECONDS)
+        await store(*args, **kwargs)
+
+    windows_class.rows, windows_class.remove, emission.store = hasty, lambda *_: None, slow
+
+
+def _offset_too_high() -> None:
+    store: Any = SnapshotStore
+    write = store.write
+
+    def wrong(self: SnapshotStore, snapshot: Snapshot) -> None:
+        write(self, replace(snapshot, offset=snapshot.offset + 1))
+
+    store.write = wrong
+
+
+def _unrecorded_closings() -> None:
+    async def careless(*_: Any) -> bool:
+        return True
+
+    consumer: Any = Consumer
+    consumer.close_by_clock = careless
+
+
+DEFECTS = {
+    "random_tokens": _random_tokens,
+    "forgotten_ranges": _forgotten_ranges,
+    "blind_emission": _blind_emission,
+    "removed_early": _removed_early,
+    "offset_too_high": _offset_too_high,
+    "unrecorded_closings": _unrecorded_closings,
+}
+"""What the suite must notice when it is broken."""

@@ -1,0 +1,145 @@
+"""What is done to the hourly rollup: kills and freezes on the way of an hour, of a snapshot and of a recovery.
+
+Event time goes by thousands of times as fast as the clock, so that hours close all the time. The records' timestamps
+are such that a partition's last hour is closed by the clock soon after the load has ceased.
+"""
+
+import random
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+from processes import Worker, eventually
+
+from chaos.faults import LOAD, PATIENCE_SECONDS, Fault, kill, rebalanced, scale, stop, victim_at
+from chaos.points import CLOCK_POINTS, ROLLUP_POINTS
+from chaos.sessions import SessionLedger
+from chaos.world import World, go, wait_until_frozen
+from pipeline.families import Family
+
+_PARTITIONS = 3  # of ui_events and of the state; all others have one
+_SETTLE_SECONDS = 60.0
+_BEHIND_SECONDS = 4200  # an hour and the grace: idle for no time, a partition's last hour is over
+_IDLE_SECONDS = 2
+_FREEZING_POINTS = ("added", "hour_not_sent", "hour_asked", "emitted", "chunks", "manifest", *CLOCK_POINTS)
+_SAMPLE_POINTS = ("emitted", "chunks", "replayed", "manifest", "loading", "added")
+
+
+class RollupWorld(World):
+    """A world in which nothing happens but ui_events."""
+
+    worker_settings: ClassVar = {
+        ("rollup", "idle_seconds"): _BEHIND_SECONDS + _IDLE_SECONDS,
+        ("rollup", "snapshot_rows"): 150,
+        ("rollup", "snapshot_seconds"): 1,
+    }
+    ledger: SessionLedger
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The one that is produced."""
+        return (self.catalog.family("ui_events"),)
+
+    def __exit__(self, *arguments: object) -> None:
+        self.ledger.close()
+        super().__exit__(*arguments)
+
+    def settle(self) -> None:
+        """Wait until the clock has closed the last hours, and all rows are stored."""
+        super().settle()
+
+        def all_closed() -> bool:
+            expected = self.ledger.expected()
+            return not expected.open and self.ledger.stored_windows() >= expected.windows
+
+        eventually(all_closed, "all hours closed and stored", _SETTLE_SECONDS)
+
+    def _make_ledger(self, seed: int) -> SessionLedger:
+        return SessionLedger(self.settings, self.catalog, seed, _BEHIND_SECONDS * 1000)
+
+    def _declare(self, document: dict[str, Any]) -> None:
+        super()._declare(document)
+        document["defaults"]["timestamps"] = "producer"
+        for topic in document["topics"].values():
+            topic["partitions"] = _PARTITIONS if "ui_events" in {topic.get("family"), topic.get("state_of")} else 1
+
+
+def _kill(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
+    """The first of the workers has snapshots to go on from, and something to replay."""
+    with world.load(LOAD):
+        go(first := world.worker())
+        _wait_for_snapshots(first)
+        first.kill()
+    yield from kill(points, world, rng, runs)
+
+
+def _wait_for_snapshots(worker: Worker) -> None:
+    worker.wait_until_consuming()
+    name = "chimera_rollup_snapshot_seconds_count"
+    worker.wait_for(lambda: worker.metric(name) >= 2 * _PARTITIONS, "snapshots", PATIENCE_SECONDS)
+
+
+def _kill_by_clock(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
+    """Killed when the log has come to rest; it goes on before the next worker comes."""
+    for run in range(runs):
+        go(worker := victim_at(points[run % len(points)], world, rng, run))
+        with world.load(LOAD):
+            worker.wait_until_consuming()
+            time.sleep(rng.uniform(0.2, 1))
+        assert worker.wait(PATIENCE_SECONDS) == -signal.SIGKILL, worker.log[-2000:]
+        with world.load(LOAD):
+            time.sleep(rng.choice((0, 0.3)))
+        yield
+    go(world.worker())
+
+
+def _freeze(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
+    """One of two workers stops dead; the other takes over, and closes by the clock; then the first one goes on."""
+    with world.load(LOAD):
+        go(steady := world.worker())
+        steady.wait_until_consuming()
+    for run in range(runs):
+        point = points[run % len(points)]
+        go(zombie := victim_at(point, world, rng, run, freeze=True))
+        with rebalanced(steady, f"partitions={world.partitions}"):
+            with world.load(LOAD):
+                if point in CLOCK_POINTS:
+                    zombie.wait_until_consuming()
+                else:
+                    wait_until_frozen(zombie, PATIENCE_SECONDS)
+            wait_until_frozen(zombie, PATIENCE_SECONDS)
+        world.settle()
+        with world.load(LOAD):
+            time.sleep(rng.choice((0, 1)))
+            with rebalanced(zombie, "partitions="):
+                zombie.process.send_signal(signal.SIGCONT)
+            stop(zombie)
+        yield
+
+
+FAULTS = (
+    *(
+        Fault(f"kill -9 {point.description}", 6, partial(_kill, [name]), RollupWorld)
+        for name, point in ROLLUP_POINTS.items()
+    ),
+    *(
+        Fault(f"kill -9 {point.description}", 4, partial(_kill_by_clock, [name]), RollupWorld)
+        for name, point in CLOCK_POINTS.items()
+    ),
+    Fault("frozen (SIGSTOP), partition moved and closed", 18, partial(_freeze, _FREEZING_POINTS), RollupWorld),
+    Fault("1 to 3 to 1 workers", 6, partial(scale, 3), RollupWorld),
+)
+"""All of them."""
+
+SAMPLE = (
+    Fault(
+        "rollup killed",
+        6,
+        partial(_kill, ["emitted", "chunks", "replayed", "manifest", "loading", "added"]),
+        RollupWorld,
+    ),
+    Fault("rollup frozen", 1, partial(_freeze, ["emitted"]), RollupWorld),
+)
+"""A few of them, in little time."""

@@ -1,0 +1,172 @@
+"""Events of sessions whose time goes by quickly, and the rows that session_stats must have of them: an oracle.
+
+Which events came too late, and which hours are closed, follows from the log and from what the group has committed. It
+is worked out here record by record, in plain Python; what the rows then are, by SQL.
+"""
+
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from chaos.commits import Commits, Place
+from chaos.ledger import DAMAGED, START, Ledger, Verdict
+from pipeline.clickhouse import connect
+from pipeline.config import Settings
+from pipeline.encode import Encoder
+from pipeline.families import Catalog, Family
+from pipeline.ranges import Closing
+from pipeline.rollup import TABLE
+from pipeline.rollup.audit import Audit
+from pipeline.rollup.fold import HOUR_MS
+
+_SESSIONS = 60
+_STEP_MS = 12_000  # from one event to the next: 300 of them make an hour
+_LATE = 0.01
+_LATEST_MS = 5 * HOUR_MS
+_TYPES = ("overlay_open", "query_submit", "query_submit", "error")
+_COUNTED = "counted"
+
+
+_Log = Sequence[tuple[int, uuid.UUID]]
+"""Offset and identity of the valid records of a partition, in their order."""
+
+
+class _Event(NamedTuple):
+    ts: int
+    session: uuid.UUID
+    appended_at: int
+
+    @property
+    def hour(self) -> int:
+        return self.ts // HOUR_MS
+
+
+class Expected(NamedTuple):
+    """What session_stats is to be made of."""
+
+    counted: Sequence[uuid.UUID]
+    """Identities of the events that are in a row."""
+    windows: int
+    """How many rows that makes."""
+    late: int
+    """How many events came too late."""
+    open: int
+    """How many are in windows that aren't closed."""
+
+
+class SessionLedger(Ledger):
+    """Produces ui_events of a number of sessions, out of order within the grace, some of them later than that.
+
+    Args:
+        settings: broker and database.
+        catalog: of which ui_events is produced.
+        seed: the same seed gives the same events.
+        behind_ms: so old are the records' timestamps when they are produced.
+    """
+
+    def __init__(self, settings: Settings, catalog: Catalog, seed: int, behind_ms: int) -> None:
+        super().__init__(settings, catalog, seed)
+        assert catalog.rollup is not None
+        self._source = catalog.rollup.source
+        self._encoder = Encoder(self._source)
+        self._behind_ms = behind_ms
+        self._grace_ms = round(settings.rollup.grace_seconds * 1000)
+        self._sessions = [self._identity() for _ in range(_SESSIONS)]
+        self._now_ms = round(START.timestamp() * 1000)
+        self._events: dict[uuid.UUID, _Event] = {}
+        self._commits = Commits(settings.kafka)
+
+    def produce(self, family: Family, count: int, *, damaged: float = DAMAGED, step_ms: int = _STEP_MS) -> None:
+        """Publish so many events; they are delivered by the next `flush`."""
+        assert family == self._source
+        for _ in range(count):
+            self._now_ms += step_ms
+            identity, event = self._identity(), self._event()
+            _, value = self._encoder.encode(
+                {
+                    "ts": event.ts,
+                    "session_id": str(event.session),
+                    "commit_sha": f"{identity.int:040x}",
+                    "event_type": self._random.choice(_TYPES),
+                    "latency_ms": self._random.randrange(5000),
+                    "user_agent": "",
+                    "metadata": "{}",
+                }
+            )
+            key = str(event.session).encode()
+            if self._random.random() < damaged:
+                self._send(family, key, self._damage(value), None, event.appended_at)
+            else:
+                self._events[identity] = event
+                self._send(family, key, value, identity, event.appended_at)
+
+    def rows(self, family: Family) -> dict[uuid.UUID, int]:
+        """How often each identity is in the table: a session's id is many events', so the commit is each one's own."""
+        if family != self._source:
+            return super().rows(family)
+        with connect(self._settings.clickhouse) as client:
+            rows = client.execute(f"SELECT commit_sha, count() FROM {family.table} GROUP BY commit_sha")
+        return {uuid.UUID(int=int(identity, 16)): count for identity, count in rows}
+
+    def judge(self) -> Verdict:
+        """Compare what is stored with what was produced, and session_stats with what follows from it."""
+        expected, view = self.expected(), f"{_COUNTED}_events"
+        with connect(self._settings.clickhouse) as client:
+            client.execute(f"DROP VIEW IF EXISTS {view}")
+            client.execute(f"CREATE OR REPLACE TABLE {_COUNTED} (commit_sha String) ENGINE = Memory")
+            client.execute(f"INSERT INTO {_COUNTED} VALUES", [(f"{one.int:040x}",) for one in expected.counted])
+            client.execute(f"CREATE VIEW {view} AS SELECT * FROM {self._source.table} WHERE commit_sha IN {_COUNTED}")
+            audit = Audit(client, view)
+            differences = [found for hour in audit.hours(None) for found in audit.differences(hour)]
+        return replace(super().judge(), late=expected.late, windows=expected.windows, differences=differences)
+
+    def stored_windows(self) -> int:
+        """How many rows session_stats has."""
+        with connect(self._settings.clickhouse) as client:
+            return int(client.execute(f"SELECT count() FROM {TABLE}")[0][0])
+
+    def expected(self) -> Expected:
+        """What follows from the log as it is, and from what the clock has closed so far."""
+        closings, counted, late, unfinished = self._commits.closings(), list[uuid.UUID](), 0, 0
+        for place, log in self._logs().items():
+            watermark, in_time = self._replayed(log, sorted(closings.get(place, ())))
+            late += len(log) - len(in_time)
+            closed = [one for one in in_time if self._events[one].hour < watermark // HOUR_MS]
+            unfinished += len(in_time) - len(closed)
+            counted += closed
+        windows = {(self._events[one].session, self._events[one].hour) for one in counted}
+        return Expected(counted, len(windows), late, unfinished)
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._commits.close()
+
+    def _event(self) -> _Event:
+        """Some of the same millisecond, many on the minute, and so on the hour."""
+        ts = self._now_ms - self._random.randrange(self._grace_ms)
+        if self._random.random() < _LATE:
+            ts -= self._random.randrange(_LATEST_MS)
+        ts -= self._random.choice((0, ts % 60_000))
+        appended_at = round(time.time() * 1000) - self._behind_ms
+        return _Event(ts, self._random.choice(self._sessions), appended_at)
+
+    def _logs(self) -> Mapping[Place, _Log]:
+        logs: defaultdict[Place, list[tuple[int, uuid.UUID]]] = defaultdict(list)
+        for identity, at in self._produced[self._source.name].valid.items():
+            logs[at[:2]].append((at.offset, identity))
+        return {place: sorted(log) for place, log in logs.items()}
+
+    def _replayed(self, log: _Log, closings: Sequence[Closing]) -> tuple[int, list[uuid.UUID]]:
+        """The watermark at the end of a log, and the events that were in time."""
+        watermark, in_time, left = 0, list[uuid.UUID](), list(closings)
+        for offset, identity in log:
+            while left and left[0].offset <= offset:
+                watermark = max(watermark, left.pop(0).hour * HOUR_MS)
+            event = self._events[identity]
+            if event.ts >= watermark:
+                in_time.append(identity)
+            watermark = max(watermark, min(event.ts, event.appended_at + HOUR_MS) - self._grace_ms)
+        return max([watermark, *(closing.hour * HOUR_MS for closing in left)]), in_time
