@@ -121,15 +121,15 @@ def _freeze(points: Sequence[str], world: World, rng: random.Random, runs: int) 
 
 FAULTS = (
     *(
-        Fault(f"kill -9 {point.description}", 6, partial(_kill, [name]), RollupWorld)
+        Fault(f"rollup: kill -9 {point.description}", 6, partial(_kill, [name]), RollupWorld)
         for name, point in ROLLUP_POINTS.items()
     ),
     *(
-        Fault(f"kill -9 {point.description}", 4, partial(_kill_by_clock, [name]), RollupWorld)
+        Fault(f"rollup: kill -9 {point.description}", 4, partial(_kill_by_clock, [name]), RollupWorld)
         for name, point in CLOCK_POINTS.items()
     ),
-    Fault("frozen (SIGSTOP), partition moved and closed", 18, partial(_freeze, _FREEZING_POINTS), RollupWorld),
-    Fault("1 to 3 to 1 workers", 6, partial(scale, 3), RollupWorld),
+    Fault("rollup: frozen, partition moved and closed", 18, partial(_freeze, _FREEZING_POINTS), RollupWorld),
+    Fault("rollup: 1 to 3 to 1 workers", 6, partial(scale, 3), RollupWorld),
 )
 """All of them."""
 
