@@ -21,7 +21,6 @@ from pipeline.errors import ChimeraError
 
 _PARTS = ("exactness", "cost", "state")
 _DAY_HOURS = 24
-_BUSY_HOURS = 2
 _DOCS = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 
 _COUNT = click.IntRange(min=1)
@@ -31,12 +30,21 @@ _COUNT = click.IntRange(min=1)
 @click.option("--events", default=1_000_000, show_default=True, type=_COUNT, help="Of a day, whose rows are compared.")
 @click.option("--sessions", default=50_000, show_default=True, type=_COUNT, help="That the events are of.")
 @click.option("--busy-events", default=2_000_000, show_default=True, type=_COUNT, help="To measure the cost at.")
+@click.option("--busy-hours", default=2, show_default=True, type=_COUNT, help="That those events are spread over.")
 @click.option("--repeat", default=5, show_default=True, type=_COUNT, help="Rounds of that; the median run counts.")
 @click.option("--windows", default=1_000_000, show_default=True, type=_COUNT, help="Open at the kill.")
 @click.option("--only", metavar="PART", multiple=True, type=click.Choice(_PARTS), help=f"One of {', '.join(_PARTS)}.")
 @click.option("--write-docs", is_flag=True, help="Put what comes out into docs/benchmarks.md.")
 def main(
-    *, events: int, sessions: int, busy_events: int, repeat: int, windows: int, only: Sequence[str], write_docs: bool
+    *,
+    events: int,
+    sessions: int,
+    busy_events: int,
+    busy_hours: int,
+    repeat: int,
+    windows: int,
+    only: Sequence[str],
+    write_docs: bool,
 ) -> None:
     """Measure session_stats on a broker and a ClickHouse server of its own.
 
@@ -51,7 +59,7 @@ def main(
     Examples:
       python -m benchmarks.rollup --write-docs
       python -m benchmarks.rollup --events 100000 --sessions 5000 --only exactness
-      python -m benchmarks.rollup --only cost --repeat 9
+      python -m benchmarks.rollup --only cost --busy-events 1000000 --busy-hours 24
 
     \b
     Exit codes:
@@ -60,7 +68,7 @@ def main(
       69  a server can't be had
       78  a setting is wrong
     """
-    figures = Figures(Shape(events, sessions, _DAY_HOURS), Shape(busy_events, sessions, _BUSY_HOURS))
+    figures = Figures(Shape(events, sessions, _DAY_HOURS), Shape(busy_events, sessions, busy_hours))
     server = ""
     for part in only or _PARTS:
         with stage() as place:  # one of its own for each: the topic is the same

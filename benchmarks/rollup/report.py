@@ -76,7 +76,7 @@ def _exactness(shape: Shape, compared: Report) -> str:
 def _cost(shape: Shape, cost: dict[str, Result]) -> str:
     with_it, without = cost[WORKER.name], cost[WITHOUT_ROLLUP.name]
     return (
-        f"**Cost.** {shape.events:,} events of {shape.sessions:,} sessions, all of them open, over {shape.hours} "
+        f"**Cost.** {shape.events:,} events of {shape.sessions:,} sessions over {shape.hours} "
         f"hours: {with_it.rows_per_s:,.0f} rows/s with session_stats and {without.rows_per_s:,.0f} without, "
         f"{with_it.rows_per_s / without.rows_per_s:.1%}. CPU time of an event: {with_it.cpu_us_per_row or 0:.2f} and "
         f"{without.cpu_us_per_row or 0:.2f} µs of the worker, {with_it.server_cpu_us_per_row:.2f} and "

@@ -28,18 +28,18 @@ _FAULTS = ingest.FAULTS + rollup.FAULTS
 )
 @click.option("--seed", default=1, show_default=True, help="Of events, passings and pauses.")
 @click.option("--only", metavar="TEXT", multiple=True, help="Faults with this in their name, and others so named.")
-@click.option("--write-docs", is_flag=True, help="Put the table into docs/reliability.md, too.")
+@click.option("--write-docs", is_flag=True, help="Put the tables into docs/reliability.md, too.")
 def main(share: float, seed: int, only: tuple[str, ...], write_docs: bool) -> None:
-    """Inflict every fault under load, and compare what was produced with what is stored, record by record.
+    """Inflict every fault under load, and compare what was produced with what is stored, record by record, row by row.
 
-    The table and, as its last line, one JSON object go to standard output; progress goes to standard error. Logs are
+    The tables and, as the last line, one JSON object go to standard output; progress goes to standard error. Logs are
     kept where the last line of the progress says when something was lost or repeated.
 
     \b
     Examples:
-      python -m chaos                          all runs, about forty minutes
+      python -m chaos                          all runs, about an hour
       python -m chaos --share 0.1              a tenth of the runs of each fault
-      python -m chaos --only 'kill -9' --seed 7
+      python -m chaos --only rollup --seed 7
 
     \b
     Exit codes:
@@ -52,7 +52,8 @@ def main(share: float, seed: int, only: tuple[str, ...], write_docs: bool) -> No
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no worker is left behind
     directory = Path(mkdtemp(prefix="chimera-chaos-"))
     outcomes = list(_inflict_all([(fault, max(1, round(fault.runs * share))) for fault in faults], seed, directory))
-    Console().print(report.table(outcomes))
+    for table in report.tables(outcomes):
+        Console().print(table)
     for outcome in outcomes:
         for line in report.failures(outcome):
             click.echo(line)

@@ -56,8 +56,8 @@ class Verdict:
     """Rows and dead letters that nobody produced."""
     late: int = 0
     """Events that came too late for the rollup."""
-    windows: int = 0
-    """Rows that session_stats must have, exactly."""
+    windows: int | None = None
+    """Rows that session_stats must have, exactly; None where that isn't looked at."""
     differences: Sequence[Difference] = ()
     """Where it hasn't: rows that are missing, there more than once, other ones, or of windows that aren't closed."""
 

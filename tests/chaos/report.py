@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,27 +17,55 @@ from rich.table import Table
 
 from chaos.suite import Outcome
 from pipeline.devstack.jars import KAFKA_VERSION
+from pipeline.rollup.audit import Kind
 
 DOCS = Path(__file__).parents[2] / "docs" / "reliability.md"
-BEGIN, END = "<!-- chaos: begin -->", "<!-- chaos: end -->"
 
 _LIBRARIES = ("chdb-core", "faust-streaming", "aiokafka", "clickhouse-driver")
+_INGEST, _ROLLUP = _SECTIONS = ("chaos", "chaos of the rollup")  # in the marks around the tables
 _LISTED = 20
 _WIDTH = 120
+_TABLE_WIDTH = 200
 
 
 def totals(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Sums over all faults."""
-    return {
+    """Sums over all faults: of events, and, where these are of sessions, of the rows of session_stats."""
+    verdicts = [outcome.verdict for outcome in outcomes]
+    sums = {
         "runs": sum(outcome.runs for outcome in outcomes),
-        "events": sum(outcome.verdict.events for outcome in outcomes),
-        "lost": sum(len(outcome.verdict.lost) for outcome in outcomes),
-        "duplicated": sum(len(outcome.verdict.duplicated) for outcome in outcomes),
+        "events": sum(verdict.events for verdict in verdicts),
+        "lost": sum(len(verdict.lost) for verdict in verdicts),
+        "duplicated": sum(len(verdict.duplicated) for verdict in verdicts),
+    }
+    if not any(map(_is_of_sessions, outcomes)):
+        return sums
+    kinds = Counter(difference.kind for verdict in verdicts for difference in verdict.differences)
+    return {
+        **sums,
+        "late": sum(verdict.late for verdict in verdicts),
+        "rows": sum(verdict.windows or 0 for verdict in verdicts),
+        "missing": kinds[Kind.MISSING],
+        "split": kinds[Kind.SPLIT],
+        "different": kinds[Kind.DIFFERING] + kinds[Kind.EXTRA],
     }
 
 
-def table(outcomes: Sequence[Outcome]) -> Table:
-    """A row for each fault, and the sums."""
+def tables(outcomes: Sequence[Outcome]) -> Iterator[Table]:
+    """One of ingest and one of the rollup, if there are outcomes of them: a row for each fault, and the sums."""
+    for section in _SECTIONS:
+        if chosen := [outcome for outcome in outcomes if _section(outcome) == section]:
+            yield _table(chosen)
+
+
+def _is_of_sessions(outcome: Outcome) -> bool:
+    return outcome.verdict.windows is not None
+
+
+def _section(outcome: Outcome) -> str:
+    return _ROLLUP if _is_of_sessions(outcome) else _INGEST
+
+
+def _table(outcomes: Sequence[Outcome]) -> Table:
     sums = totals(outcomes)
     table = Table(box=box.MARKDOWN)
     table.add_column("fault", no_wrap=True)
@@ -54,20 +83,33 @@ def failures(outcome: Outcome) -> Iterator[str]:
     verdict = outcome.verdict
     if outcome.stuck:
         yield f"{outcome.fault}: stuck: {outcome.stuck}"
-    for what, places in (("lost", verdict.lost), ("duplicated", verdict.duplicated), ("unknown", verdict.strangers)):
+    kinds: dict[str, Sequence[object]] = {
+        "lost": verdict.lost,
+        "duplicated": verdict.duplicated,
+        "unknown": verdict.strangers,
+        "session_stats": verdict.differences,
+    }
+    for what, places in kinds.items():
         yield from (f"{outcome.fault}: {what}: {place}" for place in places[:_LISTED])
         if (more := len(places) - _LISTED) > 0:
             yield f"{outcome.fault}: {what}: {more} more"
 
 
 def write_docs(outcomes: Sequence[Outcome], command: str) -> None:
-    """Put machine, command and table between the marks in docs/reliability.md."""
+    """Put machine, command and tables between their marks in docs/reliability.md; what there is no table of stays."""
+    for section in _SECTIONS:
+        if chosen := [outcome for outcome in outcomes if _section(outcome) == section]:
+            _write_section(section, _table(chosen), command)
+
+
+def _write_section(section: str, table: Table, command: str) -> None:
+    begin, end = f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
     text = StringIO()
-    Console(file=text, width=_WIDTH).print(table(outcomes))
-    before, _, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
+    Console(file=text, width=_TABLE_WIDTH).print(table)
+    before, _, rest = DOCS.read_text(encoding="utf-8").partition(begin)
+    _, _, after = rest.partition(end)
     lines = "\n".join(line.rstrip() for line in text.getvalue().strip().splitlines())
-    DOCS.write_text(f"{before}{BEGIN}\n{_machine()}\n\n`{command}`\n\n{lines}\n{END}{after}", encoding="utf-8")
+    DOCS.write_text(f"{before}{begin}\n{_machine()}\n\n`{command}`\n\n{lines}\n{end}{after}", encoding="utf-8")
 
 
 def _machine() -> str:

@@ -24,7 +24,7 @@ _SETTLE_SECONDS = 60.0
 _BEHIND_SECONDS = 4200  # an hour and the grace: idle for no time, a partition's last hour is over
 _IDLE_SECONDS = 2
 _FREEZING_POINTS = ("added", "hour_not_sent", "hour_asked", "emitted", "chunks", "manifest", *CLOCK_POINTS)
-_SAMPLE_POINTS = ("emitted", "chunks", "replayed", "manifest", "loading", "added")
+_SAMPLE_POINTS = ("emitted", "chunks", "replayed")
 
 
 class RollupWorld(World):
@@ -121,15 +121,20 @@ def _freeze(points: Sequence[str], world: World, rng: random.Random, runs: int) 
 
 FAULTS = (
     *(
-        Fault(f"kill -9 {point.description}", 6, partial(_kill, [name]), RollupWorld)
+        Fault(f"rollup: kill -9 {point.description}", 4, partial(_kill, [name]), RollupWorld)
         for name, point in ROLLUP_POINTS.items()
     ),
     *(
-        Fault(f"kill -9 {point.description}", 4, partial(_kill_by_clock, [name]), RollupWorld)
+        Fault(f"rollup: kill -9 {point.description}", 4, partial(_kill_by_clock, [name]), RollupWorld)
         for name, point in CLOCK_POINTS.items()
     ),
-    Fault("frozen (SIGSTOP), partition moved and closed", 18, partial(_freeze, _FREEZING_POINTS), RollupWorld),
-    Fault("1 to 3 to 1 workers", 6, partial(scale, 3), RollupWorld),
+    Fault(
+        "rollup: frozen, partition moved and closed",
+        len(_FREEZING_POINTS),
+        partial(_freeze, _FREEZING_POINTS),
+        RollupWorld,
+    ),
+    Fault("rollup: 1 to 3 to 1 workers", 3, partial(scale, 3), RollupWorld),
 )
 """All of them."""
 

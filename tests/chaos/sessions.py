@@ -79,11 +79,11 @@ class SessionLedger(Ledger):
         self._events: dict[uuid.UUID, _Event] = {}
         self._commits = Commits(settings.kafka)
 
-    def produce(self, family: Family, count: int, *, damaged: float = DAMAGED, step_ms: int = _STEP_MS) -> None:
+    def produce(self, family: Family, count: int, *, damaged: float = DAMAGED) -> None:
         """Publish so many events; they are delivered by the next `flush`."""
         assert family == self._source
         for _ in range(count):
-            self._now_ms += step_ms
+            self._now_ms += _STEP_MS
             identity, event = self._identity(), self._event()
             _, value = self._encoder.encode(
                 {
