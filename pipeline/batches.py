@@ -206,6 +206,9 @@ class PartitionBatches:
         self.closings = state.closings
         self._recorded = state
 
+    def __repr__(self) -> str:
+        return f"<{self.topic}-{self.partition}>"
+
     @property
     def held_bytes(self) -> int:
         """Bytes of keys, values and headers that wait or are in flight."""

@@ -83,7 +83,7 @@ class Successor(Holder):
         Raises:
             HaltError: what is committed isn't there: new records in its place would be taken for replayed ones.
         """
-        if self.batching.deriver is None or not taken:
+        if self.batching.deriver is None:
             return {}
         needed = await self.batching.deriver.take_over(taken)
         starts = {tp: min(takeover.committed, max(takeover.beginning, needed[tp])) for tp, takeover in taken.items()}

@@ -119,6 +119,11 @@ def _check_possible(topic: TopicSpec, live: LiveTopic, where: str) -> None:
             f"{where}.partitions: expected at least {live.partitions}, as many as the topic has, "
             f"got {topic.partitions}; Kafka can't take partitions away"
         )
+    if topic.state_of and topic.partitions != live.partitions:
+        raise ConfigError(
+            f"{where}.partitions: expected {live.partitions}, as the topic has, got {topic.partitions}; with another "
+            "number, nobody would find the state that is in it, and it does for any number of source partitions"
+        )
     if topic.replication != live.replication:
         raise ConfigError(
             f"{where}.replication: expected {live.replication}, as the topic has, got {topic.replication}; "

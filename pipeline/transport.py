@@ -29,6 +29,7 @@ from pipeline.takeover import SHORTENED, Successor
 
 __all__ = ["Batching", "Consumer", "Deriver", "Transport"]
 
+_RELEASE_SECONDS = 1.5  # even when ingest has used up the time to drain
 _RECHECK_SECONDS = 0.05  # how soon an acknowledgement is noticed while records are waited for
 _NO_PARTITION = TP("", -1)  # polling for this fetches nothing, and keeps the consumer in its group
 
@@ -108,6 +109,7 @@ class Consumer(Successor):
         place, done = f"{partition.topic}-{partition.partition}", partition.state.offset
         if expected < done:
             gone = min(done, beginning)
+            metrics.ROLLUP_RECORDS_MISSING.inc(gone - expected)
             self.log.error("%s: offsets %d to %d were deleted before they were replayed", place, expected, gone - 1)
         if (lost := beginning - max(expected, done)) > 0:
             metrics.RECORDS_LOST.labels(partition.topic).inc(lost)
@@ -232,15 +234,15 @@ class Consumer(Successor):
         self._let_go(set(self._partitions))
 
     async def _release(self, partitions: set[TP]) -> None:
-        """Have the deriver release what is ours, in what is left of the time to drain; it can do without."""
+        """Have the deriver release what is ours, in what is left of the drain, or a moment; it can do without."""
         ours = self.batching.derived(partitions & self._partitions.keys())
         if self.batching.deriver is None or not ours or self._thread.membership != self._membership:
             return
         try:
-            async with asyncio.timeout(max(0.0, (self._drained_by or 0.0) - monotonic())):
+            async with asyncio.timeout(max(_RELEASE_SECONDS, (self._drained_by or 0.0) - monotonic())):
                 await self.batching.deriver.release(ours)
         except TimeoutError:
-            self.log.warning("Not released in %.0f s: %r", self.batching.drain_seconds, ours)
+            self.log.warning("Not released in time: %r", ours)
         except Exception:
             self.log.exception("Not released: %r", ours)
 

@@ -37,6 +37,7 @@ from pipeline.privacy.sanitise import Sanitiser
 from pipeline.privacy.text import sanitised
 from pipeline.registry import Registry
 from pipeline.rollup import TABLE
+from pipeline.rollup.events import check_event_types
 from pipeline.rollup.job import Rollup
 from pipeline.rollup.store import SnapshotStore
 from pipeline.sink import Sink
@@ -199,6 +200,7 @@ class App(faust.App):
     def _make_rollup(self) -> Rollup | None:
         if not self.settings.rollup.enabled or self.catalog.rollup is None:
             return None
+        check_event_types(self.catalog.rollup.source)
         return Rollup(
             self.catalog.rollup.source.topic.name,
             self.settings,

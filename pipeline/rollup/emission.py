@@ -15,6 +15,7 @@ from pipeline import metrics
 from pipeline.attempts import Attempts, Held
 from pipeline.columns import Column, select
 from pipeline.errors import HaltError
+from pipeline.rollup import TABLE
 from pipeline.sink import Sink
 
 _MOST_ROWS = 100_000  # in one block
@@ -25,14 +26,12 @@ class Emission:
     """Stores closed hours.
 
     Args:
-        table: session_stats.
         sink: where it is.
         attempts: how often, and for how long.
         pool: threads to insert in.
     """
 
-    def __init__(self, table: str, sink: Sink, attempts: Attempts, pool: Executor) -> None:
-        self._table = table
+    def __init__(self, sink: Sink, attempts: Attempts, pool: Executor) -> None:
         self._sink = sink
         self._attempts = attempts
         self._pool = pool
@@ -54,27 +53,28 @@ class Emission:
         for number, start in enumerate(range(0, count, _MOST_ROWS)):
             block = {name: np.asarray(column)[start : start + _MOST_ROWS] for name, column in rows.items()}
             step = partial(self._store_now, held, f"{token}/{number}", block, again=again)
-            await self._attempts.make(held, step, self._pool)
-        metrics.ROWS_INSERTED.labels(self._table).inc(count)
+            metrics.ROWS_INSERTED.labels(TABLE).inc(await self._attempts.make(held, step, self._pool))
 
-    def _store_now(self, held: Held, token: str, rows: Mapping[str, Column], *, again: bool) -> None:
+    def _store_now(self, held: Held, token: str, rows: Mapping[str, Column], *, again: bool) -> int:
+        """Store those of the rows that aren't there; gives how many these were."""
         check = partial(self._attempts.check_lease, held)
         look = again or self._attempts.repeats(held)
+        stored = 0
         for turn in range(_MOST_TURNS):
-            if look and not len(np.asarray((rows := self._missing(rows))["hour"])):
-                return
+            rows = self._missing(rows) if look else rows
+            if not (count := len(np.asarray(rows["hour"]))):
+                return stored
             check()
-            self._sink.insert(self._table, rows, f"{token}/{turn}" if turn else token, check)
+            self._sink.insert(TABLE, rows, f"{token}/{turn}" if turn else token, check)
+            stored = max(stored, count)
             if not look:
-                return
-        raise HaltError(
-            f"table {self._table}: rows are gone as soon as they are inserted; is there a TTL that is over?"
-        )
+                return stored
+        raise HaltError(f"table {TABLE}: rows are gone as soon as they are inserted; is there a TTL that is over?")
 
     def _missing(self, rows: Mapping[str, Column]) -> dict[str, Column]:
         """Those of the rows that the table doesn't have."""
         hour = int(np.asarray(rows["hour"])[0])
-        stored = self._sink.sessions(self._table, hour)
+        stored = self._sink.sessions(TABLE, hour)
         sessions = np.asarray(rows["session_id"])
         missing = np.fromiter((session not in stored for session in sessions.tolist()), np.bool_, len(sessions))
         return {name: select(column, missing) for name, column in rows.items()}

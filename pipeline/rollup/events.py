@@ -8,10 +8,28 @@ import numpy as np
 
 from pipeline.batches import MicroBatch
 from pipeline.columns import Coded, Rows
+from pipeline.config import env_name
+from pipeline.errors import ConfigError
+from pipeline.families import Family
 from pipeline.rollup.fold import ERROR, OPEN, SUBMIT
 from pipeline.rollup.partition import Events
 
 _EVENT_TYPES = {b"overlay_open": OPEN, b"query_submit": SUBMIT, b"error": ERROR}
+
+
+def check_event_types(family: Family) -> None:
+    """See that the schema lets in no events but those that session_stats is defined for.
+
+    Raises:
+        ConfigError: it does.
+    """
+    declared = {value.encode() for value in family.schema.by_name["event_type"].values or ()}
+    if declared != _EVENT_TYPES.keys():
+        expected = ", ".join(value.decode() for value in _EVENT_TYPES)
+        raise ConfigError(
+            f"{family.schema.file}: event_type: expected the values {expected}, which session_stats is defined for; "
+            f"define it for others (docs/session_stats.md), or set {env_name('rollup', 'enabled')}=false"
+        )
 
 
 def events_of(batch: MicroBatch, rows: Rows) -> Events:

@@ -9,9 +9,8 @@ anybody. What keeps it so:
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -26,15 +25,12 @@ from pipeline.batches import MicroBatch, PartitionBatches, Takeover
 from pipeline.columns import Rows
 from pipeline.config import Settings
 from pipeline.errors import UnavailableError
-from pipeline.ranges import Closing
 from pipeline.rollup import TABLE
+from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.emission import Emission
-from pipeline.rollup.events import events_of, foreign_keys, part_of
-from pipeline.rollup.fold import HOUR_MS
-from pipeline.rollup.partition import Events, PartitionWindows
-from pipeline.rollup.recovery import Recovery
-from pipeline.rollup.slots import Loaded
-from pipeline.rollup.snapshot import Snapshot
+from pipeline.rollup.events import foreign_keys
+from pipeline.rollup.idleness import hour_by_clock
+from pipeline.rollup.recovery import Recovery, recover
 from pipeline.rollup.store import SnapshotStore
 from pipeline.sink import Sink
 
@@ -48,40 +44,33 @@ T = TypeVar("T")
 class Consumer(Protocol):
     """What the job needs of the transport's consumer."""
 
-    def held(self, tp: TopicPartition) -> PartitionBatches | None: ...  # noqa: D102 (as all below: see pipeline.transport)
+    def held(self, tp: TopicPartition) -> PartitionBatches | None: ...  # noqa: D102 (as all below: see pipeline.holding)
     async def close_by_clock(self, tp: TopicPartition, offset: int, hour: int) -> bool: ...  # noqa: D102
     def forget_closings(self, tp: TopicPartition, before: int) -> None: ...  # noqa: D102
 
 
 @dataclass(eq=False)
 class _Partition:
-    """What the job has of a partition; whoever changes it or reads its windows holds the lock."""
+    """What the job has of a partition, until it goes; what the derivation is asked for, it is asked with the lock."""
 
     tp: TopicPartition
     topic_id: str
-    windows: PartitionWindows
-    offset: int
-    """Of the first record that isn't in the windows."""
-    closings: deque[Closing]
-    """Recorded by former owners, and not reached yet."""
+    derivation: Derivation
     recovery: Recovery
-    known_hours: int
-    """Rows of hours before this one may have been stored by a former owner."""
     snapshots: tuple[int | None, int | None]
     """Offsets of the last two snapshots, the older one first."""
+    batches: asyncio.Queue[MicroBatch] = field(default_factory=asyncio.Queue)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    storing: bool = False
-    rows: int = 0
-    """Added since the last snapshot."""
-    hours: int = 0
-    """Stored since the last snapshot."""
-    snapshot_at: float = field(default_factory=time.monotonic)
+    saving: asyncio.Lock = field(default_factory=asyncio.Lock)
+    storing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    quiet_since: float = field(default_factory=time.monotonic)
+    saved_at: float = field(default_factory=time.monotonic)
 
     @property
     def changed(self) -> bool:
         """Whether the last snapshot isn't all there is."""
-        return self.offset != self.snapshots[1] or self.hours > 0
+        return self.derivation.offset != self.snapshots[1] or self.derivation.stored_hours > 0
 
 
 class Rollup:
@@ -120,13 +109,10 @@ class Rollup:
         self._halt = halt
         self._clock = clock
         self._partitions: dict[TopicPartition, _Partition] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._folding = ThreadPoolExecutor(1, thread_name_prefix="rollup")
         self._saving = ThreadPoolExecutor(1, thread_name_prefix="rollup-snapshots")
-        self._storing = ThreadPoolExecutor(1, thread_name_prefix="rollup-emission")
         self._attempts = Attempts(TABLE, renew, settings.worker)
-        self._emission = Emission(TABLE, sink, self._attempts, self._storing)
-        self._grace_ms = round(self._settings.grace_seconds * 1000)
+        self._emission = Emission(sink, self._attempts, ThreadPoolExecutor(1, thread_name_prefix="rollup-emission"))
         self._said_foreign = False
         self._log = structlog.get_logger("chimera.rollup")
 
@@ -139,96 +125,55 @@ class Rollup:
 
     def take(self, batch: MicroBatch) -> None:
         """Add a micro-batch to the windows of its partition, after those taken before it; then acknowledge it."""
-        self._soon(self._take(batch))
+        if partition := self._partitions.get(TopicPartition(batch.topic, batch.partition)):
+            partition.batches.put_nowait(batch)
 
-    async def _take(self, batch: MicroBatch) -> None:
-        partition = self._partitions.get(TopicPartition(batch.topic, batch.partition))
-        if partition is None:
-            return
-        async with partition.lock:
+    async def _follow(self, partition: _Partition) -> None:
+        """Add what is taken, one micro-batch after the other, until the partition goes."""
+        while True:
+            batch = await partition.batches.get()
             rows = await self._decode(batch)
-            if batch.live:
+            async with partition.lock:
+                if not batch.live:
+                    return  # nor will be any other
                 await self._add(partition, batch, rows)
-        batch.ack()
-        self._store_closed(partition)
-        due = partition.rows >= self._settings.snapshot_rows or partition.hours >= _HOURS_BETWEEN_SNAPSHOTS
-        if due and not partition.writing.locked():
-            self._soon(self._save(partition))
+            batch.ack()
+            self._soon(partition, self._store_closed)
+            done = partition.derivation
+            if done.rows >= self._settings.snapshot_rows or done.stored_hours >= _HOURS_BETWEEN_SNAPSHOTS:
+                self._soon(partition, self._save)
 
     async def _add(self, partition: _Partition, batch: MicroBatch, rows: Rows) -> None:
-        if batch.last < partition.offset:
-            return  # in the snapshot that was loaded
-        events, foreign = await self._in_thread(_read, batch, rows)
-        if foreign:
-            self._say_foreign(batch, foreign)
-        partition.recovery.note(events.ts)
-        while partition.closings and partition.closings[0].offset <= batch.last:
-            closing = partition.closings.popleft()
-            before = part_of(events, batch, rows, partition.offset, closing.offset)
-            await self._in_thread(self._fold, partition.windows, before)
-            self._close(partition, closing)
-            partition.offset = closing.offset
-        await self._in_thread(
-            self._fold, partition.windows, part_of(events, batch, rows, partition.offset, batch.last + 1)
-        )
-        partition.offset = batch.last + 1
-        partition.rows += len(rows)
-        self._close_known(partition)
-        if batch.replayed or batch.again:
-            partition.known_hours = max(partition.known_hours, partition.windows.watermark // HOUR_MS)
-        partition.recovery.advance(partition.offset)
-
-    def _fold(self, windows: PartitionWindows, events: Events) -> None:
-        skewed = windows.skewed
-        late = windows.add(events)
-        metrics.ROLLUP_SKEWED.inc(windows.skewed - skewed)
-        for lateness_ms in late.lateness_ms.tolist():
-            metrics.ROLLUP_LATE_SECONDS.observe(lateness_ms / 1000)
-
-    def _say_foreign(self, batch: MicroBatch, offsets: list[int]) -> None:
-        metrics.ROLLUP_FOREIGN_KEYS.inc(len(offsets))
-        if not self._said_foreign:
+        partition.recovery.note(rows.columns["ts"])
+        foreign = await _in_thread(self._folding, _add, partition.derivation, batch, rows)
+        partition.recovery.advance(partition.derivation.offset)
+        partition.quiet_since = time.monotonic()
+        metrics.ROLLUP_FOREIGN_KEYS.inc(len(foreign))
+        if foreign and not self._said_foreign:
             self._said_foreign = True
             self._log.warning(
                 "the key of a record isn't its session_id: a session may be in several partitions, and have several "
                 "rows in an hour; see `chimera rollup verify`",
                 topic=batch.topic,
                 partition=batch.partition,
-                offset=offsets[0],
+                offset=foreign[0],
             )
 
-    # Closing and storing.
+    # Storing what is closed.
 
-    def _close_known(self, partition: _Partition) -> None:
-        """Close what former owners have closed by the clock at the offset that is reached."""
-        while partition.closings and partition.closings[0].offset <= partition.offset:
-            self._close(partition, partition.closings.popleft())
-
-    def _close(self, partition: _Partition, closing: Closing) -> None:
-        partition.windows.raise_watermark(closing.hour * HOUR_MS)
-        partition.known_hours = max(partition.known_hours, closing.hour)
-
-    def _store_closed(self, partition: _Partition) -> None:
-        if not partition.storing:
-            self._soon(self._store_all(partition))
-
-    async def _store_all(self, partition: _Partition) -> None:
+    async def _store_closed(self, partition: _Partition) -> None:
         """Store the rows of closed hours, the earliest hour first, and remove their windows."""
-        if partition.storing:
+        if partition.storing.locked():
             return
-        partition.storing = True
-        try:
-            while (held := self._held(partition)) and (closed := partition.windows.closed_hours()):
-                hour = closed[0]
+        async with partition.storing:
+            while (held := self._held(partition)) and (hour := partition.derivation.closed_hour()) is not None:
                 async with partition.lock:
-                    rows = await self._in_thread(partition.windows.rows, hour)
+                    rows = await _in_thread(self._folding, partition.derivation.rows_of, hour)
+                    again = partition.derivation.may_be_stored(hour)
                 token = f"{partition.topic_id}/{partition.tp.partition}/hour/{hour}"
-                await self._emission.store(held, token, rows, again=hour < partition.known_hours)
+                await self._emission.store(held, token, rows, again=again)
                 async with partition.lock:
-                    partition.windows.remove(hour)
-                    partition.hours += 1
-        finally:
-            partition.storing = False
+                    partition.derivation.stored(hour)
 
     def _held(self, partition: _Partition) -> Held | None:
         """The partition, as the transport has it; None when it isn't ours any more, or not quite yet."""
@@ -243,36 +188,26 @@ class Rollup:
         """Close windows of idle partitions, and write snapshots, as time goes by."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            partitions = list(self._partitions.values())
+            partitions = [partition for partition in self._partitions.values() if self._held(partition)]
             for partition in partitions:
-                self._soon(self._tick(partition))
-            metrics.ROLLUP_OPEN_WINDOWS.set(sum(partition.windows.open_windows for partition in partitions))
-            metrics.ROLLUP_CLOSED_HOURS.set(sum(len(partition.windows.closed_hours()) for partition in partitions))
-            metrics.ROLLUP_WAITING_EVENTS.set(sum(partition.windows.waiting_events for partition in partitions))
+                self._tick(partition)
+            windows = [partition.derivation.windows for partition in partitions]
+            metrics.ROLLUP_OPEN_WINDOWS.set(sum(each.open_windows for each in windows))
+            metrics.ROLLUP_CLOSED_HOURS.set(sum(len(each.closed_hours()) for each in windows))
+            metrics.ROLLUP_WAITING_EVENTS.set(sum(each.waiting_events for each in windows))
             metrics.ROLLUP_RECORDS_TO_REPLAY.set(sum(partition.recovery.remaining for partition in partitions))
 
-    async def _tick(self, partition: _Partition) -> None:
-        partition.recovery.say(self._log)
-        if self._hour_by_clock(partition) is not None:
-            await self._close_by_clock(partition)
-        self._store_closed(partition)
-        due = time.monotonic() - partition.snapshot_at >= self._settings.snapshot_seconds
-        if due and partition.changed and not partition.writing.locked():
-            await self._save(partition)
+    def _tick(self, partition: _Partition) -> None:
+        partition.recovery.say()
+        self._soon(partition, self._store_closed)
+        if self._hour_by_clock(partition) is not None and not partition.lock.locked():
+            self._soon(partition, self._close_by_clock)
+        if partition.changed and time.monotonic() - partition.saved_at >= self._settings.snapshot_seconds:
+            self._soon(partition, self._save)
 
     def _hour_by_clock(self, partition: _Partition) -> int | None:
-        """The hour that begins where an idle partition's watermark would be by now; None when that closes nothing.
-
-        In an idle partition, event time goes on as the clock does, from where the last record left it: so a replay of
-        old events closes nothing early, however long it pauses.
-        """
-        windows, now_ms = partition.windows, round(self._clock() * 1000)
-        idle_ms = now_ms - windows.newest_appended_at
-        oldest = windows.oldest_hour
-        if oldest is None or idle_ms < self._settings.idle_seconds * 1000:
-            return None
-        hour = min(now_ms - self._grace_ms, windows.event_watermark + idle_ms) // HOUR_MS
-        return hour if oldest < hour else None
+        quiet_seconds = time.monotonic() - partition.quiet_since
+        return hour_by_clock(partition.derivation.windows, self._clock(), quiet_seconds, self._settings)
 
     async def _close_by_clock(self, partition: _Partition) -> None:
         """Record that the windows before an hour are closed, and only then close them."""
@@ -281,51 +216,46 @@ class Rollup:
             if hour is None or self._held(partition) is None:
                 return
             try:
-                recorded = await self._consumer().close_by_clock(partition.tp, partition.offset, hour)
+                recorded = await self._consumer().close_by_clock(partition.tp, partition.derivation.offset, hour)
             except (KafkaError, UnavailableError) as error:
                 self._log.warning("closing by the clock isn't recorded, will try again", error=repr(error))
                 return
             if recorded:
-                partition.windows.raise_watermark(hour * HOUR_MS)
-                self._log.info(
-                    "windows of an idle partition closed by the clock",
-                    topic=partition.tp.topic,
-                    partition=partition.tp.partition,
-                    hour=hour,
-                )
-                partition.snapshot_at = float("-inf")  # then the record of the closing can be forgotten
+                await _in_thread(self._folding, partition.derivation.close, hour)
+                partition.saved_at = float("-inf")  # then the record of the closing can be forgotten
+                where = {"topic": partition.tp.topic, "partition": partition.tp.partition}
+                self._log.info("windows of an idle partition closed by the clock", **where, before_hour=hour)
 
     # Snapshots, taking partitions over, and letting them go.
 
     async def _save(self, partition: _Partition) -> None:
+        """Write a snapshot, unless one is being written."""
+        if not partition.saving.locked():
+            await self._save_now(partition)
+
+    async def _save_now(self, partition: _Partition) -> None:
         """Write a snapshot of what there is when the one before it is written, unless that has it all."""
-        async with partition.writing:
+        async with partition.saving:
             async with partition.lock:
                 if self._held(partition) is None or not partition.changed:
                     return
-                windows = partition.windows
-                snapshot = Snapshot(
-                    topic_id=partition.topic_id,
-                    partition=partition.tp.partition,
-                    offset=partition.offset,
-                    watermark=windows.watermark,
-                    columns=await self._in_thread(windows.columns),
-                )
-                rows, hours, partition.snapshot_at = partition.rows, partition.hours, time.monotonic()
+                done = partition.derivation
+                rows, hours, partition.saved_at = done.rows, done.stored_hours, time.monotonic()
+                snapshot = await _in_thread(self._folding, done.snapshot, partition.topic_id, partition.tp.partition)
             try:
                 with metrics.ROLLUP_SNAPSHOT_SECONDS.time():
-                    await asyncio.get_running_loop().run_in_executor(self._saving, self._store.write, snapshot)
+                    await _in_thread(self._saving, self._store.write, snapshot)
             except UnavailableError as error:
                 self._log.warning("snapshot not written, the next one will hold more", error=str(error))
                 return
-            partition.rows -= rows
-            partition.hours -= hours
+            done.rows -= rows
+            done.stored_hours -= hours
             partition.snapshots = (partition.snapshots[1], snapshot.offset)
             if (older := partition.snapshots[0]) is not None and self._held(partition):
                 self._consumer().forget_closings(partition.tp, older)
 
     async def take_over(self, taken: Mapping[TopicPartition, Takeover]) -> dict[TopicPartition, int]:
-        """Go on from the newest snapshots.
+        """Go on from the newest snapshots with these partitions, and with no others.
 
         Returns:
             The offset that each partition's log is needed from.
@@ -334,59 +264,34 @@ class Rollup:
             UnavailableError: the broker doesn't answer.
             ChimeraError: it refuses.
         """
-        self._partitions = {}
-        numbers_of: dict[str, list[int]] = {}
-        for tp, takeover in taken.items():
-            numbers_of.setdefault(takeover.topic_id, []).append(tp.partition)
-        loaded = {
-            (topic_id, number): found
-            for topic_id, numbers in numbers_of.items()
-            for number, found in (await self._load(topic_id, numbers)).items()
-        }
-        for tp, takeover in taken.items():
-            found = loaded.get((takeover.topic_id, tp.partition))
-            snapshot = found.snapshot if found else None
-            offset = snapshot.offset if snapshot else takeover.beginning
-            windows = (
-                PartitionWindows.restore(self._grace_ms, snapshot.watermark, snapshot.columns)
-                if snapshot
-                else PartitionWindows(self._grace_ms)
-            )
-            partition = self._partitions[tp] = _Partition(
-                tp=tp,
-                topic_id=takeover.topic_id,
-                windows=windows,
-                offset=max(offset, takeover.beginning),
-                closings=deque(takeover.closings),
-                recovery=Recovery(tp, snapshot, takeover),
-                known_hours=windows.watermark // HOUR_MS,
-                snapshots=(found.older_offset, offset) if found else (None, None),
-            )
-            self._close_known(partition)
-        return {tp: partition.offset for tp, partition in self._partitions.items()}
-
-    async def _load(self, topic_id: str, numbers: list[int]) -> Mapping[int, Loaded]:
-        said_at = time.monotonic()
-
-        def progress(read: int, total: int) -> None:
-            nonlocal said_at
-            if time.monotonic() - said_at >= 5:
-                said_at = time.monotonic()
-                self._log.info("loading snapshots", records=read, of=total)
-
-        load = partial(self._store.load, topic_id, numbers, progress)
-        return await asyncio.get_running_loop().run_in_executor(self._saving, load)
+        self._drop(set(self._partitions))
+        grace_ms = round(self._settings.grace_seconds * 1000)
+        recovered = await _in_thread(self._saving, partial(recover, self._store, taken, grace_ms))
+        for tp, (derivation, recovery, snapshots) in recovered.items():
+            partition = _Partition(tp, taken[tp].topic_id, derivation, recovery, snapshots)
+            self._partitions[tp] = partition
+            self._soon(partition, self._follow)
+        return {tp: partition.derivation.offset for tp, partition in self._partitions.items()}
 
     async def release(self, partitions: set[TopicPartition]) -> None:
         """Write snapshots of partitions that go, so that the next owner has little to replay."""
-        await asyncio.gather(*(self._save(partition) for tp, partition in self._partitions.items() if tp in partitions))
+        going = [self._partitions[tp] for tp in partitions & self._partitions.keys()]
+        try:
+            await asyncio.gather(*map(self._save_now, going))
+        finally:
+            self._drop(partitions)
+
+    def _drop(self, partitions: set[TopicPartition]) -> None:
+        for tp in partitions & self._partitions.keys():
+            for task in self._partitions.pop(tp).tasks:
+                task.cancel()
 
     # In the background.
 
-    def _soon(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(self._see_through(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _soon(self, partition: _Partition, work: Callable[[_Partition], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.create_task(self._see_through(work(partition)))
+        partition.tasks.add(task)
+        task.add_done_callback(partition.tasks.discard)
 
     async def _see_through(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -396,10 +301,12 @@ class Rollup:
         except Exception as error:  # noqa: BLE001 (whatever it is, going on could lose rows)
             self._halt(error)
 
-    async def _in_thread(self, work: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._folding, work, *args)
+
+async def _in_thread(pool: Executor, work: Callable[..., T], *args: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
 
 
-def _read(batch: MicroBatch, rows: Rows) -> tuple[Events, list[int]]:
-    """The events, and the offsets of those with another key than their session, which were said before a replay."""
-    return events_of(batch, rows), [] if batch.replayed else foreign_keys(batch, rows)
+def _add(derivation: Derivation, batch: MicroBatch, rows: Rows) -> list[int]:
+    """Add a micro-batch; gives the offsets of records whose key isn't their session, which are said before a replay."""
+    derivation.add(batch, rows)
+    return [] if batch.replayed else foreign_keys(batch, rows)

@@ -1,16 +1,24 @@
-"""How far a partition's replay has got, and what of it can't be replayed because retention has deleted it."""
+"""Where partitions are gone on with: their newest snapshots, and the replay of what came after.
+
+How far that has got is said, and what can't be replayed, because retention has deleted it.
+"""
 
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
+import numpy as np
 import structlog
 from aiokafka.structs import TopicPartition
 
 from pipeline import metrics
 from pipeline.batches import Takeover
-from pipeline.columns import Ints
+from pipeline.columns import Column
+from pipeline.rollup.derivation import Derivation
+from pipeline.rollup.partition import PartitionWindows
+from pipeline.rollup.slots import Loaded
 from pipeline.rollup.snapshot import Snapshot
+from pipeline.rollup.store import SnapshotStore
 
 _SAY_SECONDS = 5.0
 _DAY_MS = 86_400_000
@@ -27,12 +35,13 @@ class Recovery:
     """
 
     def __init__(self, tp: TopicPartition, snapshot: Snapshot | None, takeover: Takeover) -> None:
-        self._tp = tp
-        self._from = snapshot.offset if snapshot else 0
-        self._watermark = snapshot.watermark if snapshot else None
-        self._deleted = max(0, takeover.beginning - self._from)
-        self._start = self._position = max(self._from, takeover.beginning)
+        self._snapshot = snapshot
+        self._start = self._position = max(snapshot.offset if snapshot else 0, takeover.beginning)
         self._end = takeover.committed
+        first = snapshot.offset if snapshot else 0
+        # Without a snapshot, a group that has consumed something has done so without this rollup; a new one has not.
+        behind = snapshot is not None or takeover.committed > takeover.beginning
+        self._deleted = range(first, takeover.beginning if behind else first)
         self._began_at = self._said_at = time.monotonic()
         self._log = structlog.get_logger("chimera.rollup").bind(topic=tp.topic, partition=tp.partition)
 
@@ -48,37 +57,31 @@ class Recovery:
             self._log.info("session_stats recovered", records=self._end - self._start, seconds=seconds)
         self._position = offset
 
-    def say(self, log: Any) -> None:
+    def say(self) -> None:
         """Log the progress of a replay that takes long."""
         if self.remaining and time.monotonic() - self._said_at >= _SAY_SECONDS:
             self._said_at = time.monotonic()
-            done = self._position - self._start
-            percent = round(100 * done / (self._end - self._start))
-            log.info(
-                "recovering session_stats",
-                topic=self._tp.topic,
-                partition=self._tp.partition,
-                percent=percent,
-                records=done,
-                of=self._end - self._start,
-            )
+            done, all_of_it = self._position - self._start, self._end - self._start
+            percent = round(100 * done / all_of_it)
+            self._log.info("recovering session_stats", percent=percent, records=done, of=all_of_it)
 
-    def note(self, ts: Ints) -> None:
-        """Tell, with the first events that are there, which days lack those that aren't."""
-        if not self._deleted or not len(ts):
+    def note(self, ts: Column) -> None:
+        """Tell, with the first events that come, which days lack those that were deleted before."""
+        times = np.asarray(ts)
+        if not self._deleted or not len(times):
             return
-        first_ms = int(ts.min())
-        days = _days(first_ms if self._watermark is None else min(self._watermark, first_ms), int(ts.max()))
-        metrics.ROLLUP_RECORDS_MISSING.inc(self._deleted)
+        first_ms, last_ms = int(times.min()), int(times.max())
+        days = _days(min(self._snapshot.watermark, first_ms) if self._snapshot else first_ms, last_ms)
+        metrics.ROLLUP_RECORDS_MISSING.inc(len(self._deleted))
         self._log.error(
             "records that session_stats needs were deleted by retention before they were in a snapshot; rows of these "
             "days may lack events: look with `chimera rollup verify --day`, mend with `chimera rollup repair --day`",
-            records=self._deleted,
-            first_offset=self._from,
-            last_offset=self._from + self._deleted - 1,
-            days=days,
+            records=len(self._deleted),
+            first_offset=self._deleted[0],
+            last_offset=self._deleted[-1],
+            days=days if self._snapshot else f"{days}, and all before",
         )
-        self._deleted = 0
+        self._deleted = range(0)
 
 
 def _days(first_ms: int, last_ms: int) -> str:
@@ -89,3 +92,48 @@ def _days(first_ms: int, last_ms: int) -> str:
         for day in range(first, min(last, first + _MOST_DAYS - 1) + 1)
     ]
     return ", ".join(names) + (" and later" if last - first >= _MOST_DAYS else "")
+
+
+Recovered = tuple[Derivation, Recovery, tuple[int | None, int | None]]
+"""Where a partition is gone on with, how far that is from where the group is, and the offsets of its last snapshots."""
+
+
+def recover(
+    store: SnapshotStore, taken: Mapping[TopicPartition, Takeover], grace_ms: int
+) -> dict[TopicPartition, Recovered]:
+    """Load the newest snapshots of partitions; where there is none, begin with the log.
+
+    Raises:
+        UnavailableError: the broker doesn't answer.
+        ChimeraError: it refuses.
+    """
+    numbers: dict[str, list[int]] = {}
+    for tp, takeover in taken.items():
+        numbers.setdefault(takeover.topic_id, []).append(tp.partition)
+    loaded = {topic_id: store.load(topic_id, of_it, _Progress()) for topic_id, of_it in numbers.items()}
+    return {tp: _recovered(tp, takeover, loaded[takeover.topic_id], grace_ms) for tp, takeover in taken.items()}
+
+
+def _recovered(tp: TopicPartition, takeover: Takeover, loaded: Mapping[int, Loaded], grace_ms: int) -> Recovered:
+    found = loaded.get(tp.partition)
+    snapshot = found.snapshot if found else None
+    windows = PartitionWindows(grace_ms)
+    offset = takeover.beginning
+    if snapshot:
+        windows = PartitionWindows.restore(grace_ms, snapshot.watermark, snapshot.columns)
+        offset = max(offset, snapshot.offset)
+    older = found.older_offset if found else None
+    derivation = Derivation(windows, offset, takeover.closings)
+    return derivation, Recovery(tp, snapshot, takeover), (older, snapshot.offset if snapshot else None)
+
+
+class _Progress:
+    """Says in the log how far loading has got, when it takes long."""
+
+    def __init__(self) -> None:
+        self._said_at = time.monotonic()
+
+    def __call__(self, read: int, total: int) -> None:
+        if time.monotonic() - self._said_at >= _SAY_SECONDS:
+            self._said_at = time.monotonic()
+            structlog.get_logger("chimera.rollup").info("loading snapshots", records=read, of=total)

@@ -16,7 +16,7 @@ from pipeline.broker import BrokerThread
 from pipeline.dead_letters import DeadLetters
 from pipeline.ingest import Ingest
 from pipeline.rollup import TABLE
-from pipeline.rollup.job import Rollup
+from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.slots import MANIFEST, Key
 from pipeline.rollup.store import SnapshotStore
@@ -84,11 +84,11 @@ def _manifest(_: Any, __: int, values: Any) -> bool:
 def _in_replay(trap: Trap) -> None:
     replaying: dict[int, bool] = {}
 
-    def remember(_: Any, partition: Any, batch: MicroBatch, *__: Any) -> bool:
-        replaying[id(partition.windows)] = batch.replayed
+    def remember(derivation: Derivation, batch: MicroBatch, *_: Any) -> bool:
+        replaying[id(derivation.windows)] = batch.replayed
         return False
 
-    trap.before(Rollup, "_add", remember)
+    trap.before(Derivation, "add", remember)
     trap.after(PartitionWindows, "add", lambda windows, *_: replaying.get(id(windows), False))
 
 
