@@ -1,0 +1,153 @@
+"""A partition on its way along the log: what is added where, closed where, and taken for stored by a former owner."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from pipeline.batches import MicroBatch, PartitionBatches, State
+from pipeline.columns import Coded, Column, Rows
+from pipeline.config import RollupSettings
+from pipeline.families import BatchPolicy
+from pipeline.ranges import Closing
+from pipeline.rollup.derivation import Derivation
+from pipeline.rollup.fold import HOUR_MS
+from pipeline.rollup.idleness import hour_by_clock
+from pipeline.rollup.partition import PartitionWindows
+
+_GRACE_MS = 600_000
+_HOUR = 490_000
+_NOON = _HOUR * HOUR_MS
+_MINUTE = 60_000
+_POLICY = BatchPolicy(max_rows=1000, max_bytes=1 << 20, linger_seconds=1.0)
+
+
+@dataclass(frozen=True)
+class _Record:
+    offset: int
+    timestamp: int
+    key: bytes = b""
+    value: bytes = b"."
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+def _batch(first: int, times: list[int], *, committed: int = 0) -> tuple[MicroBatch, Rows]:
+    """Opens of one session, at these times, from this offset on; what is below the committed one is replayed."""
+    state = State(max(first, committed), ())
+    owner = PartitionBatches("t", "id", 0, state, policy=_POLICY, limit=2, start=first, agents=2)
+    owner.add([_Record(first + number, ts) for number, ts in enumerate(times)], 0.0)
+    (batch,) = owner.cut(9.0)
+    count = len(times)
+    columns: dict[str, Column] = {
+        "session_id": np.frombuffer(bytes(range(16)) * count, "V16"),
+        "ts": np.array(times),
+        "event_type": Coded(np.zeros(count, np.uint32), [b"overlay_open"]),
+        "latency_ms": np.ones(count, np.int64),
+    }
+    return batch, Rows(columns, np.arange(count), ())
+
+
+def _derivation(offset: int = 0, *closings: Closing) -> Derivation:
+    return Derivation(PartitionWindows(_GRACE_MS), offset, closings)
+
+
+def _counts(derivation: Derivation) -> dict[int, list[int]]:
+    """Events of each closed hour, by row."""
+    return {
+        hour - _HOUR: np.asarray(derivation.rows_of(hour)["events_count"]).tolist()
+        for hour in derivation.windows.closed_hours()
+    }
+
+
+def test_a_closing_within_a_micro_batch_is_where_it_was_recorded() -> None:
+    """Offsets 0 1 2 | 3 4: what comes before the closing counts, what comes after it is late for that hour."""
+    derivation = _derivation(0, Closing(3, _HOUR + 1))
+    derivation.add(*_batch(0, [_NOON + minute * _MINUTE for minute in (1, 2, 3, 4, 61)]))
+    assert _counts(derivation) == {0: [3]}
+    assert derivation.offset == 5
+    assert np.asarray(derivation.snapshot("id", 0).columns["late.count"]).tolist() == [1]
+
+
+def test_closings_follow_each_other_at_the_ends_of_micro_batches_too() -> None:
+    """One at the end of what is read, reached without another record, and one that was reached before anything came."""
+    derivation = _derivation(0, Closing(0, _HOUR), Closing(2, _HOUR + 1), Closing(4, _HOUR + 2))
+    assert derivation.windows.watermark == _HOUR * HOUR_MS
+    derivation.add(*_batch(0, [_NOON, _NOON + 1]))
+    assert _counts(derivation) == {0: [2]}
+    derivation.add(*_batch(2, [_NOON + 2, _NOON + HOUR_MS]))
+    assert _counts(derivation) == {0: [2], 1: [1]}
+
+
+def test_what_is_in_the_snapshot_already_is_left_out() -> None:
+    """A micro-batch may end before its offset, or have it in the middle."""
+    derivation = _derivation(3)
+    derivation.add(*_batch(0, [_NOON, _NOON]))
+    assert (derivation.offset, derivation.windows.waiting_events) == (3, 0)
+    derivation.add(*_batch(0, [_NOON, _NOON, _NOON, _NOON, _NOON]))
+    assert (derivation.offset, derivation.windows.waiting_events) == (5, 2)
+
+
+@pytest.mark.parametrize(("committed", "known"), [(0, False), (2, True)], ids=["new", "replayed"])
+def test_hours_of_replayed_events_may_be_stored(committed: int, known: bool) -> None:
+    """Whatever grace the former owner had, which closed them: an hour that has events below the committed offset."""
+    derivation = _derivation()
+    derivation.add(*_batch(0, [_NOON, _NOON + HOUR_MS], committed=committed))
+    assert [derivation.may_be_stored(_HOUR + hour) for hour in (0, 1, 2)] == [known, known, False]
+
+
+def test_an_hour_that_was_closed_by_the_clock_before_may_be_stored() -> None:
+    """By whoever recorded it."""
+    derivation = _derivation(0, Closing(0, _HOUR + 1))
+    assert [derivation.may_be_stored(_HOUR + hour) for hour in (0, 1)] == [True, False]
+
+
+def _windows(*times: int, appended_at: int | None = None) -> PartitionWindows:
+    derivation = _derivation()
+    batch, rows = _batch(0, list(times))
+    if appended_at is not None:
+        for record in batch.records:
+            object.__setattr__(record, "timestamp", appended_at)
+    derivation.add(batch, rows)
+    return derivation.windows
+
+
+@pytest.mark.parametrize(
+    ("idle_minutes", "quiet_minutes", "closes"),
+    [
+        pytest.param(4, 4, None, id="not idle for long enough"),
+        pytest.param(19, 19, None, id="idle, the hour over, the grace not"),
+        pytest.param(20, 20, 1, id="idle, and the grace over"),
+        pytest.param(26, 0, None, id="a clock that is ahead of the broker's"),
+        pytest.param(90, 5, 2, id="idle under a former owner"),
+    ],
+)
+def test_an_idle_partition_closes_as_time_goes_by(idle_minutes: int, quiet_minutes: int, closes: int | None) -> None:
+    """Its last event was at 12:50, as it was appended: its hour is over at 13:00, and with the grace at 13:10."""
+    last = _NOON + 50 * _MINUTE
+    windows = _windows(_NOON, last)
+    now_seconds = (last + idle_minutes * _MINUTE) / 1000
+    hour = hour_by_clock(windows, now_seconds, quiet_minutes * 60, RollupSettings())
+    assert hour == (None if closes is None else _HOUR + closes)
+
+
+def test_old_events_take_as_long_as_they_would_have_then() -> None:
+    """Appended two days later: 40 minutes idle after 12:30 is 13:10 in event time, whatever the clock says."""
+    now = _NOON + 48 * HOUR_MS
+    windows = _windows(_NOON, _NOON + 30 * _MINUTE, appended_at=now)
+    for minutes, hour in ((39, None), (40, _HOUR + 1), (99, _HOUR + 1), (100, _HOUR + 2)):
+        seconds = minutes * 60
+        assert hour_by_clock(windows, now / 1000 + seconds, seconds, RollupSettings()) == hour
+
+
+def test_nothing_is_closed_twice_as_fast_after_a_closing() -> None:
+    """Event time goes on from the last event, at 13:05, not from where the clock has moved the watermark to, 13:00."""
+    now = _NOON + 48 * HOUR_MS
+    windows = _windows(_NOON, _NOON + 65 * _MINUTE, appended_at=now)
+    windows.raise_watermark((_HOUR + 1) * HOUR_MS)
+    for minutes, hour in ((64, None), (65, _HOUR + 2)):
+        assert hour_by_clock(windows, now / 1000 + minutes * 60, minutes * 60, RollupSettings()) == hour
+
+
+def test_a_partition_that_never_had_an_event_has_nothing_to_close() -> None:
+    """However long it is idle."""
+    assert hour_by_clock(PartitionWindows(_GRACE_MS), 2e9, 1e6, RollupSettings()) is None
