@@ -17,6 +17,7 @@ from pipeline.tls import refusal
 from pipeline.tokens import Tokens
 
 _KNOCK_SECONDS = 10.0
+_DOWN_SECONDS = 2.0  # for those that are all down to come back, or to be reached at another address
 _POLL_SECONDS = 0.05
 # ruff: noqa: SLF001 (librdkafka's own error codes, which are below zero, are public under names with an underscore)
 _FORBIDDEN = frozenset(
@@ -120,17 +121,28 @@ def _shut_out(settings: KafkaSettings, reply: KafkaError) -> ChimeraError | None
 
 
 def _knock(settings: KafkaSettings) -> KafkaError | None:
-    """What keeps a new client from getting an answer; None when it gets one."""
+    """What keeps a new client from getting an answer; None when it gets one.
+
+    A refusal is known at once. Anything else may be about one of several brokers, or of a name's addresses: another may
+    answer yet.
+    """
     errors: list[KafkaError] = []
     config: dict[str, Any] = {**settings.client, "error_cb": errors.append, "log_level": 0}
     client = AdminClient(config)
     answer = client.describe_cluster(request_timeout=_KNOCK_SECONDS)
     deadline = time.monotonic() + _KNOCK_SECONDS
     while not answer.done() and time.monotonic() < deadline:
+        known = len(errors)
         client.poll(_POLL_SECONDS)
-        if telling := [error for error in errors if error.code() != KafkaError._ALL_BROKERS_DOWN]:
-            return telling[0]
-    return None if answer.done() else KafkaError(KafkaError._TIMED_OUT)
+        for error in errors[known:]:
+            if error.code() in _SHUT_OUT:
+                return error
+            if error.code() == KafkaError._ALL_BROKERS_DOWN:
+                deadline = min(deadline, time.monotonic() + _DOWN_SECONDS)
+    if answer.done() and answer.exception() is None:
+        return None
+    telling = (error for error in errors if error.code() != KafkaError._ALL_BROKERS_DOWN)
+    return next(telling, KafkaError(KafkaError._TIMED_OUT))
 
 
 def _tls_refusal(settings: KafkaSettings) -> str | None:

@@ -272,6 +272,13 @@ def test_a_wrong_client_secret_halts(with_tokens: dict[str, str], tmp_path: Path
     assert "hunter2" not in worker.log
 
 
+def test_one_of_several_brokers_answers(settings: Settings) -> None:
+    """It is enough, in whatever order they are tried; those that are down are no news."""
+    down = ",".join(f"127.0.0.1:{free_port()}" for _ in range(4))
+    for _ in range(5):
+        check_connection(KafkaSettings(bootstrap_servers=f"{down},{settings.kafka.bootstrap_servers}"))
+
+
 def test_an_issuer_that_is_away_is_waited_for(with_tokens: dict[str, str]) -> None:
     """It is no refusal."""
     kafka = _kafka(with_tokens | {env_name("kafka", "oauth_token_url"): f"http://127.0.0.1:{free_port()}/token"})
