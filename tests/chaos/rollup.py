@@ -61,7 +61,9 @@ class RollupWorld(World):
 
     def _declare(self, document: dict[str, Any]) -> None:
         super()._declare(document)
-        document["defaults"]["timestamps"] = "producer"
+        for topic in document["topics"].values():
+            if topic.get("family") == "ui_events":
+                topic["timestamps"] = "producer"
         for topic in document["topics"].values():
             topic["partitions"] = _PARTITIONS if "ui_events" in {topic.get("family"), topic.get("state_of")} else 1
 

@@ -14,7 +14,7 @@ from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from events import settled
-from processes import Worker, prepare
+from processes import Worker, lag, prepare
 
 from pipeline.clickhouse import connect
 from pipeline.config import Settings, env_name
@@ -152,7 +152,9 @@ def test_a_killed_worker_is_followed_by_one_that_goes_on(
 def test_an_idle_partition_is_closed_by_the_clock(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
     """Its last hour too, though nothing comes after it; whoever goes on knows, and takes what comes then for late."""
     document = yaml.safe_load(settings.topics.file.read_text(encoding="utf-8"))
-    document["defaults"]["timestamps"] = "producer"  # so that the events are as old as they say
+    for topic in document["topics"].values():
+        if topic.get("family") == "ui_events":
+            topic["timestamps"] = "producer"  # so that the events are as old as they say
     settings.topics.file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     family = prepare(settings).family("ui_events")
     environ = _soon_followed({**environ, env_name("rollup", "idle_seconds"): "1"})
@@ -214,3 +216,27 @@ def test_what_retention_took_from_a_replay_is_said(settings: Settings, environ: 
         worker.wait_for(lambda: _stats(settings) > 0, "rows of what is left")
         assert worker.terminate() == 0
     assert len(_differences(settings, last_hour)) > 0
+
+
+def test_a_busy_worker_leaves_snapshots_when_it_goes(
+    settings: Settings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Though ingest is behind: what it drops is not waited for, and the next one has little to replay."""
+    document = yaml.safe_load(settings.topics.file.read_text(encoding="utf-8"))
+    document["defaults"]["batch"]["max_rows"] = 500
+    settings.topics.file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    family = prepare(settings).family("ui_events")
+    for _ in range(20):
+        _publish(settings, family, _events(5000, 1, seed=8))
+    slow = {env_name("worker", "insert_threads"): "1", env_name("rollup", "snapshot_seconds"): "3600"}
+    with Worker({**environ, **slow}, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        worker.wait_for(lambda: worker.metric("chimera_rows_inserted_total", family=family.name) > 20_000, "some rows")
+        assert worker.terminate() == 0
+        assert worker.lines("Not released") == []
+    with Worker({**environ, **slow}, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        worker.wait_for(lambda: lag(settings, family.topic.name) == 0, "all of it")
+        replayed = [int(line.rpartition("records=")[2].split()[0]) for line in worker.lines("session_stats recovered")]
+        assert sum(replayed) < 5000
+        assert worker.terminate() == 0

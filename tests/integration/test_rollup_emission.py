@@ -1,0 +1,96 @@
+"""Rows of closed hours on a real ClickHouse: stored once, however often, and also when the token is forgotten."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from pipeline.attempts import Attempts, Held
+from pipeline.batches import PartitionBatches, State
+from pipeline.clickhouse import connect
+from pipeline.columns import Column
+from pipeline.config import Settings
+from pipeline.families import load_catalog
+from pipeline.migrate import migrate
+from pipeline.ranges import lease_clock
+from pipeline.rollup import TABLE
+from pipeline.rollup.emission import Emission
+from pipeline.sink import Sink
+
+pytestmark = pytest.mark.integration
+
+_HOUR_SECONDS = 1_767_225_600
+
+
+def _rows(count: int) -> dict[str, Column]:
+    sessions = b"".join(number.to_bytes(16, "big") for number in range(count))
+    numbers = {
+        name: np.ones(count, np.int64) for name in ("avg_latency_ms", "error_rate", "abandonment_rate", "events_count")
+    }
+    return {
+        "hour": np.full(count, _HOUR_SECONDS, np.uint32),
+        "session_id": np.frombuffer(sessions, "V16"),
+        **numbers,
+        "duration_seconds": np.zeros(count, np.int64),
+    }
+
+
+def _store(settings: Settings, rows: dict[str, Column], *, again: bool, token: str = "id/0/hour/7") -> None:
+    """As a worker does it that has just got the partition."""
+    family = load_catalog(settings).family("ui_events")
+    held = PartitionBatches(family.topic.name, "id", 0, State(0, ()), policy=family.batch, limit=2)
+    held.recorded(State(0, ()), lease_clock())
+
+    async def renew(_: Held) -> bool:
+        return True
+
+    with ThreadPoolExecutor(1) as pool:
+        emission = Emission(Sink(settings.clickhouse), Attempts(TABLE, renew, settings.worker), pool)
+        asyncio.run(emission.store(held, token, rows, again=again))
+
+
+def _count(settings: Settings) -> tuple[int, int]:
+    with connect(settings.clickhouse) as client:
+        ((rows, sessions),) = client.execute(f"SELECT count(), uniqExact(session_id) FROM {TABLE}")
+    return rows, sessions
+
+
+def test_a_repeated_hour_is_stored_once(settings: Settings) -> None:
+    """By its token alone, when nobody says that it may have been stored."""
+    migrate(settings.clickhouse)
+    for _ in range(2):
+        _store(settings, _rows(5), again=False)
+    assert _count(settings) == (5, 5)
+
+
+def test_an_hour_is_stored_once_when_its_token_is_forgotten(settings: Settings) -> None:
+    """By looking for its sessions; without looking it is doubled, so that this test would tell."""
+    migrate(settings.clickhouse)
+    with connect(settings.clickhouse) as client:
+        client.execute(f"ALTER TABLE {TABLE} MODIFY SETTING non_replicated_deduplication_window = 0")
+    for _ in range(2):
+        _store(settings, _rows(5), again=True)
+    assert _count(settings) == (5, 5)
+    _store(settings, _rows(5), again=False)
+    assert _count(settings) == (10, 5)
+
+
+def test_rows_that_are_lost_behind_a_known_token_come_back(settings: Settings) -> None:
+    """As a killed server may lose them; a day that was repaired has some of them already."""
+    migrate(settings.clickhouse)
+    _store(settings, _rows(6), again=False)
+    with connect(settings.clickhouse) as client:
+        client.execute(f"ALTER TABLE {TABLE} DROP PARTITION '2026-01-01'")
+    _store(settings, _rows(2), again=False, token="repaired")
+    _store(settings, _rows(6), again=True)
+    assert _count(settings) == (6, 6)
+
+
+def test_a_large_hour_is_stored_in_blocks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with a token of its own: none is dropped as a repetition of another."""
+    monkeypatch.setattr("pipeline.rollup.emission._MOST_ROWS", 10)
+    migrate(settings.clickhouse)
+    for _ in range(2):
+        _store(settings, _rows(25), again=False)
+    assert _count(settings) == (25, 25)

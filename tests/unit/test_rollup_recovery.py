@@ -1,0 +1,58 @@
+"""What a recovery says of what it can't replay."""
+
+import numpy as np
+import pytest
+import structlog
+from aiokafka.structs import TopicPartition
+
+from pipeline import metrics
+from pipeline.batches import Takeover
+from pipeline.rollup.recovery import Recovery
+from pipeline.rollup.snapshot import Snapshot
+
+_DAY_MS = 86_400_000
+_NEW_YEAR_MS = 1_767_225_600_000  # 2026
+
+
+def _recovery(beginning: int, committed: int, snapshot_at: int | None) -> Recovery:
+    snapshot = Snapshot("id", 0, snapshot_at, _NEW_YEAR_MS, {}) if snapshot_at is not None else None
+    return Recovery(TopicPartition("t", 0), snapshot, Takeover("id", beginning, committed, ()))
+
+
+def _missing() -> float:
+    (family,) = metrics.ROLLUP_RECORDS_MISSING.collect()
+    return family.samples[0].value
+
+
+@pytest.mark.parametrize(
+    ("beginning", "committed", "snapshot_at", "missing", "days"),
+    [
+        pytest.param(70, 100, 50, 20, "2026-01-01, 2026-01-02, 2026-01-03", id="behind the snapshot"),
+        pytest.param(70, 100, None, 70, "2026-01-03, and all before", id="no snapshot, and something was consumed"),
+        pytest.param(50, 100, 50, 0, None, id="all of it is there"),
+        pytest.param(0, 100, None, 0, None, id="no snapshot, and the log is whole"),
+        pytest.param(70, 70, None, 0, None, id="a new group, which has never had it"),
+    ],
+)
+def test_days_that_may_lack_events_are_named_once(
+    beginning: int, committed: int, snapshot_at: int | None, missing: int, days: str | None
+) -> None:
+    """From the snapshot's watermark to the first events that come; without one, nobody knows where it began."""
+    recovery, before = _recovery(beginning, committed, snapshot_at), _missing()
+    events = np.array([_NEW_YEAR_MS + 2 * _DAY_MS + number for number in (5, 3)])
+    with structlog.testing.capture_logs() as logs:
+        recovery.note(np.zeros(0, np.int64))
+        for _ in range(2):
+            recovery.note(events)
+    assert _missing() - before == missing
+    assert [line["days"] for line in logs] == ([days] if days else [])
+
+
+def test_what_remains_is_what_is_below_the_commit() -> None:
+    """It goes down to nothing, and stays there when the log goes on."""
+    recovery = _recovery(0, 100, 40)
+    remaining = [recovery.remaining]
+    for offset in (60, 100, 150):
+        recovery.advance(offset)
+        remaining.append(recovery.remaining)
+    assert remaining == [60, 40, 0, 0]
