@@ -37,16 +37,40 @@ _WRITTEN: dict[str, tuple[str, ...]] = {
         "root@build-host-7",
         "erin (at) example (dot) com",
         "frank[at]example[dot]org",
+        "gina\\@example.com",
+        "hugo(work)@example.com",
+        "ines @ example.com",
+        "jan\u034f@example.com",
+        "kai@\ufe0fexample.com",
+        "lea\uff0540example.com",
+        "mia%2525252540example.com",
+        "nick%25%32%354%30example.com",
+        "ola\\u{40}example.com",
+        "pia=40example.com",
+        "quin@example\u3002com",
+        "rosa\\u0001@example.com",
     ),
-    "IPv4 address": ("203.0.113.45", "198.51.100.210:8443", "10.20.30.40/24", "ip-10-21-32-43", "192[.]0[.]2[.]146"),
+    "IPv4 address": (
+        "203.0.113.45",
+        "198.51.100.210:8443",
+        "10.20.30.40/24",
+        "ip-10-21-32-43",
+        "192[.]0[.]2[.]146",
+        "0xC0A80D25",
+        "192,168,13,37",
+        "192\u3002168\u300213\u300238",
+    ),
     "IPv6 address": (
         "2001:db8:85a3::8a2e:370:7334",
         "2001:0DB8:0000:0000:0000:FF00:0042:8329",
         "fe80::1ff:fe23:4567:890a%eth0",
         "[2001:db8::dead:beef]:443",
         "2001:db8:1:2:3:4:5:6",
+        "peer:2001:db8:85a3::8a2e:370:7335",
+        "ip:fe80::1ff:fe23:4567:890b",
+        "::ffff:c0a8:d25",
     ),
-    "MAC address": ("3c:22:fb:9a:41:d7", "3C-22-FB-9A-41-D8"),
+    "MAC address": ("3c:22:fb:9a:41:d7", "3C-22-FB-9A-41-D8", "3c:22:fb:ff:fe:9a:41:d9"),
     "JSON web token": (
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.Qm9vZ2llV29vZ2llQnVnbGVCb3k",
         "eyJ0eXAiOiJKV1QifQ.eyJlbWFpbCI6ImFAYi5jIn0.",
@@ -81,8 +105,17 @@ _WRITTEN: dict[str, tuple[str, ...]] = {
         "00441632960962",
         "+33_6_12_34_56_78",
         "٠١٥١٢٣٤٥٦٧٩١",
+        "555\u2013123\u20134567",
+        "+1 555\u2011123\u20114568",
+        "555\u2212123\u22124569",
     ),
-    "card number": ("4111 1111 1111 1111", "5500005555555559", "3782-822463-10005", "6011.0009.9013.9424"),
+    "card number": (
+        "4111 1111 1111 1111",
+        "5500005555555559",
+        "3782-822463-10005",
+        "6011.0009.9013.9424",
+        "4111\u20141111\u20141111\u20141112",
+    ),
     "bank account": (
         "DE89 3704 0044 0532 0130 00",
         "GB29NWBK60161331926819",
@@ -108,11 +141,17 @@ _WITHIN: dict[str, tuple[tuple[str, str], ...]] = {
         ("/mnt/c/Users/sybil77/src", "sybil77"),
         ("/var/mail/trent.t", "trent.t"),
         ("/HOME/VICTOR.V/SRC", "VICTOR.V"),
+        (r"C:\Users\Wanda Wilson", "Wanda Wilson"),
+        ("/home/./xaver.x/src", "xaver.x"),
+        ("/home/../home/yvonne.y", "yvonne.y"),
+        ("~zacharias", "zacharias"),
     ),
     "credentials in an address": (
         ("https://walter:hunter2hunter@example.org/a", "hunter2hunter"),
         ("postgres://svc:pa55-w0rd-7@db.example.org:5432/x", "pa55-w0rd-7"),
         ("redis://:onlyapassw0rd@cache.example.org", "onlyapassw0rd"),
+        ("postgres://svc:pas/sw0rd-8@db.example.org", "pas/sw0rd-8"),
+        ("https://x.example/to/https://svc:pa55-w0rd-9@x.example/", "pa55-w0rd-9"),
     ),
     "query of an address": (
         ("https://example.org/search?q=my+illness&lang=en", "my+illness"),
@@ -124,6 +163,10 @@ _WITHIN: dict[str, tuple[tuple[str, str], ...]] = {
         ("Authorization: Bearer mF_9.B5f-4.1JqM", "mF_9.B5f-4.1JqM"),
         ("authorization: basic d2FsdGVyOmg=", "d2FsdGVyOmg="),
         ("bearer opaque-opaque-words", "opaque-opaque-words"),
+        ("Authorization: Token s3cr3tvalue", "s3cr3tvalue"),
+        ("Authorization: ApiKey quebec-romeo", "quebec-romeo"),
+        ("Proxy-Authorization: Negotiate YIIsierra", "YIIsierra"),
+        ('Authorization: Digest username="x", response="tango-uniform"', "tango-uniform"),
     ),
     "cookie": (
         ("Cookie: theme=dark; who=zoe.z", "zoe.z"),
@@ -132,6 +175,7 @@ _WITHIN: dict[str, tuple[tuple[str, str], ...]] = {
         ("JSESSIONID=5F4DCC3B5AA765D6", "5F4DCC3B5AA765D6"),
         ("sessionid:38afes7a8", "38afes7a8"),
         ("csrftoken=u32t4o3tb3gg43", "u32t4o3tb3gg43"),
+        ("Set-Cookie2: id=b4gXb-c8", "b4gXb-c8"),
     ),
     "password": (
         ("password=correct-horse", "correct-horse"),
@@ -139,6 +183,26 @@ _WITHIN: dict[str, tuple[tuple[str, str], ...]] = {
         ("DB_PASSWORD: tr0ub4dor", "tr0ub4dor"),
         ("client_secret='xray whiskey'", "xray whiskey"),
         ("access_token=victoruniform", "victoruniform"),
+        (':password=>"alfa01xx"', "alfa01xx"),
+        ("password=>bravo02x", "bravo02x"),
+        ("<password>charlie3</password>", "charlie3"),
+        ("pass=delta04x", "delta04x"),
+        ("passcode: echo05xx", "echo05xx"),
+        ("--password foxtrot6", "foxtrot6"),
+        ("--db-password=golf07xx", "golf07xx"),
+        ('"password":["hotel08x"]', "hotel08x"),
+        ("password := india09x", "india09x"),
+        ("password=julie;10secret", "10secret"),
+        ('password="kilo\\"er11 x"', "er11 x"),
+        ('password="lima12 unfinished', "lima12 unfinished"),
+        (r"{\"password\":\"mike13 x\"}", "mike13 x"),
+        ("Passwort: november14", "november14"),
+        ("secret: oscar-15", "oscar-15"),
+        ("signature=papapapa", "papapapa"),
+    ),
+    "private key": (
+        ("-----BEGIN PRIVATE KEY-----\nMIIEdash-ed/body==\n-----END PRIVATE KEY-----", "ed/body=="),
+        ("-----BEGIN PGP PRIVATE KEY BLOCK-----\n\ncut-off/body", "off/body"),
     ),
 }
 
@@ -174,7 +238,16 @@ def text_fields(family: Family) -> list[str]:
 
 def records(family: Family, event: dict[str, Any], field: str) -> list[bytes]:
     """The values of records that carry the corpus in one field, in every way that the field can carry it."""
-    return [_record(family, event, field, text) for secret in CORPUS for text in _carried(family, field, secret.text)]
+    return [record(family, event, field, text) for secret in CORPUS for text in _carried(family, field, secret.text)]
+
+
+def searched(value: Any) -> str:
+    """A stored value in the form in which it is looked through: no representation hides a character of it."""
+    if isinstance(value, str):
+        return f"{value}\n{searched(_read(value))}" if value.startswith("{") else value
+    if isinstance(value, dict):
+        return "\n".join(map(searched, [*value, *value.values()]))
+    return "\n".join(map(searched, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def found(stored: str) -> set[Secret]:
@@ -182,6 +255,13 @@ def found(stored: str) -> set[Secret]:
     plain = unicodedata.normalize("NFKC", unquote(stored))
     haystack = f"{stored}\n{plain}".lower()
     return {secret for secret in CORPUS if secret.core.lower() in haystack}
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return ()
 
 
 def _carried(family: Family, field: str, text: str) -> list[str]:
@@ -196,11 +276,17 @@ def _carried(family: Family, field: str, text: str) -> list[str]:
                 json.dumps({known: {"a": [text, {text: [[text]]}]}, "n": [True, None, text]}, ensure_ascii=False),
                 *([f'{{"{known}": {text}, "n": {text}}}'] if text.isascii() and text.isdigit() else []),
             ]
-    return [text, f"could not serve {text}, giving up", f"https://host.example/{quote(text, safe=':/?#[]@+=;~')}"]
+    return [
+        text,
+        f"could not serve {text}, giving up",
+        f"key:{text}",
+        f"key={text}",
+        f"https://host.example/{quote(text, safe=':/?#[]@+=;~')}",
+    ]
 
 
-def _record(family: Family, event: dict[str, Any], field: str, text: str) -> bytes:
-    """Whatever the field's pattern says."""
+def record(family: Family, event: dict[str, Any], field: str, text: str) -> bytes:
+    """One value with this text in one field, whatever the field's pattern says."""
     encoder, stream = Encoder(family), io.BytesIO()
     fastavro.schemaless_writer(stream, encoder._schema, {**encoder._values(event), field: text})
     return frame_single_object(family.schema.fingerprint, stream.getvalue())

@@ -1,15 +1,7 @@
 """Metadata: a JSON object of which declared keys keep numbers, booleans and enumerated strings; the rest is hashed.
 
-| what stands there | under a declared key | under any other |
-|---|---|---|
-| the key's name | kept | `sha256:` and its hash |
-| an enumerated string | kept | hash and length |
-| any other string | hash and length | hash and length |
-| a number below a million with at most three decimals | kept | hash and length |
-| any other number: it could be a telephone number or a place | hash and length | hash and length |
-| true, false, null | kept | kept |
-
 Objects go by the keys they have themselves, wherever they stand; the items of an array by the key of the array.
+docs/privacy.md says what becomes of each kind of value.
 """
 
 from collections.abc import Mapping

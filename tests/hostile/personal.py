@@ -50,4 +50,4 @@ def _in_tables(settings: Settings) -> dict[str, str]:
     """All values of all columns of every table."""
     with connect(settings.clickhouse) as client:
         tables = [table for (table,) in client.execute(_TABLES)]
-        return {table: "\n".join(map(str, client.execute(f"SELECT * FROM `{table}`"))) for table in tables}
+        return {table: pii.searched(client.execute(f"SELECT * FROM `{table}`")) for table in tables}
