@@ -23,7 +23,7 @@ demo: $(MARK) ## The whole pipeline at work on this machine, in about a minute
 
 test: lint ## Lint, type check and all tests, on a real broker and a real ClickHouse
 	$(BIN)/chimera schemas check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(MARK) ## ruff and mypy --strict
 	$(BIN)/ruff check
