@@ -1,6 +1,7 @@
 """Dead letters: what can't be stored goes to `<topic>.dlq` as it came, with headers that say what was wrong with it.
 
-The original key, value, headers and timestamp are untouched; ours are added, prefixed `chimera.error.`. A dead letter
+The original key, value and headers are untouched; ours follow them, prefixed `chimera.error.`, the reason first. The
+broker gives a dead letter a time of its own: it is kept from the rejection on, however old its record is. A dead letter
 may be written twice, when a worker dies before it could say that it was done: its coordinates tell.
 
 Whoever can write a record can write one that is too large for the dead-letter topic with what we add, and that must not
@@ -31,6 +32,8 @@ from pipeline.kafka_failures import barred
 from pipeline.wire import schema_name
 
 HEADER_PREFIX = "chimera.error."
+REASON = f"{HEADER_PREFIX}reason"
+"""The first of ours: what a record itself came with stands before it."""
 ATTEMPTS = f"{HEADER_PREFIX}attempts"
 CUT_PREFIX = f"{HEADER_PREFIX}cut."
 """Of the headers that say what was left out: `headers`, `key`, `value`."""
@@ -144,7 +147,6 @@ class DeadLetter(NamedTuple):
 
     key: bytes | None
     value: bytes | None
-    timestamp: int
     headers: Headers
 
     @property
@@ -177,6 +179,7 @@ def dead_letter(batch: MicroBatch, rejection: Rejection, cut: Cut = Cut.NOTHING)
         "topic": batch.topic,
         "partition": str(batch.partition),
         "offset": str(record.offset),
+        "timestamp": str(record.timestamp),
         "schema": schema_name(record.value or b""),
         "attempts": str(attempts_of(record.headers) + 1),
         "version": _VERSION,
@@ -190,7 +193,6 @@ def dead_letter(batch: MicroBatch, rejection: Rejection, cut: Cut = Cut.NOTHING)
     return DeadLetter(
         None if "key" in left_out else record.key,
         None if "value" in left_out else record.value,
-        record.timestamp,
         ours if "headers" in left_out else [*record.headers, *ours],
     )
 

@@ -1,12 +1,13 @@
 """A dead letter as its headers describe it, and the headers that its record goes back with."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from pipeline.dead_letters import ATTEMPTS, CUT_PREFIX, HEADER_PREFIX, attempts_of
+from pipeline.dead_letters import ATTEMPTS, CUT_PREFIX, HEADER_PREFIX, REASON, attempts_of
+from pipeline.errors import Reason
 
 REQUEUED = "chimera.requeued"
 """Header of a record that was requeued: the id of the dead letter that it was."""
@@ -14,6 +15,8 @@ OPEN = "open"
 """State of a dead letter that nothing has been done about."""
 FOREIGN = "foreign"
 """In the place of a reason: somebody else's record, which no worker wrote about a record of this topic."""
+OTHER = "other"
+"""In the place of a reason that this version doesn't know."""
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -55,10 +58,7 @@ class Letter:
 
 
 def read_letter(source: str, record: Record) -> Letter:
-    """What a record of the dead-letter topic of `source` is.
-
-    The worker's headers are the last ones of their names, whatever the record itself came with.
-    """
+    """What a record of the dead-letter topic of `source` is."""
     facts = error_facts(record.headers)
     partition, offset = _number(facts.get("partition")), _number(facts.get("offset"))
     known = facts.get("topic") == source and partition is not None and offset is not None
@@ -68,9 +68,9 @@ def read_letter(source: str, record: Record) -> Letter:
         offset=record.offset,
         source_partition=partition if known else None,
         source_offset=offset if known else None,
-        reason=facts.get("reason", "") if known else FOREIGN,
+        reason=(facts["reason"] if facts["reason"] in set(Reason) else OTHER) if known else FOREIGN,
         attempts=attempts_of(record.headers),
-        whole=not (record.headers and record.headers[-1][0].startswith(CUT_PREFIX)),
+        whole=not any(f"{HEADER_PREFIX}{name}".startswith(CUT_PREFIX) for name in facts),
         copies=1,
         state=OPEN,
         failed_at=_time(facts.get("failed_at")) or _from_ms(record.timestamp),
@@ -86,12 +86,15 @@ def _digest(record: Record) -> str:
 
 
 def error_facts(headers: Headers) -> dict[str, str]:
-    """What the headers say of the failure: name without prefix to text."""
-    return {
-        name.removeprefix(HEADER_PREFIX): (value or b"").decode(errors="replace")
-        for name, value in headers
-        if name.startswith(HEADER_PREFIX)
-    }
+    """What the worker says of the failure: name without prefix to text; nothing when it isn't the worker who speaks.
+
+    Its headers are the last ones and begin with the reason. What a record came with may have such names too.
+    """
+    begin = max((at for at, (name, _) in enumerate(headers) if name == REASON), default=len(headers))
+    own = headers[begin:]
+    if not all(name.startswith(HEADER_PREFIX) for name, _ in own):
+        return {}
+    return {name.removeprefix(HEADER_PREFIX): (value or b"").decode(errors="replace") for name, value in own}
 
 
 def own_headers(headers: Headers) -> list[tuple[str, bytes | None]]:
@@ -103,6 +106,12 @@ def requeued_headers(letter: Letter, headers: Headers) -> list[tuple[str, bytes 
     """The record's own headers, how often it has been rejected, and which dead letter it was."""
     ours = [(ATTEMPTS, str(letter.attempts).encode()), (REQUEUED, letter.id.encode())]
     return [*own_headers(headers), *ours]
+
+
+def record_time(facts: Mapping[str, str]) -> datetime | None:
+    """The timestamp that the record had in the source topic; older versions don't tell."""
+    milliseconds = _number(facts.get("timestamp"))
+    return None if milliseconds is None else _from_ms(milliseconds)
 
 
 def _number(text: str | None) -> int | None:
@@ -118,7 +127,7 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _from_ms(milliseconds: int) -> datetime:
-    """Whoever wrote it chose the number: one that is no time is as old as can be."""
+    """A record's timestamp. Whoever wrote it may have chosen the number: one that is no time is as old as can be."""
     try:
         return datetime.fromtimestamp(milliseconds / 1000, UTC)
     except (ValueError, OverflowError, OSError):

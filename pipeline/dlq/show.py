@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.dead_letters import CUT_PREFIX, HEADER_PREFIX
 from pipeline.dlq.content import Content
-from pipeline.dlq.letters import Letter, Record, error_facts, own_headers
+from pipeline.dlq.letters import Letter, Record, error_facts, own_headers, record_time
 from pipeline.families import Family
 from pipeline.fields import Field
 
@@ -31,16 +31,19 @@ def described(family: Family, letter: Letter, record: Record, content: Content, 
         letter: what the index knows of it.
         record: it itself.
         content: what could be read of its value.
-        unmask: say what keys, values and headers hold; else only of which type and how long they are.
+        unmask: say what keys, values and headers hold, and what these are called; else only how long they are, and of
+            which type.
     """
     say = _readable if unmask else _masked
-    facts = error_facts(record.headers)
+    facts = {} if letter.foreign else error_facts(record.headers)
+    at = record_time(facts)
     source = f"{family.topic.name}:{letter.source_partition}:{letter.source_offset}"
     return {
         "source": None if letter.foreign else source,
         "dead_letter": f"{family.dead_letters.name}:{letter.partition}:{letter.offset}",
         "reason": letter.reason,
         "detail": facts.get("detail", ""),
+        "timestamp": at and as_text(at),
         "failed_at": as_text(letter.failed_at),
         "attempts": letter.attempts,
         "copies": letter.copies,
@@ -49,7 +52,7 @@ def described(family: Family, letter: Letter, record: Record, content: Content, 
         "schema": facts.get("schema", ""),
         "version": facts.get("version", ""),
         "key": say(record.key, None),
-        "headers": [[name, say(value, None)] for name, value in own_headers(record.headers)],
+        "headers": [[say(name, None), say(value, None)] for name, value in own_headers(record.headers)],
         "bytes": None if record.value is None else len(record.value),
         "fields": {name: say(value, family.schema.by_name.get(name)) for name, value in content.fields.items()},
         "ends": content.ends,
@@ -65,6 +68,7 @@ def lines(said: Mapping[str, Any]) -> Iterator[str]:
     yield _plain(f"{said['source'] or said['dead_letter']}  {said['reason']}: {said['detail']}")
     yield _plain(f"  at         {said['failed_at']}, {tries}{copies}{state}, in {said['dead_letter']}")
     yield _plain(f"  schema     {said['schema'] or 'none'}, worker {said['version'] or 'unknown'}")
+    yield f"  record     of {said['timestamp'] or 'an unknown time'}"
     yield f"  key        {_json(said['key'])}"
     for name, value in said["headers"]:
         yield f"  header     {_json(name)}: {_json(value)}"

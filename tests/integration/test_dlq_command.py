@@ -24,11 +24,12 @@ from pipeline.columns import Rejection
 from pipeline.config import Settings, env_name
 from pipeline.dead_letters import DeadLetters
 from pipeline.devstack.ports import free_port
-from pipeline.dlq import requeue as requeueing
+from pipeline.dlq import settle
 from pipeline.dlq.index import Selection
 from pipeline.dlq.letters import Record
 from pipeline.dlq.reading import Reading
-from pipeline.dlq.requeue import Clerk
+from pipeline.dlq.receipts import Deed, Receipt
+from pipeline.dlq.settle import Settler
 from pipeline.encode import Encoder
 from pipeline.errors import Reason
 from pipeline.families import Family
@@ -223,15 +224,15 @@ def on_a_terminal(environ: Mapping[str, str], answer: str, *arguments: str) -> i
     return process.returncode
 
 
-def clerk(settings: Settings, family: Family) -> tuple[Clerk, Reading, Counter[str]]:
+def settler(settings: Settings, family: Family) -> tuple[Settler, Reading, Counter[str]]:
     """A run that has read the dead letters."""
     reading, outcome = Reading(settings.kafka, family), Counter[str]()
     for _ in reading.read():
         pass
-    return Clerk(settings.kafka, reading, outcome), reading, outcome
+    return Settler(settings.kafka, reading, outcome), reading, outcome
 
 
-def go_round(run: Clerk, reading: Reading) -> None:
+def go_round(run: Settler, reading: Reading) -> None:
     for letters in reading.pages(Selection()):
         while letters:
             del letters[: run.requeue(letters)]
@@ -254,7 +255,7 @@ def test_a_run_that_breaks_off_is_gone_on_with(
     """Within a minute the dead letters are left alone; then what was sent is found, and the rest sent: each once."""
     reject(settings, family, made_up(3))
     publish(settings, family.topic.name, [b"before"])
-    first, reading, _ = clerk(settings, family)
+    first, reading, _ = settler(settings, family)
     original = getattr(first, point)
 
     def killed(*arguments: Any) -> None:
@@ -266,22 +267,36 @@ def test_a_run_that_breaks_off_is_gone_on_with(
         go_round(first, reading)
     publish(settings, family.topic.name, [b"after"])
 
-    second, reading, outcome = clerk(settings, family)
+    second, reading, outcome = settler(settings, family)
     go_round(second, reading)
     assert +outcome == {"left": 3}
 
     monkeypatch.setattr("pipeline.dlq.index.CLAIM_SECONDS", 0)
-    third, reading, outcome = clerk(settings, family)
+    third, reading, outcome = settler(settings, family)
     go_round(third, reading)
     assert +outcome == +Counter(found=found, requeued=3 - found)
     assert values(settings, family) == [b"0", b"1", b"2", b"after", b"before"]
 
 
+def test_how_old_a_claim_is_says_the_broker(settings: Settings, family: Family) -> None:
+    """Not the clock of the machine that made it, which may be an hour behind."""
+    reject(settings, family, made_up(3))
+    run, reading, outcome = settler(settings, family)
+    letters = next(reading.pages(Selection()))
+    claim = Receipt(Deed.CLAIMED, "behind", tuple(letter.id for letter in letters), {0: 0, 1: 0})
+    producer, hour_ago = Producer(settings.kafka.client), round(time.time() * 1000) - 3_600_000
+    producer.produce(family.dead_letters.name, claim.value, headers=claim.headers, timestamp=hour_ago)
+    assert producer.flush(_SECONDS) == 0
+    go_round(run, reading)
+    assert +outcome == {"left": 3}
+    assert values(settings, family) == []
+
+
 def test_of_two_runs_at_once_one_has_each_dead_letter(settings: Settings, family: Family) -> None:
     """Both have read them; whose claim comes second leaves them."""
     reject(settings, family, made_up(5))
-    one, one_reading, _ = clerk(settings, family)
-    other, other_reading, outcome = clerk(settings, family)
+    one, one_reading, _ = settler(settings, family)
+    other, other_reading, outcome = settler(settings, family)
     go_round(one, one_reading)
     go_round(other, other_reading)
     assert +outcome == {"left": 5}
@@ -294,8 +309,8 @@ def test_a_claim_that_gets_old_is_made_again(
     """Many large records over a slow line: some now, the others under another claim; each once, all of them."""
     reject(settings, family, made_up(5))
     now = iter(range(0, 10_000, 15))  # each look at the clock finds it 15 s on
-    monkeypatch.setattr(requeueing, "monotonic", lambda: next(now))
-    run, reading, outcome = clerk(settings, family)
+    monkeypatch.setattr(settle, "monotonic", lambda: next(now))
+    run, reading, outcome = settler(settings, family)
     go_round(run, reading)
     assert +outcome == {"requeued": 5}
     assert values(settings, family) == [b"0", b"1", b"2", b"3", b"4"]

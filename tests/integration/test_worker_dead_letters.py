@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import TIMESTAMP_CREATE_TIME, Consumer, Message, Producer, TopicPartition
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 from events import events, publish, settled
 from processes import Worker, eventually, lag, prepare
@@ -48,7 +48,10 @@ def set_limit(settings: Settings, topic: str, max_message_bytes: int) -> None:
 
 
 def test_dead_letters_are_the_records_as_they_were(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
-    """Key, value, headers and timestamp to the byte, also where they are null, doubled or no text."""
+    """Key, value and headers to the byte, also where they are null, doubled or no text; the timestamp in a header.
+
+    That of the dead letter is of its rejection, so that retention keeps it from then on.
+    """
     family = prepare(settings).family("ui_events")
     records: list[dict[str, Any]] = [
         {"value": None, "key": None, "headers": []},
@@ -65,12 +68,14 @@ def test_dead_letters_are_the_records_as_they_were(settings: Settings, environ: 
     sources = messages(settings, TopicPartition(family.topic.name, 1, 0), len(records))
     for at, (record, letter) in enumerate(zip(records, dead_letters(settings, family, len(records)), strict=True)):
         assert (letter.value(), letter.key()) == (record["value"], record["key"])
-        assert letter.timestamp() == (TIMESTAMP_CREATE_TIME, sources[at].timestamp()[1])
+        kind, time = letter.timestamp()
+        assert (kind, time > sources[at].timestamp()[1]) == (TIMESTAMP_LOG_APPEND_TIME, True)
         headers: Any = letter.headers()
         before = len(record["headers"])
         assert list(headers[:before]) == record["headers"]
         said = {name.removeprefix(_PREFIX): value.decode() for name, value in headers[before:]}
         assert (said["topic"], said["partition"], said["offset"]) == (family.topic.name, "1", str(at))
+        assert said["timestamp"] == str(sources[at].timestamp()[1])
         assert said["attempts"] == ("5" if at == 2 else "1")
     assert [dict(letter.headers() or [])[f"{_PREFIX}reason"] for letter in dead_letters(settings, family, 3)] == [
         b"tombstone",

@@ -44,7 +44,10 @@ def said(record: _Record, rejection: Rejection) -> dict[str, str]:
 
 def test_the_headers() -> None:
     """Where the record was, what was wrong with it, by whom and when it was found."""
-    facts = said(_Record(b"\xc3\x01" + _FINGERPRINT), Rejection(0, Reason.TOO_LONG, "user_agent: over 512 bytes"))
+    facts = said(
+        _Record(b"\xc3\x01" + _FINGERPRINT, timestamp=1_700_000_000_000),
+        Rejection(0, Reason.TOO_LONG, "user_agent: over 512 bytes"),
+    )
     failed_at = datetime.fromisoformat(facts.pop("failed_at"))
     assert timedelta(0) <= datetime.now(UTC) - failed_at < timedelta(minutes=1)
     assert facts.pop("version")
@@ -54,6 +57,7 @@ def test_the_headers() -> None:
         "topic": "t",
         "partition": "3",
         "offset": "41",
+        "timestamp": "1700000000000",
         "schema": f"fingerprint:{_FINGERPRINT.hex()}",
         "attempts": "1",
     }

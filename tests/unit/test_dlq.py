@@ -13,7 +13,7 @@ from pipeline.config import Settings
 from pipeline.dead_letters import CUT_PREFIX
 from pipeline.dlq.content import Reader
 from pipeline.dlq.index import CLAIM_SECONDS, Index, Place, Selection
-from pipeline.dlq.letters import FOREIGN, REQUEUED, Headers, Record, read_letter, requeued_headers
+from pipeline.dlq.letters import FOREIGN, OTHER, REQUEUED, Headers, Record, read_letter, requeued_headers
 from pipeline.dlq.receipts import Deed, Receipt, read_receipt
 from pipeline.dlq.show import described, lines
 from pipeline.encode import Encoder
@@ -319,8 +319,61 @@ def test_what_is_shown_is_masked(family: Family) -> None:
     assert 'user_agent         "text, 8 bytes"   <- user_agent: over 512 bytes' in text
     assert said["key"] == "21 bytes"
     assert said["fields"]["ts"] == "number"
+    assert said["headers"] == [["text, 5 bytes", "10 bytes"]]
     for secret in (*_SECRETS, *(str(value) for value in content.fields.values() if len(str(value)) > 6)):
         assert secret not in text
+
+
+_FORGED: list[tuple[str, bytes | None]] = [
+    ("chimera.error.reason", b"jo@example.org"),
+    ("chimera.error.detail", b"bob@example.org"),
+    ("chimera.error.schema", b"+4915123456789"),
+    ("chimera.error.version", b"203.0.113.9"),
+    ("chimera.error.cut.value", b"eve@example.org"),
+    ("chimera.error.jo@example.org", b"x"),
+]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param([*_FORGED, *error()], id="before the worker's"),
+        pytest.param(_FORGED, id="of no record of the topic"),
+        pytest.param([*error(), ("jo@example.org", b"x")], id="something behind the worker's"),
+        pytest.param([*error(topic="jo@example.org"), *_FORGED[1:]], id="of another topic"),
+    ],
+)
+def test_facts_that_no_worker_wrote_are_not_shown(family: Family, headers: Headers) -> None:
+    """Anybody can write headers with such names and personal data in them; they count for nothing either."""
+    dead = record(headers)
+    letter = read_letter(_TOPIC, dead)
+    said = described(family, letter, dead, Reader(family).read(dead.value), unmask=False)
+    text = "\n".join(lines(said)) + json.dumps(said)
+    for secret in ("example", "49151", "203.0.113", "too large"):
+        assert secret not in text
+    assert said["left_out"] == {}
+    assert letter.whole or letter.foreign
+    assert {letter.reason, said["reason"]} <= {"empty", FOREIGN}
+
+
+def test_a_reason_that_is_unknown_here_is_other() -> None:
+    """A newer worker may know it; and whoever writes to the topic may have made it up, for a terminal to obey."""
+    index = index_of(record(error(reason="\x1b[31mred")))
+    assert [count.reason for count in index.counts(Selection())] == [OTHER]
+    assert index.count(Selection(reasons=frozenset({OTHER}), attempts_below=9)) == 1
+
+
+def test_the_time_that_the_record_had_is_shown(family: Family) -> None:
+    """The dead letter's own is that of its rejection; a number that is no time, and none, do no harm."""
+    for facts, shown in (
+        ({"timestamp": 1_700_000_000_000}, "2023-11-14T22:13:20.000Z"),
+        ({"timestamp": 9 * 10**17}, "1970-01-01T00:00:00.000Z"),
+        ({}, None),
+    ):
+        dead = record(error(**facts))
+        said = described(family, read_letter(_TOPIC, dead), dead, Reader(family).read(b""), unmask=False)
+        assert said["timestamp"] == shown
+        assert f"  record     of {shown or 'an unknown time'}" in lines(said)
 
 
 def test_unmasked_it_is_as_people_write_it_and_no_terminal_obeys(family: Family) -> None:

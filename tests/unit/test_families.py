@@ -73,11 +73,11 @@ def test_without_a_topic_of_state_nothing_is_rolled_up(tmp_path: Path) -> None:
     assert catalog.rollup is None
 
 
-def test_the_broker_says_when_it_got_a_record_and_a_dead_letter_keeps_that() -> None:
-    """Timestamps of families are the broker's; those of their dead letters are handed over."""
+def test_the_broker_says_when_it_got_a_record_or_a_dead_letter() -> None:
+    """Retention then counts from there, and nobody's clock but the broker's says who may settle a dead letter."""
     for family in load_catalog(_settings(ROOT / "topics.yaml")).families:
         assert family.topic.config["message.timestamp.type"] == "LogAppendTime"
-        assert family.dead_letters.config["message.timestamp.type"] == "CreateTime"
+        assert family.dead_letters.config["message.timestamp.type"] == "LogAppendTime"
 
 
 def test_a_topic_of_its_own_inherits_only_what_it_does_not_say(tmp_path: Path) -> None:
@@ -127,6 +127,11 @@ def test_one_setting_replaces_every_replication_factor() -> None:
         (_topic(retention_hours=0), f"topics.{UI_EVENTS}.retention_hours", "expected at least 0.01, got 0"),
         (_topic(retention_hours=1e9), f"topics.{UI_EVENTS}.retention_hours", "expected at most 1000000, got"),
         (_topic(timestamps="mine"), f"topics.{UI_EVENTS}.timestamps", "expected 'broker' or 'producer', got 'mine'"),
+        (
+            lambda document: document["dead_letters"].update(timestamps="producer"),
+            "dead_letters.timestamps",
+            "expected 'broker', because `chimera dlq` goes by one clock, got 'producer'",
+        ),
         (_topic(cleanup="compact,delete"), f"topics.{UI_EVENTS}.cleanup", "expected 'delete' or 'compact', got"),
         (_topic(table="a; b"), f"topics.{UI_EVENTS}.table", "expected text that matches"),
         (_topic(batch={"max_rows": 0}), f"topics.{UI_EVENTS}.batch.max_rows", "expected at least 1, got 0"),
@@ -152,6 +157,7 @@ def test_one_setting_replaces_every_replication_factor() -> None:
         "no time",
         "too long",
         "timestamps of nobody",
+        "timestamps of workers",
         "cleanup of both kinds",
         "table that is none",
         "nested",

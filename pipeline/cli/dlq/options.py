@@ -9,7 +9,7 @@ import click
 from pipeline.cli.progress import progress_bar
 from pipeline.config import Settings, load_settings
 from pipeline.dlq.index import UNSETTLED, Place, Selection
-from pipeline.dlq.letters import FOREIGN, OPEN
+from pipeline.dlq.letters import FOREIGN, OPEN, OTHER
 from pipeline.dlq.reading import Reading
 from pipeline.dlq.receipts import Deed
 from pipeline.errors import Reason
@@ -52,9 +52,9 @@ _OPTIONS = (
         "--reason",
         "reasons",
         multiple=True,
-        type=click.Choice([*(reason.value for reason in Reason), FOREIGN]),
+        type=click.Choice([*(reason.value for reason in Reason), OTHER, FOREIGN]),
         metavar="REASON",
-        help="Rejected for this reason; `foreign` are records that no worker put there.",
+        help="Rejected for this reason; `other` is one unknown here, `foreign` are records that no worker put there.",
     ),
     click.option("--since", type=_Time(), help="Rejected at this time or later; ISO 8601, UTC unless it says another."),
     click.option("--until", type=_Time(), help="Rejected before this time."),

@@ -12,7 +12,7 @@ from pipeline.cli.dlq.options import Found, read_topics, selecting
 from pipeline.cli.progress import progress_bar
 from pipeline.config import Settings
 from pipeline.dlq.letters import FOREIGN, Letter
-from pipeline.dlq.requeue import Clerk
+from pipeline.dlq.settle import Settler
 
 _OUTCOMES = {
     "requeued": "requeued",
@@ -68,7 +68,7 @@ def requeue(*, everything: bool, max_attempts: int, execute: bool, **conditions:
             left = f", {count.letters - some:,} left: {why}" if some < count.letters else ""
             click.echo(f"{reading.family.topic.name}  {count.reason}  {some:,} to requeue{left}")
     if _agreed(wanted, "to requeue", execute=execute):
-        _settle(settings, wanted, Clerk.requeue, "Requeueing")
+        _settle(settings, wanted, Settler.requeue, "Requeueing")
 
 
 @click.command()
@@ -107,7 +107,7 @@ def drop(*, everything: bool, execute: bool, yes: bool, **conditions: Any) -> No
             if not sys.stdin.isatty():
                 raise click.UsageError("there is no terminal to ask on: add --yes to drop them")
             click.confirm("Drop them?", abort=True, err=True)
-        _settle(settings, wanted, Clerk.drop, "Dropping")
+        _settle(settings, wanted, Settler.drop, "Dropping")
 
 
 def _check_narrowed(conditions: dict[str, Any], *, everything: bool) -> None:
@@ -123,16 +123,16 @@ def _agreed(wanted: Found, what: str, *, execute: bool) -> bool:
     return execute and total > 0
 
 
-def _settle(settings: Settings, wanted: Found, work: Callable[[Clerk, list[Letter]], int], what: str) -> None:
+def _settle(settings: Settings, wanted: Found, work: Callable[[Settler, list[Letter]], int], what: str) -> None:
     outcome = Counter[str]()
     try:
         with progress_bar() as progress:
             task = progress.add_task(what, total=sum(reading.index.count(selection) for reading, selection in wanted))
             for reading, selection in wanted:
-                clerk = Clerk(settings.kafka, reading, outcome)
+                settler = Settler(settings.kafka, reading, outcome)
                 for letters in reading.pages(selection):
                     while letters:
-                        done = work(clerk, letters)
+                        done = work(settler, letters)
                         del letters[:done]
                         progress.advance(task, done)
     finally:

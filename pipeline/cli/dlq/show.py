@@ -22,8 +22,8 @@ from pipeline.registry import Registry
 def show(*, states: Sequence[str], limit: int, unmask: bool, as_json: bool, **conditions: Any) -> None:
     """Show dead letters, read as far as they can be: field by field, up to what is wrong.
 
-    Of keys, values and headers only type and length are shown, of ids too, unless --unmask is given: what that shows
-    may be personal data.
+    Of keys, values, headers and their names only type and length are shown, of ids too, unless --unmask is given: what
+    that shows may be personal data.
 
     \b
     Examples:

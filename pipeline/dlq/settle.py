@@ -38,7 +38,7 @@ class _Delivery:
     failure: KafkaError | None = None
 
 
-class Clerk:
+class Settler:
     """Settles the dead letters of one family.
 
     Its methods raise UnavailableError when Kafka doesn't answer, HaltError when it refuses; what was done by then is
