@@ -3,13 +3,16 @@
 The development server takes no such SQL: `pipeline.devstack.clickhouse` gives it a user for each role.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from pipeline.families import load_topics
+from pipeline.rollup import TABLE
 
 _FILE = Path(__file__).with_suffix(".yaml")
 _HOUR_SECONDS = 3600
@@ -54,13 +57,22 @@ def _declared() -> Mapping[str, Mapping[str, Any]]:
     return document
 
 
-def load_roles(database: str) -> tuple[Role, ...]:
-    """The three roles, with their grants on this database."""
+def load_roles(database: str, topics: Path) -> tuple[Role, ...]:
+    """The three roles.
+
+    Args:
+        database: that their grants are on.
+        topics: the topics.yaml whose families' tables the worker fills.
+
+    Raises:
+        ConfigError: topics.yaml is missing or wrong.
+    """
+    tables = (*(topic.fills for topic in load_topics(topics) if topic.fills), TABLE)
     return tuple(
         Role(
             name,
             role["for"],
-            tuple(grant.format(database=database) for grant in role["grants"]),
+            tuple(_grants(role["grants"], database, tables)),
             {setting: Limit(**limit) for setting, limit in role["limits"].items()},
             role["quota"],
         )
@@ -68,9 +80,18 @@ def load_roles(database: str) -> tuple[Role, ...]:
     )
 
 
-def statements(database: str) -> Iterator[str]:
-    """SQL that makes the roles, and makes those that are there already what they should be; may be repeated."""
-    for role in load_roles(database):
+def _grants(declared: Iterable[str], database: str, tables: Iterable[str]) -> Iterator[str]:
+    """The declared ones; what is meant for each table, for each."""
+    for grant in declared:
+        yield from dict.fromkeys(grant.format(database=database, table=table) for table in tables)
+
+
+def statements(database: str, topics: Path) -> Iterator[str]:
+    """SQL that makes the roles, and makes those that are there already what they should be; may be repeated.
+
+    Args and Raises are those of `load_roles`.
+    """
+    for role in load_roles(database, topics):
         yield f"CREATE ROLE IF NOT EXISTS {role.name}"
         yield f"GRANT {', '.join(role.grants)} TO {role.name} WITH REPLACE OPTION"
         limits = ", ".join(f"{name} = {_range(limit)}" for name, limit in role.limits.items())

@@ -57,6 +57,11 @@ class TopicSpec(BaseModel, extra="forbid", frozen=True, strict=True):
             "message.timestamp.type": _TIMESTAMPS[self.timestamps],
         }
 
+    @property
+    def fills(self) -> str | None:
+        """The table that its records are rows of; None of a topic without a family."""
+        return self.family and (self.table or self.family)
+
 
 _TOPIC_KEYS = tuple(key for key in TopicSpec.model_fields if key != "name")
 
@@ -196,6 +201,11 @@ def _dead_letters(
     for source in topics:
         if source.family:
             topic = _topic(path, f"{source.name}{DEAD_LETTERS}", defaults, own, overrides, where="dead_letters")
+            if topic.timestamps != "broker":
+                raise ConfigError(
+                    f"{path}: dead_letters.timestamps: expected 'broker', because `chimera dlq` goes by one clock, "
+                    f"got {topic.timestamps!r}"
+                )
             if topic.max_message_bytes <= source.max_message_bytes:
                 raise ConfigError(
                     f"{path}: dead_letters.max_message_bytes: expected more than the {source.max_message_bytes} of "
@@ -252,7 +262,7 @@ def _family(
     if topic.batch is None:
         raise ConfigError(f"{where}.batch: expected max_rows, max_bytes and linger_seconds")
     dead_letters = topics[f"{topic.name}{DEAD_LETTERS}"]
-    return Family(name, topic, key.name, topic.table or name, dead_letters, topic.batch, schemas[name])
+    return Family(name, topic, key.name, topic.fills or name, dead_letters, topic.batch, schemas[name])
 
 
 def _rollup(topics: tuple[TopicSpec, ...], families: tuple[Family, ...], path: Path) -> Rollup | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Self
 
 from pipeline.access import load_roles
-from pipeline.config import ClickHouseSettings, env_name
+from pipeline.config import ClickHouseSettings, TopicsSettings, env_name
 from pipeline.devstack.clickhouse import ClickHouseServer, users_of
 from pipeline.devstack.kafka import KafkaBroker
 from pipeline.devstack.ports import HOST
@@ -40,7 +40,7 @@ class Stack:
             directory / "clickhouse",
             port=clickhouse_port,
             http_port=http_port,
-            users=users_of(load_roles(ClickHouseSettings().database)),
+            users=users_of(load_roles(ClickHouseSettings().database, TopicsSettings().file)),
             usual_ports=usual_ports,
         )
 

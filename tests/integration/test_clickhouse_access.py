@@ -1,9 +1,14 @@
 """The three roles of ClickHouse on a real server: each can do what it is for, and is refused all else."""
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import numpy as np
 import pytest
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
@@ -12,26 +17,47 @@ from events import events, settled
 from processes import Worker, last_word, prepare
 
 from pipeline.access import load_roles, statements
-from pipeline.config import ClickHouseSettings, Settings, env_name
+from pipeline.clickhouse import connect
+from pipeline.columns import Column, Rows
+from pipeline.config import ClickHouseSettings, Settings, TopicsSettings, env_name
+from pipeline.contract import check_tables
+from pipeline.decode import Decoder
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser, users_of
+from pipeline.encode import Encoder
 from pipeline.errors import HaltError
+from pipeline.families import Family, load_catalog
 from pipeline.migrate import migrate
 from pipeline.producer import Producer
 from pipeline.queries import load_queries
+from pipeline.rollup import COLUMNS, TABLE
+from pipeline.rollup.audit import Audit
+from pipeline.rollup.horizon import Horizon
+from pipeline.rollup.repair import plan, repair
+from pipeline.sink import Sink
 
 pytestmark = pytest.mark.integration
 
 _DATABASE = "chimera_metrics"
 _NOT_ENOUGH_PRIVILEGES, _READONLY, _TOO_MANY_ROWS, _SETTING_CONSTRAINT = 497, 164, 158, 452
 _NO_STORAGE = {495, 514}
+_QUOTA_EXCEEDED = 201
+_TOPICS = TopicsSettings().file
+_TABLES = (*(family.table for family in load_catalog(Settings()).families), TABLE)
+_ROLES = {role.name: role for role in load_roles(_DATABASE, _TOPICS)}
+_WRITER = _ROLES["chimera_writer"]
 _SECURITY = ClickHouseUser("security", grants=("GRANT ALL ON *.* WITH GRANT OPTION",))
 _NARROW = ClickHouseUser("narrow", "narrow", grants=(f"GRANT SELECT ON {_DATABASE}.*",))
+_FRUGAL = ClickHouseUser("frugal", "frugal", grants=(f"GRANT SELECT ON {_DATABASE}.*",), quota={"queries": 3})
+_CURTAILED = {  # by what each writer lacks
+    grant: replace(_WRITER, name=f"curtailed_{number}", grants=tuple(set(_WRITER.grants) - {grant}))
+    for number, grant in enumerate(_WRITER.grants)
+}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
     """A server with the users of the development stack, migrated by the one who is to do that."""
-    users = (*users_of(load_roles(_DATABASE)), _SECURITY, _NARROW)
+    users = (*users_of([*_ROLES.values(), *_CURTAILED.values()]), _SECURITY, _NARROW, _FRUGAL)
     with ClickHouseServer(tmp_path_factory.mktemp("clickhouse"), users=users) as running:
         migrate(_settings(running, "chimera_admin"))
         with Client("127.0.0.1", port=running.port) as default:
@@ -72,6 +98,8 @@ def _code(client: Client, sql: str) -> int:
         "CREATE USER mine",
         "CREATE ROLE mine",
         "GRANT SELECT ON chimera_metrics.* TO narrow",
+        "INSERT INTO schema_versions (version, md5, script) VALUES (99, 'x', 'x')",
+        "CREATE TEMPORARY TABLE mine (a String) ENGINE=URL('http://127.0.0.1:1', 'CSV')",
         "SELECT * FROM other.secrets",
         "INSERT INTO other.secrets VALUES ('a')",
         "SELECT * FROM system.processes",
@@ -104,8 +132,91 @@ def test_a_reader_asks_every_specified_query_and_changes_nothing(server: ClickHo
             assert _code(client, f"SELECT 1 SETTINGS {wider}") == _SETTING_CONSTRAINT
         assert _code(client, "SELECT count() FROM numbers(20000000000) WHERE NOT ignore(number)") == _TOO_MANY_ROWS
         quota = client.execute("SELECT quota_name, max_queries, max_read_rows FROM system.quota_usage")
-    role = next(role for role in load_roles(_DATABASE) if role.name == "chimera_reader")
+    role = _ROLES["chimera_reader"]
     assert quota == [(role.name, role.quota["queries"], role.quota["read_rows"])]
+
+
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "URL('http://127.0.0.1:1', 'CSV')",
+        "File(CSV)",
+        "MySQL('127.0.0.1:1', 'd', 't', 'u', 'p')",
+        "Merge('other', '.*')",
+        "Buffer('other', 'secrets', 1, 1, 1, 1, 1, 1, 1)",
+        "Executable('x', 'CSV')",
+    ],
+    ids=lambda engine: engine.partition("(")[0],
+)
+def test_an_admin_makes_no_table_that_reaches_out(server: ClickHouseServer, engine: str) -> None:
+    """Of other servers, of files, of other databases, of programs."""
+    with _as(server, "chimera_admin") as client:
+        assert _code(client, f"CREATE TABLE mine (a String) ENGINE={engine}") == _NOT_ENOUGH_PRIVILEGES
+
+
+def test_a_quota_refuses_what_is_beyond_it(server: ClickHouseServer) -> None:
+    """The development server counts a user's queries as the roles declare it: here three in an hour."""
+    with _as(server, _FRUGAL.name) as client:
+        for _ in range(_FRUGAL.quota["queries"]):
+            client.execute("SELECT count() FROM episodes")
+        assert _code(client, "SELECT count() FROM episodes") == _QUOTA_EXCEEDED
+
+
+def _rows(family: Family) -> Rows:
+    encoder = Encoder(family)
+    return Decoder(family).decode([encoder.encode(event).value for event in events(family.name, 3)])
+
+
+def _session() -> dict[str, Column]:
+    """One row of session_stats."""
+    values = {name: np.ones(1, np.float32 if kind == "Float32" else np.int64) for name, kind in COLUMNS.items()}
+    return {**values, "hour": np.ones(1, np.uint32), "session_id": np.zeros(1, "V16")}
+
+
+def _do_a_workers_work(server: ClickHouseServer, role: str) -> None:
+    """All that a worker asks the server for once it has started; leaves no rows behind."""
+    sink, token = Sink(_settings(server, role)), uuid4().hex
+    try:
+        for family in load_catalog(Settings()).families:
+            columns = _rows(family).columns
+            sink.insert(family.table, columns, token)
+            assert not sink.absent(family.table, family.key, columns).any()
+            assert sink.refusal(family.table, columns) is None
+        sink.insert(TABLE, _session(), token)
+        assert sink.sessions(TABLE, 1) == {bytes(16)}
+    finally:
+        sink.close()
+        with Client("127.0.0.1", port=server.port) as default:
+            for table in _TABLES:
+                default.execute(f"TRUNCATE TABLE {_DATABASE}.{table}")
+
+
+def test_a_writer_does_a_workers_work(server: ClickHouseServer) -> None:
+    """With the grants it has."""
+    _do_a_workers_work(server, _WRITER.name)
+
+
+@pytest.mark.parametrize("grant", _WRITER.grants)
+def test_a_writer_needs_each_of_its_grants(server: ClickHouseServer, grant: str) -> None:
+    """Without it, the server refuses something that the worker does."""
+    with pytest.raises(driver_errors.ServerException) as refusal:
+        _do_a_workers_work(server, _CURTAILED[grant].name)
+    assert refusal.value.code == _NOT_ENOUGH_PRIVILEGES
+
+
+def test_an_admin_repairs_the_rollup(server: ClickHouseServer) -> None:
+    """As `chimera rollup repair` does, with no grant but those of the role."""
+    family, settings = load_catalog(Settings()).family("ui_events"), _settings(server, "chimera_admin")
+    columns = _rows(family).columns
+    day = datetime.fromtimestamp(int(np.asarray(columns["ts"])[0]) / 1000, UTC).date()
+    horizon = Horizon(closed_before=math.inf)
+    Sink(settings).insert(family.table, columns, "events to repair from")
+    with connect(settings) as client:
+        check_tables(settings, [family])
+        assert plan(Audit(client, family.table), horizon, day).changes
+        repair(settings, family.table, horizon, day)
+        assert not plan(Audit(client, family.table), horizon, day).changes
+        client.execute(f"ALTER TABLE {family.table} DROP PARTITION '{day}'")
 
 
 def test_an_admin_repairs(server: ClickHouseServer) -> None:
@@ -117,6 +228,10 @@ def test_an_admin_repairs(server: ClickHouseServer) -> None:
         assert client.execute("SELECT count() FROM watcher_runs") == [(1,)]
         client.execute("ALTER TABLE watcher_runs DROP PARTITION '2026-01-31'")
         client.execute("DROP TABLE staging")
+        client.execute("CREATE VIEW days AS SELECT DISTINCT toDate(ts) AS day FROM watcher_runs")
+        client.execute("CREATE MATERIALIZED VIEW fed ENGINE=SummingMergeTree ORDER BY day AS SELECT * FROM days")
+        client.execute("DROP VIEW fed")
+        client.execute("DROP VIEW days")
         client.execute("SELECT max(max_block_number) FROM system.parts WHERE table = 'watcher_runs'")
         for sql in ("DROP TABLE other.secrets", "SELECT * FROM other.secrets", "CREATE USER mine", "SYSTEM SHUTDOWN"):
             assert _code(client, sql) == _NOT_ENOUGH_PRIVILEGES
@@ -165,7 +280,7 @@ def test_a_missing_grant_is_one_line(
     assert "INSERT" in line
 
 
-@pytest.mark.parametrize("statement", statements(_DATABASE))
+@pytest.mark.parametrize("statement", list(statements(_DATABASE, _TOPICS)))
 def test_the_sql_is_understood(server: ClickHouseServer, statement: str) -> None:
     """A server of this version takes it up to the point that the development server keeps no roles."""
     with Client("127.0.0.1", port=server.port, user="security") as client:
