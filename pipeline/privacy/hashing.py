@@ -1,28 +1,34 @@
 """The keyed hash in place of what isn't stored: equal values stay equal, and nobody can try some without the key."""
 
-import hmac
+import hashlib
 
 import orjson
 
 from pipeline.config import PrivacySettings, env_name
 from pipeline.errors import ConfigError
 
+_BLOCK = 64  # bytes of SHA-256's
+_INNER, _OUTER = 0x36, 0x5C  # of RFC 2104
+
 
 class Hasher:
-    """HMAC-SHA-256 with one key.
+    """HMAC-SHA-256 with one key, which is taken in once: to copy what comes of it is faster than `hmac.digest`.
 
     Args:
         key: the secret, of any length.
     """
 
     def __init__(self, key: bytes) -> None:
-        self._keyed = hmac.new(key, digestmod="sha256")  # to copy it takes less than to begin with the key
+        block = (hashlib.sha256(key).digest() if len(key) > _BLOCK else key).ljust(_BLOCK, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ _INNER for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ _OUTER for byte in block))
 
     def digest(self, text: str) -> str:
         """The hash of a text, 64 hexadecimal digits."""
-        keyed = self._keyed.copy()
-        keyed.update(text.encode())
-        return keyed.hexdigest()
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text.encode())
+        outer.update(inner.digest())
+        return outer.hexdigest()
 
     def mask(self, text: str) -> dict[str, str | int]:
         """What is stored in place of a text: its hash, and its length in characters."""

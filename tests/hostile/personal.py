@@ -1,5 +1,7 @@
 """Runs the corpus of personal data through a real worker, and looks for it in all that the worker leaves behind."""
 
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +15,7 @@ from pipeline.config import Settings, env_name
 from pipeline.devstack.ports import HOST
 from pipeline.families import Family
 
+_LETTERS = 1_000_000  # more than there are
 _TABLES = "SELECT name FROM system.tables WHERE database = currentDatabase()"
 
 
@@ -35,10 +38,21 @@ def leaks(settings: Settings, environ: Mapping[str, str], directory: Path) -> di
             settled(worker, settings, catalog.family(name), len(values))
             assert worker.metric("chimera_rows_inserted_total", family=name) > len(pii.CORPUS)
         with urllib.request.urlopen(f"http://{HOST}:{environ[env_name('worker', 'web_port')]}/metrics") as answer:
-            said = {"metrics": answer.read().decode(), "log": worker.log}
+            said = {"metrics": answer.read().decode(), "log": worker.log, "ready": worker.why_not_ready}
     assert "record rejected" in said["log"]
+    said["dlq show"] = _shown(environ, "dlq", "show", "--limit", str(_LETTERS))
+    assert said["dlq show"].count("pattern_mismatch") > len(pii.CORPUS)
+    said["rollup verify"] = _shown(environ, "rollup", "verify")
     found = {where: pii.found(text) for where, text in {**_in_tables(settings), **said}.items()}
     return {where: [str(secret) for secret in secrets] for where, secrets in found.items() if secrets}
+
+
+def _shown(environ: Mapping[str, str], *command: str) -> str:
+    """What `chimera` says, on whichever of its two streams."""
+    chimera = Path(sys.executable).with_name("chimera")
+    return subprocess.run(
+        [chimera, *command], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, text=True
+    ).stdout
 
 
 def _records(family: Family) -> list[bytes]:

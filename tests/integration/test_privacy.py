@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 pytestmark = pytest.mark.integration
 
 
-def test_nothing_of_the_corpus_is_in_a_table_the_log_or_the_metrics(
+def test_nothing_of_the_corpus_is_in_a_table_the_log_or_any_answer(
     settings: Settings, environ: Mapping[str, str], tmp_path: Path
 ) -> None:
     """Each string in each text field of each family, in every way that it can be written there, through a worker."""

@@ -1,5 +1,6 @@
 """What of a record may be stored, and that nothing else is."""
 
+import hmac
 import json
 import re
 import time
@@ -238,6 +239,14 @@ def test_no_rule_goes_over_a_text_again_and_again(rule: Rule) -> None:
 def test_a_user_agent_is_reduced(user_agent: str, stored: str) -> None:
     """Family, major version and system; what isn't in ua-parser's own words becomes hash and length."""
     assert UserAgentReducer(HASHER)(user_agent.encode()).decode() == stored
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1000])
+def test_hashes_are_hmac(size: int) -> None:
+    """Anybody who has the key can make them with other tools."""
+    key = b"k" * size
+    for text in ("", "alice@example.com", "größer" * 100):
+        assert Hasher(key).digest(text) == hmac.digest(key, text.encode(), "sha256").hex()
 
 
 def _hash(text: str) -> dict[str, Any]:
