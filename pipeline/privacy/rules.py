@@ -118,7 +118,7 @@ def _iban(match: re.Match[str]) -> str:
 def _number(match: re.Match[str]) -> str:
     """Digits of a UUID, of dates and fractions or before a unit are nobody's: they say what, when or how much."""
     text, start = match.string, match.start()
-    uuid = _UUID.search(text, max(0, start - _UUID_CHARACTERS))
+    uuid = _UUID.search(text, max(0, start - _UUID_CHARACTERS), match.end() + _UUID_CHARACTERS)
     if (uuid and uuid.start() <= start and match.end() <= uuid.end()) or _QUANTITY.match(text, start):
         return match[0]
     before = text[max(0, start - 1) : start]
