@@ -7,6 +7,7 @@ knows us as the member that read the partition's state: fencing, without which t
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from inspect import GEN_CREATED, getgeneratorstate
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
@@ -94,11 +95,20 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
     """The thread that talks to the broker."""
 
     consumer: Any
+    failed_connections = 0
+    """How often a broker couldn't be reached, or hasn't let us in: to aiokafka, which tries for ever, it's the same."""
 
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001 (Faust offers no setting)
+        client = consumer._client  # noqa: SLF001 (aiokafka only logs that it has no connection)
+        client._get_conn = partial(self._connect, client._get_conn)  # noqa: SLF001
         return consumer
+
+    async def _connect(self, connect: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        connection = await connect(*args, **kwargs)
+        self.failed_connections += connection is None
+        return connection
 
     async def _fetch_records(
         self,

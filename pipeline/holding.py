@@ -42,6 +42,11 @@ class Holder(driver.Consumer):
     def _new_consumer_thread(self) -> BrokerThread:
         return BrokerThread(self, loop=self.loop, beacon=self.beacon)
 
+    @property
+    def failed_connections(self) -> int:
+        """How often a broker couldn't be reached, or hasn't let us in."""
+        return self._thread.failed_connections
+
     def held(self, tp: TP) -> PartitionBatches | None:
         """What we have of a partition; None when it isn't ours."""
         return self._partitions.get(tp)

@@ -4,9 +4,12 @@ A broker that refuses a login or a handshake looks like one that is away: a clie
 times out. So it is asked once more, by a client that lets us know why it can't connect.
 """
 
+import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
+import structlog
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import AclOperation, AdminClient
 
@@ -19,6 +22,8 @@ from pipeline.tokens import Tokens
 _KNOCK_SECONDS = 10.0
 _DOWN_SECONDS = 2.0  # for those that are all down to come back, or to be reached at another address
 _POLL_SECONDS = 0.05
+_WATCH_SECONDS = 2.0  # between two looks at whether connections fail
+_log = structlog.get_logger("chimera.kafka")
 # ruff: noqa: SLF001 (librdkafka's own error codes, which are below zero, are public under names with an underscore)
 _FORBIDDEN = frozenset(
     {
@@ -57,6 +62,37 @@ def check_connection(settings: KafkaSettings) -> None:
     """
     if (reply := _knock(settings)) is not None:
         raise _no_answer(settings, reply)
+
+
+async def watch_login(settings: KafkaSettings, failed: Callable[[], int], halt: Callable[[HaltError], None]) -> None:
+    """Find out, for as long as a client runs, that brokers no longer let it in: aiokafka would try again for ever.
+
+    Twice in a row, because a broker that is being started or stopped may hang up in the middle of a login.
+
+    Args:
+        settings: of the client.
+        failed: how often it has failed to connect.
+        halt: called with the refusal.
+    """
+    seen, before = 0, None
+    while True:
+        await asyncio.sleep(_WATCH_SECONDS)
+        now = failed()
+        refusal = await asyncio.to_thread(_refusal, settings) if now > seen else None
+        if refusal and before:
+            halt(refusal)
+        seen, before = now, refusal
+
+
+def _refusal(settings: KafkaSettings) -> HaltError | None:
+    """Why brokers don't let us in; None when they do, or don't answer."""
+    try:
+        check_connection(settings)
+    except HaltError as error:
+        return error
+    except UnavailableError as error:
+        _log.warning(str(error))
+    return None
 
 
 def explain_kafka(error: KafkaError, settings: KafkaSettings, what: str = "") -> ChimeraError:

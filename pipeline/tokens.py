@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _ANSWER_SECONDS = 10.0
 _MOST_BYTES = 1024 * 1024
 _USED_UP = 0.8  # of a token's life: the rest is for an issuer that is away for a moment
+_LIFE_SECONDS = 300.0  # of a token whose issuer doesn't say
 _NOT_NOW = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
@@ -83,7 +84,8 @@ class Tokens:
         asked_at, where = time.monotonic(), f"OAuth issuer at {self._settings.oauth_token_url}"
         try:
             answer = orjson.loads(self._post())
-            return _Token(str(answer["access_token"]), asked_at + _USED_UP * float(answer["expires_in"]))
+            life = float(answer.get("expires_in", _LIFE_SECONDS))
+            return _Token(str(answer["access_token"]), asked_at + _USED_UP * life)
         except urllib.error.HTTPError as error:
             if error.code in _NOT_NOW or error.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise UnavailableError(f"{where} is not available: HTTP {error.code}") from None
@@ -98,8 +100,8 @@ class Tokens:
             raise UnavailableError(f"{where} is not available: {error.reason}") from None
         except OSError as error:
             raise UnavailableError(f"{where} is not available: {error or type(error).__name__}") from None
-        except (ValueError, KeyError, TypeError):
-            raise HaltError(f"{where}: expected JSON with access_token and expires_in") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise HaltError(f"{where}: expected JSON with access_token, and expires_in in seconds") from None
 
     def _post(self) -> bytes:
         settings = self._settings

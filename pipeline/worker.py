@@ -30,6 +30,7 @@ from pipeline.errors import ChimeraError, HaltError
 from pipeline.families import Catalog, Family, load_catalog
 from pipeline.ingest import Ingest
 from pipeline.kafka_client import faust_credentials
+from pipeline.kafka_failures import watch_login
 from pipeline.logs import logging_config
 from pipeline.preflight import preflight
 from pipeline.privacy.hashing import configured_hasher
@@ -167,6 +168,8 @@ class App(faust.App):
         self.page("/metrics")(web.metrics)
         self.page("/ready")(web.ready)
         self.timer(_BRAKE_SECONDS)(self._watch_brakes)
+        if settings.kafka.tls or settings.kafka.sasl:
+            self.task(self._watch_login)
 
     def _new_web(self) -> web.Web:
         return web.Web(self)
@@ -252,6 +255,9 @@ class App(faust.App):
     async def _watch_brakes(self) -> None:
         for ingest in self._ingests.values():
             ingest.watch_brake()
+
+    async def _watch_login(self) -> None:
+        await watch_login(self.settings.kafka, lambda: self._batch_consumer().failed_connections, self.halt)
 
     def _batch_consumer(self) -> Consumer:
         consumer: Any = self.consumer

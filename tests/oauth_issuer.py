@@ -22,6 +22,8 @@ class Issuer:
         self._thread = threading.Thread(target=self._server.serve_forever)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.given = 0
+        self.says_life = True
+        self.revoked = False
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -36,13 +38,14 @@ class Issuer:
         if path == "/jwks":
             return 200, {"keys": [self._key.as_dict(private=False)]}
         login = base64.b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
-        if path != "/token" or authorization != f"Basic {login}":
+        if path != "/token" or authorization != f"Basic {login}" or self.revoked:
             return 401, {"error": "invalid_client"}
         self.given += 1
         now = int(time.time())
         claims = {"sub": CLIENT, "iss": "issuer", "aud": "kafka", "iat": now, "exp": now + LIFE_SECONDS}
         token = jwt.encode({"alg": "RS256", "kid": "1"}, claims, self._key)
-        return 200, {"access_token": token, "expires_in": LIFE_SECONDS, "token_type": "Bearer"}
+        life = {"expires_in": LIFE_SECONDS} if self.says_life else {}
+        return 200, {"access_token": token, "token_type": "Bearer", **life}
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         answer = self._answer

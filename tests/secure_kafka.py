@@ -97,10 +97,18 @@ class SecureBroker:
             },
         )
 
-    def __enter__(self) -> Self:
+    def _start(self) -> None:
         with pytest.MonkeyPatch.context() as patch:  # whose addresses the broker may ask is a property of its JVM
             patch.setenv("JAVA_TOOL_OPTIONS", f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self._keys}")
             self.broker.start()
+
+    def bounce(self) -> None:
+        """Stop it, and start it again: everybody has to log in anew."""
+        self.broker.stop()
+        self._start()
+
+    def __enter__(self) -> Self:
+        self._start()
         self._admin = AdminClient({"bootstrap.servers": self.broker.bootstrap_servers, "log_level": 0})
         return self
 

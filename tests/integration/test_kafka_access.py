@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -183,6 +183,47 @@ def test_a_right_that_is_taken_away_stops_the_worker(
     assert "docs/access.md" in line
 
 
+def _revoke_password(broker: SecureBroker, _: Issuer) -> None:
+    broker.add_user("worker", "another")
+
+
+def _revoke_client(_: SecureBroker, issuer: Issuer) -> None:
+    issuer.revoked = True
+
+
+@pytest.mark.usefixtures("catalog")
+@pytest.mark.parametrize(
+    ("login", "revoke", "said"),
+    [
+        pytest.param("secured", _revoke_password, "refuses user 'worker' or the password; check", id="password"),
+        pytest.param("with_tokens", _revoke_client, f"/token refuses client '{CLIENT}': HTTP 401; check", id="client"),
+    ],
+)
+def test_a_login_that_is_revoked_stops_the_worker(
+    broker: SecureBroker,
+    issuer: Issuer,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    *,
+    login: str,
+    revoke: Callable[[SecureBroker, Issuer], None],
+    said: str,
+) -> None:
+    """As soon as it has to log in again: one line, as at the start. A broker that is away before is waited for."""
+    environ: dict[str, str] = request.getfixturevalue(login)
+    try:
+        with Worker(environ, tmp_path / "log") as worker:
+            worker.wait_until_consuming()
+            revoke(broker, issuer)
+            broker.bounce()
+            line = last_word(worker, HaltError.exit_code)
+    finally:
+        broker.add_user("worker", _PASSWORD)
+        issuer.revoked = False
+    assert said in line
+    assert _PASSWORD not in worker.log
+
+
 @pytest.mark.parametrize("command", ["topics plan", "produce --sample 10 --families ui_events"])
 @pytest.mark.parametrize("user", ["stranger", "nobody"])
 @pytest.mark.usefixtures("catalog")
@@ -286,6 +327,18 @@ def test_an_issuer_that_is_away_is_waited_for(with_tokens: dict[str, str]) -> No
         check_connection(kafka)
     with pytest.raises(KafkaConnectionError, match="is not available"):  # which aiokafka tries again after
         asyncio.run(Tokens(kafka).for_aiokafka().token())
+
+
+def test_an_issuer_need_not_say_how_long_a_token_lives(
+    with_tokens: dict[str, str], issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then it is taken for one of five minutes: renewed after four."""
+    monkeypatch.setattr(issuer, "says_life", False)
+    tokens, now, given = Tokens(_kafka(with_tokens)), time.monotonic(), issuer.given
+    for seconds, fetched in ((0, 1), (239, 1), (242, 2)):
+        monkeypatch.setattr("pipeline.tokens.time.monotonic", lambda at=now + seconds: at)
+        assert tokens.token()
+        assert issuer.given == given + fetched
 
 
 def test_a_token_is_used_as_long_as_most_of_its_life_is_not_over(with_tokens: dict[str, str], issuer: Issuer) -> None:
