@@ -40,8 +40,8 @@ class Brake:
         self._clock = clock
         self._steps: deque[_Step] = deque()
 
-    def count(self, *, records: int = 0, rejected: int = 0) -> None:
-        """Take note of records that came, or of rejections among those that did."""
+    def count(self, *, records: int, rejected: int) -> None:
+        """Take note of records that were stored or rejected, and how many of them were rejected."""
         number = self._now()
         if not self._steps or self._steps[-1].number != number:
             self._steps.append(_Step(number))

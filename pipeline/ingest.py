@@ -94,7 +94,6 @@ class Ingest:
         """
         if not batch.replayed:
             metrics.RECORDS_CONSUMED.labels(self._family.name).inc(len(batch))
-            self._brake.count(records=len(batch))
         rows = None
         try:
             rows = await self._attempts.make(
@@ -132,7 +131,8 @@ class Ingest:
         """Bring the rows of a micro-batch into their table; those that ClickHouse refuses become dead letters."""
         while len(rows):
             try:
-                return await self._insert(batch, rows)
+                await self._insert(batch, rows)
+                break
             except Exception as error:
                 if kind_of(error) is not FailureKind.DEAD_LETTER:
                     raise
@@ -141,7 +141,8 @@ class Ingest:
             )
             # Before the others are inserted: when this is repeated and all rows are taken, their token is known.
             await self.reject(batch, rows.rejections)
-        return None
+        # All of it at the same moment, however long that took: a rejection and its record leave the window together.
+        self._brake.count(records=len(batch), rejected=len(batch) - len(rows))
 
     async def _insert(self, batch: MicroBatch, rows: Rows) -> None:
         began = perf_counter()
@@ -172,7 +173,6 @@ class Ingest:
 
     def _report(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
         """Count every rejected record by its reason, and log the first few: where they are, never what they hold."""
-        self._brake.count(rejected=len(rejections))
         for reason, count in Counter(rejection.reason for rejection in rejections).items():
             metrics.RECORDS_REJECTED.labels(self._family.name, reason.value).inc(count)
         for position, reason, detail in rejections[:_LOGGED_REJECTIONS]:

@@ -1,14 +1,24 @@
 """A flood of rejected records turns a real worker's readiness red, and holds nothing up."""
 
+import asyncio
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from events import as_stored, bag, events, publish, rows, settled
 from processes import Worker, prepare
 
+from pipeline.attempts import Held
+from pipeline.batches import PartitionBatches, State
 from pipeline.config import Settings, env_name
+from pipeline.dead_letters import DeadLetters
+from pipeline.decode import Decoder
+from pipeline.dlq.letters import Record
 from pipeline.encode import Encoder
+from pipeline.ingest import Ingest
+from pipeline.sink import Sink
 
 pytestmark = pytest.mark.integration
 
@@ -38,3 +48,37 @@ def test_too_many_rejections_turn_readiness_red_until_the_window_is_clean(
         assert len(worker.lines("too many records are rejected")) == 1
         assert len(worker.lines("no longer are too many records rejected")) == 1
     assert bag(rows(settings, family.table)) == bag(as_stored(family, event) for event in good)
+
+
+def test_a_rejection_and_its_record_are_counted_at_the_same_moment(settings: Settings) -> None:
+    """However long the dead-letter topic takes: the records don't leave the window before their rejections come."""
+    family, window_seconds = prepare(settings).family("ui_events"), 1.0
+
+    async def renew(_: Held) -> bool:
+        return True
+
+    partition = PartitionBatches(family.topic.name, "id", 0, State(0, ()), policy=family.batch, limit=1)
+    partition.add([Record(0, offset, 0, None, b"rejected", []) for offset in range(_BAD)], 0)
+    (batch,) = partition.cut(0, hurry=True)
+    dead_letters = DeadLetters(settings.kafka, [family])
+    with ThreadPoolExecutor(1) as pool:
+        ingest = Ingest(
+            family,
+            decoder=Decoder(family),
+            sink=Sink(settings.clickhouse),
+            dead_letters=dead_letters,
+            renew=renew,
+            pool=pool,
+            settings=settings.worker.model_copy(update={"reject_window_seconds": window_seconds}),
+        )
+
+        async def see_through() -> None:
+            rows = await ingest.decode(batch)
+            dead_letters.pool.submit(time.sleep, 1.5 * window_seconds)
+            await ingest.reject(batch, rows.rejections)
+            await ingest.insert(batch, rows)
+
+        asyncio.run(see_through())
+        assert ingest.trouble == (
+            f"{family.name}: {_BAD} of {_BAD} records rejected in {window_seconds:g} s, more than 50% of them"
+        )

@@ -23,8 +23,7 @@ def on_at(timeline: list[tuple[float, int, int]], at: float, ratio: float = _HAL
     brake = Brake(ratio, _WINDOW, _MINIMUM, clock=clock)
     for second, records, rejected in timeline:
         clock.seconds = second
-        brake.count(records=records)
-        brake.count(rejected=rejected)
+        brake.count(records=records, rejected=rejected)
     clock.seconds = at
     return brake.why is not None
 
@@ -72,5 +71,5 @@ def test_memory_is_bounded() -> None:
     brake = Brake(_HALF, _WINDOW, _MINIMUM, clock=clock)
     for tick in range(50_000):
         clock.seconds = tick / 100
-        brake.count(records=10)
+        brake.count(records=10, rejected=0)
     assert len(brake._steps) <= 61
