@@ -31,7 +31,7 @@ class RollupWorld(World):
     """A world in which nothing happens but ui_events."""
 
     worker_settings: ClassVar = {
-        ("rollup", "idle_seconds"): _BEHIND_SECONDS + _IDLE_SECONDS,
+        ("rollup", "idle_seconds"): _IDLE_SECONDS,
         ("rollup", "snapshot_rows"): 150,
         ("rollup", "snapshot_seconds"): 1,
     }
