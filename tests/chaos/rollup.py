@@ -139,12 +139,7 @@ FAULTS = (
 """All of them."""
 
 SAMPLE = (
-    Fault(
-        "rollup killed",
-        6,
-        partial(_kill, ["emitted", "chunks", "replayed", "manifest", "loading", "added"]),
-        RollupWorld,
-    ),
+    Fault("rollup killed", len(_SAMPLE_POINTS), partial(_kill, _SAMPLE_POINTS), RollupWorld),
     Fault("rollup frozen", 1, partial(_freeze, ["emitted"]), RollupWorld),
 )
 """A few of them, in little time."""
