@@ -136,7 +136,7 @@ ROLLUP_POINTS = {
     "whole": Point(lambda trap: trap.after(SnapshotStore, "_send", _manifest), "snapshot whole, old ones there", 4),
     "loading": Point(lambda trap: trap.before(SnapshotStore, "_note", _always), "recovery: snapshots half read"),
     "loaded": Point(lambda trap: trap.after(SnapshotStore, "load", _always), "recovery: snapshots read", 1),
-    "replayed": Point(_in_replay, "recovery: during a replayed batch", 2),
+    "replayed": Point(_in_replay, "recovery: during a replayed batch", 1),
 }
 """The same for the hourly rollup."""
 

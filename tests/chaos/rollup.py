@@ -20,6 +20,7 @@ from chaos.world import World, go, wait_until_frozen
 from pipeline.families import Family
 
 _PARTITIONS = 3  # of ui_events and of the state; all others have one
+_AFTER_SNAPSHOT_SECONDS = 0.3  # some records, and not enough for another one
 _SETTLE_SECONDS = 60.0
 _BEHIND_SECONDS = 4200  # an hour and the grace: idle for no time, a partition's last hour is over
 _IDLE_SECONDS = 2
@@ -71,6 +72,7 @@ def _kill(points: Sequence[str], world: World, rng: random.Random, runs: int) ->
     with world.load(LOAD):
         go(first := world.worker())
         _wait_for_snapshots(first)
+        time.sleep(_AFTER_SNAPSHOT_SECONDS)
         first.kill()
     yield from kill(points, world, rng, runs)
 
