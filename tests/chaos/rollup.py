@@ -104,7 +104,8 @@ def _freeze(points: Sequence[str], world: World, rng: random.Random, runs: int) 
         steady.wait_until_consuming()
     for run in range(runs):
         point = points[run % len(points)]
-        go(zombie := victim_at(point, world, rng, run, freeze=True))
+        nth = 1 if point in CLOCK_POINTS else rng.randint(1, ROLLUP_POINTS[point].passings)  # it may have one partition
+        go(zombie := world.worker(point, world.families[0], nth, freeze=True))
         with rebalanced(steady, f"partitions={world.partitions}"):
             with world.load(LOAD):
                 if point in CLOCK_POINTS:
