@@ -41,7 +41,7 @@ bench: $(MARK) ## The worker beside its peers in one run; writes docs/benchmarks
 bench-rollup: $(MARK) ## session_stats: rows right, cost, state and recovery; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.rollup --write-docs
 
-chaos: $(MARK) ## Kill, freeze, restart and cut under load; writes docs/reliability.md; half an hour
+chaos: $(MARK) ## Kill, freeze, restart and cut under load; writes docs/reliability.md; 45 minutes
 	PYTHONPATH=tests $(BIN)/python -m chaos --write-docs
 
 hostile: $(MARK) ## Records made to do harm, through a real worker, each between two that must be stored; a minute

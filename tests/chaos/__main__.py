@@ -37,7 +37,7 @@ def main(share: float, seed: int, only: tuple[str, ...], write_docs: bool) -> No
 
     \b
     Examples:
-      python -m chaos                          all runs, about an hour
+      python -m chaos                          all runs, about three quarters of an hour
       python -m chaos --share 0.1              a tenth of the runs of each fault
       python -m chaos --only rollup --seed 7
 
@@ -53,7 +53,7 @@ def main(share: float, seed: int, only: tuple[str, ...], write_docs: bool) -> No
     directory = Path(mkdtemp(prefix="chimera-chaos-"))
     outcomes = list(_inflict_all([(fault, max(1, round(fault.runs * share))) for fault in faults], seed, directory))
     for table in report.tables(outcomes):
-        Console().print(table)
+        Console(width=report.TABLE_WIDTH).print(table)
     for outcome in outcomes:
         for line in report.failures(outcome):
             click.echo(line)

@@ -92,6 +92,17 @@ def _in_replay(trap: Trap) -> None:
     trap.after(PartitionWindows, "add", lambda windows, *_: replaying.get(id(windows), False))
 
 
+def _closed_and_emitted(trap: Trap) -> None:
+    by_clock = threading.Event()
+
+    def remember(*_: Any) -> bool:
+        by_clock.set()
+        return False
+
+    trap.after(Consumer, "close_by_clock", remember)
+    trap.before(PartitionWindows, "remove", lambda *_: by_clock.is_set())
+
+
 def _always(*_: Any) -> bool:
     return True
 
@@ -136,16 +147,14 @@ ROLLUP_POINTS = {
     "whole": Point(lambda trap: trap.after(SnapshotStore, "_send", _manifest), "snapshot whole, old ones there", 4),
     "loading": Point(lambda trap: trap.before(SnapshotStore, "_note", _always), "recovery: snapshots half read"),
     "loaded": Point(lambda trap: trap.after(SnapshotStore, "load", _always), "recovery: snapshots read", 1),
-    "replayed": Point(_in_replay, "recovery: during a replayed batch", 2),
+    "replayed": Point(_in_replay, "recovery: during a replayed batch", 1),
 }
 """The same for the hourly rollup."""
 
 CLOCK_POINTS = {
     "closing": Point(lambda trap: trap.before(Consumer, "close_by_clock", _always), "before a closing is recorded", 2),
     "closed": Point(lambda trap: trap.after(Consumer, "close_by_clock", _always), "closing recorded, not applied", 2),
-    "closed_emitted": Point(
-        lambda trap: trap.before(PartitionWindows, "remove", _always), "rows of a closing stored, not removed", 2
-    ),
+    "closed_emitted": Point(_closed_and_emitted, "rows of a closing stored, not removed", 2),
 }
 """The same where the log has come to rest, and the clock closes hours."""
 

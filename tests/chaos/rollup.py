@@ -20,6 +20,7 @@ from chaos.world import World, go, wait_until_frozen
 from pipeline.families import Family
 
 _PARTITIONS = 3  # of ui_events and of the state; all others have one
+_AFTER_SNAPSHOT_SECONDS = 0.3  # some records, and not enough for another one
 _SETTLE_SECONDS = 60.0
 _BEHIND_SECONDS = 4200  # an hour and the grace: idle for no time, a partition's last hour is over
 _IDLE_SECONDS = 2
@@ -73,6 +74,7 @@ def _kill(points: Sequence[str], world: World, rng: random.Random, runs: int) ->
     with world.load(LOAD):
         go(first := world.worker())
         _wait_for_snapshots(first)
+        time.sleep(_AFTER_SNAPSHOT_SECONDS)
         first.kill()
     yield from kill(points, world, rng, runs)
 
@@ -104,7 +106,8 @@ def _freeze(points: Sequence[str], world: World, rng: random.Random, runs: int) 
         steady.wait_until_consuming()
     for run in range(runs):
         point = points[run % len(points)]
-        go(zombie := victim_at(point, world, rng, run, freeze=True))
+        nth = 1 if point in CLOCK_POINTS else rng.randint(1, ROLLUP_POINTS[point].passings)  # it may have one partition
+        go(zombie := world.worker(point, world.families[0], nth, freeze=True))
         with rebalanced(steady, f"partitions={world.partitions}"):
             with world.load(LOAD):
                 if point in CLOCK_POINTS:
@@ -141,12 +144,7 @@ FAULTS = (
 """All of them."""
 
 SAMPLE = (
-    Fault(
-        "rollup killed",
-        6,
-        partial(_kill, ["emitted", "chunks", "replayed", "manifest", "loading", "added"]),
-        RollupWorld,
-    ),
+    Fault("rollup killed", len(_SAMPLE_POINTS), partial(_kill, _SAMPLE_POINTS), RollupWorld),
     Fault("rollup frozen", 1, partial(_freeze, ["emitted"]), RollupWorld),
 )
 """A few of them, in little time."""
