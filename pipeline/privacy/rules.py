@@ -117,13 +117,14 @@ def _iban(match: re.Match[str]) -> str:
 
 def _number(match: re.Match[str]) -> str:
     """Digits of a UUID, of dates and fractions or before a unit are nobody's: they say what, when or how much."""
-    text, start = match.string, match.start()
-    uuid = _UUID.search(text, max(0, start - _UUID_CHARACTERS), match.end() + _UUID_CHARACTERS)
-    if (uuid and uuid.start() <= start and match.end() <= uuid.end()) or _QUANTITY.match(text, start):
+    text, (start, end) = match.string, match.span()
+    if _QUANTITY.match(text, start):
         return match[0]
     before = text[max(0, start - 1) : start]
     dialled = before == "+" or (before == "(" and ")" in match[0][:6])
-    digits = sum(map(str.isdigit, match[0] if dialled else _FRACTION.sub("", _DATE.sub("", match[0]))))
+    around = max(0, start - _UUID_CHARACTERS)
+    run = _UUID.sub(" " * _UUID_CHARACTERS, text[around : end + _UUID_CHARACTERS])[start - around : end - around]
+    digits = sum(map(str.isdigit, run if dialled else _FRACTION.sub("", _DATE.sub("", run))))
     return "<number>" if digits >= (_DIALLED_DIGITS if dialled else _DIGITS) else match[0]
 
 

@@ -116,6 +116,7 @@ def test_a_field_that_nobody_treats_would_be_found_out(
         "UpstreamConnectionResetError in std::vector, 2026-01-31 12:34:56.789",
         "run 550e8400-e29b-41d4-a716-446655440000: basic authentication failed, max_tokens: 4096",
         "/usr/lib/python3.11/site-packages/fastavro/_read.py, line 12",
+        "run 550e8400-e29b-41d4-a716-446655440000 650e8400-e29b-41d4-a716-446655440000 7",
         "gpt-4.1-2025-04-14",
         "o1-2024-12-17",
         "banterhearts-2025-01-31-120000",
