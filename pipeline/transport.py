@@ -23,7 +23,7 @@ from faust.types import TP, ConsumerMessage
 from pipeline import metrics
 from pipeline.batches import MicroBatch, PartitionBatches
 from pipeline.batching import Batching, Deriver
-from pipeline.errors import HaltError
+from pipeline.errors import ChimeraError, HaltError
 from pipeline.holding import RETRY_SECONDS
 from pipeline.takeover import SHORTENED, Successor
 
@@ -243,6 +243,8 @@ class Consumer(Successor):
                 await self.batching.deriver.release(ours)
         except TimeoutError:
             self.log.warning("Not released in time: %r", ours)
+        except ChimeraError as error:
+            self.log.warning("Not released: %r: %s", ours, error)
         except Exception:
             self.log.exception("Not released: %r", ours)
 
