@@ -4,6 +4,7 @@ Records carry the time at which the broker gets them, not the event's: retention
 it, so an old event that is published today is kept as long as any other.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
@@ -30,6 +31,10 @@ _UNAVAILABLE = frozenset(
     {KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._ALL_BROKERS_DOWN}
 )
 _UNKNOWN_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+
+_SILENT = logging.getLogger("chimera.librdkafka")  # which has its say of what is fatal at every level
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
 
 
 class DeliveryError(ChimeraError):
@@ -122,6 +127,7 @@ class Producer:
             "delivery.report.only.error": True,
             "on_delivery": self._delivered,
             "log_level": 0,  # what goes wrong is raised
+            "logger": _SILENT,
         }
 
     def _open(self, name: str) -> _Route:
