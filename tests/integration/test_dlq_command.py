@@ -285,7 +285,7 @@ def test_how_old_a_claim_is_says_the_broker(settings: Settings, family: Family) 
     letters = next(reading.pages(Selection()))
     claim = Receipt(Deed.CLAIMED, "behind", tuple(letter.id for letter in letters), {0: 0, 1: 0})
     producer, hour_ago = Producer(settings.kafka.client), round(time.time() * 1000) - 3_600_000
-    producer.produce(family.dead_letters.name, claim.value, headers=claim.headers, timestamp=hour_ago)
+    producer.produce(family.dead_letters.name, claim.value, headers=[*claim.headers], timestamp=hour_ago)
     assert producer.flush(_SECONDS) == 0
     go_round(run, reading)
     assert +outcome == {"left": 3}
