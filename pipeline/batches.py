@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, starmap
 from typing import NamedTuple, Protocol
 
-from pipeline.columns import Rows
+import numpy as np
+
+from pipeline.columns import Ints, Rows
 from pipeline.families import BatchPolicy
 from pipeline.ranges import MOST_CLOSINGS, Closing
 
@@ -76,7 +78,7 @@ class MicroBatch:
         replayed: whether it is below what is done: stored already, and here only for what is derived from the log.
     """
 
-    __slots__ = ("acks", "decoded", "first", "last", "owner", "records", "replayed", "size")
+    __slots__ = ("_timestamps", "acks", "decoded", "first", "last", "owner", "records", "replayed", "size")
 
     def __init__(
         self,
@@ -96,6 +98,7 @@ class MicroBatch:
         self.size = size
         self.acks = acks
         self.replayed = replayed
+        self._timestamps: Ints | None = None
         self.decoded: asyncio.Future[Rows | None] | None = None
         """What ingest makes of it, for other agents: see `pipeline.ingest`."""
 
@@ -136,9 +139,11 @@ class MicroBatch:
         return [record.value for record in self.records]
 
     @property
-    def timestamps(self) -> list[int]:
-        """The records' timestamps, ms, in order."""
-        return [record.timestamp for record in self.records]
+    def timestamps(self) -> Ints:
+        """The records' timestamps, ms, in order; gathered once for all that look at them."""
+        if self._timestamps is None:
+            self._timestamps = np.array([record.timestamp for record in self.records], np.int64)
+        return self._timestamps
 
     @property
     def live(self) -> bool:

@@ -94,7 +94,7 @@ class Decoder:
         own, nothing = resolve(family.schema.raw, family.schema), np.zeros(0, np.int64)
         self._no_rows = self._columns(own, self._buffer([]), Spans(nothing, nothing), nothing)
 
-    def decode(self, values: Sequence[bytes | None], timestamps: Sequence[int] | None = None) -> Rows:
+    def decode(self, values: Sequence[bytes | None], timestamps: Sequence[int] | Ints | None = None) -> Rows:
         """Every record becomes a row or a rejection.
 
         Args:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pipeline.columns import Rows, Verdicts
+from pipeline.columns import Ints, Rows, Verdicts
 from pipeline.config import ValidationSettings
 from pipeline.errors import Reason
 from pipeline.fields import Field
@@ -12,7 +12,9 @@ from pipeline.fields import Field
 _MOST_MS = 2**62  # records may claim any 64-bit number; of these, sums and differences with any limit fit
 
 
-def check_times(rows: Rows, fields: Iterable[Field], timestamps: Sequence[int], validation: ValidationSettings) -> Rows:
+def check_times(
+    rows: Rows, fields: Iterable[Field], timestamps: Sequence[int] | Ints, validation: ValidationSettings
+) -> Rows:
     """Reject the rows with a time that is too far from their record's.
 
     Args:
@@ -21,7 +23,7 @@ def check_times(rows: Rows, fields: Iterable[Field], timestamps: Sequence[int], 
         timestamps: of all records of the micro-batch, ms.
         validation: how far is too far.
     """
-    written = np.array(timestamps, np.int64)[rows.positions].clip(-_MOST_MS, _MOST_MS)
+    written = np.asarray(timestamps, np.int64)[rows.positions].clip(-_MOST_MS, _MOST_MS)
     verdicts = Verdicts(len(rows))
     for field in fields:
         if field.logical_type == "timestamp-millis":

@@ -42,7 +42,7 @@ def events_of(batch: MicroBatch, rows: Rows) -> Events:
         ts=np.asarray(columns["ts"]),
         event_type=code_of[types.codes],
         latency_ms=np.asarray(columns["latency_ms"]),
-        appended_at=np.array(batch.timestamps, np.int64)[rows.positions],
+        appended_at=batch.timestamps[rows.positions],
     )
 
 
