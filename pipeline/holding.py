@@ -6,7 +6,7 @@ more finds that out here, and lets go.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from aiokafka.errors import KafkaError
@@ -92,16 +92,20 @@ class Holder(driver.Consumer):
             states = {tp: batches.state for tp, batches in self._partitions.items() if batches.changed or tp in also}
             if not states:
                 return False
-            commits = {tp: self._commit_of(tp, state) for tp, state in states.items()}
-            now = lease_clock()
-            if not await self._thread.commit_ranges(self._membership, commits):
-                self.log.info("Not recorded: the partitions are being reassigned")
-                self._let_go(set(states))
-                return False
-            for tp in states.keys() & self._partitions.keys():
-                self._partitions[tp].recorded(states[tp], now)
-            self.app.monitor.on_tp_commit({tp: state.offset for tp, state in states.items()})
-            return True
+            return await self._commit_states(states)
+
+    async def _commit_states(self, states: Mapping[TP, State]) -> bool:
+        """Commit as the member that we are; where the broker refuses, let go. To be called with `_recording` held."""
+        commits = {tp: self._commit_of(tp, state) for tp, state in states.items()}
+        now = lease_clock()
+        if not await self._thread.commit_ranges(self._membership, commits):
+            self.log.info("Not recorded: the partitions are being reassigned")
+            self._let_go(set(states))
+            return False
+        for tp in states.keys() & self._partitions.keys():
+            self._partitions[tp].recorded(states[tp], now)
+        self.app.monitor.on_tp_commit({tp: state.offset for tp, state in states.items()})
+        return True
 
     def _commit_of(self, tp: TP, state: State) -> OffsetAndMetadata:
         ranges = Ranges(self._partitions[tp].topic_id, state.ends, state.closings)
@@ -129,18 +133,16 @@ class Holder(driver.Consumer):
         if partition is None or partition.with_closing(closing) is None or not await self._thread.at_the_end(tp):
             return False
         async with self._recording:
-            state, now = partition.with_closing(closing), lease_clock()
+            state = partition.with_closing(closing)
             if state is None:  # by now
                 return False
             # It counts when the broker has said that it has it, not before. Unanswered, it may be recorded all the
             # same. Should the partition move now, its new owner finds it and goes by it, and we have closed nothing.
             # Should we go on, no record from this offset on is delivered before another commit, which leaves it out:
             # nobody has gone by it. Kept here, it would be recorded with what we deliver without going by it.
-            if not await self._thread.commit_ranges(self._membership, {tp: self._commit_of(tp, state)}):
-                self._let_go({tp})
+            if not await self._commit_states({tp: state}):
                 return False
             partition.closings = state.closings
-            partition.recorded(state, now)
             return partition.live  # else it has been let go of meanwhile: the next owner goes by it
 
     def forget_closings(self, tp: TP, before: int) -> None:
