@@ -10,9 +10,10 @@ import yaml
 from clickhouse_driver import Client
 from confluent_kafka.admin import AdminClient
 from containers import ContainerStack, skip_without_engine
+from kafka_topic import Topic
 from schema_registry import SchemaRegistry
 
-from pipeline.config import ENV_PREFIX, Settings, env_name, load_settings
+from pipeline.config import ENV_PREFIX, KafkaSettings, Settings, env_name, load_settings
 from pipeline.devstack import Stack
 from pipeline.devstack.ports import free_port
 
@@ -79,6 +80,18 @@ def settings(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settin
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     return load_settings()
+
+
+@pytest.fixture
+def kafka(settings: Settings) -> KafkaSettings:
+    """The broker, and the group of the test."""
+    return settings.kafka
+
+
+@pytest.fixture
+def topic(kafka: KafkaSettings) -> Topic:
+    """A topic of the test's own."""
+    return Topic(kafka)
 
 
 def _revive(stack: Stack | ContainerStack) -> None:

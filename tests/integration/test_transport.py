@@ -10,20 +10,10 @@ from faust_member import Member, numbers, ranges_of, small_batches, until, value
 from kafka_topic import Topic
 
 from pipeline.batches import MicroBatch
-from pipeline.config import KafkaSettings, Settings
+from pipeline.config import KafkaSettings
 from pipeline.transport import Batching
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def kafka(settings: Settings) -> KafkaSettings:
-    return settings.kafka
-
-
-@pytest.fixture
-def topic(kafka: KafkaSettings) -> Topic:
-    return Topic(kafka)
 
 
 @pytest.mark.parametrize("codec", ["none", "gzip", "lz4", "snappy", "zstd"])

@@ -16,7 +16,7 @@ from kafka_topic import Topic
 
 from pipeline import broker, metrics
 from pipeline.batches import MicroBatch, Takeover
-from pipeline.config import KafkaSettings, Settings
+from pipeline.config import KafkaSettings
 from pipeline.devstack import Stack
 from pipeline.errors import ChimeraError, HaltError
 from pipeline.ranges import Closing, Ranges
@@ -58,16 +58,6 @@ class Derived:
         self.got.append(batch)
         if self._acks:
             batch.ack()
-
-
-@pytest.fixture
-def kafka(settings: Settings) -> KafkaSettings:
-    return settings.kafka
-
-
-@pytest.fixture
-def topic(kafka: KafkaSettings) -> Topic:
-    return Topic(kafka)
 
 
 def _batching(derived: Deriver, **options: Any) -> Batching:

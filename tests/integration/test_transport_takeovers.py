@@ -15,23 +15,13 @@ from kafka_topic import Topic
 
 from pipeline import broker, holding, metrics, takeover
 from pipeline.batches import MicroBatch
-from pipeline.config import KafkaSettings, Settings
+from pipeline.config import KafkaSettings
 from pipeline.devstack import Stack
 from pipeline.errors import ChimeraError, HaltError
 from pipeline.ranges import Ranges, parse
 from pipeline.topics import TopicAdmin
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def kafka(settings: Settings) -> KafkaSettings:
-    return settings.kafka
-
-
-@pytest.fixture
-def topic(kafka: KafkaSettings) -> Topic:
-    return Topic(kafka)
 
 
 @pytest.fixture
