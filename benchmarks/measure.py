@@ -23,9 +23,9 @@ from benchmarks.process import ContenderProcess, cpu_seconds
 from benchmarks.report import Result, median
 from benchmarks.stage import Stage
 from benchmarks.workload import Fingerprint, Workload
+from pipeline.clickhouse.migrate import migrate
 from pipeline.config import ClickHouseSettings, env_name
 from pipeline.devstack.ports import HOST
-from pipeline.migrate import migrate
 
 _ROOT = Path(__file__).parent.parent
 _POLL_SECONDS = 0.02

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.catalog import Catalog, load_catalog
 from pipeline.config import Settings
-from pipeline.decode import Decoder
-from pipeline.encode import Encoder
-from pipeline.families import Catalog, load_catalog
+from pipeline.decode.decoder import Decoder
 from pipeline.privacy.hashing import Hasher
 from pipeline.privacy.sanitise import Sanitiser
+from pipeline.producer.encode import Encoder
 from pipeline.sample import sample
 
 _EVENTS = 200_000

@@ -14,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.process import ContenderError
 from benchmarks.registry import registry
 from benchmarks.workload import FAMILY
+from pipeline.catalog import load_catalog
 from pipeline.config import ClickHouseSettings, KafkaSettings, RegistrySettings, Settings, load_settings
 from pipeline.devstack import Stack
 from pipeline.devstack.ports import HOST
-from pipeline.families import load_catalog
 
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 

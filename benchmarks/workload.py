@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from confluent_kafka import Producer as KafkaProducer
 
 from benchmarks.registry import SCHEMA_ID
+from pipeline.catalog import load_catalog
 from pipeline.config import Settings
-from pipeline.families import load_catalog
-from pipeline.producer import Producer
+from pipeline.kafka.topics import TopicAdmin, plan
+from pipeline.producer.producer import Producer
 from pipeline.sample import sample
 from pipeline.sample.stories import Event
-from pipeline.topics import TopicAdmin, plan
-from pipeline.wire import frame_confluent
+from pipeline.schema.framing import frame_confluent
 
 FAMILY = "ui_events"
 _SEED = 5

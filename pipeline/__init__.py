@@ -36,7 +36,7 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from pipeline.errors import ChimeraError  # noqa: PLC0415 (as above)
-    from pipeline.worker import create_app  # noqa: PLC0415
+    from pipeline.worker.app import create_app  # noqa: PLC0415
 
     try:
         app = create_app()

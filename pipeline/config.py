@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BaseModel, Field, FilePath, SecretStr, Vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import ConfigError
-from pipeline.expected import expected
-from pipeline.kafka_client import librdkafka, ssl_context
+from pipeline.kafka.client import librdkafka, ssl_context
+from pipeline.validation_messages import expected
 
 ENV_PREFIX = "CHIMERA_"
 ENV_DELIMITER = "__"
@@ -65,7 +65,7 @@ class _Section(BaseModel, extra="forbid", frozen=True):
 
 
 class KafkaSettings(_Section):
-    """Where the broker is and who we are to it; `pipeline.kafka_client` says it to its two clients."""
+    """Where the broker is and who we are to it; `pipeline.kafka.client` says it to its two clients."""
 
     bootstrap_servers: Servers = Field("127.0.0.1:9092", description="host:port, comma-separated")
     security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")

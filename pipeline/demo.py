@@ -12,12 +12,12 @@ from typing import Any
 
 from confluent_kafka import Producer as KafkaProducer
 
-from pipeline.clickhouse import connect, explained
+from pipeline.catalog import Catalog
+from pipeline.clickhouse.client import connect, explained
 from pipeline.config import Settings
 from pipeline.devstack import WorkerProcess
-from pipeline.encode import Encoder
-from pipeline.families import Catalog
-from pipeline.producer import Producer
+from pipeline.producer.encode import Encoder
+from pipeline.producer.producer import Producer
 from pipeline.rollup.audit import Audit
 from pipeline.rollup.horizon import read_horizon
 from pipeline.rollup.verify import Report, verify

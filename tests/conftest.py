@@ -9,9 +9,9 @@ import pytest
 import yaml
 from clickhouse_driver import Client
 from confluent_kafka.admin import AdminClient
-from containers import ContainerStack, skip_without_engine
-from kafka_topic import Topic
-from schema_registry import SchemaRegistry
+from support.containers import ContainerStack, skip_without_engine
+from support.kafka_topic import Topic
+from support.schema_registry import SchemaRegistry
 
 from pipeline.config import ENV_PREFIX, KafkaSettings, Settings, env_name, load_settings
 from pipeline.devstack import Stack

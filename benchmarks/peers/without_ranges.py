@@ -2,9 +2,9 @@
 
 from faust.cli.faust import cli
 
-from pipeline.batches import MicroBatch
-from pipeline.ranges import lease_clock
-from pipeline.transport import Consumer
+from pipeline.transport.batches import MicroBatch
+from pipeline.transport.commit_metadata import lease_clock
+from pipeline.transport.consumer import Consumer
 
 
 async def _at_once(self: Consumer, batches: list[MicroBatch]) -> bool:  # noqa: ARG001 (stands in for a method)

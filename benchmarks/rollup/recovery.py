@@ -19,13 +19,13 @@ from benchmarks.process import ContenderError, peak_rss_bytes
 from benchmarks.rollup.workload import HOUR_MS, at, first_hour, one_each, session_ids
 from benchmarks.stage import Stage
 from benchmarks.workload import publish
+from pipeline.catalog import load_catalog
+from pipeline.clickhouse.migrate import migrate
 from pipeline.config import env_name
 from pipeline.devstack import WorkerProcess
-from pipeline.families import load_catalog
-from pipeline.migrate import migrate
+from pipeline.kafka.topics import TopicAdmin
 from pipeline.rollup.snapshot import pack
 from pipeline.rollup.store import SnapshotStore
-from pipeline.topics import TopicAdmin
 
 _SESSION_SECONDS = 6.0  # the least that a broker takes by default
 _MINUTES = 45  # all but a few events are folded when one of the hour's last minute has come

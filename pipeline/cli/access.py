@@ -2,7 +2,7 @@
 
 import click
 
-from pipeline.access import statements
+from pipeline.clickhouse.access import statements
 from pipeline.config import load_settings
 
 

@@ -19,17 +19,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from pipeline.catalog import load_catalog
 from pipeline.cli.stack import fetch_jars
-from pipeline.clickhouse import connect, explained
+from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.migrate import migrate
+from pipeline.clickhouse.queries import load_queries
 from pipeline.config import ENV_PREFIX, ClickHouseSettings, Settings, env_name, load_settings
 from pipeline.demo import DAMAGED, Outcome, check_sessions, follow
 from pipeline.devstack import Stack, WorkerProcess
 from pipeline.errors import ChimeraError, ConfigError
-from pipeline.families import load_catalog
-from pipeline.migrate import migrate
-from pipeline.queries import load_queries
+from pipeline.kafka.topics import TopicAdmin, plan
 from pipeline.rollup.verify import Report
-from pipeline.topics import TopicAdmin, plan
 
 _SHOWN_ROWS = 5
 _QUERIES = (

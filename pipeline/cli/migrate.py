@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
+from pipeline.clickhouse.migrate import migrate as apply
+from pipeline.clickhouse.migrate import pending
 from pipeline.config import load_settings
-from pipeline.migrate import migrate as apply
-from pipeline.migrate import pending
 
 
 @click.command()

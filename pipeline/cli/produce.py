@@ -14,11 +14,11 @@ import click
 import orjson
 from click.core import ParameterSource
 
+from pipeline.catalog import Catalog, Family, load_catalog
 from pipeline.cli.progress import tracked
 from pipeline.config import Settings, load_settings
-from pipeline.encode import Encoder, InvalidEventError
-from pipeline.families import Catalog, Family, load_catalog
-from pipeline.producer import Producer
+from pipeline.producer.encode import Encoder, InvalidEventError
+from pipeline.producer.producer import Producer
 from pipeline.sample import sample
 
 _SHOWN_LINES = 20

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from pipeline.clickhouse import connect, explained
+from pipeline.catalog import load_catalog
+from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.contract import check_tables
 from pipeline.config import Settings, load_settings
-from pipeline.contract import check_tables
 from pipeline.errors import ConfigError
-from pipeline.families import load_catalog
 from pipeline.rollup.audit import Audit, Difference, Hour, Kind, Values
 from pipeline.rollup.horizon import Horizon, read_horizon
 from pipeline.rollup.repair import HourPlan, Plan, plan

@@ -2,9 +2,9 @@
 
 import click
 
-from pipeline.compatibility import problems
 from pipeline.config import load_settings
-from pipeline.schemas import load_schemas
+from pipeline.schema.compatibility import problems
+from pipeline.schema.versions import load_schemas
 
 
 @click.group()

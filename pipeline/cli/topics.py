@@ -6,9 +6,9 @@ from collections import Counter
 import click
 from rich.console import Console
 
+from pipeline.catalog import TopicSpec, load_topics
 from pipeline.config import load_settings
-from pipeline.families import TopicSpec, load_topics
-from pipeline.topics import Action, Change, Setting, TopicAdmin, plan
+from pipeline.kafka.topics import Action, Change, Setting, TopicAdmin, plan
 
 _CHANGES = 2
 _STYLES = {Action.CREATE: "green", Action.ALTER: "yellow", Action.KEEP: "dim"}

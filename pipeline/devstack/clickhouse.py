@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 from xml.etree import ElementTree as ET
 
-from pipeline.access import Limit, Role
+from pipeline.clickhouse.access import Limit, Role
 from pipeline.devstack.extra import package_directory
 from pipeline.devstack.ports import HOST
 from pipeline.devstack.server import Server

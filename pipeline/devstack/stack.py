@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Self
 
-from pipeline.access import load_roles
+from pipeline.clickhouse.access import load_roles
 from pipeline.config import ClickHouseSettings, TopicsSettings, env_name
 from pipeline.devstack.clickhouse import ClickHouseServer, users_of
 from pipeline.devstack.kafka import KafkaBroker
@@ -66,7 +66,7 @@ class Stack:
 
     @staticmethod
     def login(role: str) -> dict[str, str]:
-        """Environment variables that log in to ClickHouse as the user of a role, see `pipeline.access`."""
+        """Environment variables that log in to ClickHouse as the user of a role, see `pipeline.clickhouse.access`."""
         return {env_name("clickhouse", "user"): role, env_name("clickhouse", "password"): role}
 
     @property

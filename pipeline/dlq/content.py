@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.decode import Registry
+from pipeline.catalog import Family
+from pipeline.decode.decoder import Registry
+from pipeline.decode.reference import Reference
 from pipeline.errors import UnavailableError
-from pipeline.families import Family
-from pipeline.reference import Reference
-from pipeline.vet import UnresolvableError, vet
-from pipeline.wire import (
+from pipeline.schema.framing import (
     CONFLUENT_HEADER_BYTES,
     SINGLE_OBJECT_HEADER_BYTES,
     SINGLE_OBJECT_MARKER,
     schema_name,
 )
+from pipeline.schema.writer_schema import UnresolvableError, vet
 
 
 @dataclass(frozen=True, slots=True)

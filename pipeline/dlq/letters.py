@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from pipeline.dead_letters import ATTEMPTS, CUT_PREFIX, HEADER_PREFIX, REASON, attempts_of
+from pipeline.dlq.writer import ATTEMPTS, CUT_PREFIX, HEADER_PREFIX, REASON, attempts_of
 from pipeline.errors import Reason
 
 REQUEUED = "chimera.requeued"

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from pipeline.config import KafkaSettings
 from pipeline.dlq.letters import Record
 from pipeline.errors import ChimeraError, HaltError
-from pipeline.kafka_failures import explain_kafka
+from pipeline.kafka.failures import explain_kafka
 
 Spans = Mapping[int, tuple[int, int]]
 """Partition to its first offset and the one behind its last."""

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
+from pipeline.catalog import Family
 from pipeline.config import KafkaSettings
 from pipeline.dlq.index import Index, Selection
 from pipeline.dlq.letters import Letter, Record
 from pipeline.dlq.log import Log
-from pipeline.families import Family
 
 PAGE = 500
 """Most dead letters that are looked at together, and that one receipt is about."""

@@ -22,7 +22,7 @@ from pipeline.dlq.log import Log
 from pipeline.dlq.reading import Reading
 from pipeline.dlq.receipts import Deed, Receipt
 from pipeline.errors import ChimeraError
-from pipeline.kafka_failures import explain_kafka
+from pipeline.kafka.failures import explain_kafka
 
 _DELIVERY_SECONDS = 30.0
 _CLAIM_USED_SECONDS = 20.0  # together less than CLAIM_SECONDS
@@ -66,7 +66,7 @@ class Settler:
                 "enable.idempotence": True,
                 "acks": "all",
                 "compression.type": "zstd",  # the record may have been let in because it compresses well
-                "partitioner": "murmur2_random",  # as `pipeline.producer`: a key keeps its partition
+                "partitioner": "murmur2_random",  # as `pipeline.producer.producer`: a key keeps its partition
                 "linger.ms": 5,
                 "batch.size": min(family.topic.max_message_bytes, family.dead_letters.max_message_bytes) // 2,
                 "message.max.bytes": _ANY_BYTES,  # the broker knows, and counts what is compressed

@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from pipeline.dead_letters import CUT_PREFIX, HEADER_PREFIX
+from pipeline.catalog import Family
 from pipeline.dlq.content import Content
 from pipeline.dlq.letters import Letter, Record, error_facts, own_headers, record_time
-from pipeline.families import Family
-from pipeline.fields import Field
+from pipeline.dlq.writer import CUT_PREFIX, HEADER_PREFIX
+from pipeline.schema.fields import Field
 
 _SHOWN_BYTES = 64
 _CUT = CUT_PREFIX.removeprefix(HEADER_PREFIX)

@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from pipeline.privacy.declared import Metadata
 from pipeline.privacy.hashing import Hasher
+from pipeline.schema.privacy import Metadata
 
 MAX_DEPTH = 16
 MAX_VALUES = 1_000

@@ -10,13 +10,13 @@ import numpy as np
 
 from pipeline.columns import Coded, Column, Rows, Verdicts
 from pipeline.errors import ConfigError, Reason
-from pipeline.fields import Field
-from pipeline.privacy.declared import FORMS, Metadata, Text, UserAgent
 from pipeline.privacy.hashing import Hasher
 from pipeline.privacy.metadata import InvalidMetadataError, MetadataFilter
 from pipeline.privacy.text import sanitised
 from pipeline.privacy.user_agents import UserAgentReducer
-from pipeline.schemas import Schema
+from pipeline.schema.fields import Field
+from pipeline.schema.privacy import FORMS, Metadata, Text, UserAgent
+from pipeline.schema.versions import Schema
 
 CACHE_BYTES = 4 * 1024 * 1024
 """Of one field: distinct values that were seen, and what became of them. Beyond it, all are forgotten."""

@@ -158,7 +158,7 @@ class Difference:
 class Audit:
     """Both tables, seen side by side.
 
-    Its methods raise what the driver raises: `pipeline.clickhouse.explained` says what follows.
+    Its methods raise what the driver raises: `pipeline.clickhouse.client.explained` says what follows.
 
     Args:
         client: connected, with the tables' database as default; may SELECT from both.

@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Iterable
 
 from pipeline import metrics
-from pipeline.batches import MicroBatch
 from pipeline.columns import Column, Rows
-from pipeline.ranges import Closing
 from pipeline.rollup.events import events_of, part_of
 from pipeline.rollup.fold import HOUR_MS
 from pipeline.rollup.partition import Events, PartitionWindows
 from pipeline.rollup.snapshot import Snapshot
+from pipeline.transport.batches import MicroBatch
+from pipeline.transport.commit_metadata import Closing
 
 
 class Derivation:

@@ -6,13 +6,13 @@ from uuid import UUID
 
 import numpy as np
 
-from pipeline.batches import MicroBatch
+from pipeline.catalog import Family
 from pipeline.columns import Coded, Rows
 from pipeline.config import env_name
 from pipeline.errors import ConfigError
-from pipeline.families import Family
 from pipeline.rollup.fold import ERROR, OPEN, SUBMIT
 from pipeline.rollup.partition import Events
+from pipeline.transport.batches import MicroBatch
 
 _EVENT_TYPES = {b"overlay_open": OPEN, b"query_submit": SUBMIT, b"error": ERROR}
 

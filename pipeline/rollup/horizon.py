@@ -13,14 +13,14 @@ from uuid import UUID
 import numpy as np
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
+from pipeline.catalog import Rollup, TopicSpec
 from pipeline.config import KafkaSettings, Settings
 from pipeline.errors import HaltError, UnavailableError
-from pipeline.families import Rollup, TopicSpec
-from pipeline.kafka_failures import explain_kafka
+from pipeline.kafka.failures import explain_kafka
+from pipeline.kafka.topics import TopicAdmin
 from pipeline.rollup.audit import HOUR_SECONDS, Difference, Hour
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.rollup.store import SnapshotStore
-from pipeline.topics import TopicAdmin
 
 _ANSWER_SECONDS = 10.0
 _CATCH_UP_SECONDS = 15.0

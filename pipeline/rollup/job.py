@@ -20,11 +20,11 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from pipeline import metrics
-from pipeline.attempts import Attempts, Held, LostPartitionError, Renew
-from pipeline.batches import MicroBatch, PartitionBatches, Takeover
+from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Rows
 from pipeline.config import Settings
 from pipeline.errors import UnavailableError
+from pipeline.retry import Attempts, Held, LostPartitionError, Renew
 from pipeline.rollup import TABLE
 from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.emission import Emission
@@ -32,7 +32,7 @@ from pipeline.rollup.events import foreign_keys
 from pipeline.rollup.idleness import hour_by_clock
 from pipeline.rollup.recovery import Recovery, recover
 from pipeline.rollup.store import SnapshotStore
-from pipeline.sink import Sink
+from pipeline.transport.batches import MicroBatch, PartitionBatches, Takeover
 
 _TICK_SECONDS = 1.0
 # Each hour that was stored since the last snapshot is looked up by whoever takes the partition over.
@@ -44,7 +44,7 @@ T = TypeVar("T")
 class Consumer(Protocol):
     """What the job needs of the transport's consumer."""
 
-    def held(self, tp: TopicPartition) -> PartitionBatches | None: ...  # noqa: D102 (as all below: see pipeline.holding)
+    def held(self, tp: TopicPartition) -> PartitionBatches | None: ...  # noqa: D102 (as all below: see pipeline.transport.assignment)
     async def close_by_clock(self, tp: TopicPartition, offset: int, hour: int) -> bool: ...  # noqa: D102
     def forget_closings(self, tp: TopicPartition, before: int) -> None: ...  # noqa: D102
 
@@ -82,7 +82,7 @@ class Rollup:
         store: of the snapshots.
         sink: where the table is.
         consumer: the transport's, once there is one.
-        renew: as in `pipeline.attempts`.
+        renew: as in `pipeline.retry`.
         decode: the rows of a micro-batch.
         halt: told of what makes going on impossible.
         clock: seconds since 1970.

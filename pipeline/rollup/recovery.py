@@ -12,13 +12,13 @@ import structlog
 from aiokafka.structs import TopicPartition
 
 from pipeline import metrics
-from pipeline.batches import Takeover
 from pipeline.columns import Column
 from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.slots import Loaded
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.rollup.store import SnapshotStore
+from pipeline.transport.batches import Takeover
 
 _SAY_SECONDS = 5.0
 _DAY_MS = 86_400_000

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
-from pipeline.clickhouse import connect
+from pipeline.clickhouse.client import connect
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import ChimeraError
 from pipeline.rollup import COLUMNS, TABLE
@@ -93,7 +93,7 @@ def plan(audit: Audit, horizon: Horizon, day: date) -> Plan:
         day: a partition of session_stats.
 
     Raises:
-        clickhouse_driver.errors.Error, OSError, EOFError: `pipeline.clickhouse.explained` says what follows.
+        clickhouse_driver.errors.Error, OSError, EOFError: `pipeline.clickhouse.client.explained` says what follows.
     """
     return Plan(day, tuple(_plan(audit, horizon, hour) for hour in audit.hours(day)))
 
@@ -130,7 +130,7 @@ def repair(settings: ClickHouseSettings, source: str, horizon: Horizon, day: dat
     Raises:
         OvertakenError: rows came in between: again and again, and nothing was changed; or at the last moment, and they
             are gone until the day is repaired once more.
-        clickhouse_driver.errors.Error, OSError, EOFError: `pipeline.clickhouse.explained` says what follows.
+        clickhouse_driver.errors.Error, OSError, EOFError: `pipeline.clickhouse.client.explained` says what follows.
     """
     with connect(settings) as client:
         audit = Audit(client, source)

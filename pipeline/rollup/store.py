@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from pipeline.catalog import TopicSpec
 from pipeline.config import KafkaSettings
 from pipeline.errors import ChimeraError, HaltError
-from pipeline.families import TopicSpec
-from pipeline.kafka_failures import explain_kafka
+from pipeline.kafka.failures import explain_kafka
 from pipeline.rollup.slots import MANIFEST, Key, Loaded, newest
 from pipeline.rollup.snapshot import Snapshot, pack
 

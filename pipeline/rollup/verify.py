@@ -52,7 +52,7 @@ def verify(
         progress: called with the number of hours compared and of all there are.
 
     Raises:
-        clickhouse_driver.errors.Error, OSError, EOFError: `pipeline.clickhouse.explained` says what follows.
+        clickhouse_driver.errors.Error, OSError, EOFError: `pipeline.clickhouse.client.explained` says what follows.
     """
     report, oldest, asked = Report(), audit.oldest_day(), audit.hours(day)
     for done, hour in enumerate(asked):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from pipeline.config import KafkaSettings
-from pipeline.ranges import Closing, Ranges, parse
+from pipeline.transport.commit_metadata import Closing, Ranges, parse
 
 _TOPIC = "__consumer_offsets"
 _KEY_VERSIONS = {0, 1}  # of the keys that are commits; others are of the groups' members

@@ -5,12 +5,12 @@ import uuid
 from dataclasses import replace
 from typing import Any
 
-from pipeline.batches import MicroBatch, State
 from pipeline.rollup.emission import Emission
 from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.rollup.store import SnapshotStore
-from pipeline.transport import Consumer
+from pipeline.transport.batches import MicroBatch, State
+from pipeline.transport.consumer import Consumer
 
 _LONG_SECONDS = 3.0  # enough for snapshots of all that has changed
 

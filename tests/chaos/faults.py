@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from processes import Worker, eventually
+from support.processes import Worker, eventually
 
 from chaos.points import INGEST_POINTS, POINTS
 from chaos.proxy import Harm, Proxy

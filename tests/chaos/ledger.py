@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
-from pipeline.clickhouse import connect
+from pipeline.catalog import Catalog, Family
+from pipeline.clickhouse.client import connect
 from pipeline.config import Settings
-from pipeline.dead_letters import HEADER_PREFIX
-from pipeline.encode import Encoder
-from pipeline.families import Catalog, Family
+from pipeline.dlq.writer import HEADER_PREFIX
+from pipeline.producer.encode import Encoder
 from pipeline.rollup.audit import Difference
 from pipeline.sample import sample
 

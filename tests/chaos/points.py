@@ -8,20 +8,20 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from clickhouse_driver import Client
 from confluent_kafka import Producer
 
+import pipeline.clickhouse.sink
 import pipeline.rollup.store
-import pipeline.sink
 from chaos.trap import Matches, Point, Trap
-from pipeline.batches import MicroBatch
-from pipeline.broker import BrokerThread
-from pipeline.dead_letters import DeadLetters
-from pipeline.ingest import Ingest
+from pipeline.clickhouse.sink import Sink
+from pipeline.dlq.writer import DeadLetters
 from pipeline.rollup import TABLE
 from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.slots import MANIFEST, Key
 from pipeline.rollup.store import SnapshotStore
-from pipeline.sink import Sink
-from pipeline.transport import Consumer
+from pipeline.transport.batches import MicroBatch
+from pipeline.transport.broker import BrokerThread
+from pipeline.transport.consumer import Consumer
+from pipeline.worker.ingest import Ingest
 
 
 def _insert_into(trap: Trap) -> Matches:
@@ -113,7 +113,7 @@ INGEST_POINTS = {
     ),
     "before_lease": Point(lambda trap: trap.before(Ingest, "_insert_now", _of_batch(trap)), "recorded, lease not read"),
     "not_sent": Point(lambda trap: trap.before(Sink, "insert", _insert_into(trap)), "recorded, not sent"),
-    "asked": Point(_within_insert(pipeline.sink, "write_block"), "query sent, data not"),
+    "asked": Point(_within_insert(pipeline.clickhouse.sink, "write_block"), "query sent, data not"),
     "sent": Point(_within_insert(Client, "receive_end_of_insert_query"), "sent, no reply"),
     "inserted": Point(lambda trap: trap.after(Sink, "insert", _insert_into(trap)), "inserted, not acked"),
     "dead_letters": Point(lambda trap: trap.after(DeadLetters, "send", _of_batch(trap)), "dead letters written"),

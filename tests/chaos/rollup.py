@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from processes import Worker, eventually
+from support.processes import Worker, eventually
 
 from chaos.faults import LOAD, PATIENCE_SECONDS, Fault, kill, rebalanced, scale, stop, victim_at
 from chaos.points import CLOCK_POINTS, ROLLUP_POINTS
 from chaos.sessions import SessionLedger
 from chaos.world import World, go, wait_until_frozen
-from pipeline.families import Family
+from pipeline.catalog import Family
 
 _PARTITIONS = 3  # of ui_events and of the state; all others have one
 _AFTER_SNAPSHOT_SECONDS = 0.3  # some records, and not enough for another one

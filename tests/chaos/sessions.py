@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 from chaos.commits import Commits, Place
 from chaos.ledger import DAMAGED, START, Ledger, Verdict
-from pipeline.clickhouse import connect
+from pipeline.catalog import Catalog, Family
+from pipeline.clickhouse.client import connect
 from pipeline.config import Settings
-from pipeline.encode import Encoder
-from pipeline.families import Catalog, Family
-from pipeline.ranges import Closing
+from pipeline.producer.encode import Encoder
 from pipeline.rollup import TABLE
 from pipeline.rollup.audit import Audit
 from pipeline.rollup.fold import HOUR_MS
+from pipeline.transport.commit_metadata import Closing
 
 _SESSIONS = 60
 _STEP_MS = 12_000  # from one event to the next: 300 of them make an hour

@@ -8,7 +8,7 @@ import pytest
 from chaos.faults import SAMPLE, Fault
 from chaos.suite import inflict
 from chaos.world import World, go
-from pipeline.clickhouse import connect
+from pipeline.clickhouse.client import connect
 from pipeline.devstack import Stack
 
 pytestmark = pytest.mark.integration

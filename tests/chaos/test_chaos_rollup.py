@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import Worker
+from support.processes import Worker
 
 from chaos.faults import Fault
 from chaos.rollup import SAMPLE, RollupWorld

@@ -12,14 +12,14 @@ from typing import Any, ClassVar, Self
 import yaml
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from processes import Worker, eventually, prepare
+from support.processes import Worker, eventually, prepare
 
 from chaos.ledger import REFUSED_DURATION, Ledger
-from pipeline.clickhouse import connect
+from pipeline.catalog import Family
+from pipeline.clickhouse.client import connect
 from pipeline.config import ENV_PREFIX, ClickHouseSettings, KafkaSettings, Settings, TopicsSettings, env_name
 from pipeline.devstack import Stack
 from pipeline.devstack.ports import HOST, free_port
-from pipeline.families import Family
 
 SESSION_SECONDS = 2.0
 """How long a worker may be silent before its partitions are given to others."""

@@ -6,10 +6,10 @@ from typing import Any
 import orjson
 import pytest
 
+from pipeline.catalog import load_catalog
 from pipeline.config import Settings
-from pipeline.decode import Decoder
-from pipeline.encode import Encoder
-from pipeline.families import load_catalog
+from pipeline.decode.decoder import Decoder
+from pipeline.producer.encode import Encoder
 
 FAMILIES = {family.name: family for family in load_catalog(Settings()).families}
 DIRECTORY = Path(__file__).parents[2] / "examples"

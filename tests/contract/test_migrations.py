@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.migrate import MIGRATIONS
+from pipeline.clickhouse.migrate import MIGRATIONS
 
 _SPECIFICATION = (Path(__file__).parent / "specification.sql").read_text(encoding="utf-8")
 _SPECIFIED = {match[1]: match[0] for match in re.finditer(r"CREATE TABLE (\w+) \([^;]+(?=;)", _SPECIFICATION)}

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from pipeline.catalog import Family, load_catalog
+from pipeline.clickhouse.contract import check_table
 from pipeline.config import load_settings
-from pipeline.contract import check_table
 from pipeline.errors import HaltError
-from pipeline.families import Family, load_catalog
 
 _FAMILIES = {family.name: family for family in load_catalog(load_settings()).families}
 _COLUMNS = {

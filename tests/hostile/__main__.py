@@ -8,8 +8,8 @@ from tempfile import mkdtemp
 
 import click
 import orjson
-from pii import CORPUS
 from rich.console import Console
+from support.pii import CORPUS
 
 from hostile.personal import leaks
 from hostile.run import run

@@ -7,12 +7,12 @@ from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 import fastavro
-from events import events
+from support.events import events
 
-from pipeline.encode import Encoder
+from pipeline.catalog import Catalog, Family
 from pipeline.errors import Reason
-from pipeline.families import Catalog, Family
-from pipeline.wire import SINGLE_OBJECT_HEADER_BYTES, frame_single_object
+from pipeline.producer.encode import Encoder
+from pipeline.schema.framing import SINGLE_OBJECT_HEADER_BYTES, frame_single_object
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ import orjson
 from hostile.case import Case, Maker, identity, makers
 from hostile.foreign import FOREIGN, NEITHER, UNKNOWN_ID, foreign_cases, id_of
 from hostile.writers import WRITERS
+from pipeline.catalog import Catalog
 from pipeline.errors import Reason
-from pipeline.families import Catalog
-from pipeline.wire import SINGLE_OBJECT_HEADER_BYTES, frame_confluent, frame_single_object
+from pipeline.schema.framing import SINGLE_OBJECT_HEADER_BYTES, frame_confluent, frame_single_object
 
 MIB = 1 << 20
 _DAY_MS = 86_400_000

@@ -16,8 +16,8 @@ from hostile.writers import WRITERS
 from pipeline.config import Settings
 from pipeline.devstack.ports import HOST
 from pipeline.errors import Reason
-from pipeline.schemas import load_schemas
-from pipeline.wire import frame_confluent
+from pipeline.schema.framing import frame_confluent
+from pipeline.schema.versions import load_schemas
 
 UNKNOWN_ID = 999_999
 NEITHER = "no Avro at all"

@@ -6,14 +6,14 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-import pii
-from events import events, publish, settled
-from processes import Worker, prepare
+from support import pii
+from support.events import events, publish, settled
+from support.processes import Worker, prepare
 
-from pipeline.clickhouse import connect
+from pipeline.catalog import Family
+from pipeline.clickhouse.client import connect
 from pipeline.config import Settings, env_name
 from pipeline.devstack.ports import HOST
-from pipeline.families import Family
 
 _LETTERS = 1_000_000  # more than there are
 _TABLES = "SELECT name FROM system.tables WHERE database = currentDatabase()"

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
-from events import rows, settled
-from processes import Worker, prepare
+from support.events import rows, settled
+from support.processes import Worker, prepare
 
 from hostile.case import Case, Maker, identity
 from hostile.cases import all_cases
 from hostile.foreign import registry
+from pipeline.catalog import Family
 from pipeline.config import Settings, env_name
 from pipeline.devstack.ports import HOST, free_port
-from pipeline.families import Family
 
 _SECONDS = 60
 _PREFIX = "chimera.error."

@@ -13,10 +13,10 @@ import orjson
 from hostile.cases import all_cases
 from hostile.foreign import FOREIGN
 from hostile.writers import WRITERS
+from pipeline.catalog import load_catalog
 from pipeline.config import Settings
-from pipeline.families import load_catalog
 from pipeline.sample import sample
-from pipeline.wire import CONFLUENT_HEADER_BYTES, CONFLUENT_MAGIC, SINGLE_OBJECT_HEADER_BYTES
+from pipeline.schema.framing import CONFLUENT_HEADER_BYTES, CONFLUENT_MAGIC, SINGLE_OBJECT_HEADER_BYTES
 
 _DIRECTORY = Path(__file__).parent / "seeds"
 _MOST_BYTES = 2048

@@ -7,19 +7,19 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
-import oracle
 import orjson
+from support import oracle
 
 from hostile.case import Maker
 from hostile.foreign import FOREIGN, PLAIN, id_of
+from pipeline.catalog import load_catalog
 from pipeline.config import Settings
-from pipeline.decode import Decoder
+from pipeline.decode.decoder import Decoder
 from pipeline.errors import Reason
-from pipeline.families import load_catalog
 from pipeline.privacy.hashing import Hasher
 from pipeline.privacy.sanitise import Sanitiser
-from pipeline.vet import UnresolvableError, parse_schema, vet
-from pipeline.wire import frame_confluent
+from pipeline.schema.framing import frame_confluent
+from pipeline.schema.writer_schema import UnresolvableError, parse_schema, vet
 
 _BODY = b"\n\n"
 """What separates a schema from the bytes that are read by it; JSON without blanks has none."""

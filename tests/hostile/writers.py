@@ -5,8 +5,8 @@ from itertools import pairwise
 from typing import Any
 
 from pipeline.config import Settings
-from pipeline.schemas import load_schemas
-from pipeline.vet import MAX_DEPTH, MAX_SCHEMA_BYTES, MAX_TYPES
+from pipeline.schema.versions import load_schemas
+from pipeline.schema.writer_schema import MAX_DEPTH, MAX_SCHEMA_BYTES, MAX_TYPES
 
 _NEWEST = load_schemas(Settings().schemas.directory)["ui_events"][-1].raw
 

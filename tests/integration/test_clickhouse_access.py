@@ -13,27 +13,27 @@ import pytest
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 from confluent_kafka import Producer as KafkaProducer
-from events import events, settled
-from processes import Worker, last_word, prepare
+from support.events import events, settled
+from support.processes import Worker, last_word, prepare
 
-from pipeline.access import load_roles, statements
-from pipeline.clickhouse import connect
+from pipeline.catalog import Family, load_catalog
+from pipeline.clickhouse.access import load_roles, statements
+from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.contract import check_tables
+from pipeline.clickhouse.migrate import migrate
+from pipeline.clickhouse.queries import load_queries
+from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Rows
 from pipeline.config import ClickHouseSettings, Settings, TopicsSettings, env_name
-from pipeline.contract import check_tables
-from pipeline.decode import Decoder
+from pipeline.decode.decoder import Decoder
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser, users_of
-from pipeline.encode import Encoder
 from pipeline.errors import HaltError
-from pipeline.families import Family, load_catalog
-from pipeline.migrate import migrate
-from pipeline.producer import Producer
-from pipeline.queries import load_queries
+from pipeline.producer.encode import Encoder
+from pipeline.producer.producer import Producer
 from pipeline.rollup import COLUMNS, TABLE
 from pipeline.rollup.audit import Audit
 from pipeline.rollup.horizon import Horizon
 from pipeline.rollup.repair import plan, repair
-from pipeline.sink import Sink
 
 pytestmark = pytest.mark.integration
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from pipeline.clickhouse import connect
+from pipeline.catalog import load_catalog
+from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.contract import check_rollup, check_tables
+from pipeline.clickhouse.migrate import migrate
 from pipeline.config import Settings
-from pipeline.contract import check_rollup, check_tables
 from pipeline.devstack.ports import free_port
 from pipeline.errors import HaltError, UnavailableError
-from pipeline.families import load_catalog
-from pipeline.migrate import migrate
 
 pytestmark = pytest.mark.integration
 

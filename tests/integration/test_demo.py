@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from clickhouse_driver import Client
-from processes import eventually
+from support.processes import eventually
 
 from pipeline.cli.demo import MismatchError, report
 from pipeline.config import env_name

@@ -14,12 +14,12 @@ import pytest
 from clickhouse_driver import Client
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from pipeline.catalog import load_topics
 from pipeline.config import Settings
 from pipeline.devstack import Stack
 from pipeline.devstack.lock import holder
 from pipeline.devstack.ports import HOST, free_port
 from pipeline.errors import UnavailableError
-from pipeline.families import load_topics
 
 pytestmark = pytest.mark.integration
 

@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
-from events import as_stored, bag, events, publish, rows, settled
-from processes import Worker, prepare
+from support.events import as_stored, bag, events, publish, rows, settled
+from support.processes import Worker, prepare
 
-from pipeline.batches import PartitionBatches, State
+from pipeline.catalog import Family
 from pipeline.cli import main
 from pipeline.cli.dlq.options import STATES
 from pipeline.columns import Rejection
 from pipeline.config import Settings, env_name
-from pipeline.dead_letters import DeadLetters
 from pipeline.devstack.ports import free_port
 from pipeline.dlq import settle
 from pipeline.dlq.index import Selection
@@ -30,9 +29,10 @@ from pipeline.dlq.letters import Record
 from pipeline.dlq.reading import Reading
 from pipeline.dlq.receipts import Deed, Receipt
 from pipeline.dlq.settle import Settler
-from pipeline.encode import Encoder
+from pipeline.dlq.writer import DeadLetters
 from pipeline.errors import Reason
-from pipeline.families import Family
+from pipeline.producer.encode import Encoder
+from pipeline.transport.batches import PartitionBatches, State
 
 pytestmark = pytest.mark.integration
 
@@ -185,7 +185,7 @@ def test_requeueing_previews_and_then_sends_each_back_once(
 
 
 def publish_by_key(settings: Settings, family: Family, keys: Sequence[bytes]) -> None:
-    """As `pipeline.producer` does."""
+    """As `pipeline.producer.producer` does."""
     producer = Producer({**settings.kafka.client, "partitioner": "murmur2_random"})
     for key in keys:
         producer.produce(family.topic.name, b"", key)

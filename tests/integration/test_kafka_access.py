@@ -15,21 +15,21 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaConnectionError
 from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka.admin import AclOperation, ResourcePatternType, ResourceType
-from events import settled
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
-from oauth_issuer import CLIENT, LIFE_SECONDS, SECRET, Issuer
-from processes import Worker, eventually, last_word, prepare
-from secure_kafka import Grant, SecureBroker
+from support.events import settled
+from support.oauth_issuer import CLIENT, LIFE_SECONDS, SECRET, Issuer
+from support.processes import Worker, eventually, last_word, prepare
+from support.secure_kafka import Grant, SecureBroker
 
+from pipeline.catalog import Catalog, load_catalog
 from pipeline.config import KafkaSettings, Settings, env_name
 from pipeline.devstack.ports import free_port
 from pipeline.errors import HaltError, UnavailableError
-from pipeline.families import Catalog, load_catalog
-from pipeline.kafka_client import faust_credentials
-from pipeline.kafka_failures import check_connection
-from pipeline.preflight import check_topics
-from pipeline.tokens import Tokens
-from pipeline.topics import TopicAdmin
+from pipeline.kafka.client import faust_credentials
+from pipeline.kafka.failures import check_connection
+from pipeline.kafka.oauth import Tokens
+from pipeline.kafka.topics import TopicAdmin
+from pipeline.worker.preflight import check_topics
 
 pytestmark = pytest.mark.integration
 
@@ -336,7 +336,7 @@ def test_an_issuer_need_not_say_how_long_a_token_lives(
     monkeypatch.setattr(issuer, "says_life", False)
     tokens, now, given = Tokens(_kafka(with_tokens)), time.monotonic(), issuer.given
     for seconds, fetched in ((0, 1), (239, 1), (242, 2)):
-        monkeypatch.setattr("pipeline.tokens.time.monotonic", lambda at=now + seconds: at)
+        monkeypatch.setattr("pipeline.kafka.oauth.time.monotonic", lambda at=now + seconds: at)
         assert tokens.token()
         assert issuer.given == given + fetched
 
@@ -347,9 +347,9 @@ def test_a_token_is_used_as_long_as_most_of_its_life_is_not_over(with_tokens: di
     with pytest.MonkeyPatch.context() as patch:
         first = {tokens.token() for _ in range(3)}
         now = time.monotonic()
-        patch.setattr("pipeline.tokens.time.monotonic", lambda: now + LIFE_SECONDS * 0.79)
+        patch.setattr("pipeline.kafka.oauth.time.monotonic", lambda: now + LIFE_SECONDS * 0.79)
         assert {tokens.token()} == first
         assert issuer.given == given + 1
-        patch.setattr("pipeline.tokens.time.monotonic", lambda: now + LIFE_SECONDS * 0.81)
+        patch.setattr("pipeline.kafka.oauth.time.monotonic", lambda: now + LIFE_SECONDS * 0.81)
         tokens.token()
         assert issuer.given == given + 2

@@ -10,12 +10,12 @@ from click.testing import CliRunner
 from clickhouse_driver import Client
 
 from pipeline.cli.migrate import migrate as command
-from pipeline.clickhouse import connect
+from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.migrate import MIGRATIONS, migrate, pending
 from pipeline.config import Settings, env_name
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser
 from pipeline.devstack.ports import free_port
 from pipeline.errors import ConfigError, HaltError, UnavailableError
-from pipeline.migrate import MIGRATIONS, migrate, pending
 
 pytestmark = pytest.mark.integration
 

@@ -9,19 +9,19 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from pipeline.attempts import Held
-from pipeline.batches import MicroBatch, PartitionBatches, State
-from pipeline.clickhouse import connect
+from pipeline.catalog import Family, load_catalog
+from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.migrate import migrate
+from pipeline.clickhouse.sink import Sink
 from pipeline.config import Settings
-from pipeline.dead_letters import DeadLetters
-from pipeline.decode import Decoder
-from pipeline.encode import Encoder
-from pipeline.families import Family, load_catalog
-from pipeline.ingest import Ingest
-from pipeline.migrate import migrate
-from pipeline.ranges import lease_clock
+from pipeline.decode.decoder import Decoder
+from pipeline.dlq.writer import DeadLetters
+from pipeline.producer.encode import Encoder
+from pipeline.retry import Held
 from pipeline.sample import sample
-from pipeline.sink import Sink
+from pipeline.transport.batches import MicroBatch, PartitionBatches, State
+from pipeline.transport.commit_metadata import lease_clock
+from pipeline.worker.ingest import Ingest
 
 pytestmark = pytest.mark.integration
 

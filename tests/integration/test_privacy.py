@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from hostile.personal import leaks
-from processes import Worker
+from support.processes import Worker
 
 from pipeline.config import Settings, env_name
 from pipeline.errors import ConfigError

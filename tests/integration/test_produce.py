@@ -13,20 +13,20 @@ import orjson
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
-from containers import ContainerStack
-from schema_registry import SchemaRegistry
+from support.containers import ContainerStack
+from support.schema_registry import SchemaRegistry
 
+from pipeline.catalog import Catalog, Family, load_catalog
 from pipeline.config import RegistrySettings, Settings
-from pipeline.decode import Decoder
+from pipeline.decode.decoder import Decoder
 from pipeline.devstack import Stack
-from pipeline.encode import InvalidEventError
 from pipeline.errors import UnavailableError
-from pipeline.families import Catalog, Family, load_catalog
-from pipeline.producer import DeliveryError, Producer
-from pipeline.registry import Registry
+from pipeline.kafka.registry import Registry
+from pipeline.kafka.topics import TopicAdmin, plan
+from pipeline.producer.encode import InvalidEventError
+from pipeline.producer.producer import DeliveryError, Producer
 from pipeline.sample import sample
-from pipeline.topics import TopicAdmin, plan
-from pipeline.wire import CONFLUENT_MAGIC
+from pipeline.schema.framing import CONFLUENT_MAGIC
 
 pytestmark = pytest.mark.integration
 

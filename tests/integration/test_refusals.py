@@ -9,12 +9,12 @@ import pytest
 from clickhouse_driver import Client
 from clickhouse_driver.errors import ServerException
 
-from pipeline.clickhouse import connect
+from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.refusals import MOST_ROWS, find_refused
+from pipeline.clickhouse.sink import SILENCE_SECONDS, Sink
 from pipeline.columns import Coded, Column, Rows
 from pipeline.config import Settings
 from pipeline.errors import HaltError, Reason
-from pipeline.refusals import MOST_ROWS, find_refused
-from pipeline.sink import SILENCE_SECONDS, Sink
 
 pytestmark = pytest.mark.integration
 

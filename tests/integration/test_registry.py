@@ -6,13 +6,13 @@ import orjson
 import pytest
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry import SchemaRegistryClient
-from schema_registry import SchemaRegistry
+from support.schema_registry import SchemaRegistry
 
 from pipeline.config import RegistrySettings, load_settings
 from pipeline.devstack.ports import free_port
 from pipeline.errors import ConfigError, HaltError, UnavailableError
-from pipeline.registry import Registry, UnknownSchemaError
-from pipeline.schemas import Schema, load_schemas
+from pipeline.kafka.registry import Registry, UnknownSchemaError
+from pipeline.schema.versions import Schema, load_schemas
 
 pytestmark = pytest.mark.integration
 

@@ -15,18 +15,19 @@ import pytest
 from click.testing import CliRunner, Result
 from clickhouse_driver import Client
 from confluent_kafka import Consumer, KafkaException, TopicPartition
-from events import publish
-from processes import eventually, prepare
 from pydantic import SecretStr
+from support.events import publish
+from support.processes import eventually, prepare
 
-from pipeline.access import Limit
+from pipeline.catalog import Catalog
 from pipeline.cli.rollup import rollup as command
-from pipeline.clickhouse import connect
+from pipeline.clickhouse.access import Limit
+from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.migrate import migrate
 from pipeline.config import ClickHouseSettings, Settings
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser
 from pipeline.errors import HaltError, UnavailableError
-from pipeline.families import Catalog
-from pipeline.migrate import migrate
+from pipeline.kafka.topics import TopicAdmin
 from pipeline.rollup import horizon as horizon_module
 from pipeline.rollup import repair as repair_module
 from pipeline.rollup.audit import Audit, Hour, Kind
@@ -36,7 +37,6 @@ from pipeline.rollup.repair import OvertakenError, Plan, RefusedError, plan, rep
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.rollup.store import SnapshotStore
 from pipeline.rollup.verify import Report, verify
-from pipeline.topics import TopicAdmin
 
 pytestmark = pytest.mark.integration
 

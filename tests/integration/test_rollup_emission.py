@@ -6,17 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from pipeline.attempts import Attempts, Held
-from pipeline.batches import PartitionBatches, State
-from pipeline.clickhouse import connect
+from pipeline.catalog import load_catalog
+from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.migrate import migrate
+from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column
 from pipeline.config import Settings
-from pipeline.families import load_catalog
-from pipeline.migrate import migrate
-from pipeline.ranges import lease_clock
+from pipeline.retry import Attempts, Held
 from pipeline.rollup import TABLE
 from pipeline.rollup.emission import Emission
-from pipeline.sink import Sink
+from pipeline.transport.batches import PartitionBatches, State
+from pipeline.transport.commit_metadata import lease_clock
 
 pytestmark = pytest.mark.integration
 

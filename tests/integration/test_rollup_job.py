@@ -13,13 +13,13 @@ import yaml
 from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
-from events import settled
-from processes import Worker, lag, prepare
+from support.events import settled
+from support.processes import Worker, lag, prepare
 
-from pipeline.clickhouse import connect
+from pipeline.catalog import Family
+from pipeline.clickhouse.client import connect
 from pipeline.config import Settings, env_name
-from pipeline.encode import Encoder
-from pipeline.families import Family
+from pipeline.producer.encode import Encoder
 from pipeline.rollup import TABLE
 from pipeline.rollup.audit import Audit, Difference
 from pipeline.rollup.fold import HOUR_MS

@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from containers import ContainerStack
-from processes import eventually
 from structlog.testing import CapturingLogger
+from support.containers import ContainerStack
+from support.processes import eventually
 
+from pipeline.catalog import TopicSpec, load_catalog
 from pipeline.config import KafkaSettings, Settings
 from pipeline.devstack import Stack
 from pipeline.devstack.ports import free_port
 from pipeline.errors import HaltError, UnavailableError
-from pipeline.families import TopicSpec, load_catalog
+from pipeline.kafka.topics import TopicAdmin, plan
 from pipeline.rollup.slots import MANIFEST, Key, Loaded
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.rollup.store import SnapshotStore
-from pipeline.topics import TopicAdmin, plan
 
 pytestmark = pytest.mark.integration
 
@@ -232,7 +232,7 @@ def test_an_empty_topic_has_nothing(store: Open) -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The broker has a second to answer; the test fails when it is waited for much longer."""
     monkeypatch.setattr("pipeline.rollup.store._ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr("pipeline.kafka_failures._KNOCK_SECONDS", 1.0)
+    monkeypatch.setattr("pipeline.kafka.failures._KNOCK_SECONDS", 1.0)
     began = time.monotonic()
     yield
     assert time.monotonic() - began < 10

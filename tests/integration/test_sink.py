@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from clickhouse_driver import Client
 from clickhouse_driver.errors import Error, ServerException
-from containers import ContainerStack
+from support.containers import ContainerStack
 
-from pipeline.clickhouse import connect, kind_of
+from pipeline.catalog import load_catalog
+from pipeline.clickhouse.client import connect, kind_of
+from pipeline.clickhouse.migrate import migrate
+from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Coded, Column
 from pipeline.config import Settings
 from pipeline.devstack import Stack
 from pipeline.errors import FailureKind
-from pipeline.families import load_catalog
-from pipeline.migrate import migrate
-from pipeline.sink import Sink
 
 pytestmark = pytest.mark.integration
 

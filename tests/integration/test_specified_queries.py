@@ -12,13 +12,13 @@ from uuid import uuid4
 import pytest
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
-from containers import ContainerStack
+from support.containers import ContainerStack
 
-from pipeline.clickhouse import connect
+from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.migrate import migrate
+from pipeline.clickhouse.queries import load_queries
 from pipeline.config import ClickHouseSettings
 from pipeline.devstack import Stack
-from pipeline.migrate import migrate
-from pipeline.queries import load_queries
 
 pytestmark = pytest.mark.integration
 

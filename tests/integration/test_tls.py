@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 import trustme
-from containers import ContainerStack
-from events import events, rows, settled
-from processes import Worker, last_word, prepare
 from pydantic import SecretStr
-from tls import TlsTerminator
+from support.containers import ContainerStack
+from support.events import events, rows, settled
+from support.processes import Worker, last_word, prepare
+from support.tls import TlsTerminator
 
-from pipeline.clickhouse import connect, explained
+from pipeline.clickhouse.client import connect, explained
 from pipeline.config import ClickHouseSettings, Settings, env_name
 from pipeline.devstack import Stack
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser
 from pipeline.errors import HaltError, UnavailableError
-from pipeline.producer import Producer
+from pipeline.producer.producer import Producer
 
 pytestmark = pytest.mark.integration
 

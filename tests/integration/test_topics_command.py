@@ -13,11 +13,11 @@ import pytest
 import yaml
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from pipeline.catalog import load_topics
 from pipeline.config import KafkaSettings, Settings, env_name
 from pipeline.devstack.ports import free_port
 from pipeline.errors import HaltError, UnavailableError
-from pipeline.families import load_topics
-from pipeline.topics import Cluster, TopicAdmin, plan
+from pipeline.kafka.topics import Cluster, TopicAdmin, plan
 
 pytestmark = pytest.mark.integration
 
@@ -179,6 +179,6 @@ def test_on_a_terminal_apply_asks(
 def test_no_broker_is_said_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody listens there: worth another try, at the address that is named."""
     nowhere = f"127.0.0.1:{free_port()}"
-    monkeypatch.setattr("pipeline.topics._ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("pipeline.kafka.topics._ANSWER_SECONDS", 0.5)
     with pytest.raises(UnavailableError, match=f"Kafka at {nowhere} is not available"):
         TopicAdmin(KafkaSettings(bootstrap_servers=nowhere)).read([])

@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any
 
 import pytest
-from faust_member import Member, numbers, ranges_of, small_batches, until, values_of
-from kafka_topic import Topic
+from support.faust_member import Member, numbers, ranges_of, small_batches, until, values_of
+from support.kafka_topic import Topic
 
-from pipeline.batches import MicroBatch
 from pipeline.config import KafkaSettings
-from pipeline.transport import Batching
+from pipeline.transport.batches import MicroBatch
+from pipeline.transport.consumer import Batching
 
 pytestmark = pytest.mark.integration
 

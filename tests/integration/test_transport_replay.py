@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 from aiokafka.errors import KafkaError
 from faust.types import TP
-from faust_member import PATIENCE_SECONDS, Member, numbers, ranges_of, small_batches, until, values_of
-from kafka_topic import Topic
+from support.faust_member import PATIENCE_SECONDS, Member, numbers, ranges_of, small_batches, until, values_of
+from support.kafka_topic import Topic
 
-from pipeline import broker, metrics
-from pipeline.batches import MicroBatch, Takeover
+from pipeline import metrics
 from pipeline.config import KafkaSettings
 from pipeline.devstack import Stack
 from pipeline.errors import ChimeraError, HaltError
-from pipeline.ranges import Closing, Ranges
-from pipeline.transport import Batching, Deriver
+from pipeline.transport import broker
+from pipeline.transport.batches import MicroBatch, Takeover
+from pipeline.transport.commit_metadata import Closing, Ranges
+from pipeline.transport.consumer import Batching, Deriver
 
 pytestmark = pytest.mark.integration
 

@@ -10,16 +10,19 @@ from threading import Timer
 import pytest
 from aiokafka.structs import OffsetAndMetadata
 from faust.types import TP
-from faust_member import PATIENCE_SECONDS, Member, numbers, ranges_of, small_batches, until, values_of
-from kafka_topic import Topic
+from support.faust_member import PATIENCE_SECONDS, Member, numbers, ranges_of, small_batches, until, values_of
+from support.kafka_topic import Topic
 
-from pipeline import broker, holding, metrics, takeover
-from pipeline.batches import MicroBatch
+from pipeline import metrics
 from pipeline.config import KafkaSettings
 from pipeline.devstack import Stack
 from pipeline.errors import ChimeraError, HaltError
-from pipeline.ranges import Ranges, parse
-from pipeline.topics import TopicAdmin
+from pipeline.kafka.topics import TopicAdmin
+from pipeline.transport import assignment as holding
+from pipeline.transport import broker
+from pipeline.transport import rebalance as takeover
+from pipeline.transport.batches import MicroBatch
+from pipeline.transport.commit_metadata import Ranges, parse
 
 pytestmark = pytest.mark.integration
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer as KafkaProducer
-from events import settled
-from processes import Worker, eventually, prepare
+from support.events import settled
+from support.processes import Worker, eventually, prepare
 
 from pipeline.config import Settings, env_name
 from pipeline.devstack.ports import HOST

@@ -2,12 +2,12 @@
 
 import pytest
 
-from pipeline.clickhouse import connect
+from pipeline.catalog import load_catalog
+from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.deduplication import blocks_needed, check_windows
+from pipeline.clickhouse.migrate import migrate
 from pipeline.config import Settings
 from pipeline.errors import HaltError
-from pipeline.families import load_catalog
-from pipeline.migrate import migrate
-from pipeline.windows import blocks_needed, check_windows
 
 pytestmark = pytest.mark.integration
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import orjson
 import pytest
-from events import as_stored, bag, events, publish, rows, settled
-from processes import Worker, prepare
-from schema_registry import SchemaRegistry
+from support.events import as_stored, bag, events, publish, rows, settled
+from support.processes import Worker, prepare
+from support.schema_registry import SchemaRegistry
 
-from pipeline.clickhouse import connect
+from pipeline.clickhouse.client import connect
 from pipeline.config import Settings, env_name, load_settings
-from pipeline.encode import Encoder
 from pipeline.errors import Reason
-from pipeline.producer import Producer
-from pipeline.registry import Registry
-from pipeline.wire import SINGLE_OBJECT_HEADER_BYTES, frame_confluent
+from pipeline.kafka.registry import Registry
+from pipeline.producer.encode import Encoder
+from pipeline.producer.producer import Producer
+from pipeline.schema.framing import SINGLE_OBJECT_HEADER_BYTES, frame_confluent
 
 pytestmark = pytest.mark.integration
 

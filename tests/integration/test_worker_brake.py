@@ -7,18 +7,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from events import as_stored, bag, events, publish, rows, settled
-from processes import Worker, prepare
+from support.events import as_stored, bag, events, publish, rows, settled
+from support.processes import Worker, prepare
 
-from pipeline.attempts import Held
-from pipeline.batches import PartitionBatches, State
+from pipeline.clickhouse.sink import Sink
 from pipeline.config import Settings, env_name
-from pipeline.dead_letters import DeadLetters
-from pipeline.decode import Decoder
+from pipeline.decode.decoder import Decoder
 from pipeline.dlq.letters import Record
-from pipeline.encode import Encoder
-from pipeline.ingest import Ingest
-from pipeline.sink import Sink
+from pipeline.dlq.writer import DeadLetters
+from pipeline.producer.encode import Encoder
+from pipeline.retry import Held
+from pipeline.transport.batches import PartitionBatches, State
+from pipeline.worker.ingest import Ingest
 
 pytestmark = pytest.mark.integration
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
-from events import events, publish, settled
-from processes import Worker, eventually, lag, prepare
+from support.events import events, publish, settled
+from support.processes import Worker, eventually, lag, prepare
 
+from pipeline.catalog import Family
 from pipeline.config import Settings, env_name
-from pipeline.encode import Encoder
-from pipeline.families import Family
+from pipeline.producer.encode import Encoder
 
 pytestmark = pytest.mark.integration
 

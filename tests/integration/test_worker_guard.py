@@ -3,16 +3,16 @@
 from pathlib import Path
 
 import pytest
-from events import events, publish, settled
-from processes import Worker, prepare
+from support.events import events, publish, settled
+from support.processes import Worker, prepare
 
-from pipeline.clickhouse import connect
+from pipeline.catalog import Family
+from pipeline.clickhouse.client import connect
 from pipeline.config import Settings, env_name
 from pipeline.devstack.ports import free_port
-from pipeline.encode import Encoder
 from pipeline.errors import HaltError
-from pipeline.families import Family
-from pipeline.preflight import check_group
+from pipeline.producer.encode import Encoder
+from pipeline.worker.preflight import check_group
 
 pytestmark = pytest.mark.integration
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 import yaml
-from containers import ContainerStack
-from processes import Worker, lag, prepare
+from support.containers import ContainerStack
+from support.processes import Worker, lag, prepare
 
-from pipeline.clickhouse import connect
+from pipeline.catalog import Catalog
+from pipeline.clickhouse.client import connect
 from pipeline.config import Settings, env_name
 from pipeline.devstack import Stack
 from pipeline.devstack.ports import free_port
-from pipeline.families import Catalog
-from pipeline.producer import Producer
+from pipeline.producer.producer import Producer
 from pipeline.sample import sample
 
 pytestmark = pytest.mark.integration

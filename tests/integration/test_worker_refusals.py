@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from processes import Worker, lag, last_word, prepare
+from support.processes import Worker, lag, last_word, prepare
 
-from pipeline.clickhouse import connect
+from pipeline.clickhouse.client import connect
 from pipeline.config import Settings, env_name
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser
 from pipeline.errors import ConfigError, HaltError
-from pipeline.producer import Producer
+from pipeline.producer.producer import Producer
 from pipeline.sample import sample
 
 pytestmark = pytest.mark.integration

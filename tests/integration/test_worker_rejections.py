@@ -11,16 +11,21 @@ from typing import Any
 import fastavro
 import orjson
 import pytest
-from events import as_stored, bag, events, publish, rows, settled
-from processes import Worker, prepare
-from raw_records import produce_with_header
+from support.events import as_stored, bag, events, publish, rows, settled
+from support.processes import Worker, prepare
+from support.raw_records import produce_with_header
 
-from pipeline.clickhouse import connect
+from pipeline.catalog import Family
+from pipeline.clickhouse.client import connect
 from pipeline.config import Settings, env_name
-from pipeline.encode import Encoder
 from pipeline.errors import Reason
-from pipeline.families import Family
-from pipeline.wire import SINGLE_OBJECT_HEADER_BYTES, SINGLE_OBJECT_MARKER, frame_confluent, frame_single_object
+from pipeline.producer.encode import Encoder
+from pipeline.schema.framing import (
+    SINGLE_OBJECT_HEADER_BYTES,
+    SINGLE_OBJECT_MARKER,
+    frame_confluent,
+    frame_single_object,
+)
 
 pytestmark = pytest.mark.integration
 

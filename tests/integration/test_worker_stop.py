@@ -5,14 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from containers import ContainerStack
-from events import events, publish
-from processes import Worker, lag, prepare
+from support.containers import ContainerStack
+from support.events import events, publish
+from support.processes import Worker, lag, prepare
 
 from pipeline.config import Settings, env_name
 from pipeline.devstack import Stack
 from pipeline.devstack.ports import free_port
-from pipeline.encode import Encoder
+from pipeline.producer.encode import Encoder
 
 pytestmark = pytest.mark.integration
 

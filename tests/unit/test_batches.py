@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batches import MicroBatch, PartitionBatches, State
-from pipeline.families import BatchPolicy
-from pipeline.ranges import MOST_CLOSINGS, Closing
+from pipeline.catalog import BatchPolicy
+from pipeline.transport.batches import MicroBatch, PartitionBatches, State
+from pipeline.transport.commit_metadata import MOST_CLOSINGS, Closing
 
 LINGER_SECONDS = 5.0
 MAX_BYTES = 1024

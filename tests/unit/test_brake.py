@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.brake import Brake
+from pipeline.worker.reject_rate import Brake
 
 _HALF, _WINDOW, _MINIMUM = 0.5, 60.0, 20
 

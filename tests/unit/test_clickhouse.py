@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from clickhouse_driver import errors as driver_errors
 
-from pipeline.clickhouse import connect, describe, explain, explained, kind_of
+from pipeline.clickhouse.client import connect, describe, explain, explained, kind_of
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import ConfigError, FailureKind, HaltError, UnavailableError
 

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.cli.schemas import schemas as command
-from pipeline.compatibility import problems
 from pipeline.config import Settings, env_name
-from pipeline.schemas import load_schemas
+from pipeline.schema.compatibility import problems
+from pipeline.schema.versions import load_schemas
 
 _ID = {"name": "id", "type": "string", "privacy": "text"}
 _MONEY = {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 6}

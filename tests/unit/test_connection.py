@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from pipeline.clickhouse import connect
+from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.migrate import _cluster, pending
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import ConfigError
-from pipeline.migrate import _cluster, pending
 
 
 def _login(client: Any) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import pytest
 
-from pipeline.batches import MicroBatch, PartitionBatches, State
+from pipeline.catalog import BatchPolicy, load_catalog
 from pipeline.columns import Rejection
 from pipeline.config import Settings
-from pipeline.dead_letters import DeadLetters, attempts_of, dead_letter
-from pipeline.decode import Decoder
+from pipeline.decode.decoder import Decoder
+from pipeline.dlq.writer import DeadLetters, attempts_of, dead_letter
 from pipeline.errors import Reason
-from pipeline.families import BatchPolicy, load_catalog
+from pipeline.transport.batches import MicroBatch, PartitionBatches, State
 
 _SECRET = b"jo.public@example.org"
 _FINGERPRINT = bytes(range(8))

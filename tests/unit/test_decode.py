@@ -2,16 +2,16 @@
 
 from typing import Any
 
-import oracle
 import pytest
-from avro_cases import Case, cases
 from hypothesis import HealthCheck, Phase, given, settings
+from support import oracle
+from support.avro_cases import Case, cases
 
-import pipeline.validate
-from pipeline.cursor import Cursor
-from pipeline.decode import Decoder
+import pipeline.decode.validate
+from pipeline.decode.cursor import Cursor
+from pipeline.decode.decoder import Decoder
 from pipeline.errors import Reason
-from pipeline.wire import frame_single_object
+from pipeline.schema.framing import frame_single_object
 
 _PROFILE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -75,8 +75,8 @@ def _nothing(*_: Any) -> None:
 @pytest.mark.parametrize(
     ("where", "check"),
     [
-        pytest.param(pipeline.validate, "_check_bounds", id="bounds"),
-        pytest.param(pipeline.validate._Strings, "refuse", id="forms-and-sets"),
+        pytest.param(pipeline.decode.validate, "_check_bounds", id="bounds"),
+        pytest.param(pipeline.decode.validate._Strings, "refuse", id="forms-and-sets"),
         pytest.param(Cursor, "finish", id="trailing-bytes"),
     ],
 )

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracle
 import orjson
 import pytest
-from avro_cases import encode, make_family, record
 from hostile.writers import WRITERS, chain
+from support import oracle
+from support.avro_cases import encode, make_family, record
 
+from pipeline.catalog import load_catalog
 from pipeline.columns import Coded
 from pipeline.config import Settings, ValidationSettings
-from pipeline.decode import Decoder
-from pipeline.encode import Encoder
+from pipeline.decode.decoder import Decoder
 from pipeline.errors import Reason, UnavailableError
-from pipeline.families import load_catalog
-from pipeline.fields import PRIMITIVES
-from pipeline.vet import MAX_DEPTH, parse_schema
-from pipeline.wire import SINGLE_OBJECT_HEADER_BYTES, frame_confluent, frame_single_object
+from pipeline.producer.encode import Encoder
+from pipeline.schema.fields import PRIMITIVES
+from pipeline.schema.framing import SINGLE_OBJECT_HEADER_BYTES, frame_confluent, frame_single_object
+from pipeline.schema.writer_schema import MAX_DEPTH, parse_schema
 
 CATALOG = load_catalog(Settings())
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"

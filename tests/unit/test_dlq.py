@@ -7,19 +7,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from events import events
+from support.events import events
 
+from pipeline.catalog import Family, load_catalog
 from pipeline.config import Settings
-from pipeline.dead_letters import CUT_PREFIX
+from pipeline.decode.reference import Reference
 from pipeline.dlq.content import Reader
 from pipeline.dlq.index import CLAIM_SECONDS, Index, Place, Selection
 from pipeline.dlq.letters import FOREIGN, OTHER, REQUEUED, Headers, Record, read_letter, requeued_headers
 from pipeline.dlq.receipts import Deed, Receipt, read_receipt
 from pipeline.dlq.show import described, lines
-from pipeline.encode import Encoder
-from pipeline.families import Family, load_catalog
-from pipeline.reference import Reference
-from pipeline.wire import SINGLE_OBJECT_HEADER_BYTES, frame_confluent, frame_single_object
+from pipeline.dlq.writer import CUT_PREFIX
+from pipeline.producer.encode import Encoder
+from pipeline.schema.framing import SINGLE_OBJECT_HEADER_BYTES, frame_confluent, frame_single_object
 
 _TOPIC = "chimera.ui_events"
 _MINUTE_MS = 60_000

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.catalog import Family, load_catalog
 from pipeline.config import Settings
-from pipeline.decode import Decoder
-from pipeline.encode import Encoder, InvalidEventError
-from pipeline.families import Family, load_catalog
-from pipeline.fields import Field
+from pipeline.decode.decoder import Decoder
 from pipeline.privacy.hashing import Hasher
 from pipeline.privacy.sanitise import Sanitiser
-from pipeline.wire import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES, frame_single_object
+from pipeline.producer.encode import Encoder, InvalidEventError
+from pipeline.schema.fields import Field
+from pipeline.schema.framing import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES, frame_single_object
 
 CATALOG = load_catalog(Settings())
 FAMILIES = {family.name: family for family in CATALOG.families}

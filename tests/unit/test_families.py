@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.catalog import load_catalog, load_topics
 from pipeline.config import SchemasSettings, Settings, TopicsSettings
 from pipeline.errors import ConfigError
-from pipeline.families import load_catalog, load_topics
 
 ROOT = Path(__file__).parents[2]
 UI_EVENTS = "chimera.ui_events"

@@ -3,13 +3,13 @@
 import time
 
 import pytest
-from avro_cases import damaged
 from hostile import seeds
 from hostile.targets import TARGETS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.avro_cases import damaged
 
-from pipeline.cursor import Cursor
+from pipeline.decode.cursor import Cursor
 
 _PROFILE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 _AT_MOST = 400

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import HaltError
-from pipeline.ranges import MOST_CLOSINGS, Closing, Ranges, parse
+from pipeline.transport.commit_metadata import MOST_CLOSINGS, Closing, Ranges, parse
 
 TOPIC_ID = "Kq3mXo5pQ0uWm0n0aD2x7A"
 OFFSET = 32_000

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from pipeline.batches import MicroBatch, PartitionBatches, State
+from pipeline.catalog import BatchPolicy
 from pipeline.columns import Coded, Column, Rows
 from pipeline.config import RollupSettings
-from pipeline.families import BatchPolicy
-from pipeline.ranges import Closing
 from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.fold import HOUR_MS
 from pipeline.rollup.idleness import hour_by_clock
 from pipeline.rollup.partition import PartitionWindows
+from pipeline.transport.batches import MicroBatch, PartitionBatches, State
+from pipeline.transport.commit_metadata import Closing
 
 _GRACE_MS = 600_000
 _HOUR = 490_000

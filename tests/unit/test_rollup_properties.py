@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from rollup_reference import GRACE_MS, Closing, Event, Log, outcome_of, rows_of
-from rollup_runs import Run, missed
+from support.rollup_reference import GRACE_MS, Closing, Event, Log, outcome_of, rows_of
+from support.rollup_runs import Run, missed
 
 from pipeline.rollup import partition
 from pipeline.rollup.partition import HOUR_MS

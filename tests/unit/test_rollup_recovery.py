@@ -6,9 +6,9 @@ import structlog
 from aiokafka.structs import TopicPartition
 
 from pipeline import metrics
-from pipeline.batches import Takeover
 from pipeline.rollup.recovery import Recovery
 from pipeline.rollup.snapshot import Snapshot
+from pipeline.transport.batches import Takeover
 
 _DAY_MS = 86_400_000
 _NEW_YEAR_MS = 1_767_225_600_000  # 2026

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from rollup_reference import GRACE_MS, Closing, Event, LateEvent, Log, outcome_of
-from rollup_runs import Run, columns, missed, rows
+from support.rollup_reference import GRACE_MS, Closing, Event, LateEvent, Log, outcome_of
+from support.rollup_runs import Run, columns, missed, rows
 
 import pipeline
 from pipeline.rollup import late, partition
@@ -261,7 +261,7 @@ def test_sessions_that_have_half_of_their_ids_in_common_are_different_ones() -> 
 
 def test_rows_have_the_columns_of_the_table() -> None:
     """In its order."""
-    definition = (Path(pipeline.__file__).parent / "migrations" / "004_session_stats.sql").read_text()
+    definition = (Path(pipeline.__file__).parent / "clickhouse" / "migrations" / "004_session_stats.sql").read_text()
     windows = PartitionWindows(GRACE_MS)
     windows.add(columns([_event("open", 0)]))
     windows.raise_watermark(START_MS + HOUR_MS)

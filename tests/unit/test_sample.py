@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.catalog import load_catalog
 from pipeline.config import Settings
-from pipeline.encode import Encoder
 from pipeline.errors import ConfigError
-from pipeline.families import load_catalog
+from pipeline.producer.encode import Encoder
 from pipeline.sample import sample
 
 CATALOG = load_catalog(Settings())

@@ -9,26 +9,25 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-import oracle
 import orjson
-import pii
 import pytest
-from events import events
 from hypothesis import given
 from hypothesis import strategies as st
+from support import oracle, pii
+from support.events import events
 
+from pipeline.catalog import Family, load_catalog
 from pipeline.config import Settings
-from pipeline.decode import Decoder
+from pipeline.decode.decoder import Decoder
 from pipeline.errors import ConfigError, Reason
-from pipeline.families import Family, load_catalog
 from pipeline.privacy import sanitise
-from pipeline.privacy.declared import Metadata
 from pipeline.privacy.hashing import Hasher, configured_hasher
 from pipeline.privacy.metadata import MAX_DEPTH, MAX_VALUES, InvalidMetadataError, MetadataFilter
 from pipeline.privacy.rules import RULES, Rule
 from pipeline.privacy.sanitise import Sanitiser
 from pipeline.privacy.text import sanitised
 from pipeline.privacy.user_agents import UserAgentReducer
+from pipeline.schema.privacy import Metadata
 
 # What a hostile text may repeat.
 _UNITS = (

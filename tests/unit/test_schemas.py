@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from pipeline.cli.schemas import schemas as command
 from pipeline.config import env_name
 from pipeline.errors import ConfigError
-from pipeline.schemas import fingerprint, load_schema, load_schemas
+from pipeline.schema.versions import fingerprint, load_schema, load_schemas
 
 _ID = {"name": "id", "type": "string"}
 _RECORD = {"type": "record", "name": "Thing", "namespace": "chimera", "fields": [_ID]}

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.batches import MicroBatch, PartitionBatches, State
-from pipeline.families import BatchPolicy
-from pipeline.ranges import Closing, Ranges, parse
+from pipeline.catalog import BatchPolicy
+from pipeline.transport.batches import MicroBatch, PartitionBatches, State
+from pipeline.transport.commit_metadata import Closing, Ranges, parse
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.catalog import TopicSpec
 from pipeline.errors import ConfigError
-from pipeline.families import TopicSpec
-from pipeline.topics import Action, Cluster, LiveTopic, Setting, plan
+from pipeline.kafka.topics import Action, Cluster, LiveTopic, Setting, plan
 
 FILE = Path("topics.yaml")
 SPEC = TopicSpec(

@@ -2,9 +2,9 @@
 
 import pytest
 
+from pipeline.catalog import load_catalog
+from pipeline.clickhouse.deduplication import blocks_needed, horizon_seconds
 from pipeline.config import Settings, WorkerSettings
-from pipeline.families import load_catalog
-from pipeline.windows import blocks_needed, horizon_seconds
 
 _MIGRATED = 100_000  # what the migrations have
 

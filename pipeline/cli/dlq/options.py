@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from pipeline.catalog import Catalog, Family, load_catalog
 from pipeline.cli.progress import progress_bar
 from pipeline.config import Settings, load_settings
 from pipeline.dlq.index import UNSETTLED, Place, Selection
@@ -13,7 +14,6 @@ from pipeline.dlq.letters import FOREIGN, OPEN, OTHER
 from pipeline.dlq.reading import Reading
 from pipeline.dlq.receipts import Deed
 from pipeline.errors import Reason
-from pipeline.families import Catalog, Family, load_catalog
 
 STATES = (OPEN, *(deed.value for deed in Deed))
 

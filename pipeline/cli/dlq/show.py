@@ -10,7 +10,7 @@ import orjson
 from pipeline.cli.dlq.options import as_json_option, in_state, read_topics, selecting
 from pipeline.dlq.content import Reader
 from pipeline.dlq.show import described, lines
-from pipeline.registry import Registry
+from pipeline.kafka.registry import Registry
 
 
 @click.command()

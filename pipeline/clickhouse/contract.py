@@ -1,0 +1,156 @@
+"""What binds a family's newest schema to its table: the same columns, and no valid value that a column can't hold."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+
+from pipeline.catalog import Family
+from pipeline.clickhouse.client import connect, explained
+from pipeline.config import ClickHouseSettings
+from pipeline.errors import HaltError
+from pipeline.rollup import COLUMNS, TABLE
+from pipeline.schema.fields import Field
+from pipeline.schema.privacy import Keep
+
+_TYPE = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>.*)\))?")
+_FIXED_PATTERN = re.compile(r"\^(\[[^\]]+\]|\w)\{(?P<length>\d+)\}\$")
+# DateTime64 reaches from 1900 to 2299; both in milliseconds since 1970.
+_FIRST_MS, _LAST_MS = -2_208_988_800_000, 10_413_791_999_999
+
+_COLUMNS = "SELECT table, name, type FROM system.columns WHERE database = %(database)s ORDER BY table, position"
+
+
+def check_tables(settings: ClickHouseSettings, families: Iterable[Family]) -> None:
+    """Compare the live tables of these families with their newest schemas.
+
+    Raises:
+        HaltError: a table is missing or differs; says which and how.
+        UnavailableError: the server doesn't answer.
+    """
+    columns = _live_columns(settings)
+    for family in families:
+        where = f"table {settings.database}.{family.table} at {settings.address}"
+        if family.table not in columns:
+            raise HaltError(f"{where}: missing; create it with `chimera migrate`")
+        check_table(family, columns[family.table])
+
+
+def check_rollup(settings: ClickHouseSettings) -> None:
+    """See that session_stats is there, and takes the rows that are made for it.
+
+    Raises:
+        HaltError: it isn't, or doesn't; says how.
+        UnavailableError: the server doesn't answer.
+    """
+    where = f"table {settings.database}.{TABLE} at {settings.address}"
+    live = _live_columns(settings).get(TABLE)
+    if live is None:
+        raise HaltError(f"{where}: missing; create it with `chimera migrate`")
+    for name in sorted(live.keys() | COLUMNS.keys()):
+        expected, found = COLUMNS.get(name), live.get(name)
+        if found is None or expected is None or found.partition("(")[0] != expected:
+            raise HaltError(f"{where}: column {name}: expected {expected or 'none'}, found {found or 'none'}")
+
+
+def _live_columns(settings: ClickHouseSettings) -> dict[str, dict[str, str]]:
+    """Names and types of the columns of each table."""
+    columns: dict[str, dict[str, str]] = {}
+    with explained(settings), connect(settings, database="") as client:
+        for table, name, column_type in client.execute(_COLUMNS, {"database": settings.database}):
+            columns.setdefault(table, {})[name] = column_type
+    return columns
+
+
+def check_table(family: Family, columns: Mapping[str, str]) -> None:
+    """Compare a table with the newest schema of its family.
+
+    Args:
+        family: what is declared.
+        columns: name to type, as ClickHouse spells it.
+
+    Raises:
+        HaltError: a field has no column or a column no field, or a column can't hold every valid value of its field.
+    """
+    schema, where = family.schema, f"table {family.table}"
+    for name in sorted(columns.keys() - schema.by_name.keys()):
+        raise HaltError(f"{where}: column {name}: expected a field in {schema.file.name}")
+    for field in schema.fields:
+        if field.name not in columns:
+            raise HaltError(f"{where}: no column for field {field.name} of {schema.file.name}")
+        expected = _expected(field, columns[field.name])
+        if expected is not None:
+            column = f"column {field.name} {columns[field.name]}"
+            raise HaltError(f"{where}: {column}: expected in {schema.file.name} {expected}")
+
+
+def _expected(field: Field, column_type: str) -> str | None:
+    """What the field would have to be for a column of that type; None when it is."""
+    match = _TYPE.fullmatch(column_type)
+    name, arguments = (match["name"], (match["arguments"] or "").replace(" ", "")) if match else (column_type, "")
+    check = _CHECKS.get((name, arguments)) or _CHECKS.get((name, "..."))
+    if check is None:
+        return "another type of column: no Avro type is known for this one"
+    return check(field, arguments)
+
+
+def _is(avro_type: str, logical_type: str | None = None) -> Callable[[Field, str], str | None]:
+    def check(field: Field, _: str) -> str | None:
+        same = (field.type, field.logical_type) == (avro_type, logical_type)
+        return None if same else logical_type or avro_type
+
+    return check
+
+
+def _timestamp(field: Field, _: str) -> str | None:
+    within = _within(field, _FIRST_MS, _LAST_MS)
+    return None if field.logical_type == "timestamp-millis" and within else "timestamp-millis from 1900 to 2299"
+
+
+def _integer(field: Field, low: int, high: int) -> str | None:
+    plain = field.type in {"int", "long"} and field.logical_type is None
+    return None if plain and _within(field, low, high) else f"int or long with min and max from {low} to {high}"
+
+
+def _unsigned(bits: int) -> Callable[[Field, str], str | None]:
+    return lambda field, _: _integer(field, 0, (1 << bits) - 1)
+
+
+def _decimal(field: Field, arguments: str) -> str | None:
+    precision, scale = map(int, arguments.split(","))
+    fits = field.logical_type == "decimal" and field.precision <= precision and field.scale == scale
+    return None if fits else f"decimal with precision {precision} and scale {scale}"
+
+
+def _fixed_string(field: Field, arguments: str) -> str | None:
+    """Shorter values would be padded with zero bytes, longer ones refused."""
+    match = _FIXED_PATTERN.fullmatch(field.pattern.pattern) if field.pattern else None
+    fits = match is not None and match["length"] == arguments and field.privacy == Keep()
+    return None if fits else f"a string that is kept, with a pattern of the form ^[...]{{{arguments}}}$"
+
+
+def _few_values(field: Field, _: str) -> str | None:
+    """What is declared keeps free text out of a column that is stored as a dictionary."""
+    fits = field.type == "string" and (field.values or field.pattern)
+    return None if fits else "a string with values or a pattern"
+
+
+def _within(field: Field, low: int, high: int) -> bool:
+    minimum = -math.inf if field.minimum is None else field.minimum
+    maximum = math.inf if field.maximum is None else field.maximum
+    return Decimal(minimum) >= low and Decimal(maximum) <= high
+
+
+_CHECKS: dict[tuple[str, str], Callable[[Field, str], str | None]] = {
+    ("DateTime64", "3,'UTC'"): _timestamp,
+    ("UUID", ""): _is("string", "uuid"),
+    ("String", ""): _is("string"),
+    ("LowCardinality", "String"): _few_values,
+    ("FixedString", "..."): _fixed_string,
+    ("UInt8", ""): _unsigned(8),
+    ("UInt16", ""): _unsigned(16),
+    ("UInt32", ""): _unsigned(32),
+    ("Float32", ""): _is("float"),
+    ("Decimal", "..."): _decimal,
+}
+"""What a field must be for a column, by the column's type and its arguments; "..." stands for any."""

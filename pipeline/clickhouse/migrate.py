@@ -1,0 +1,100 @@
+"""Migrations: bring the database up to the tables this version writes, and say what that would do.
+
+A migration is `pipeline/clickhouse/migrations/<NNN>_<what>.sql`: one statement that can be repeated without harm, because
+ClickHouse has no transactional DDL. A run that died between a statement and its record, or two hosts migrating at
+once, then end as one run does. An applied file is never edited; a change is a new file. Files name no database: the
+settings do.
+
+Each table remembers the deduplication tokens of its last 100,000 blocks, and on replicated engines for 7 days, as
+long as topics keep records. A token must outlive the inserts between a lost reply and its retry. A takeover from a
+killed worker takes the session timeout, 45 s, in which 100 partitions cut some 10,000 blocks; an outage of ClickHouse
+stops all inserts, but not the clock. Plain and replicated MergeTree accept each other's settings and heed their own;
+a plain one without its window remembers nothing.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clickhouse_migrations.clickhouse_cluster import ClickhouseCluster
+from clickhouse_migrations.exceptions import MigrationException
+from clickhouse_migrations.migration import MigrationStorage
+from clickhouse_migrations.migrator import STATUS_MD5_MISMATCH, STATUS_PENDING, STATUS_UNKNOWN, Migrator
+
+from pipeline.clickhouse.client import client_arguments, explained
+from pipeline.config import ClickHouseSettings
+from pipeline.errors import ConfigError, HaltError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+_FILE_NAME = re.compile(r"[0-9]{3}_[a-z0-9_]+\.sql")
+
+
+def pending(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple[Path, ...]:
+    """Migrations that `migrate` would apply, in order; changes nothing, and needs no database to exist.
+
+    Raises:
+        ConfigError: a file is misnamed or not one statement, or was edited after it had been applied.
+        HaltError: the server refuses us, or a newer version has migrated the database.
+        UnavailableError: the server doesn't answer.
+    """
+    _check_files(directory)
+    with _explained(settings, directory):
+        rows = _cluster(settings).status(settings.database, directory)
+        names = MigrationStorage(directory).migration_filenames()
+    for row in rows:
+        if row.state == STATUS_MD5_MISMATCH:
+            raise ConfigError(
+                f"{directory / names[row.version]}: edited after it was applied to database {settings.database!r}; "
+                "expected it unchanged, and the change in a new migration"
+            )
+        if row.state == STATUS_UNKNOWN:
+            raise HaltError(
+                f"database {settings.database!r} at {settings.address} has migration {row.version}, which is not in "
+                f"{directory}: a newer version of chimera has migrated it; expected that version"
+            )
+    return tuple(directory / names[row.version] for row in rows if row.state == STATUS_PENDING)
+
+
+def migrate(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple[Path, ...]:
+    """Create the database where it is missing and apply what is pending; returns that, in order.
+
+    Raises:
+        ConfigError: a file is misnamed or not one statement, or was edited after it had been applied; nothing
+            was changed.
+        HaltError: the server refuses us or a statement, or a newer version has migrated the database.
+        UnavailableError: the server doesn't answer.
+    """
+    planned = pending(settings, directory)
+    if planned:
+        with _explained(settings, directory):
+            _cluster(settings).migrate(settings.database, directory)
+    return planned
+
+
+def _check_files(directory: Path) -> None:
+    """Of two statements, one could be executed without the other: there is no transaction around them."""
+    for path in sorted(directory.glob("*.sql")):
+        if not _FILE_NAME.fullmatch(path.name):
+            raise ConfigError(f"{path}: expected a name of the form <NNN>_<what>.sql, with three digits")
+        try:
+            count = len(Migrator.script_to_statements(path.read_text(encoding="utf-8"), multi_statement=True))
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not UTF-8: {error.reason}") from None
+        if count != 1:
+            raise ConfigError(f"{path}: expected one statement, got {count}")
+
+
+def _cluster(settings: ClickHouseSettings) -> Any:
+    return ClickhouseCluster(settings.host, **client_arguments(settings))
+
+
+@contextmanager
+def _explained(settings: ClickHouseSettings, directory: Path) -> Iterator[None]:
+    try:
+        with explained(settings):
+            yield
+    except MigrationException as error:
+        raise ConfigError(f"{directory}: {error}") from error

@@ -1,0 +1,1 @@
+"""Decoding and validation of micro-batches, by column."""

@@ -1,0 +1,229 @@
+"""Decodes a micro-batch: from the values of its records to the columns of its valid rows, and a reason for each other.
+
+Records are grouped by the schema they were written with, read field by field, resolved to the newest version and
+checked against what that declares. A record's verdict and row depend on the record, its value and its timestamp, and
+the schemas alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from pipeline.catalog import Family
+from pipeline.columns import Column, Ints, Mask, Rejection, Rows, Verdicts, merge
+from pipeline.config import ValidationSettings
+from pipeline.decode.cursor import Buffer, Cursor, Raw, Spans
+from pipeline.decode.reference import Reference
+from pipeline.decode.strict_walk import MalformedError
+from pipeline.decode.times import check_times
+from pipeline.decode.validate import check_utf8, validate
+from pipeline.errors import Reason
+from pipeline.privacy.sanitise import Sanitise
+from pipeline.schema.fields import Field
+from pipeline.schema.framing import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES, Frames
+from pipeline.schema.resolution import Resolution, resolve
+from pipeline.schema.writer_schema import UnresolvableError
+
+_DTYPES: dict[str, type[np.generic]] = {
+    "boolean": np.bool_,
+    "int": np.int64,
+    "long": np.int64,
+    "float": np.float32,
+    "double": np.float64,
+}
+
+
+_MOST_WRITERS = 1000
+
+
+class Registry(Protocol):
+    """Knows the schemas behind Confluent's ids."""
+
+    def schema(self, schema_id: int) -> dict[str, Any]:
+        """The Avro schema with that id.
+
+        Raises:
+            LookupError: there is none.
+            UnresolvableError: it is nothing to read by.
+            UnavailableError: the registry doesn't answer; worth another try.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """How the records of one schema are read: by columns, or one by one when it isn't flat."""
+
+    resolution: Resolution
+    reference: Reference | None
+
+
+class Decoder:
+    """Decodes the records of one family.
+
+    Args:
+        family: its schemas; records become rows of the newest.
+        registry: where Confluent-framed records find their schemas; without it they are rejected.
+        validation: how far an event's time may be from its record's.
+        sanitise: makes of valid rows what may be stored; without it they hold what was written.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        registry: Registry | None = None,
+        validation: ValidationSettings | None = None,
+        *,
+        sanitise: Sanitise | None = None,
+    ) -> None:
+        self._newest = family.schema
+        self._most_bytes = family.topic.max_message_bytes
+        self._registry = registry
+        self._sanitise = sanitise
+        self._validation = validation or ValidationSettings()
+        self._versions = {schema.fingerprint: self._writer(schema.raw) for schema in family.schemas}
+        self._by_id: dict[int, _Writer | UnresolvableError] = {}  # of the registry's, the last ones
+        # These lie in each buffer behind the records: defaults are read and checked as if they had been written.
+        self._default_texts = {
+            field.name: field.default.encode("latin-1" if field.type == "bytes" else "utf-8")
+            for field in family.schema.fields
+            if not field.required and field.type in {"string", "bytes"}
+        }
+        own, nothing = resolve(family.schema.raw, family.schema), np.zeros(0, np.int64)
+        self._no_rows = self._columns(own, self._buffer([]), Spans(nothing, nothing), nothing)
+
+    def decode(self, values: Sequence[bytes | None], timestamps: Sequence[int] | Ints | None = None) -> Rows:
+        """Every record becomes a row or a rejection.
+
+        Args:
+            values: the values of the records, in the order of the micro-batch.
+            timestamps: what the broker says when each was written, ms; None when nobody knows.
+
+        Raises:
+            UnavailableError: the registry doesn't answer; the same call is worth another try.
+        """
+        verdicts = Verdicts(len(values))
+        buffer = self._buffer(self._of_usual_size(verdicts, [value or b"" for value in values]))
+        records = buffer.pieces[: len(values)]
+        frames = Frames(buffer, records)
+        unknown = frames.framed
+        if not unknown.all():
+            _reject_unframed(verdicts, values, records.lengths == 0, ~unknown)
+        parts = []
+        for writer, members, header_bytes in self._groups(frames):
+            unknown &= ~members
+            if isinstance(writer, UnresolvableError):
+                verdicts.fail(members, Reason.WRONG_SCHEMA, str(writer))
+            elif members.any():
+                positions = np.flatnonzero(members)
+                parts.append(self._rows(writer, buffer, records[positions].without(header_bytes), positions))
+        verdicts.fail(unknown, Reason.UNKNOWN_SCHEMA, "neither a version of the family's schema nor in the registry")
+        unread = verdicts.rejections(np.arange(len(values)))
+        if unread or not parts:
+            parts.append(replace(self._no_rows, rejections=tuple(unread)))
+        rows = merge(parts)
+        if timestamps is not None:
+            rows = check_times(rows, self._newest.fields, timestamps, self._validation)
+        return self._sanitise(rows) if self._sanitise else rows
+
+    def _of_usual_size(self, verdicts: Verdicts, values: list[bytes]) -> list[bytes]:
+        """The values, nothing in the place of one that is worth no copy."""
+        if max(map(len, values), default=0) <= self._most_bytes:
+            return values
+        oversize = np.fromiter((len(value) > self._most_bytes for value in values), np.bool_, len(values))
+        verdicts.fail(oversize, Reason.OVERSIZE, f"over {self._most_bytes} bytes")
+        return [b"" if large else value for large, value in zip(oversize.tolist(), values, strict=True)]
+
+    def _buffer(self, values: Sequence[bytes]) -> Buffer:
+        return Buffer([*values, *self._default_texts.values()])
+
+    def _writer(self, schema: Any) -> _Writer | UnresolvableError:
+        try:
+            resolution = resolve(schema, self._newest)
+            return _Writer(resolution, None if resolution.flat else Reference(resolution.writer, resolution.written))
+        except UnresolvableError as error:
+            return error
+
+    def _groups(self, frames: Frames) -> Iterator[tuple[_Writer | UnresolvableError, Mask, int]]:
+        """Each known writer, which records are its, and the size of their headers."""
+        for fingerprint, writer in self._versions.items():
+            yield writer, frames.with_fingerprint(fingerprint), SINGLE_OBJECT_HEADER_BYTES
+        if self._registry:
+            for schema_id in frames.schema_ids:
+                with suppress(LookupError):
+                    writer = self._registered(self._registry, schema_id)
+                    yield writer, frames.with_schema_id(schema_id), CONFLUENT_HEADER_BYTES
+
+    def _registered(self, registry: Registry, schema_id: int) -> _Writer | UnresolvableError:
+        writer = self._by_id.get(schema_id)
+        if writer is None:
+            try:
+                writer = self._writer(registry.schema(schema_id))
+            except UnresolvableError as error:
+                writer = error
+            if len(self._by_id) == _MOST_WRITERS:
+                self._by_id.clear()
+            self._by_id[schema_id] = writer
+        return writer
+
+    def _rows(self, writer: _Writer, buffer: Buffer, bodies: Spans, positions: Ints) -> Rows:
+        if writer.reference is None:
+            return self._columns(writer.resolution, buffer, bodies, positions)
+        flat, places, rejections = [], [], []
+        for position, body in zip(positions.tolist(), buffer.slices(bodies), strict=True):
+            try:
+                flat.append(writer.reference.flatten(body))
+                places.append(position)
+            except MalformedError as error:
+                rejections.append(Rejection(position, error.reason, str(error)))
+        buffer = self._buffer(flat)
+        rows = self._columns(writer.resolution, buffer, buffer.pieces[: len(flat)], np.array(places, np.int64))
+        return replace(rows, rejections=tuple(sorted([*rows.rejections, *rejections])))
+
+    def _columns(self, resolution: Resolution, buffer: Buffer, bodies: Spans, positions: Ints) -> Rows:
+        """Records of a flat schema: first their form; then, of those in form, what the newest schema declares."""
+        cursor = Cursor(buffer, bodies)
+        read: dict[str, Raw] = {}
+        for name, avro_type in resolution.written.items():
+            raw = cursor.read(avro_type, name)
+            if name in self._newest.by_name:  # a writer may have a thousand others
+                read[name] = raw
+        cursor.finish()
+        rejections = cursor.verdicts.rejections(positions)
+        if rejections:
+            whole = cursor.verdicts.passed
+            positions = positions[whole]
+            read = {name: raw[whole] for name, raw in read.items()}
+        read |= {field.name: self._default(field, buffer, len(positions)) for field in resolution.missing}
+        verdicts = Verdicts(len(positions))
+        columns: dict[str, Column] = {}
+        for field in self._newest.fields:
+            raw = _promoted(buffer, verdicts, field, resolution.written.get(field.name), read[field.name])
+            columns[field.name] = validate(buffer, verdicts, field, raw)
+        return Rows(columns, positions, tuple(rejections)).passed(verdicts)
+
+    def _default(self, field: Field, buffer: Buffer, count: int) -> Raw:
+        """The field's default, once for each of `count` records."""
+        if field.name not in self._default_texts:
+            return np.full(count, field.default, _DTYPES[field.type])
+        behind_records = list(self._default_texts).index(field.name) - len(self._default_texts)
+        return buffer.pieces[np.full(count, behind_records)]
+
+
+def _reject_unframed(verdicts: Verdicts, values: Sequence[bytes | None], empty: Mask, unframed: Mask) -> None:
+    null = np.fromiter((value is None for value in values), np.bool_, len(values))
+    verdicts.fail(null, Reason.TOMBSTONE, "null value")
+    verdicts.fail(empty, Reason.EMPTY, "no bytes")
+    verdicts.fail(unframed, Reason.UNFRAMED, "neither single-object nor Confluent framing")
+
+
+def _promoted(buffer: Buffer, verdicts: Verdicts, field: Field, written_as: str | None, raw: Raw) -> Raw:
+    """What was read, as the type that the reader's field has."""
+    if isinstance(raw, Spans):
+        if written_as == "string" and field.type == "bytes":
+            check_utf8(verdicts, field, buffer.slices(raw))
+        return raw
+    dtype = _DTYPES[field.type]
+    return raw if raw.dtype == dtype else raw.astype(np.float64).astype(dtype)

@@ -1,0 +1,134 @@
+"""Walks the bytes of one Avro record as the specification lays them out, strictly, and makes no values of them.
+
+Only canonical varints, booleans of 0 or 1, indexes that exist, and nothing left over. Of a schema that is vetted, each
+type takes at least a byte and nesting has a limit: the walk is over when the bytes are.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.errors import Reason
+from pipeline.schema.fields import PRIMITIVES
+
+_WIDTHS = {"null": 0, "float": 4, "double": 8}
+
+
+class MalformedError(Exception):
+    """A record that can't be read, and why; the message never holds its content."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def check_wellformed(schema: Any, named: dict[str, Any], body: bytes) -> None:
+    """Check the form of one record.
+
+    Args:
+        schema: of the record, as fastavro parsed it.
+        named: the named types that it refers to.
+        body: the whole record, without framing.
+
+    Raises:
+        MalformedError: the first thing that is wrong with it.
+    """
+    for _ in field_ends(schema, named, body):
+        pass
+
+
+def field_ends(schema: Any, named: dict[str, Any], body: bytes) -> Iterator[int]:
+    """Where each field of a record ends, up to the first that isn't in form; see `check_wellformed`."""
+    walk = _Walk(named, body)
+    for field in schema["fields"]:
+        walk.value(field["type"], field["name"])
+        yield walk.at
+    if walk.at != len(body):
+        raise MalformedError(Reason.TRAILING_BYTES, "bytes after the last field")
+
+
+class _Walk:
+    def __init__(self, named: dict[str, Any], body: bytes) -> None:
+        self.named = named
+        self.body = body
+        self.at = 0
+
+    def value(self, schema: Any, name: str) -> None:
+        kind = schema["type"] if isinstance(schema, dict) else schema
+        match kind:
+            case "enum":
+                self.index(len(schema["symbols"]), name)
+            case "fixed":
+                self.skip(schema["size"], name)
+            case "array" | "map":
+                self.blocks(schema, name)
+            case "record":
+                for field in schema["fields"]:
+                    self.value(field["type"], field["name"])
+            case [*branches]:
+                self.value(branches[self.index(len(branches), name)], name)
+            case str() if kind in PRIMITIVES | {"null"}:
+                self.primitive(kind, name)
+            case _:
+                self.value(self.named[kind], name)
+
+    def primitive(self, kind: str, name: str) -> None:
+        match kind:
+            case "int" | "long":
+                self.integer(32 if kind == "int" else 64, name)
+            case "boolean":
+                self.boolean(name)
+            case "string" | "bytes":
+                self.sized(name)
+            case _:
+                self.skip(_WIDTHS[kind], name)
+
+    def skip(self, width: int, name: str) -> None:
+        if width > len(self.body) - self.at:
+            raise MalformedError(Reason.TRUNCATED, f"{name}: the record ends inside it")
+        self.at += width
+
+    def boolean(self, name: str) -> None:
+        self.skip(1, name)
+        if self.body[self.at - 1] > 1:
+            raise MalformedError(Reason.MALFORMED, f"{name}: a boolean is 0 or 1")
+
+    def integer(self, bits: int, name: str) -> int:
+        """A zig-zag varint in its shortest form."""
+        unsigned = 0
+        for place in range(10):
+            self.skip(1, name)
+            byte = self.body[self.at - 1]
+            unsigned |= (byte & 0x7F) << 7 * place
+            if byte < 0x80:
+                break
+        if byte >= 0x80 or (place and byte == 0) or unsigned >= 1 << 64:
+            raise MalformedError(Reason.MALFORMED, f"{name}: not a canonical varint of at most 64 bits")
+        if unsigned >= 1 << bits:
+            raise MalformedError(Reason.MALFORMED, f"{name}: wider than {bits} bits")
+        return (unsigned >> 1) ^ -(unsigned & 1)
+
+    def index(self, count: int, name: str) -> int:
+        index = self.integer(32, name)
+        if not 0 <= index < count:
+            raise MalformedError(Reason.MALFORMED, f"{name}: no such branch or symbol")
+        return index
+
+    def sized(self, name: str) -> None:
+        length = self.integer(64, name)
+        if length < 0:
+            raise MalformedError(Reason.MALFORMED, f"{name}: negative length")
+        self.skip(length, name)
+
+    def blocks(self, schema: Any, name: str) -> None:
+        """The blocks of an array or a map; a negative count is followed by the block's size in bytes."""
+        while count := self.integer(64, name):
+            end = None
+            if count < 0:
+                size = self.integer(64, name)
+                end = self.at + size
+            for _ in range(abs(count)):
+                if schema["type"] == "map":
+                    self.sized(name)
+                self.value(schema["values" if schema["type"] == "map" else "items"], name)
+            if end not in (None, self.at):
+                raise MalformedError(Reason.MALFORMED, f"{name}: a block of another size than it says")

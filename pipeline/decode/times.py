@@ -1,0 +1,37 @@
+"""Compares an event's time with that of its record: a clock that is decades off makes a table partition of each day."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from pipeline.columns import Ints, Rows, Verdicts
+from pipeline.config import ValidationSettings
+from pipeline.errors import Reason
+from pipeline.schema.fields import Field
+
+_MOST_MS = 2**62  # records may claim any 64-bit number; of these, sums and differences with any limit fit
+
+
+def check_times(
+    rows: Rows, fields: Iterable[Field], timestamps: Sequence[int] | Ints, validation: ValidationSettings
+) -> Rows:
+    """Reject the rows with a time that is too far from their record's.
+
+    Args:
+        rows: of a micro-batch.
+        fields: of their schema.
+        timestamps: of all records of the micro-batch, ms.
+        validation: how far is too far.
+    """
+    written = np.asarray(timestamps, np.int64)[rows.positions].clip(-_MOST_MS, _MOST_MS)
+    verdicts = Verdicts(len(rows))
+    for field in fields:
+        if field.logical_type == "timestamp-millis":
+            ahead_ms = np.asarray(rows.columns[field.name]) - written
+            ahead, behind = validation.max_ahead_seconds, validation.max_behind_seconds
+            too_far = ahead_ms > ahead * 1000
+            verdicts.fail(too_far, Reason.OUT_OF_BOUNDS, f"{field.name}: over {ahead:g} s later than its record")
+            if behind is not None:
+                too_far = -ahead_ms > behind * 1000
+                verdicts.fail(too_far, Reason.OUT_OF_BOUNDS, f"{field.name}: over {behind:g} s before its record")
+    return rows.passed(verdicts)

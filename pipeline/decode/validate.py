@@ -1,0 +1,214 @@
+"""Checks decoded columns against what the family's schema declares: bounds, patterns, closed sets, lengths, forms.
+
+Every check looks at a whole column; a regular expression runs once per distinct value. A record's verdict depends on
+the record alone.
+"""
+
+import math
+import operator
+import re
+from dataclasses import dataclass
+from functools import cache
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.columns import Coded, Column, Ints, Mask, Verdicts
+from pipeline.decode.cursor import Buffer, Raw, Spans
+from pipeline.errors import Reason
+from pipeline.schema.fields import Field
+
+UUID_TEXT_BYTES = 36
+_UUID_DASHES = [8, 13, 18, 23]
+_UUID_DIGITS = ((0, 8, 0), (9, 13, 8), (14, 18, 12), (19, 23, 16), (24, 36, 20))  # text from, to; digits from
+_NOT_HEX = 0x100
+_ONE_CLASS = re.compile(r"\^(?P<class>\[[^\]\[\\^]+\])\{(?P<count>[1-9][0-9]*)\}\$")
+
+
+def _hex_pairs() -> NDArray[np.uint16]:
+    """Byte value of every pair of hexadecimal digits, indexed by the pair read as a little-endian number."""
+    table = np.full(1 << 16, _NOT_HEX, np.uint16)
+    for high in "0123456789abcdefABCDEF":
+        for low in "0123456789abcdefABCDEF":
+            table[int.from_bytes((high + low).encode(), "little")] = int(high + low, 16)
+    return table
+
+
+_HEX_PAIRS = _hex_pairs()
+
+
+def validate(buffer: Buffer, verdicts: Verdicts, field: Field, raw: Raw) -> Column:
+    """Check one field of every record, reject the records it fails in, and give the column in its final form.
+
+    Args:
+        buffer: what spans refer to.
+        verdicts: one for each record.
+        field: what is declared.
+        raw: what was read: numbers, booleans, or spans of bytes.
+    """
+    if not isinstance(raw, Spans):
+        return _numbers(verdicts, field, raw)
+    if field.logical_type == "decimal":
+        return _decimals(buffer, verdicts, field, raw)
+    if field.type == "bytes":
+        return buffer.slices(raw)
+    return _Strings(buffer, verdicts, field, raw).column()
+
+
+def check_utf8(verdicts: Verdicts, field: Field, values: list[bytes]) -> None:
+    """Reject the records whose value isn't UTF-8."""
+    if not all(map(bytes.isascii, values)):
+        bad = np.fromiter((not value.isascii() and not _is_utf8(value) for value in values), np.bool_, len(values))
+        verdicts.fail(bad, Reason.INVALID_UTF8, f"{field.name}: expected UTF-8")
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _has_no_nul(value: bytes) -> bool:
+    return 0 not in value
+
+
+_NUL = "a NUL byte"
+_TEXT = ((_is_utf8, Reason.INVALID_UTF8, "expected UTF-8"), (_has_no_nul, Reason.NUL_BYTE, _NUL))
+
+
+def _numbers(verdicts: Verdicts, field: Field, values: NDArray[Any]) -> Column:
+    if field.type in {"float", "double"}:
+        verdicts.fail(~np.isfinite(values), Reason.NOT_FINITE, f"{field.name}: expected a finite number")
+    _check_bounds(verdicts, field, values)
+    return values
+
+
+def _check_bounds(verdicts: Verdicts, field: Field, values: NDArray[Any], scale: int = 1) -> None:
+    """Inclusive bounds, compared in the column's own type: 0.1 as a float isn't above 0.1."""
+    low, high = field.minimum, field.maximum
+    if values.dtype == np.int64:
+        low = None if low is None else math.ceil(low * scale)
+        high = None if high is None else math.floor(high * scale)
+    with np.errstate(over="ignore"):  # a bound that no float32 reaches is an infinity
+        if low is not None:
+            verdicts.fail(values < low, Reason.OUT_OF_BOUNDS, f"{field.name}: below {field.minimum}")
+        if high is not None:
+            verdicts.fail(values > high, Reason.OUT_OF_BOUNDS, f"{field.name}: above {field.maximum}")
+
+
+def _decimals(buffer: Buffer, verdicts: Verdicts, field: Field, spans: Spans) -> Ints:
+    """Two's complement big-endian integers, the value times 10^scale."""
+    starts, lengths = spans.starts, spans.lengths
+    verdicts.fail(lengths == 0, Reason.MALFORMED, f"{field.name}: a decimal has at least one byte")
+    # The 8 bytes that end with the number, then an arithmetic shift that drops what stands before it.
+    ending = buffer.gather(starts + lengths - 8, 8, ">i8").astype(np.int64)
+    shift = (8 - np.clip(lengths, 1, 8)) * 8
+    values = (ending << shift) >> shift
+    limit = 10**field.precision
+    longer = np.flatnonzero(lengths > 8)
+    numbers = (int.from_bytes(number, "big", signed=True) for number in buffer.slices(spans[longer]))
+    values[longer] = [max(-limit, min(limit, number)) for number in numbers]
+    too_wide = (values <= -limit) | (values >= limit)
+    verdicts.fail(too_wide, Reason.OUT_OF_BOUNDS, f"{field.name}: more than {field.precision} digits")
+    _check_bounds(verdicts, field, values, 10**field.scale)
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class _Strings:
+    """One string field of every record."""
+
+    buffer: Buffer
+    verdicts: Verdicts
+    field: Field
+    spans: Spans
+
+    def column(self) -> Column:
+        if self.field.logical_type == "uuid":
+            return self.uuids()
+        limit = self.field.max_length
+        if limit is not None:
+            self.fail(self.spans.lengths > limit, Reason.TOO_LONG, f"over {limit} bytes")
+        if self.field.values is not None:
+            return self.closed_set([value.encode() for value in self.field.values])
+        if self.field.pattern is None:
+            return self.text()
+        one_class = _one_class(self.field.pattern)
+        return self.fixed(self.field.pattern, *one_class) if one_class else self.patterned(self.field.pattern)
+
+    def fail(self, bad: Mask, reason: Reason, expected: str) -> None:
+        self.verdicts.fail(bad, reason, f"{self.field.name}: {expected}")
+
+    def refuse(self, bad: Mask, reason: Reason, expected: str) -> None:
+        """Reject the records of `bad`; those that are no text at all, as such."""
+        rows = np.flatnonzero(bad)
+        values = self.buffer.slices(self.spans[rows])
+        for is_text, why, what in _TEXT:
+            wrong = np.zeros(len(bad), np.bool_)
+            wrong[rows] = [not is_text(value) for value in values]
+            self.fail(wrong, why, what)
+        self.fail(bad, reason, expected)
+
+    def text(self) -> list[bytes]:
+        values = self.buffer.slices(self.spans)
+        check_utf8(self.verdicts, self.field, values)
+        if any(map(operator.contains, values, repeat(0))):
+            self.fail(np.fromiter((0 in value for value in values), np.bool_, len(values)), Reason.NUL_BYTE, _NUL)
+        return values
+
+    def uuids(self) -> NDArray[np.void]:
+        """The canonical 36-character form, digits of either case, as 16 bytes."""
+        text = self.buffer.gather(self.spans.starts, UUID_TEXT_BYTES).view(np.uint8).reshape(-1, UUID_TEXT_BYTES)
+        digits = np.empty((len(text), 32), np.uint8)
+        for begin, stop, to in _UUID_DIGITS:
+            digits[:, to : to + stop - begin] = text[:, begin:stop]
+        octets = _HEX_PAIRS.take(digits.view("<u2"))
+        bad = (self.spans.lengths != UUID_TEXT_BYTES) | (octets == _NOT_HEX).any(axis=1)
+        bad |= (text[:, _UUID_DASHES] != ord("-")).any(axis=1)
+        self.refuse(bad, Reason.INVALID_UUID, "expected the 8-4-4-4-12 form of a UUID")
+        return octets.astype(np.uint8).view("V16").reshape(-1)
+
+    def closed_set(self, allowed: list[bytes]) -> Coded:
+        codes = np.zeros(len(self.spans.starts), np.uint32)
+        found = np.zeros(len(codes), np.bool_)
+        for code, value in enumerate(allowed):
+            rows = np.flatnonzero(self.spans.lengths == len(value))
+            if value:
+                rows = rows[self.buffer.gather(self.spans.starts[rows], len(value)) == np.void(value)]
+            codes[rows] = code
+            found[rows] = True
+        self.refuse(~found, Reason.NOT_IN_SET, f"not one of {', '.join(self.field.values or ())}")
+        return Coded(codes, allowed)
+
+    def fixed(self, pattern: re.Pattern[str], allowed: bytes, width: int) -> NDArray[np.void]:
+        """Strings of one length and one class of characters."""
+        text = self.buffer.gather(self.spans.starts, width)
+        bad = self.spans.lengths != width
+        if text.tobytes().translate(None, allowed):  # one pass in C tells whether any row needs a closer look
+            bad |= ~np.isin(text.view(np.uint8), list(allowed)).reshape(-1, width).all(axis=1)
+        self.refuse(bad, Reason.PATTERN_MISMATCH, f"does not match {pattern.pattern}")
+        return text
+
+    def patterned(self, pattern: re.Pattern[str]) -> Coded:
+        values = self.text()
+        distinct = list(dict.fromkeys(values))
+        code_of = {value: code for code, value in enumerate(distinct)}
+        codes = np.fromiter(map(code_of.__getitem__, values), np.uint32, len(values))
+        matches = (pattern.fullmatch(value.decode(errors="replace")) is not None for value in distinct)
+        bad = ~np.fromiter(matches, np.bool_, len(distinct))
+        self.fail(bad[codes], Reason.PATTERN_MISMATCH, f"does not match {pattern.pattern}")
+        return Coded(codes, distinct)
+
+
+@cache
+def _one_class(pattern: re.Pattern[str]) -> tuple[bytes, int] | None:
+    """Of a pattern like `^[0-9a-f]{40}$`: the characters of the class, and how many there must be."""
+    match = _ONE_CLASS.fullmatch(pattern.pattern)
+    if not match or not match["class"].isascii() or int(match["count"]) > Buffer.MARGIN:
+        return None
+    allowed = re.findall(match["class"], "".join(map(chr, range(128))))
+    return "".join(allowed).encode(), int(match["count"])

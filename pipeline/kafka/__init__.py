@@ -1,0 +1,1 @@
+"""Clients, logins, topics and the schema registry."""

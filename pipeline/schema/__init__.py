@@ -1,0 +1,1 @@
+"""Avro schemas: fields, versions, compatibility, and the framing of values."""

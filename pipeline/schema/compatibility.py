@@ -1,0 +1,121 @@
+"""Whether a family's schema versions go together: a newer one must take every record that an older one allowed.
+
+Backward-transitive, and stricter than Avro: a replay reads records of all versions and holds them to the newest one's
+bounds, so one that became narrower would reject records that were stored once.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from pipeline.schema.convert import UnfitError, converter
+from pipeline.schema.fields import Field
+from pipeline.schema.privacy import FORMS
+from pipeline.schema.resolution import resolve
+from pipeline.schema.versions import Schema
+from pipeline.schema.writer_schema import UnresolvableError
+
+_INTEGER_BITS = {"int": 32, "long": 64}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why valid records would be rejected."""
+
+    schema: Schema
+    text: str
+    """Names the field, and what was expected."""
+    older: Schema | None = None
+    """The version whose records they are; None when it's the schema itself that contradicts itself."""
+
+    def __str__(self) -> str:
+        return f"{self.schema.file}: {self.text}" + (f" (records of {self.older.file.name})" if self.older else "")
+
+
+def problems(families: Mapping[str, Sequence[Schema]]) -> tuple[Problem, ...]:
+    """Everything wrong with these schemas: in each version itself, and between it and each older one.
+
+    Args:
+        families: versions of each family, oldest first.
+    """
+    return tuple(problem for versions in families.values() for problem in _family_problems(versions))
+
+
+def _family_problems(versions: Sequence[Schema]) -> Iterator[Problem]:
+    for position, schema in enumerate(versions):
+        for field in schema.fields:
+            for text in _refused_default(field):
+                yield Problem(schema, f"{field.name}: {text}")
+            if field.undeclared and schema is versions[-1]:
+                yield Problem(schema, f"{field.name}.privacy: expected {FORMS}")
+        for older in versions[:position]:
+            for text in _breaks(older, schema):
+                yield Problem(schema, text, older)
+
+
+def _refused_default(field: Field) -> Iterator[str]:
+    """What a record without the field becomes has to be valid itself."""
+    if field.required:
+        return
+    value = field.default
+    if field.logical_type == "decimal":  # spelt as code points of the bytes
+        value = Decimal(int.from_bytes(value.encode("latin-1"), "big", signed=True)).scaleb(-field.scale)
+    try:
+        converter(field)(value)
+    except UnfitError as error:
+        yield f"default: expected {error}, got {field.default!r}"
+
+
+def _breaks(older: Schema, newer: Schema) -> Iterator[str]:
+    try:
+        resolve(older.raw, newer)
+    except UnresolvableError as error:
+        yield str(error)
+        return
+    for field in newer.fields:
+        if former := older.by_name.get(field.name):
+            yield from (f"{field.name}: {text}" for text in _narrowed(former, field))
+
+
+def _narrowed(former: Field, field: Field) -> Iterator[str]:
+    """What the field refuses of what it formerly allowed."""
+    if field.logical_type != former.logical_type or (former.type, field.type) == ("bytes", "string"):
+        yield f"expected {former.logical_type or former.type}, got {field.logical_type or field.type}"
+    elif field.type == "string":
+        yield from _narrowed_values(former, field) if former.values else _narrowed_text(former, field)
+    else:
+        (low, high), (former_low, former_high) = _range(field), _range(former)
+        if low > former_low:
+            yield f"min: expected at most {former_low}, got {low}"
+        if high < former_high:
+            yield f"max: expected at least {former_high}, got {high}"
+
+
+def _narrowed_values(former: Field, field: Field) -> Iterator[str]:
+    for value in former.values or ():
+        try:
+            converter(field)(value)
+        except UnfitError as error:
+            yield f"expected to take {value!r} as before, takes {error}"
+
+
+def _narrowed_text(former: Field, field: Field) -> Iterator[str]:
+    if field.values is not None:
+        yield "values: expected none, as before"
+    if field.pattern is not None and field.pattern != former.pattern:
+        yield f"pattern: expected {former.pattern.pattern if former.pattern else 'none'}, as before, or none"
+    if field.max_length is not None and field.max_length < (former.max_length or math.inf):
+        yield f"max_length: expected {former.max_length or 'none'}, as before, or more; got {field.max_length}"
+
+
+def _range(field: Field) -> tuple[Decimal, Decimal]:
+    """The least and the greatest value that type and bounds allow."""
+    low, high = Decimal("-Infinity"), Decimal("Infinity")
+    if field.type in _INTEGER_BITS:
+        limit = Decimal(1 << _INTEGER_BITS[field.type] - 1)
+        low, high = -limit, limit - 1
+    return (
+        low if field.minimum is None else max(low, Decimal(field.minimum)),
+        high if field.maximum is None else min(high, Decimal(field.maximum)),
+    )

@@ -1,0 +1,129 @@
+"""The Avro schemas: every version of every family, read from schemas/avro."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import fastavro.schema
+
+from pipeline.errors import ConfigError
+from pipeline.schema.fields import Field, check_keys, read_field
+
+FILE_NAME = re.compile(r"^(?P<family>[a-z][a-z0-9_]*)\.v(?P<version>[1-9][0-9]*)\.avsc$")
+_RECORD_KEYS = ("type", "name", "namespace", "doc", "aliases", "fields")
+_FULL_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """One version of a family's schema."""
+
+    family: str
+    version: int
+    file: Path
+    raw: Mapping[str, Any]
+    """The .avsc as it stands."""
+    parsed: Any
+    """What fastavro reads and writes with."""
+    fields: tuple[Field, ...]
+    fingerprint: bytes
+    """CRC-64-AVRO of the parsing canonical form, 8 bytes little-endian, as single-object framing carries it."""
+
+    @cached_property
+    def by_name(self) -> dict[str, Field]:
+        """Field of a name."""
+        return {field.name: field for field in self.fields}
+
+
+def fingerprint(schema: Any) -> bytes:
+    """CRC-64-AVRO fingerprint of a schema, 8 bytes little-endian (Avro specification, "Single-object encoding")."""
+    canonical = fastavro.schema.to_parsing_canonical_form(schema)
+    # fastavro's own hex digits are the 64-bit number's little-endian bytes, which is what the frame carries.
+    return bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
+
+
+def load_schemas(directory: Path) -> dict[str, tuple[Schema, ...]]:
+    """All versions of all families in a directory, each family's oldest first.
+
+    Raises:
+        ConfigError: one line naming file, key and what was expected.
+    """
+    families: dict[str, list[Schema]] = {}
+    files = sorted(directory.glob("*.avsc"))
+    if not files:
+        raise ConfigError(f"{directory}: no schemas; expected files named <family>.v<N>.avsc")
+    for path in files:
+        schema = load_schema(path)
+        families.setdefault(schema.family, []).append(schema)
+    for family, versions in families.items():
+        versions.sort(key=lambda schema: schema.version)
+        missing = set(range(1, versions[-1].version)) - {schema.version for schema in versions}
+        if missing:
+            raise ConfigError(f"{directory}/{family}.v{min(missing)}.avsc: missing; every version is kept")
+    return {family: tuple(versions) for family, versions in families.items()}
+
+
+def load_schema(path: Path) -> Schema:
+    """One .avsc file.
+
+    Raises:
+        ConfigError: not readable, not JSON, not a flat Avro record, or an attribute that makes no sense or is unknown.
+    """
+    match = FILE_NAME.match(path.name)
+    if not match:
+        raise ConfigError(f"{path}: expected a name of the form <family>.v<N>.avsc")
+    raw = _json(path)
+    fields = _record(path, raw)
+    try:
+        parsed = fastavro.parse_schema(raw, _write_hint=False)
+    except (fastavro.schema.SchemaParseException, fastavro.schema.UnknownType) as error:
+        raise ConfigError(f"{path}: not an Avro schema: {' '.join(str(error).split())}") from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path}: not an Avro schema: missing or misplaced {error}") from None
+    return Schema(match["family"], int(match["version"]), path, raw, parsed, fields, fingerprint(raw))
+
+
+def _record(path: Path, raw: Any) -> tuple[Field, ...]:
+    """The fields of what has to be a record."""
+    if not isinstance(raw, dict) or raw.get("type") != "record":
+        raise ConfigError(f"{path}: type: expected a record with fields")
+    check_keys(f"{path}: record", raw, _RECORD_KEYS)
+    for key in ("name", "namespace"):
+        name = raw.get(key)
+        if (key in raw or key == "name") and not (isinstance(name, str) and _FULL_NAME.fullmatch(name)):
+            raise ConfigError(f"{path}: {key}: expected letters, digits and _, got {name!r}")
+    declared = raw.get("fields")
+    if not isinstance(declared, list) or not declared:
+        raise ConfigError(f"{path}: fields: expected a list of at least one field, got {declared!r}")
+    fields = tuple(read_field(str(path), position, field) for position, field in enumerate(declared))
+    for name, count in Counter(field.name for field in fields).items():
+        if count > 1:
+            raise ConfigError(f"{path}: {name}: expected one field of that name, got {count}")
+    return fields
+
+
+def _json(path: Path) -> Any:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for key, count in Counter(key for key, _ in pairs).items():
+            if count > 1:
+                raise ConfigError(f"{path}: {key}: expected once in an object, got {count} times")
+        return dict(pairs)
+
+    def constant(name: str) -> None:
+        raise ConfigError(f"{path}: not JSON: {name}")
+
+    try:
+        # orjson keeps the last of two equal keys, and says nothing.
+        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique, parse_constant=constant)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error.reason}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from None

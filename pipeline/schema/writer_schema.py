@@ -1,0 +1,135 @@
+"""Vets the schema that foreign records were written with, before anything reads by it.
+
+Who may register a schema may register any. What passes is small, shallow, not recursive, and each of its types takes at
+least a byte: a record can't make its reader do more than its own bytes are worth. What is handed on is made anew, of
+what says how bytes are laid out; defaults, aliases and all else that fastavro would look at stay behind.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from pipeline.schema.fields import PRIMITIVES
+
+MAX_SCHEMA_BYTES = 256 * 1024
+MAX_TYPES = 1000
+MAX_DEPTH = 32
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")  # names of fields are part of what is said about a record
+_MOST_BYTES = 2**31 - 1
+_MEANING = ("logicalType", "precision", "scale")
+
+
+class UnresolvableError(Exception):
+    """Records of this writer's schema can't become rows of the newest one; the message says which field is to blame."""
+
+
+def parse_schema(text: str) -> Any:
+    """A schema as JSON.
+
+    Raises:
+        UnresolvableError: it is none, or of more than MAX_SCHEMA_BYTES.
+    """
+    if len(text.encode(errors="replace")) > MAX_SCHEMA_BYTES:
+        raise UnresolvableError(f"a schema of more than {MAX_SCHEMA_BYTES} bytes")
+    try:
+        return orjson.loads(text)  # which has a limit of its own to nesting
+    except orjson.JSONDecodeError:
+        raise UnresolvableError("a schema that isn't JSON") from None
+
+
+def vet(schema: Any) -> Any:
+    """The schema in its least form: how bytes are laid out, and what they mean; names without their namespace.
+
+    Raises:
+        UnresolvableError: not an Avro schema, or one by which nothing should be read.
+    """
+    return _Vetting().type(schema, "schema", 0)
+
+
+class _Vetting:
+    def __init__(self) -> None:
+        self.types = 0
+        self.deepest = 0  # of the named type that is being looked at
+        self.heights: dict[str, int | None] = {}  # how deep a named type goes below itself; None while it is open
+
+    def type(self, schema: Any, where: str, depth: int) -> Any:
+        self.types += 1
+        if self.types > MAX_TYPES:
+            raise UnresolvableError(f"a schema of more than {MAX_TYPES} types")
+        self.reach(depth)
+        match schema:
+            case str():
+                return self.named(schema, where, depth)
+            case [_, *_]:
+                return [self.branch(branch, where, depth + 1) for branch in schema]
+            case {"type": "array", "items": items}:
+                return {"type": "array", "items": self.type(items, where, depth + 1)}
+            case {"type": "map", "values": values}:
+                return {"type": "map", "values": self.type(values, where, depth + 1)}
+            case {"type": "record" | "enum" | "fixed"}:
+                return self.definition(schema, where, depth)
+            case {"type": str() as kind}:
+                base = self.named(kind, where, depth)
+                meaning = {key: schema[key] for key in _MEANING if isinstance(schema.get(key), (str, int))}
+                return {"type": base, **meaning} if base in PRIMITIVES and meaning else base
+        raise UnresolvableError(f"{where}: not an Avro type")
+
+    def reach(self, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise UnresolvableError(f"types nested deeper than {MAX_DEPTH}")
+        self.deepest = max(self.deepest, depth)
+
+    def named(self, name: str, where: str, depth: int) -> str:
+        """A primitive type, or one that was defined before; null takes no byte, and is none."""
+        short = name.rpartition(".")[2]
+        if name not in PRIMITIVES:
+            if short not in self.heights:
+                raise UnresolvableError(f"{where}: not an Avro type, or one that takes no byte")
+            height = self.heights[short]
+            if height is None:
+                raise UnresolvableError(f"{where}: a type that holds itself")
+            self.reach(depth + height)
+        return short
+
+    def branch(self, schema: Any, where: str, depth: int) -> Any:
+        """Of a union, whose index is the byte that null needs."""
+        if isinstance(schema, list):
+            raise UnresolvableError(f"{where}: a union in a union")
+        return "null" if schema in ("null", {"type": "null"}) else self.type(schema, where, depth)
+
+    def definition(self, schema: Mapping[str, Any], where: str, depth: int) -> dict[str, Any]:
+        """Of a type that later ones may name."""
+        short = str(schema.get("name")).rpartition(".")[2]
+        if not _is_name(short):
+            raise UnresolvableError(f"{where}: expected a name of at most 128 letters, digits and _")
+        if short in self.heights or short in PRIMITIVES:
+            raise UnresolvableError(f"{where}: a name that is taken")
+        around, self.deepest = self.deepest, depth
+        self.heights[short] = None
+        content = self.content(schema, where, depth)
+        self.heights[short] = self.deepest - depth
+        self.deepest = max(around, self.deepest)
+        return {"type": schema["type"], "name": short, **content}
+
+    def content(self, schema: Mapping[str, Any], where: str, depth: int) -> dict[str, Any]:
+        match schema:
+            case {"type": "record", "fields": [_, *_] as fields}:
+                return {"fields": [self.field(field, where, depth + 1) for field in fields]}
+            case {"type": "enum", "symbols": [_, *_] as symbols} if all(map(_is_name, symbols)):
+                if len(set(symbols)) == len(symbols):
+                    return {"symbols": symbols}
+            case {"type": "fixed", "size": int() as size} if size is not True and 1 <= size <= _MOST_BYTES:
+                return {"size": size}
+        raise UnresolvableError(f"{where}: expected the fields of a record, symbols of an enum or size of a fixed")
+
+    def field(self, field: Any, where: str, depth: int) -> dict[str, Any]:
+        if not isinstance(field, Mapping) or not _is_name(field.get("name")):
+            raise UnresolvableError(f"{where}: expected fields with a name of at most 128 letters, digits and _")
+        name = field["name"]
+        return {"name": name, "type": self.type(field.get("type"), name, depth)}
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None

@@ -1,0 +1,1 @@
+"""The worker: its Faust app, the ingest of a micro-batch, and its web pages."""

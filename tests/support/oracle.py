@@ -1,0 +1,147 @@
+"""The columnar decoder's oracle: fastavro reads and resolves, and each check is written out a second time.
+
+One record at a time, in plain Python; it shares nothing with the columnar path but the declared fields and the strict
+walk over the bytes that flat records don't take there.
+"""
+
+import io
+import math
+import uuid
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import fastavro
+import numpy as np
+from fastavro.read import SchemaResolutionError
+
+from pipeline.columns import Coded, Rows
+from pipeline.decode.strict_walk import MalformedError, check_wellformed
+from pipeline.errors import Reason
+from pipeline.schema.fields import Field
+from pipeline.schema.versions import Schema
+
+Row = dict[str, Any]
+
+
+def read(writer: Any, newest: Schema, body: bytes) -> Row | Reason:
+    """The row that a record becomes, with values as columns hold them, or why it is rejected.
+
+    Args:
+        writer: the schema it was written with, as parsed JSON.
+        newest: what it is resolved to and checked against.
+        body: the record, without framing.
+    """
+    named: dict[str, Any] = {}
+    parsed = fastavro.parse_schema(without_logical_types(writer), named, _write_hint=False)
+    reader = fastavro.parse_schema(without_logical_types(newest.raw), _write_hint=False)
+    try:
+        check_wellformed(parsed, named, body)
+        record: Any = fastavro.schemaless_reader(io.BytesIO(body), parsed, reader)
+        return {field.name: _checked(field, record[field.name]) for field in newest.fields}
+    except MalformedError as error:
+        return error.reason
+    except SchemaResolutionError:
+        return Reason.WRONG_SCHEMA
+    except UnicodeError:
+        return Reason.INVALID_UTF8
+
+
+def without_logical_types(schema: Any) -> Any:
+    """The schema in physical types."""
+    if isinstance(schema, dict):
+        return {key: without_logical_types(value) for key, value in schema.items() if key != "logicalType"}
+    return [without_logical_types(branch) for branch in schema] if isinstance(schema, list) else schema
+
+
+def rows_of(rows: Rows) -> list[Row]:
+    """Columns turned into one dict a row, for comparison with `read`."""
+    columns = {
+        name: column.to_list() if isinstance(column, Coded) else column if isinstance(column, list) else column.tolist()
+        for name, column in rows.columns.items()
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _checked(field: Field, value: Any) -> Any:
+    checks: dict[str, Callable[[Field, Any], Any]] = {
+        "uuid": _uuid,
+        "decimal": _decimal,
+        "string": _string,
+        "bytes": _bytes,
+        "float": _single,
+        "double": _double,
+        "int": _integer,
+        "long": _integer,
+        "timestamp-millis": _integer,
+        "boolean": _boolean,
+    }
+    return checks[field.logical_type or field.type](field, value)
+
+
+def _require(condition: bool, reason: Reason) -> None:
+    if not condition:
+        raise MalformedError(reason, "")
+
+
+def _require_within(value: Any, low: Any, high: Any) -> None:
+    _require((low is None or value >= low) and (high is None or value <= high), Reason.OUT_OF_BOUNDS)
+
+
+def _octets(value: Any) -> bytes:
+    """Fastavro leaves the default of a bytes field as the text that JSON has for it."""
+    return value.encode("latin-1") if isinstance(value, str) else bytes(value)
+
+
+def _bytes(_field: Field, value: Any) -> bytes:
+    return _octets(value)
+
+
+def _boolean(_field: Field, value: bool) -> bool:
+    return value
+
+
+def _integer(field: Field, value: int) -> int:
+    _require_within(value, field.minimum, field.maximum)
+    return value
+
+
+def _double(field: Field, value: float) -> float:
+    _require(math.isfinite(value), Reason.NOT_FINITE)
+    _require_within(value, field.minimum, field.maximum)
+    return value
+
+
+def _single(field: Field, value: float) -> float:
+    """Its bounds are the floats nearest to what is declared."""
+    _require(math.isfinite(value), Reason.NOT_FINITE)
+    nearest = float(np.float32(value))
+    with np.errstate(over="ignore"):
+        low, high = (None if bound is None else float(np.float32(bound)) for bound in (field.minimum, field.maximum))
+    _require_within(nearest, low, high)
+    return nearest
+
+
+def _decimal(field: Field, value: Any) -> int:
+    octets = _octets(value)
+    _require(octets != b"", Reason.MALFORMED)
+    unscaled = int.from_bytes(octets, "big", signed=True)
+    _require(len(str(abs(unscaled))) <= field.precision, Reason.OUT_OF_BOUNDS)
+    _require_within(Decimal(unscaled).scaleb(-field.scale), field.minimum, field.maximum)
+    return unscaled
+
+
+def _uuid(_field: Field, text: str) -> bytes:
+    _require("\0" not in text, Reason.NUL_BYTE)
+    dashes = [at for at, character in enumerate(text) if character == "-"]
+    _require(len(text) == 36 and dashes == [8, 13, 18, 23], Reason.INVALID_UUID)
+    _require(set(text) <= set("0123456789abcdefABCDEF-"), Reason.INVALID_UUID)
+    return uuid.UUID(text).bytes
+
+
+def _string(field: Field, text: str) -> bytes:
+    _require(field.max_length is None or len(text.encode()) <= field.max_length, Reason.TOO_LONG)
+    _require("\0" not in text or text in (field.values or ()), Reason.NUL_BYTE)
+    _require(field.values is None or text in field.values, Reason.NOT_IN_SET)
+    _require(field.pattern is None or field.pattern.fullmatch(text) is not None, Reason.PATTERN_MISMATCH)
+    return text.encode()
