@@ -9,6 +9,7 @@ from confluent_kafka import Producer as KafkaProducer
 from benchmarks.registry import SCHEMA_ID
 from pipeline.catalog import load_catalog
 from pipeline.config import Settings
+from pipeline.kafka.client import client_config
 from pipeline.kafka.topics import TopicAdmin, plan
 from pipeline.producer.producer import Producer
 from pipeline.sample import sample
@@ -69,7 +70,7 @@ def publish(
     admin.apply(plan(catalog.topics, admin.read([]), settings.topics.file))
     number = ts_sum = latency_sum = 0
     sessions: set[str] = set()
-    spoiling = KafkaProducer({**settings.kafka.client, "compression.type": "lz4"})
+    spoiling = KafkaProducer({**client_config(settings.kafka), "compression.type": "lz4"})
     with Producer(settings, catalog) as producer:
         for number, (family, event) in enumerate(events, 1):
             producer.send(family, event)

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field, FilePath, SecretStr, Vali
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import ConfigError
-from pipeline.kafka.client import librdkafka, ssl_context
+from pipeline.tls import client_context
 from pipeline.validation_messages import expected
 
 ENV_PREFIX = "CHIMERA_"
@@ -65,7 +65,7 @@ class _Section(BaseModel, extra="forbid", frozen=True):
 
 
 class KafkaSettings(_Section):
-    """Where the broker is and who we are to it; `pipeline.kafka.client` says it to its two clients."""
+    """Address of the broker, TLS and login; `pipeline.kafka.client` turns them into a client's configuration."""
 
     bootstrap_servers: Servers = Field("127.0.0.1:9092", description="host:port, comma-separated")
     security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
@@ -108,7 +108,7 @@ class KafkaSettings(_Section):
                 raise ContradictionError(f"{env_name('kafka', unused[0])}: expected none, {self._as_secured}")
         try:
             if self.tls:
-                ssl_context(self)
+                client_context(self)
         except OSError as error:
             names = ", ".join(env_name("kafka", name) for name in ("ca_cert", "client_cert", "client_key"))
             raise ContradictionError(f"{names}: expected PEM files, a certificate and its own key: {error}") from None
@@ -128,11 +128,6 @@ class KafkaSettings(_Section):
     def sasl(self) -> bool:
         """Whether we log in."""
         return self.security_protocol.startswith("SASL")
-
-    @property
-    def client(self) -> dict[str, str | int]:
-        """What every client of confluent-kafka is configured with, as librdkafka spells it."""
-        return librdkafka(self)
 
 
 class ClickHouseSettings(_Section):

@@ -16,6 +16,7 @@ from pipeline.catalog import Catalog
 from pipeline.clickhouse.client import connect, explained
 from pipeline.config import Settings
 from pipeline.devstack import WorkerProcess
+from pipeline.kafka.client import client_config
 from pipeline.producer.encode import Encoder
 from pipeline.producer.producer import Producer
 from pipeline.rollup.audit import Audit
@@ -130,7 +131,7 @@ def _publish(
             produced[name] += 1
     # What the producer would never send: other programs may.
     encoders = {family.name: Encoder(family) for family in catalog.families}
-    careless = KafkaProducer(settings.kafka.client)
+    careless = KafkaProducer(client_config(settings.kafka))
     for name, event in sampled:
         key, value = encoders[name].encode(event)
         careless.produce(catalog.family(name).topic.name, value[: len(value) // 2], key)

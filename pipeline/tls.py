@@ -1,7 +1,36 @@
-"""Why a TLS handshake fails that the network lets through: what drivers raise doesn't tell one from the other."""
+"""TLS: the context that clients connect with, and the reason why a handshake fails."""
 
 import socket
 import ssl
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import SecretStr
+
+
+class Certificates(Protocol):
+    """PEM files of a client: the authority it trusts, its own certificate and key."""
+
+    @property
+    def ca_cert(self) -> Path | None: ...  # noqa: D102 (the settings' names, as all below)
+    @property
+    def client_cert(self) -> Path | None: ...  # noqa: D102
+    @property
+    def client_key(self) -> Path | None: ...  # noqa: D102
+    @property
+    def client_key_password(self) -> SecretStr: ...  # noqa: D102
+
+
+def client_context(files: Certificates) -> ssl.SSLContext:
+    """Context that checks the server against the given authority, or against those the system trusts.
+
+    Raises:
+        OSError: a certificate or a key cannot be read or does not fit.
+    """
+    context = ssl.create_default_context(cafile=files.ca_cert)
+    if files.client_cert and files.client_key:
+        context.load_cert_chain(files.client_cert, files.client_key, files.client_key_password.get_secret_value())
+    return context
 
 
 def refusal(context: ssl.SSLContext, host: str, port: int, seconds: float) -> ssl.SSLError | None:

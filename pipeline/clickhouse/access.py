@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from pipeline.catalog import load_topics
-from pipeline.rollup import TABLE
+from pipeline.clickhouse.session_stats import TABLE
 
 _FILE = Path(__file__).with_suffix(".yaml")
 _HOUR_SECONDS = 3600

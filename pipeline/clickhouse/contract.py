@@ -7,9 +7,9 @@ from decimal import Decimal
 
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import HaltError
-from pipeline.rollup import COLUMNS, TABLE
 from pipeline.schema.fields import Field
 from pipeline.schema.privacy import Keep
 

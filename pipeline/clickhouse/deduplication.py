@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from pipeline.catalog import Catalog
 from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import SILENCE_SECONDS
 from pipeline.config import Settings, WorkerSettings, env_name
 from pipeline.errors import HaltError
-from pipeline.rollup import TABLE
 
 _FASTEST_INSERT_SECONDS = 0.002  # 2.4 ms measured, one row, server on the same machine
 _PLAIN_ENGINE = re.compile(r"(?!Replicated|Shared)\w*MergeTree")

@@ -1,6 +1,6 @@
 """Migrations: bring the database up to the tables this version writes, and say what that would do.
 
-A migration is `pipeline/clickhouse/migrations/<NNN>_<what>.sql`: one statement that can be repeated without harm, because
+A migration is `migrations/<NNN>_<what>.sql`: one statement that can be repeated without harm, because
 ClickHouse has no transactional DDL. A run that died between a statement and its record, or two hosts migrating at
 once, then end as one run does. An applied file is never edited; a change is a new file. Files name no database: the
 settings do.

@@ -16,6 +16,7 @@ from pipeline.catalog import Family
 from pipeline.columns import Column, Ints, Mask, Rejection, Rows, Verdicts, merge
 from pipeline.config import ValidationSettings
 from pipeline.decode.cursor import Buffer, Cursor, Raw, Spans
+from pipeline.decode.frames import Frames
 from pipeline.decode.reference import Reference
 from pipeline.decode.strict_walk import MalformedError
 from pipeline.decode.times import check_times
@@ -23,7 +24,7 @@ from pipeline.decode.validate import check_utf8, validate
 from pipeline.errors import Reason
 from pipeline.privacy.sanitise import Sanitise
 from pipeline.schema.fields import Field
-from pipeline.schema.framing import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES, Frames
+from pipeline.schema.framing import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES
 from pipeline.schema.resolution import Resolution, resolve
 from pipeline.schema.writer_schema import UnresolvableError
 

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from pipeline.config import KafkaSettings
 from pipeline.dlq.letters import Record
 from pipeline.errors import ChimeraError, HaltError
+from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import explain_kafka
 
 Spans = Mapping[int, tuple[int, int]]
@@ -39,7 +40,7 @@ class Log:
         self._settings = settings
         self._consumer = Consumer(
             {
-                **settings.client,
+                **client_config(settings),
                 "group.id": settings.group_id,  # the client wants one; it is neither joined nor written to
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",  # when retention has been faster

@@ -22,6 +22,7 @@ from pipeline.dlq.log import Log
 from pipeline.dlq.reading import Reading
 from pipeline.dlq.receipts import Deed, Receipt
 from pipeline.errors import ChimeraError
+from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import explain_kafka
 
 _DELIVERY_SECONDS = 30.0
@@ -62,7 +63,7 @@ class Settler:
         self._looked_for: set[str] = set()
         self._producer = KafkaProducer(
             {
-                **settings.client,
+                **client_config(settings),
                 "enable.idempotence": True,
                 "acks": "all",
                 "compression.type": "zstd",  # the record may have been let in because it compresses well

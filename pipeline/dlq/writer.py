@@ -27,6 +27,7 @@ from pipeline.catalog import Family
 from pipeline.columns import Rejection
 from pipeline.config import KafkaSettings
 from pipeline.errors import UnavailableError
+from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import barred
 from pipeline.schema.framing import schema_name
 from pipeline.transport.batches import MicroBatch
@@ -110,7 +111,7 @@ class DeadLetters:
         if self._connected is None:
             self._connected = KafkaProducer(
                 {
-                    **self._settings.client,
+                    **client_config(self._settings),
                     "acks": "all",
                     "compression.type": "zstd",  # the record may have been let in because it compresses well
                     "partitioner": "murmur2_random",

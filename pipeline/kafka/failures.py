@@ -15,9 +15,9 @@ from confluent_kafka.admin import AclOperation, AdminClient
 
 from pipeline.config import KafkaSettings, env_name
 from pipeline.errors import ChimeraError, HaltError, UnavailableError
-from pipeline.kafka.client import ssl_context
+from pipeline.kafka.client import client_config
 from pipeline.kafka.oauth import Tokens
-from pipeline.tls import refusal
+from pipeline.tls import client_context, refusal
 
 _KNOCK_SECONDS = 10.0
 _DOWN_SECONDS = 2.0  # for those that are all down to come back, or to be reached at another address
@@ -163,7 +163,7 @@ def _knock(settings: KafkaSettings) -> KafkaError | None:
     answer yet.
     """
     errors: list[KafkaError] = []
-    config: dict[str, Any] = {**settings.client, "error_cb": errors.append, "log_level": 0}
+    config: dict[str, Any] = {**client_config(settings), "error_cb": errors.append, "log_level": 0}
     client = AdminClient(config)
     answer = client.describe_cluster(request_timeout=_KNOCK_SECONDS)
     deadline = time.monotonic() + _KNOCK_SECONDS
@@ -185,7 +185,7 @@ def _tls_refusal(settings: KafkaSettings) -> str | None:
     """The reason of a handshake that fails, in one that says no more than that."""
     for server in settings.bootstrap_servers.split(","):
         host, _, port = server.rpartition(":")
-        if error := refusal(ssl_context(settings), host.strip("[]"), int(port), _KNOCK_SECONDS):
+        if error := refusal(client_context(settings), host.strip("[]"), int(port), _KNOCK_SECONDS):
             return str(error)
     return None
 

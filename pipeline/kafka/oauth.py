@@ -10,14 +10,12 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
+from pipeline.config import KafkaSettings
 from pipeline.errors import ChimeraError, HaltError, UnavailableError
-
-if TYPE_CHECKING:
-    from pipeline.config import KafkaSettings
 
 _ANSWER_SECONDS = 10.0
 _MOST_BYTES = 1024 * 1024
@@ -49,7 +47,7 @@ class Tokens:
         settings: the issuer, and whose tokens they are.
     """
 
-    def __init__(self, settings: "KafkaSettings") -> None:
+    def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
         self._token: _Token | None = None
         self._fetching = threading.Lock()

@@ -23,6 +23,7 @@ from confluent_kafka.admin import (
 from pipeline.catalog import TopicSpec
 from pipeline.config import KafkaSettings
 from pipeline.errors import ConfigError
+from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import check_connection, explain_kafka
 
 _ANSWER_SECONDS = 10.0
@@ -139,7 +140,7 @@ class TopicAdmin:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._client = AdminClient({**settings.client, "log_level": 0})  # what fails is raised; once is enough
+        self._client = AdminClient({**client_config(settings), "log_level": 0})  # what fails is raised; once is enough
 
     def read(self, names: Iterable[str]) -> Cluster:
         """The cluster, with those of the named topics that it has."""

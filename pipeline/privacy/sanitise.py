@@ -11,10 +11,11 @@ import numpy as np
 from pipeline.columns import Coded, Column, Rows, Verdicts
 from pipeline.errors import ConfigError, Reason
 from pipeline.privacy.hashing import Hasher
-from pipeline.privacy.metadata import InvalidMetadataError, MetadataFilter
+from pipeline.privacy.metadata import MetadataFilter
 from pipeline.privacy.text import sanitised
 from pipeline.privacy.user_agents import UserAgentReducer
 from pipeline.schema.fields import Field
+from pipeline.schema.metadata import InvalidMetadataError
 from pipeline.schema.privacy import FORMS, Metadata, Text, UserAgent
 from pipeline.schema.versions import Schema
 

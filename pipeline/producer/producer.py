@@ -18,6 +18,7 @@ from confluent_kafka.admin import AclOperation
 from pipeline.catalog import Catalog, Family, load_catalog
 from pipeline.config import Settings
 from pipeline.errors import ChimeraError, UnavailableError
+from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import barred, check_connection, expect
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.producer.encode import Encoder
@@ -114,7 +115,7 @@ class Producer:
     def _config(self) -> dict[str, Any]:
         limits = [family.topic.max_message_bytes for family in self._catalog.families]
         return {
-            **self._settings.kafka.client,
+            **client_config(self._settings.kafka),
             "enable.idempotence": True,
             "acks": "all",
             "compression.type": "lz4",

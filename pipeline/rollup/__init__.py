@@ -14,17 +14,3 @@ The way of an event, by module (those not marked * are pure: no clock, no Kafka,
 - audit*: session_stats computed from ui_events in SQL; horizon*: how far it is final. `chimera rollup` is made of them:
   verify* compares, repair* rewrites a day.
 """
-
-TABLE = "session_stats"
-"""Where the rows go."""
-
-COLUMNS = {
-    "hour": "DateTime",
-    "session_id": "UUID",
-    "avg_latency_ms": "UInt32",
-    "error_rate": "Float32",
-    "abandonment_rate": "Float32",
-    "events_count": "UInt32",
-    "duration_seconds": "UInt32",
-}
-"""Of that table, with the types that the rows are made for."""

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import numpy as np
 
-from pipeline.rollup import COLUMNS, TABLE
+from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 
 HOUR_SECONDS = 3600
 _DAY_MS = 86_400_000

@@ -12,11 +12,11 @@ from functools import partial
 import numpy as np
 
 from pipeline import metrics
+from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, select
 from pipeline.errors import HaltError
 from pipeline.retry import Attempts, Held
-from pipeline.rollup import TABLE
 
 _MOST_ROWS = 100_000  # in one block
 _MOST_TURNS = 5

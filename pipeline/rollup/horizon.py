@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from pipeline.catalog import Rollup, TopicSpec
 from pipeline.config import KafkaSettings, Settings
 from pipeline.errors import HaltError, UnavailableError
+from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import explain_kafka
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.rollup.audit import HOUR_SECONDS, Difference, Hour
@@ -76,7 +77,7 @@ def read_horizon(
     """
     kafka, topic = settings.kafka, rollup.source.topic.name
     topic_id = _topic_id(kafka, rollup.source.topic, rollup.state)
-    consumer = Consumer({**kafka.client, "group.id": kafka.group_id, "log_level": 0})
+    consumer = Consumer({**client_config(kafka), "group.id": kafka.group_id, "log_level": 0})
     store = SnapshotStore(kafka, rollup.state)
     try:
         logs = _logs(consumer, topic)

@@ -20,12 +20,12 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from pipeline import metrics
+from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Rows
 from pipeline.config import Settings
 from pipeline.errors import UnavailableError
 from pipeline.retry import Attempts, Held, LostPartitionError, Renew
-from pipeline.rollup import TABLE
 from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.emission import Emission
 from pipeline.rollup.events import foreign_keys

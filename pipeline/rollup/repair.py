@@ -14,9 +14,9 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import ChimeraError
-from pipeline.rollup import COLUMNS, TABLE
 from pipeline.rollup.audit import HOUR_SECONDS, Audit, Hour, Kind
 from pipeline.rollup.horizon import Horizon, explains
 

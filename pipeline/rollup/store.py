@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from pipeline.catalog import TopicSpec
 from pipeline.config import KafkaSettings
 from pipeline.errors import ChimeraError, HaltError
+from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import explain_kafka
 from pipeline.rollup.slots import MANIFEST, Key, Loaded, newest
 from pipeline.rollup.snapshot import Snapshot, pack
@@ -94,7 +95,7 @@ class SnapshotStore:
             HaltError: it refuses, or has no such topic.
         """
         loaded = {}
-        consumer = Consumer({**self._settings.client, **_CONSUMER, "group.id": self._settings.group_id})
+        consumer = Consumer({**client_config(self._settings), **_CONSUMER, "group.id": self._settings.group_id})
         try:
             for partition, values in self._read(consumer, partitions, progress):
                 self._writers[topic_id, partition] = _Writer(list(values))
@@ -195,7 +196,7 @@ class SnapshotStore:
 
         if self._connected is None:
             limit = {"message.max.bytes": self._topic.max_message_bytes}
-            self._connected = Producer({**self._settings.client, **_PRODUCER, **limit})
+            self._connected = Producer({**client_config(self._settings), **_PRODUCER, **limit})
         try:
             place = partition % self._count(self._connected)
             for key, value in values.items():

@@ -19,8 +19,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any
 
-from pipeline.privacy.metadata import InvalidMetadataError, read_metadata
 from pipeline.schema.fields import Field
+from pipeline.schema.metadata import InvalidMetadataError, read_metadata
 from pipeline.schema.privacy import Metadata
 
 Convert = Callable[[Any], Any]

@@ -20,13 +20,13 @@ from faust.types import EventT
 
 from pipeline.catalog import Catalog, Family, load_catalog
 from pipeline.clickhouse.client import explain, kind_of
+from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Rows
 from pipeline.config import Settings, load_settings
 from pipeline.decode.decoder import Decoder
 from pipeline.dlq.writer import DeadLetters
 from pipeline.errors import ChimeraError, HaltError
-from pipeline.kafka.client import faust_credentials
 from pipeline.kafka.failures import watch_login
 from pipeline.kafka.registry import Registry
 from pipeline.kafka.topics import TopicAdmin
@@ -35,13 +35,13 @@ from pipeline.privacy.hashing import configured_hasher
 from pipeline.privacy.sanitise import Sanitiser
 from pipeline.privacy.text import sanitised
 from pipeline.retry import Held, LostPartitionError
-from pipeline.rollup import TABLE
 from pipeline.rollup.events import check_event_types
 from pipeline.rollup.job import Rollup
 from pipeline.rollup.store import SnapshotStore
 from pipeline.transport.batches import MicroBatch
 from pipeline.transport.consumer import Batching, Consumer
 from pipeline.worker import web
+from pipeline.worker.credentials import faust_credentials
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.preflight import preflight
 

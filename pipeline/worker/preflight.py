@@ -16,6 +16,7 @@ from pipeline.clickhouse.contract import check_rollup, check_tables
 from pipeline.clickhouse.deduplication import check_windows
 from pipeline.config import KafkaSettings, Settings, WorkerSettings, env_name
 from pipeline.errors import ConfigError, HaltError, UnavailableError
+from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import check_connection, expect, explain_kafka
 from pipeline.kafka.topics import TopicAdmin
 
@@ -92,7 +93,7 @@ def check_group(settings: Settings, catalog: Catalog) -> None:
     """
     with explained(settings.clickhouse), connect(settings.clickhouse) as client:
         filled = {name for (name,) in client.execute(_FILLED_TABLES)}
-    consumer = Consumer({**settings.kafka.client, "group.id": settings.kafka.group_id, "log_level": 0})
+    consumer = Consumer({**client_config(settings.kafka), "group.id": settings.kafka.group_id, "log_level": 0})
     try:
         for family in catalog.families:
             if family.table in filled and (records := _records_of_a_fresh_group(consumer, family.topic.name)):

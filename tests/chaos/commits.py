@@ -8,6 +8,7 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from pipeline.config import KafkaSettings
+from pipeline.kafka.client import client_config
 from pipeline.transport.commit_metadata import Closing, Ranges, parse
 
 _TOPIC = "__consumer_offsets"
@@ -34,7 +35,9 @@ class Commits:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._group = settings.group_id
-        self._consumer = Consumer({**settings.client, "group.id": f"{settings.group_id}-commits", "log_level": 0})
+        self._consumer = Consumer(
+            {**client_config(settings), "group.id": f"{settings.group_id}-commits", "log_level": 0}
+        )
         self._positions = self._ends()
         self._gone_by: defaultdict[Place, set[Closing]] = defaultdict(set)
         self._latest: dict[Place, set[Closing]] = {}

@@ -13,6 +13,7 @@ from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.client import connect
 from pipeline.config import Settings
 from pipeline.dlq.writer import HEADER_PREFIX
+from pipeline.kafka.client import client_config
 from pipeline.producer.encode import Encoder
 from pipeline.rollup.audit import Difference
 from pipeline.sample import sample
@@ -97,7 +98,7 @@ class Ledger:
         self._failures: list[KafkaError] = []
         self._producer = Producer(
             {
-                **settings.kafka.client,
+                **client_config(settings.kafka),
                 "enable.idempotence": True,
                 "partitioner": "murmur2_random",
                 "linger.ms": 5,
@@ -190,7 +191,9 @@ class Ledger:
 
     def _dead_letters(self) -> set[Coordinates]:
         """Coordinates of all records that are dead letters; one that was written twice counts once."""
-        consumer = Consumer({**self._settings.kafka.client, "group.id": f"{self._settings.kafka.group_id}-oracle"})
+        consumer = Consumer(
+            {**client_config(self._settings.kafka), "group.id": f"{self._settings.kafka.group_id}-oracle"}
+        )
         try:
             topics = consumer.list_topics(timeout=_SECONDS).topics
             partitions = [

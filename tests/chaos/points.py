@@ -11,9 +11,9 @@ from confluent_kafka import Producer
 import pipeline.clickhouse.sink
 import pipeline.rollup.store
 from chaos.trap import Matches, Point, Trap
+from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.dlq.writer import DeadLetters
-from pipeline.rollup import TABLE
 from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.slots import MANIFEST, Key

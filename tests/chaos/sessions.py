@@ -15,9 +15,9 @@ from chaos.commits import Commits, Place
 from chaos.ledger import DAMAGED, START, Ledger, Verdict
 from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.session_stats import TABLE
 from pipeline.config import Settings
 from pipeline.producer.encode import Encoder
-from pipeline.rollup import TABLE
 from pipeline.rollup.audit import Audit
 from pipeline.rollup.fold import HOUR_MS
 from pipeline.transport.commit_metadata import Closing

@@ -20,6 +20,7 @@ from pipeline.clickhouse.client import connect
 from pipeline.config import ENV_PREFIX, ClickHouseSettings, KafkaSettings, Settings, TopicsSettings, env_name
 from pipeline.devstack import Stack
 from pipeline.devstack.ports import HOST, free_port
+from pipeline.kafka.client import client_config
 
 SESSION_SECONDS = 2.0
 """How long a worker may be silent before its partitions are given to others."""
@@ -165,7 +166,7 @@ class World:
     def behind(self) -> Mapping[tuple[str, int], int]:
         """How many records of each partition aren't committed, where there are any."""
         ends = self.ledger.ends
-        consumer = Consumer({**self.settings.kafka.client, "group.id": self.settings.kafka.group_id})
+        consumer = Consumer({**client_config(self.settings.kafka), "group.id": self.settings.kafka.group_id})
         try:
             committed = consumer.committed([TopicPartition(*at) for at in ends], _SECONDS)
         finally:
@@ -223,7 +224,7 @@ class World:
     def _delete(self) -> None:
         with connect(self.settings.clickhouse, database="") as client:
             client.execute(f"DROP DATABASE IF EXISTS {self.settings.clickhouse.database} SYNC")
-        admin = AdminClient({**self.settings.kafka.client, "log_level": 0})
+        admin = AdminClient({**client_config(self.settings.kafka), "log_level": 0})
         for deleted in admin.delete_topics([topic.name for topic in self.catalog.topics]).values():
             deleted.result(_SECONDS)
 

@@ -16,6 +16,7 @@ from hostile.foreign import registry
 from pipeline.catalog import Family
 from pipeline.config import Settings, env_name
 from pipeline.devstack.ports import HOST, free_port
+from pipeline.kafka.client import client_config
 
 _SECONDS = 60
 _PREFIX = "chimera.error."
@@ -75,7 +76,7 @@ def _neighbour(number: int) -> str:
 
 def _publish(settings: Settings, family: Family, cases: Sequence[Case]) -> None:
     """All in one partition: case n has offset 2n + 1, and a valid record of its own on both sides."""
-    maker, producer = Maker(family), Producer({**settings.kafka.client, **_CODEC})
+    maker, producer = Maker(family), Producer({**client_config(settings.kafka), **_CODEC})
     topic = family.topic.name
     for number, case in enumerate(cases):
         producer.produce(topic, maker.valid(_neighbour(number)), partition=0)
@@ -111,7 +112,7 @@ def _stored(settings: Settings, family: Family) -> Counter[str]:
 
 def _letters(settings: Settings, family: Family) -> dict[int, str]:
     """Offset in the source to the reason, of all dead letters of the family."""
-    consumer = Consumer({**settings.kafka.client, "group.id": "-"})
+    consumer = Consumer({**client_config(settings.kafka), "group.id": "-"})
     try:
         partition = TopicPartition(family.dead_letters.name, 0, 0)
         count = consumer.get_watermark_offsets(partition, _SECONDS)[1]

@@ -22,15 +22,16 @@ from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.contract import check_tables
 from pipeline.clickhouse.migrate import migrate
 from pipeline.clickhouse.queries import load_queries
+from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Rows
 from pipeline.config import ClickHouseSettings, Settings, TopicsSettings, env_name
 from pipeline.decode.decoder import Decoder
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser, users_of
 from pipeline.errors import HaltError
+from pipeline.kafka.client import client_config
 from pipeline.producer.encode import Encoder
 from pipeline.producer.producer import Producer
-from pipeline.rollup import COLUMNS, TABLE
 from pipeline.rollup.audit import Audit
 from pipeline.rollup.horizon import Horizon
 from pipeline.rollup.repair import plan, repair
@@ -251,7 +252,7 @@ def test_a_worker_needs_no_more_than_the_writer_may(
     with Producer(settings) as producer:
         for event in events("ui_events", 200):
             producer.send("ui_events", event)
-    careless = KafkaProducer(settings.kafka.client)
+    careless = KafkaProducer(client_config(settings.kafka))
     careless.produce(family.topic.name, b"neither framing")
     assert careless.flush(30) == 0
     with _as(server, "chimera_admin") as admin:

@@ -31,6 +31,7 @@ from pipeline.dlq.receipts import Deed, Receipt
 from pipeline.dlq.settle import Settler
 from pipeline.dlq.writer import DeadLetters
 from pipeline.errors import Reason
+from pipeline.kafka.client import client_config
 from pipeline.producer.encode import Encoder
 from pipeline.transport.batches import PartitionBatches, State
 
@@ -89,7 +90,7 @@ def made_up(count: int, first: int = 0, **also: Any) -> list[Record]:
 
 def messages(settings: Settings, topic: str) -> list[Message]:
     """All that a topic has."""
-    consumer = Consumer({**settings.kafka.client, "group.id": "-"})
+    consumer = Consumer({**client_config(settings.kafka), "group.id": "-"})
     try:
         found: list[Message] = []
         for number in consumer.list_topics(topic).topics[topic].partitions:
@@ -186,7 +187,7 @@ def test_requeueing_previews_and_then_sends_each_back_once(
 
 def publish_by_key(settings: Settings, family: Family, keys: Sequence[bytes]) -> None:
     """As `pipeline.producer.producer` does."""
-    producer = Producer({**settings.kafka.client, "partitioner": "murmur2_random"})
+    producer = Producer({**client_config(settings.kafka), "partitioner": "murmur2_random"})
     for key in keys:
         producer.produce(family.topic.name, b"", key)
     assert producer.flush(_SECONDS) == 0
@@ -284,7 +285,7 @@ def test_how_old_a_claim_is_says_the_broker(settings: Settings, family: Family) 
     run, reading, outcome = settler(settings, family)
     letters = next(reading.pages(Selection()))
     claim = Receipt(Deed.CLAIMED, "behind", tuple(letter.id for letter in letters), {0: 0, 1: 0})
-    producer, hour_ago = Producer(settings.kafka.client), round(time.time() * 1000) - 3_600_000
+    producer, hour_ago = Producer(client_config(settings.kafka)), round(time.time() * 1000) - 3_600_000
     producer.produce(family.dead_letters.name, claim.value, headers=[*claim.headers], timestamp=hour_ago)
     assert producer.flush(_SECONDS) == 0
     go_round(run, reading)
@@ -347,7 +348,7 @@ def test_a_record_that_was_unreadable_is_stored_once_its_schema_is_known(
     directory = tmp_path / "schemas"
     hide_newest(settings, family, directory)
     old = {**environ, env_name("schemas", "directory"): str(directory)}
-    producer = Producer(settings.kafka.client)
+    producer = Producer(client_config(settings.kafka))
     for key, value in records:
         producer.produce(family.topic.name, value, key)
     assert producer.flush(_SECONDS) == 0

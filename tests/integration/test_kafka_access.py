@@ -25,10 +25,11 @@ from pipeline.catalog import Catalog, load_catalog
 from pipeline.config import KafkaSettings, Settings, env_name
 from pipeline.devstack.ports import free_port
 from pipeline.errors import HaltError, UnavailableError
-from pipeline.kafka.client import faust_credentials
+from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import check_connection
 from pipeline.kafka.oauth import Tokens
 from pipeline.kafka.topics import TopicAdmin
+from pipeline.worker.credentials import faust_credentials
 from pipeline.worker.preflight import check_topics
 
 pytestmark = pytest.mark.integration
@@ -119,7 +120,7 @@ def test_a_worker_works_end_to_end(
     broker.allow("producer", Grant(ResourceType.TOPIC, family.topic.name, AclOperation.WRITE))
     produced = _chimera(secured | {env_name("kafka", "user"): "producer"}, "produce", "--sample", "200", *_UI)
     assert produced.returncode == 0, produced.stderr
-    careless = KafkaProducer(admin.kafka.client)
+    careless = KafkaProducer(client_config(admin.kafka))
     careless.produce(family.topic.name, b"neither framing")
     assert careless.flush(30) == 0
     with Worker(secured, tmp_path / "log") as worker:
@@ -297,7 +298,7 @@ def test_a_worker_logs_in_with_tokens(
 ) -> None:
     """Of an issuer whose key the broker knows; both of the worker's clients do."""
     family = catalog.family("episodes")
-    careless = KafkaProducer(admin.kafka.client)
+    careless = KafkaProducer(client_config(admin.kafka))
     careless.produce(family.topic.name, b"neither framing")
     assert careless.flush(30) == 0
     with Worker(with_tokens, tmp_path / "log") as worker:

@@ -21,6 +21,7 @@ from pipeline.config import RegistrySettings, Settings
 from pipeline.decode.decoder import Decoder
 from pipeline.devstack import Stack
 from pipeline.errors import UnavailableError
+from pipeline.kafka.client import client_config
 from pipeline.kafka.registry import Registry
 from pipeline.kafka.topics import TopicAdmin, plan
 from pipeline.producer.encode import InvalidEventError
@@ -61,7 +62,7 @@ def catalog(settings: Settings) -> Catalog:
 
 def stored(settings: Settings, topic: str) -> Iterator[KafkaMessage]:
     """All that the topic holds now."""
-    consumer = Consumer({**settings.kafka.client, "group.id": "nobody", "enable.partition.eof": False})
+    consumer = Consumer({**client_config(settings.kafka), "group.id": "nobody", "enable.partition.eof": False})
     try:
         partitions = [
             TopicPartition(topic, number, 0) for number in consumer.list_topics(topic).topics[topic].partitions

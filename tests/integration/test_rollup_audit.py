@@ -27,6 +27,7 @@ from pipeline.clickhouse.migrate import migrate
 from pipeline.config import ClickHouseSettings, Settings
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser
 from pipeline.errors import HaltError, UnavailableError
+from pipeline.kafka.client import client_config
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.rollup import horizon as horizon_module
 from pipeline.rollup import repair as repair_module
@@ -111,7 +112,7 @@ def catalog(settings: Settings) -> Catalog:
     """All topics and tables are there, and the partitions have their leaders."""
     declared = prepare(settings)
     assert declared.rollup
-    consumer = Consumer({**settings.kafka.client, "group.id": settings.kafka.group_id, "log_level": 0})
+    consumer = Consumer({**client_config(settings.kafka), "group.id": settings.kafka.group_id, "log_level": 0})
     topics = (declared.rollup.source.topic, declared.rollup.state)
     places = [TopicPartition(topic.name, partition) for topic in topics for partition in range(topic.partitions)]
     eventually(lambda: _answers(consumer, places), "leaders of the partitions")
@@ -376,7 +377,7 @@ def _store(settings: Settings, catalog: Catalog) -> SnapshotStore:
 
 def _commit(settings: Settings, catalog: Catalog, offset: int) -> None:
     assert catalog.rollup
-    consumer = Consumer({**settings.kafka.client, "group.id": settings.kafka.group_id})
+    consumer = Consumer({**client_config(settings.kafka), "group.id": settings.kafka.group_id})
     consumer.commit(offsets=[TopicPartition(catalog.rollup.source.topic.name, 0, offset)], asynchronous=False)
     consumer.close()
 

@@ -9,11 +9,11 @@ import pytest
 from pipeline.catalog import load_catalog
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.migrate import migrate
+from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column
 from pipeline.config import Settings
 from pipeline.retry import Attempts, Held
-from pipeline.rollup import TABLE
 from pipeline.rollup.emission import Emission
 from pipeline.transport.batches import PartitionBatches, State
 from pipeline.transport.commit_metadata import lease_clock

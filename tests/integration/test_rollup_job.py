@@ -18,9 +18,10 @@ from support.processes import Worker, lag, prepare
 
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.session_stats import TABLE
 from pipeline.config import Settings, env_name
+from pipeline.kafka.client import client_config
 from pipeline.producer.encode import Encoder
-from pipeline.rollup import TABLE
 from pipeline.rollup.audit import Audit, Difference
 from pipeline.rollup.fold import HOUR_MS
 
@@ -56,7 +57,7 @@ def _publish(
     settings: Settings, family: Family, events: Iterable[Mapping[str, Any]], key: bytes = b"", *, old: bool = False
 ) -> None:
     """Each session to its partition, with its key unless another one is given; with the event's time, when old."""
-    encoder, producer = Encoder(family), KafkaProducer({**settings.kafka.client, "linger.ms": 50})
+    encoder, producer = Encoder(family), KafkaProducer({**client_config(settings.kafka), "linger.ms": 50})
     for event in events:
         message = encoder.encode(event)
         partition = _SESSIONS.index(event["session_id"]) % 2
@@ -98,7 +99,7 @@ def _differences(settings: Settings, before: int) -> list[Difference]:
 
 def _delete_before(settings: Settings, family: Family, offset: int) -> None:
     """As retention does it, in both partitions."""
-    admin = AdminClient({**settings.kafka.client})
+    admin = AdminClient({**client_config(settings.kafka)})
     for deleted in admin.delete_records(
         [TopicPartition(family.topic.name, number, offset) for number in (0, 1)]
     ).values():

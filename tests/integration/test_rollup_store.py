@@ -15,6 +15,7 @@ from pipeline.config import KafkaSettings, Settings
 from pipeline.devstack import Stack
 from pipeline.devstack.ports import free_port
 from pipeline.errors import HaltError, UnavailableError
+from pipeline.kafka.client import client_config
 from pipeline.kafka.topics import TopicAdmin, plan
 from pipeline.rollup.slots import MANIFEST, Key, Loaded
 from pipeline.rollup.snapshot import Snapshot
@@ -74,7 +75,7 @@ def summary(loaded: dict[int, Loaded]) -> dict[int, tuple[int | None, int | None
 
 def latest(settings: Settings, topic: TopicSpec) -> dict[Key, bytes]:
     """What compaction would leave of the topic, in its order."""
-    consumer = Consumer({**settings.kafka.client, "group.id": "-"})
+    consumer = Consumer({**client_config(settings.kafka), "group.id": "-"})
     values: dict[Key, bytes] = {}
     for number in range(topic.partitions):
         partition = TopicPartition(topic.name, number, 0)
@@ -92,7 +93,7 @@ def latest(settings: Settings, topic: TopicSpec) -> dict[Key, bytes]:
 
 def put(settings: Settings, topic: TopicSpec, key: Key, value: bytes) -> None:
     """Write one record, as a writer does that doesn't come further."""
-    producer = Producer(settings.kafka.client)
+    producer = Producer(client_config(settings.kafka))
     producer.produce(topic.name, value, bytes(key), key.partition % topic.partitions)
     assert producer.flush(_SECONDS) == 0
 

@@ -17,6 +17,7 @@ from pipeline.catalog import load_topics
 from pipeline.config import KafkaSettings, Settings, env_name
 from pipeline.devstack.ports import free_port
 from pipeline.errors import HaltError, UnavailableError
+from pipeline.kafka.client import client_config
 from pipeline.kafka.topics import Cluster, TopicAdmin, plan
 
 pytestmark = pytest.mark.integration
@@ -114,7 +115,7 @@ def test_what_kafka_cannot_do_changes_nothing(
 ) -> None:
     """One topic that can't be as declared: one line, 78, and the other topics aren't created either."""
     name = _declare(settings)
-    admin = AdminClient(dict(settings.kafka.client))
+    admin = AdminClient(dict(client_config(settings.kafka)))
     admin.create_topics([NewTopic(name, 2, 1)])[name].result()
     _declare(settings, **values)
 

@@ -13,6 +13,7 @@ from support.processes import Worker, eventually, prepare
 
 from pipeline.config import Settings, env_name
 from pipeline.devstack.ports import HOST
+from pipeline.kafka.client import client_config
 
 pytestmark = pytest.mark.integration
 
@@ -77,7 +78,7 @@ def test_no_secret_is_shown(settings: Settings, environ: dict[str, str], tmp_pat
     family = prepare(settings).family("ui_events")
     key = env_name("privacy", "hash_key")
     environ = environ | {env_name("log", "level"): "DEBUG", key: _SECRETS[key]}
-    producer = KafkaProducer(settings.kafka.client)
+    producer = KafkaProducer(client_config(settings.kafka))
     producer.produce(family.topic.name, b"neither framing")
     assert producer.flush(30) == 0
     shown = ""

@@ -15,6 +15,7 @@ from support.processes import Worker, eventually, lag, prepare
 
 from pipeline.catalog import Family
 from pipeline.config import Settings, env_name
+from pipeline.kafka.client import client_config
 from pipeline.producer.encode import Encoder
 
 pytestmark = pytest.mark.integration
@@ -31,7 +32,7 @@ def dead_letters(settings: Settings, family: Family, count: int) -> list[Message
 
 def messages(settings: Settings, partition: TopicPartition, count: int) -> list[Message]:
     """All that a partition has, which must be so many."""
-    consumer = Consumer({**settings.kafka.client, "group.id": "-"})
+    consumer = Consumer({**client_config(settings.kafka), "group.id": "-"})
     try:
         assert consumer.get_watermark_offsets(partition, _SECONDS) == (0, count)
         consumer.assign([partition])
@@ -43,7 +44,7 @@ def messages(settings: Settings, partition: TopicPartition, count: int) -> list[
 def set_limit(settings: Settings, topic: str, max_message_bytes: int) -> None:
     entry = ConfigEntry("max.message.bytes", str(max_message_bytes), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    admin = AdminClient({**settings.kafka.client})
+    admin = AdminClient({**client_config(settings.kafka)})
     admin.incremental_alter_configs([resource])[resource].result(_SECONDS)
 
 
@@ -58,7 +59,7 @@ def test_dead_letters_are_the_records_as_they_were(settings: Settings, environ: 
         {"value": b"", "key": b"", "headers": [("a", b"1"), ("a", None), ("a", b"\xff\xfe")]},
         {"value": b"\xff\x00garbage", "key": b"\xff", "headers": [(f"{_PREFIX}attempts", b"4")]},
     ]
-    producer = Producer(settings.kafka.client)
+    producer = Producer(client_config(settings.kafka))
     for record in records:
         producer.produce(family.topic.name, partition=1, **record)
     assert producer.flush(_SECONDS) == 0
@@ -90,7 +91,7 @@ def test_a_record_as_large_as_its_topic_takes_fits(settings: Settings, environ: 
     limit = family.topic.max_message_bytes
     noise = random.Random(1).randbytes(limit // 2)
     values = [noise[: limit // 2 - 1_000], b"x" * 8 * limit]
-    producer = Producer({**settings.kafka.client, "message.max.bytes": 10 * limit, "compression.type": "lz4"})
+    producer = Producer({**client_config(settings.kafka), "message.max.bytes": 10 * limit, "compression.type": "lz4"})
     for value in values:
         producer.produce(family.topic.name, value, headers=[("large", noise[: limit // 2 - 1_000])], partition=0)
         assert producer.flush(_SECONDS) == 0
@@ -113,7 +114,12 @@ def test_what_is_too_large_for_a_dead_letter_is_left_out_and_holds_nothing_up(
         {"value": b"last", "headers": [("small", b"1")]},
     ]
     producer = Producer(
-        {**settings.kafka.client, "message.max.bytes": 10**8, "compression.type": "zstd", "compression.level": 12}
+        {
+            **client_config(settings.kafka),
+            "message.max.bytes": 10**8,
+            "compression.type": "zstd",
+            "compression.level": 12,
+        }
     )
     for record in records:
         producer.produce(family.topic.name, partition=0, **record)
@@ -143,7 +149,7 @@ def _own(letter: Message) -> dict[str, str]:
 
 
 def _delete(settings: Settings, family: Family) -> Callable[[], None]:
-    admin, name = AdminClient({**settings.kafka.client}), family.dead_letters.name
+    admin, name = AdminClient({**client_config(settings.kafka)}), family.dead_letters.name
     admin.delete_topics([name])[name].result(_SECONDS)
     eventually(lambda: name not in admin.list_topics(timeout=_SECONDS).topics, "the topic is gone")
     return lambda: admin.create_topics([NewTopic(name, 1, 1)])[name].result(_SECONDS)

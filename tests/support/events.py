@@ -15,6 +15,7 @@ from pipeline.clickhouse.client import connect
 from pipeline.columns import Rows
 from pipeline.config import Settings
 from pipeline.devstack.stack import DEVELOPMENT_HASH_KEY
+from pipeline.kafka.client import client_config
 from pipeline.privacy.hashing import Hasher
 from pipeline.privacy.sanitise import Sanitiser
 from pipeline.sample import sample
@@ -67,7 +68,7 @@ def bag(rows: Iterable[Mapping[str, Any]]) -> Counter[Any]:
 
 def publish(settings: Settings, topic: str, values: Iterable[bytes | None], codec: str = "none") -> None:
     """Send these bytes, whatever they are, to the first partition."""
-    producer = Producer({**settings.kafka.client, "compression.type": codec, "linger.ms": 50})
+    producer = Producer({**client_config(settings.kafka), "compression.type": codec, "linger.ms": 50})
     for value in values:
         producer.produce(topic, value, partition=0)
     assert producer.flush(_SECONDS) == 0

@@ -10,6 +10,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartiti
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from pipeline.config import KafkaSettings
+from pipeline.kafka.client import client_config
 
 _ADMIN_SECONDS = 30
 
@@ -27,7 +28,7 @@ class Topic:
         self.name = f"{kafka.group_id}.{name}"
         self._kafka = kafka
         self._partitions = partitions
-        self._admin = AdminClient({**kafka.client})
+        self._admin = AdminClient({**client_config(kafka)})
         self._create()
 
     def create_anew(self) -> None:
@@ -37,7 +38,7 @@ class Topic:
 
     def produce(self, values: Iterable[bytes | None], partition: int = 0, codec: str = "none") -> None:
         """Send, and wait until the broker has them."""
-        producer = Producer(self._kafka.client | {"compression.type": codec, "linger.ms": 20})
+        producer = Producer(client_config(self._kafka) | {"compression.type": codec, "linger.ms": 20})
         for value in values:
             producer.produce(self.name, value, partition=partition)
         assert producer.flush(_ADMIN_SECONDS) == 0

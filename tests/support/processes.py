@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline.catalog import Catalog, load_catalog
 from pipeline.clickhouse.migrate import migrate
 from pipeline.config import Settings, env_name
+from pipeline.kafka.client import client_config
 from pipeline.kafka.topics import TopicAdmin, plan
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ def prepare(settings: Settings) -> Catalog:
 
 def lag(settings: Settings, topic: str) -> int:
     """Records of the topic that the worker's group hasn't committed."""
-    consumer = Consumer({**settings.kafka.client, "group.id": settings.kafka.group_id})
+    consumer = Consumer({**client_config(settings.kafka), "group.id": settings.kafka.group_id})
     try:
         numbers = consumer.list_topics(topic).topics[topic].partitions
         committed = consumer.committed([TopicPartition(topic, number) for number in numbers], _PATIENCE_SECONDS)

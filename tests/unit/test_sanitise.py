@@ -22,11 +22,12 @@ from pipeline.decode.decoder import Decoder
 from pipeline.errors import ConfigError, Reason
 from pipeline.privacy import sanitise
 from pipeline.privacy.hashing import Hasher, configured_hasher
-from pipeline.privacy.metadata import MAX_DEPTH, MAX_VALUES, InvalidMetadataError, MetadataFilter
+from pipeline.privacy.metadata import MetadataFilter
 from pipeline.privacy.rules import RULES, Rule
 from pipeline.privacy.sanitise import Sanitiser
 from pipeline.privacy.text import sanitised
 from pipeline.privacy.user_agents import UserAgentReducer
+from pipeline.schema.metadata import MAX_DEPTH, MAX_VALUES, InvalidMetadataError
 from pipeline.schema.privacy import Metadata
 
 # What a hostile text may repeat.
