@@ -103,7 +103,7 @@ class Family:
         return self.schemas[-1]
 
 
-class Rollup(NamedTuple):
+class RollupSpec(NamedTuple):
     """What the hourly rollup is derived from, and the topic that its state is kept in."""
 
     source: Family
@@ -116,7 +116,7 @@ class Catalog:
 
     topics: tuple[TopicSpec, ...]
     families: tuple[Family, ...]
-    rollup: Rollup | None
+    rollup: RollupSpec | None
 
     def family(self, name: str) -> Family:
         """The family of that name.
@@ -265,7 +265,7 @@ def _family(
     return Family(name, topic, key.name, topic.fills or name, dead_letters, topic.batch, schemas[name])
 
 
-def _rollup(topics: tuple[TopicSpec, ...], families: tuple[Family, ...], path: Path) -> Rollup | None:
+def _rollup(topics: tuple[TopicSpec, ...], families: tuple[Family, ...], path: Path) -> RollupSpec | None:
     """The topic that says whose state it has, and that family."""
     states = [topic for topic in topics if topic.state_of]
     if not states:
@@ -282,4 +282,4 @@ def _rollup(topics: tuple[TopicSpec, ...], families: tuple[Family, ...], path: P
         )
     if state.cleanup != "compact":
         raise ConfigError(f"{where}.cleanup: expected 'compact', so that no state is deleted for its age")
-    return Rollup(sources[state.state_of], state)
+    return RollupSpec(sources[state.state_of], state)

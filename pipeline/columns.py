@@ -15,7 +15,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Coded:
+class DictionaryColumn:
     """A column of few distinct byte strings: `values[codes[i]]` is row i."""
 
     codes: NDArray[np.uint32]
@@ -29,10 +29,10 @@ class Coded:
         return list(map(self.values.__getitem__, self.codes.tolist()))
 
 
-Column = NDArray[Any] | list[bytes] | Coded
+Column = NDArray[Any] | list[bytes] | DictionaryColumn
 """Integers and timestamps (ms) as int64, decimals as unscaled int64, floats as float32 or float64, booleans as bool,
-UUIDs as V16 (big-endian bytes), free text as a list of UTF-8 bytes, closed sets and patterned strings as Coded, those
-whose pattern is one class of ASCII characters n times, such as commits, as V<n>."""
+UUIDs as V16 (big-endian bytes), free text as a list of UTF-8 bytes, closed sets and patterned strings as
+DictionaryColumn, those whose pattern is one class of ASCII characters n times, such as commits, as V<n>."""
 
 
 class Rejection(NamedTuple):
@@ -97,9 +97,9 @@ def select(column: Column, keep: Mask) -> Column:
     """The rows of a column where `keep` is true; nothing of the other rows stays behind."""
     if isinstance(column, list):
         return list(compress(column, keep.tolist()))
-    if isinstance(column, Coded):
+    if isinstance(column, DictionaryColumn):
         used, codes = np.unique(column.codes[keep], return_inverse=True)
-        return Coded(codes.astype(np.uint32), [column.values[code] for code in used.tolist()])
+        return DictionaryColumn(codes.astype(np.uint32), [column.values[code] for code in used.tolist()])
     return column[keep]
 
 
@@ -119,13 +119,13 @@ def _concatenate(columns: Sequence[Column], order: Ints) -> Column:
     arrays = [column for column in columns if isinstance(column, np.ndarray)]
     if arrays:
         return np.concatenate(arrays)[order]
-    coded = [column for column in columns if isinstance(column, Coded)]
+    coded = [column for column in columns if isinstance(column, DictionaryColumn)]
     if coded:
         code_of = {
             value: code for code, value in enumerate(dict.fromkeys(v for column in coded for v in column.values))
         }
         renamed = [np.array([code_of[value] for value in column.values], np.uint32) for column in coded]
         codes = np.concatenate([new[column.codes] for new, column in zip(renamed, coded, strict=True)])
-        return Coded(codes[order], list(code_of))
+        return DictionaryColumn(codes[order], list(code_of))
     texts = [text for column in columns if isinstance(column, list) for text in column]
     return [texts[row] for row in order.tolist()]

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 Held = MicroBatch | PartitionBatches
-"""What is ours as long as it is `live`, by a commit that the broker took when it was `recorded_at`."""
+"""What is ours as long as it is `live`, by a commit that the broker took when it was `committed_at`."""
 Renew = Callable[[Held], Awaitable[bool]]
 """Commits again; False when it isn't ours any more."""
 
@@ -67,7 +67,7 @@ class Attempts:
 
         Called within a step, which is then made again if the partition is still ours.
         """
-        if lease_clock() - held.recorded_at > self._lease_seconds:
+        if lease_clock() - held.committed_at > self._lease_seconds:
             raise _LeaseOverError
 
     async def make(self, held: Held, step: Callable[[], T], pool: Executor) -> T:

@@ -11,7 +11,7 @@ from clickhouse_driver import Client
 from confluent_kafka.admin import AdminClient
 from support.containers import ContainerStack, skip_without_engine
 from support.kafka_topic import Topic
-from support.schema_registry import SchemaRegistry
+from support.schema_registry import RegistryServer
 
 from pipeline.config import ENV_PREFIX, KafkaSettings, Settings, env_name, load_settings
 from pipeline.devstack import Stack
@@ -43,9 +43,9 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def schema_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SchemaRegistry]:
+def schema_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
     """A registry with Confluent's interface, started for the first test that asks and stopped after the last."""
-    with SchemaRegistry(tmp_path_factory.mktemp("registry")) as registry:
+    with RegistryServer(tmp_path_factory.mktemp("registry")) as registry:
         yield registry
 
 

@@ -4,14 +4,14 @@ from faust.cli.faust import cli
 
 from pipeline.transport.batches import MicroBatch
 from pipeline.transport.commit_metadata import lease_clock
-from pipeline.transport.consumer import Consumer
+from pipeline.transport.consumer import MicroBatchConsumer
 
 
-async def _at_once(self: Consumer, batches: list[MicroBatch]) -> bool:  # noqa: ARG001 (stands in for a method)
+async def _at_once(self: MicroBatchConsumer, batches: list[MicroBatch]) -> bool:  # noqa: ARG001 (stands in for a method)
     return True
 
 
 if __name__ == "__main__":
-    Consumer._may_be_delivered = _at_once  # type: ignore[method-assign] # noqa: SLF001 (what is measured is its absence)
-    MicroBatch.recorded_at = property(lambda _: lease_clock())  # type: ignore[assignment] # the lease asks for it
+    MicroBatchConsumer._may_be_delivered = _at_once  # type: ignore[method-assign] # noqa: SLF001 (what is measured is its absence)
+    MicroBatch.committed_at = property(lambda _: lease_clock())  # type: ignore[assignment] # the lease asks for it
     cli()

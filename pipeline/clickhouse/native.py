@@ -13,7 +13,7 @@ import numpy as np
 from clickhouse_driver.varint import write_varint
 from clickhouse_driver.writer import write_binary_str, write_binary_uint8
 
-from pipeline.columns import Coded, Column
+from pipeline.columns import Column, DictionaryColumn
 
 
 class Buffer(Protocol):
@@ -79,7 +79,7 @@ def _fixed_strings(width: int) -> Writer:
         if isinstance(column, np.ndarray) and column.dtype.itemsize == width:
             buffer.write(column.tobytes())
             return
-        values = column.to_list() if isinstance(column, Coded) else list(column)
+        values = column.to_list() if isinstance(column, DictionaryColumn) else list(column)
         buffer.write(b"".join(value.ljust(width, b"\0") for value in values))
 
     return write
@@ -91,12 +91,12 @@ def _write_uuids(buffer: Buffer, column: np.ndarray[Any, Any]) -> None:
 
 
 def _write_strings(buffer: Buffer, column: Column) -> None:
-    buffer.write_strings(column.to_list() if isinstance(column, Coded) else column)  # type: ignore[arg-type]
+    buffer.write_strings(column.to_list() if isinstance(column, DictionaryColumn) else column)  # type: ignore[arg-type]
 
 
 def _write_dictionary(buffer: Buffer, column: Column) -> None:
     """The distinct values, then an index for each row."""
-    coded = column if isinstance(column, Coded) else _coded(column)  # type: ignore[arg-type]
+    coded = column if isinstance(column, DictionaryColumn) else _coded(column)  # type: ignore[arg-type]
     codes = coded.codes.astype(np.min_scalar_type(len(coded.values)))
     flags = _DICTIONARY_FLAGS | _INDEX_TYPES[codes.dtype.itemsize]
     buffer.write(np.array([_DICTIONARY_VERSION, flags, len(coded.values)], "<i8").tobytes())
@@ -105,9 +105,9 @@ def _write_dictionary(buffer: Buffer, column: Column) -> None:
     buffer.write(codes.tobytes())
 
 
-def _coded(values: Sequence[bytes]) -> Coded:
+def _coded(values: Sequence[bytes]) -> DictionaryColumn:
     code_of = {value: code for code, value in enumerate(dict.fromkeys(values))}
-    return Coded(np.fromiter(map(code_of.__getitem__, values), np.uint32, len(values)), list(code_of))
+    return DictionaryColumn(np.fromiter(map(code_of.__getitem__, values), np.uint32, len(values)), list(code_of))
 
 
 _WRITERS: tuple[tuple[str, Callable[[re.Match[str]], Writer]], ...] = (

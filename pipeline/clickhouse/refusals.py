@@ -7,7 +7,7 @@ likely. A few such rows are dead letters; more than that, or none that can be na
 import numpy as np
 
 from pipeline.clickhouse.sink import Sink
-from pipeline.columns import Coded, Column, Rejection, Rows, select
+from pipeline.columns import Column, DictionaryColumn, Rejection, Rows, select
 from pipeline.errors import HaltError, Reason
 
 MOST_ROWS = 100
@@ -59,4 +59,4 @@ def _without(rows: Rows, codes: dict[int, int]) -> Rows:
 
 
 def _part(column: Column, part: slice) -> Column:
-    return Coded(column.codes[part], column.values) if isinstance(column, Coded) else column[part]
+    return DictionaryColumn(column.codes[part], column.values) if isinstance(column, DictionaryColumn) else column[part]

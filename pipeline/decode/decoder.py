@@ -40,7 +40,7 @@ _DTYPES: dict[str, type[np.generic]] = {
 _MOST_WRITERS = 1000
 
 
-class Registry(Protocol):
+class SchemaSource(Protocol):
     """Knows the schemas behind Confluent's ids."""
 
     def schema(self, schema_id: int) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Decoder:
     def __init__(
         self,
         family: Family,
-        registry: Registry | None = None,
+        registry: SchemaSource | None = None,
         validation: ValidationSettings | None = None,
         *,
         sanitise: Sanitise | None = None,
@@ -157,7 +157,7 @@ class Decoder:
                     writer = self._registered(self._registry, schema_id)
                     yield writer, frames.with_schema_id(schema_id), CONFLUENT_HEADER_BYTES
 
-    def _registered(self, registry: Registry, schema_id: int) -> _Writer | UnresolvableError:
+    def _registered(self, registry: SchemaSource, schema_id: int) -> _Writer | UnresolvableError:
         writer = self._by_id.get(schema_id)
         if writer is None:
             try:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.columns import Coded, Column, Ints, Mask, Verdicts
+from pipeline.columns import Column, DictionaryColumn, Ints, Mask, Verdicts
 from pipeline.decode.cursor import Buffer, Raw, Spans
 from pipeline.errors import Reason
 from pipeline.schema.fields import Field
@@ -172,7 +172,7 @@ class _Strings:
         self.refuse(bad, Reason.INVALID_UUID, "expected the 8-4-4-4-12 form of a UUID")
         return octets.astype(np.uint8).view("V16").reshape(-1)
 
-    def closed_set(self, allowed: list[bytes]) -> Coded:
+    def closed_set(self, allowed: list[bytes]) -> DictionaryColumn:
         codes = np.zeros(len(self.spans.starts), np.uint32)
         found = np.zeros(len(codes), np.bool_)
         for code, value in enumerate(allowed):
@@ -182,7 +182,7 @@ class _Strings:
             codes[rows] = code
             found[rows] = True
         self.refuse(~found, Reason.NOT_IN_SET, f"not one of {', '.join(self.field.values or ())}")
-        return Coded(codes, allowed)
+        return DictionaryColumn(codes, allowed)
 
     def fixed(self, pattern: re.Pattern[str], allowed: bytes, width: int) -> NDArray[np.void]:
         """Strings of one length and one class of characters."""
@@ -193,7 +193,7 @@ class _Strings:
         self.refuse(bad, Reason.PATTERN_MISMATCH, f"does not match {pattern.pattern}")
         return text
 
-    def patterned(self, pattern: re.Pattern[str]) -> Coded:
+    def patterned(self, pattern: re.Pattern[str]) -> DictionaryColumn:
         values = self.text()
         distinct = list(dict.fromkeys(values))
         code_of = {value: code for code, value in enumerate(distinct)}
@@ -201,7 +201,7 @@ class _Strings:
         matches = (pattern.fullmatch(value.decode(errors="replace")) is not None for value in distinct)
         bad = ~np.fromiter(matches, np.bool_, len(distinct))
         self.fail(bad[codes], Reason.PATTERN_MISMATCH, f"does not match {pattern.pattern}")
-        return Coded(codes, distinct)
+        return DictionaryColumn(codes, distinct)
 
 
 @cache

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.catalog import Family
-from pipeline.decode.decoder import Registry
+from pipeline.decode.decoder import SchemaSource
 from pipeline.decode.reference import Reference
 from pipeline.errors import UnavailableError
 from pipeline.schema.framing import (
@@ -35,7 +35,7 @@ class Reader:
         registry: knows the schemas behind Confluent's ids.
     """
 
-    def __init__(self, family: Family, registry: Registry | None = None) -> None:
+    def __init__(self, family: Family, registry: SchemaSource | None = None) -> None:
         self._schemas = {schema.fingerprint: schema.raw for schema in family.schemas}
         self._registry = registry
 

@@ -31,7 +31,7 @@ class UnknownSchemaError(LookupError):
     """The registry has no Avro schema with that id."""
 
 
-class Registry:
+class SchemaRegistry:
     """A client of a registry with Confluent's interface; what it has answered once it doesn't ask again.
 
     That an id is unknown it believes for half a minute. Of use from several threads.

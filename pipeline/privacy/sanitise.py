@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.columns import Coded, Column, Rows, Verdicts
+from pipeline.columns import Column, DictionaryColumn, Rows, Verdicts
 from pipeline.errors import ConfigError, Reason
 from pipeline.privacy.hashing import Hasher
 from pipeline.privacy.metadata import MetadataFilter
@@ -56,7 +56,7 @@ class Sanitiser:
         memory = self._memories.get(name)
         if memory is None:
             return column
-        if isinstance(column, Coded):
+        if isinstance(column, DictionaryColumn):
             return _recoded(column, _accepted(name, memory.treated(column.values), Verdicts(len(column.values))))
         return _accepted(name, memory.treated(column.tolist() if isinstance(column, np.ndarray) else column), verdicts)
 
@@ -129,10 +129,10 @@ def _accepted(name: str, treated: Sequence[_Treated], verdicts: Verdicts) -> lis
     return [value if isinstance(value, bytes) else b"" for value in treated]
 
 
-def _recoded(column: Coded, treated: list[bytes]) -> Coded:
+def _recoded(column: DictionaryColumn, treated: list[bytes]) -> DictionaryColumn:
     """The column with these values in place of its own, each of them once."""
     if treated == column.values:
         return column
     code_of = {value: code for code, value in enumerate(dict.fromkeys(treated))}
     codes = np.fromiter(map(code_of.__getitem__, treated), np.uint32, len(treated))
-    return Coded(codes[column.codes], list(code_of))
+    return DictionaryColumn(codes[column.codes], list(code_of))

@@ -146,9 +146,9 @@ class Producer:
     def _schema_id(self, family: Family) -> int | None:
         if self._settings.registry.url is None:
             return None
-        from pipeline.kafka.registry import Registry  # noqa: PLC0415 (slow to import, and only some have a registry)
+        from pipeline.kafka.registry import SchemaRegistry  # noqa: PLC0415 (slow to import, and only some have a registry)
 
-        return Registry(self._settings.registry).schema_id(family.topic.name, family.schema)
+        return SchemaRegistry(self._settings.registry).schema_id(family.topic.name, family.schema)
 
     def _queued(self, topic: str, key: bytes, value: bytes) -> bool:
         try:

@@ -7,7 +7,7 @@ from uuid import UUID
 import numpy as np
 
 from pipeline.catalog import Family
-from pipeline.columns import Coded, Rows
+from pipeline.columns import DictionaryColumn, Rows
 from pipeline.config import env_name
 from pipeline.errors import ConfigError
 from pipeline.rollup.fold import ERROR, OPEN, SUBMIT
@@ -35,7 +35,7 @@ def check_event_types(family: Family) -> None:
 def events_of(batch: MicroBatch, rows: Rows) -> Events:
     """The valid events of a micro-batch, in the order of the log."""
     columns, types = rows.columns, rows.columns["event_type"]
-    assert isinstance(types, Coded)
+    assert isinstance(types, DictionaryColumn)
     code_of = np.array([_EVENT_TYPES[value] for value in types.values], np.uint8)
     return Events(
         session_id=np.asarray(columns["session_id"]),

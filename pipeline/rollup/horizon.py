@@ -13,7 +13,7 @@ from uuid import UUID
 import numpy as np
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from pipeline.catalog import Rollup, TopicSpec
+from pipeline.catalog import RollupSpec, TopicSpec
 from pipeline.config import KafkaSettings, Settings
 from pipeline.errors import HaltError, UnavailableError
 from pipeline.kafka.client import client_config
@@ -59,7 +59,7 @@ def explains(late: Mapping[UUID, int], difference: Difference) -> bool:
 
 def read_horizon(
     settings: Settings,
-    rollup: Rollup,
+    rollup: RollupSpec,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
     clock: Callable[[], float] = time.time,
 ) -> Horizon:

@@ -73,7 +73,7 @@ class _Partition:
         return self.derivation.offset != self.snapshots[1] or self.derivation.stored_hours > 0
 
 
-class Rollup:
+class RollupJob:
     """Keeps the windows of the partitions that this worker has.
 
     Args:

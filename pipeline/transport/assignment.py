@@ -18,7 +18,7 @@ from pipeline.errors import ChimeraError, HaltError, UnavailableError
 from pipeline.transport.batches import MicroBatch, PartitionBatches, State
 from pipeline.transport.broker import NOBODY, BrokerThread
 from pipeline.transport.commit_metadata import Closing, Ranges, lease_clock
-from pipeline.transport.options import Batching
+from pipeline.transport.options import TransportOptions
 
 RETRY_SECONDS = 1.0
 
@@ -37,7 +37,7 @@ class Holder(driver.Consumer):
         self._recording = asyncio.Lock()  # what is committed later must be what was the case later
         self._membership = NOBODY  # of the member that was assigned the partitions
         super().__init__(*args, **kwargs)
-        self.batching: Batching = getattr(self.app, "batching", Batching())
+        self.options: TransportOptions = getattr(self.app, "transport_options", TransportOptions())
 
     def _new_consumer_thread(self) -> BrokerThread:
         return BrokerThread(self, loop=self.loop, beacon=self.beacon)
@@ -169,6 +169,6 @@ class Holder(driver.Consumer):
             await asyncio.wait_for(self._progress.wait(), seconds)
 
     def _halt(self, error: ChimeraError) -> None:
-        if self.batching.halt is None:
+        if self.options.halt is None:
             raise error
-        self.batching.halt(error)
+        self.options.halt(error)

@@ -129,9 +129,9 @@ class MicroBatch:
         return not self.replayed and self.last <= self.owner.inherited_to
 
     @property
-    def recorded_at(self) -> float:
+    def committed_at(self) -> float:
         """When its range was last known to be recorded, by the clock of `recorded`."""
-        return self.owner.recorded_at
+        return self.owner.committed_at
 
     @property
     def values(self) -> list[bytes | None]:
@@ -191,7 +191,7 @@ class PartitionBatches:
         self.topic_id = topic_id
         self.partition = partition
         self.live = True
-        self.recorded_at = float("-inf")
+        self.committed_at = float("-inf")
         self._policy = policy
         self._limit = limit
         self._agents = agents
@@ -344,7 +344,7 @@ class PartitionBatches:
     def recorded(self, state: State, now: float) -> None:
         """The broker has taken this state, which was ours at that time."""
         self._recorded = state
-        self.recorded_at = now
+        self.committed_at = now
 
     def close(self) -> None:
         """The partition is no longer ours: nothing of it may be inserted or committed."""

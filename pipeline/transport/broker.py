@@ -147,7 +147,7 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
     def _lighten(self, fetcher: Any) -> None:
         if self.consumer.in_transaction:
             return  # aiokafka leaves out what was aborted
-        policies = self.consumer.batching.policies
+        policies = self.consumer.options.policies
         for tp, fetched in fetcher._records.items():  # noqa: SLF001
             theirs = fetched._partition_records if isinstance(fetched, FetchResult) else None  # noqa: SLF001
             if isinstance(theirs, PartitionRecords) and tp.topic in policies and _untouched(theirs):

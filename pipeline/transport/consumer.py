@@ -24,17 +24,17 @@ from pipeline import metrics
 from pipeline.errors import ChimeraError, HaltError
 from pipeline.transport.assignment import RETRY_SECONDS
 from pipeline.transport.batches import MicroBatch, PartitionBatches
-from pipeline.transport.options import Batching, Deriver
+from pipeline.transport.options import Deriver, TransportOptions
 from pipeline.transport.rebalance import SHORTENED, Successor
 
-__all__ = ["Batching", "Consumer", "Deriver", "Transport"]
+__all__ = ["Deriver", "MicroBatchConsumer", "Transport", "TransportOptions"]
 
 _RELEASE_SECONDS = 1.5  # even when ingest has used up the time to drain
 _RECHECK_SECONDS = 0.05  # how soon an acknowledgement is noticed while records are waited for
 _NO_PARTITION = TP("", -1)  # polling for this fetches nothing, and keeps the consumer in its group
 
 
-class Consumer(Successor):
+class MicroBatchConsumer(Successor):
     """Faust's consumer, with micro-batches for the topics that have a batch policy."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -62,7 +62,7 @@ class Consumer(Successor):
         if not self.flow_active:
             return None, None  # a rebalance has begun; after it, fetching starts at the committed offsets
         now = monotonic()
-        records = {tp: some for tp, some in fetched.items() if tp.topic not in self.batching.policies}
+        records = {tp: some for tp, some in fetched.items() if tp.topic not in self.options.policies}
         # Whose records these are is settled now: adding some may take long, and others may take the partitions' places.
         for partition, some in [(self._partitions[tp], fetched[tp]) for tp in fetched.keys() & self._partitions.keys()]:
             await self._add(partition, some, now)
@@ -161,7 +161,7 @@ class Consumer(Successor):
 
     def _hungry(self, active: set[TP]) -> set[TP]:
         """The partitions to fetch from: Faust's own, and those with room for more."""
-        others = {tp for tp in active if tp.topic not in self.batching.policies}
+        others = {tp for tp in active if tp.topic not in self.options.policies}
         ours = active & self._partitions.keys()
         if not self._memory_is_short():
             return others | {tp for tp in ours if self._partitions[tp].hungry}
@@ -170,7 +170,7 @@ class Consumer(Successor):
         return others | set(incomplete[:1])
 
     def _memory_is_short(self) -> bool:
-        return sum(batches.held_bytes for batches in self._partitions.values()) >= self.batching.max_bytes
+        return sum(batches.held_bytes for batches in self._partitions.values()) >= self.options.max_bytes
 
     def _until_due(self, active: set[TP]) -> float:
         """Seconds until the first micro-batch that may be cut has waited long enough."""
@@ -179,7 +179,7 @@ class Consumer(Successor):
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets between two messages are gaps to Faust; between micro-batches they mean nothing."""
-        if tp.topic not in self.batching.policies:
+        if tp.topic not in self.options.policies:
             await super()._add_gap(tp, offset_from, offset_to)
 
     # Rebalancing and stopping.
@@ -190,11 +190,11 @@ class Consumer(Successor):
         What isn't acknowledged by then is no longer live: it is delivered again, here or to another worker.
         """
         if self._drained_by is None:
-            self._drained_by = monotonic() + self.batching.drain_seconds
+            self._drained_by = monotonic() + self.options.drain_seconds
         while self._taken() and monotonic() < self._drained_by:
             await self._wait_for_progress(_RECHECK_SECONDS)
         if late := self._taken():
-            self.log.warning("Not done in %.0f s, left to be delivered again: %r", self.batching.drain_seconds, late)
+            self.log.warning("Not done in %.0f s, left to be delivered again: %r", self.options.drain_seconds, late)
             for batch in late:
                 self._forget(batch)
         await super().wait_empty()
@@ -213,7 +213,7 @@ class Consumer(Successor):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Commit what is done, then let go of the partitions."""
-        self._drained_by = monotonic() + self.batching.drain_seconds
+        self._drained_by = monotonic() + self.options.drain_seconds
         await super().on_partitions_revoked(revoked)
         await self.commit()  # the one above does nothing when it finds another, begun earlier, under way
         await self._release(revoked)
@@ -235,12 +235,12 @@ class Consumer(Successor):
 
     async def _release(self, partitions: set[TP]) -> None:
         """Have the deriver release what is ours, in what is left of the drain, or a moment; it can do without."""
-        ours = self.batching.derived(partitions & self._partitions.keys())
-        if self.batching.deriver is None or not ours or self._thread.membership != self._membership:
+        ours = self.options.derived(partitions & self._partitions.keys())
+        if self.options.deriver is None or not ours or self._thread.membership != self._membership:
             return
         try:
             async with asyncio.timeout(max(_RELEASE_SECONDS, (self._drained_by or 0.0) - monotonic())):
-                await self.batching.deriver.release(ours)
+                await self.options.deriver.release(ours)
         except TimeoutError:
             self.log.warning("Not released in time: %r", ours)
         except ChimeraError as error:
@@ -252,5 +252,5 @@ class Consumer(Successor):
 class Transport(driver.Transport):
     """Selected by `broker="batch://host:port"`."""
 
-    Consumer = Consumer
+    Consumer = MicroBatchConsumer
     driver_version = f"{driver.Transport.driver_version} (micro-batches)"

@@ -40,8 +40,8 @@ class Deriver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Batching:
-    """Which topics of an app come as micro-batches, and how many of these at once; the app has it as `batching`."""
+class TransportOptions:
+    """Topics that an app gets as micro-batches, and the limits on these; the app's attribute `transport_options`."""
 
     policies: Mapping[str, BatchPolicy] = field(default_factory=dict)
     """Topic to batch policy; in the app, the topic's serializers are `raw`."""

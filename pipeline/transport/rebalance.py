@@ -41,7 +41,7 @@ class Successor(Holder):
             HaltError: what is recorded is unknown to us.
         """
         membership = self._membership
-        topic_ids = await asyncio.to_thread(self.batching.topic_ids, {tp.topic for tp in partitions})
+        topic_ids = await asyncio.to_thread(self.options.topic_ids, {tp.topic for tp in partitions})
         beginnings = await self.earliest_offsets(*partitions)
         async with self._recording:  # so that nothing of ours is on its way
             committed = await self._thread.read_commits(partitions)
@@ -55,7 +55,7 @@ class Successor(Holder):
         starts = await self._ask_deriver(
             {
                 tp: Takeover(topic_ids[tp.topic], beginnings[tp], states[tp].offset, states[tp].closings)
-                for tp in self.batching.derived(states)
+                for tp in self.options.derived(states)
             }
         )
         for tp, state in states.items():
@@ -70,10 +70,10 @@ class Successor(Holder):
                 topic_ids[tp.topic],
                 tp.partition,
                 state,
-                policy=self.batching.policies[tp.topic],
-                limit=self.batching.batches_in_flight,
+                policy=self.options.policies[tp.topic],
+                limit=self.options.batches_in_flight,
                 start=start,
-                agents=1 + len(self.batching.derived([tp])),
+                agents=1 + len(self.options.derived([tp])),
                 on_ack=self._on_ack,
             )
 
@@ -83,9 +83,9 @@ class Successor(Holder):
         Raises:
             HaltError: what is committed isn't there: new records in its place would be taken for replayed ones.
         """
-        if self.batching.deriver is None:
+        if self.options.deriver is None:
             return {}
-        needed = await self.batching.deriver.take_over(taken)
+        needed = await self.options.deriver.take_over(taken)
         starts = {tp: min(takeover.committed, max(takeover.beginning, needed[tp])) for tp, takeover in taken.items()}
         replayed = [tp for tp, start in starts.items() if start < taken[tp].committed]
         for tp, end in (await self.highwaters(*replayed)).items() if replayed else ():
@@ -110,12 +110,12 @@ class Successor(Holder):
     @Service.task
     async def _watch_topics(self) -> None:
         """Have partitions assigned that we should have and don't, or whose topic has become another one."""
-        while self.batching.policies and not self.should_stop:
+        while self.options.policies and not self.should_stop:
             await self.sleep(_TOPIC_CHECK_SECONDS)
             if not self.flow_active:
                 continue
             try:
-                there = await self._give_up_topics_made_anew(set(self.batching.policies))
+                there = await self._give_up_topics_made_anew(set(self.options.policies))
             except UnavailableError as error:
                 self.log.info("Can't look at the topics' ids: %s", error)
                 continue
@@ -133,7 +133,7 @@ class Successor(Holder):
             UnavailableError: the broker doesn't answer.
         """
         try:
-            now = await asyncio.to_thread(self.batching.topic_ids, topics)
+            now = await asyncio.to_thread(self.options.topic_ids, topics)
         except HaltError as error:
             self._let_go({tp for tp in self._partitions if tp.topic in topics})
             self._halt(error)
@@ -150,4 +150,4 @@ class Successor(Holder):
         return set(now)
 
     def _ours(self) -> set[TP]:
-        return {tp for tp in self.assignment() if tp.topic in self.batching.policies}
+        return {tp for tp in self.assignment() if tp.topic in self.options.policies}

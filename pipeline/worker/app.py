@@ -28,7 +28,7 @@ from pipeline.decode.decoder import Decoder
 from pipeline.dlq.writer import DeadLetters
 from pipeline.errors import ChimeraError, HaltError
 from pipeline.kafka.failures import watch_login
-from pipeline.kafka.registry import Registry
+from pipeline.kafka.registry import SchemaRegistry
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.logs import logging_config
 from pipeline.privacy.hashing import configured_hasher
@@ -36,10 +36,10 @@ from pipeline.privacy.sanitise import Sanitiser
 from pipeline.privacy.text import sanitised
 from pipeline.retry import Held, LostPartitionError
 from pipeline.rollup.events import check_event_types
-from pipeline.rollup.job import Rollup
+from pipeline.rollup.job import RollupJob
 from pipeline.rollup.store import SnapshotStore
 from pipeline.transport.batches import MicroBatch
-from pipeline.transport.consumer import Batching, Consumer
+from pipeline.transport.consumer import MicroBatchConsumer, TransportOptions
 from pipeline.worker import web
 from pipeline.worker.credentials import faust_credentials
 from pipeline.worker.ingest import Ingest
@@ -130,7 +130,7 @@ class App(faust.App):
         worker = settings.worker
         self._sink = Sink(settings.clickhouse)
         self._rollup = self._make_rollup()
-        self.batching = Batching(
+        self.transport_options = TransportOptions(
             policies={family.topic.name: family.batch for family in catalog.families},
             batches_in_flight=worker.batches_in_flight,
             max_bytes=worker.max_bytes_in_flight,
@@ -161,7 +161,7 @@ class App(faust.App):
         )
         self._hasher = configured_hasher(settings.privacy)
         self._dead_letters = DeadLetters(settings.kafka, catalog.families)
-        self._registry = Registry(settings.registry) if settings.registry.url else None
+        self._registry = SchemaRegistry(settings.registry) if settings.registry.url else None
         self._pool = ThreadPoolExecutor(worker.insert_threads, thread_name_prefix="ingest")
         self._places = asyncio.Semaphore(worker.insert_threads + 1)  # one micro-batch waits at hand
         self._ingests: dict[str, Ingest] = {}  # by topic
@@ -200,11 +200,11 @@ class App(faust.App):
         topic = self.topic(family.topic.name, key_serializer="raw", value_serializer="raw")
         self.agent(topic, name=family.name)(consume)
 
-    def _make_rollup(self) -> Rollup | None:
+    def _make_rollup(self) -> RollupJob | None:
         if not self.settings.rollup.enabled or self.catalog.rollup is None:
             return None
         check_event_types(self.catalog.rollup.source)
-        return Rollup(
+        return RollupJob(
             self.catalog.rollup.source.topic.name,
             self.settings,
             store=SnapshotStore(self.settings.kafka, self.catalog.rollup.state),
@@ -259,9 +259,9 @@ class App(faust.App):
     async def _watch_login(self) -> None:
         await watch_login(self.settings.kafka, lambda: self._batch_consumer().failed_connections, self.halt)
 
-    def _batch_consumer(self) -> Consumer:
+    def _batch_consumer(self) -> MicroBatchConsumer:
         consumer: Any = self.consumer
-        return cast("Consumer", consumer)
+        return cast("MicroBatchConsumer", consumer)
 
     async def _renew(self, held: Held) -> bool:
         return await self._batch_consumer().renew(held)

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AclOperation
 
 from pipeline.backoff import pauses
-from pipeline.catalog import Catalog, Rollup
+from pipeline.catalog import Catalog, RollupSpec
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.contract import check_rollup, check_tables
 from pipeline.clickhouse.deduplication import check_windows
@@ -57,7 +57,7 @@ def check_web_port(settings: WorkerSettings) -> None:
         raise ConfigError(f"{setting}: expected a port to listen on, got {where}: {error.strerror}") from None
 
 
-def check_topics(settings: KafkaSettings, catalog: Catalog, rollup: Rollup | None) -> None:
+def check_topics(settings: KafkaSettings, catalog: Catalog, rollup: RollupSpec | None) -> None:
     """Find all topics, and see that we may do with them what we have to.
 
     The worker reads those of the families, writes to those of their dead letters, and does both to the rollup's state.

@@ -10,7 +10,7 @@ from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.rollup.store import SnapshotStore
 from pipeline.transport.batches import MicroBatch, State
-from pipeline.transport.consumer import Consumer
+from pipeline.transport.consumer import MicroBatchConsumer
 
 _LONG_SECONDS = 3.0  # enough for snapshots of all that has changed
 
@@ -22,7 +22,7 @@ def _random_tokens() -> None:
 
 
 def _forgotten_ranges() -> None:
-    consumer: Any = Consumer
+    consumer: Any = MicroBatchConsumer
     state_of = consumer._state_of
 
     def forgetful(*arguments: Any) -> State | None:
@@ -74,7 +74,7 @@ def _unrecorded_closings() -> None:
     async def careless(*_: Any) -> bool:
         return True
 
-    consumer: Any = Consumer
+    consumer: Any = MicroBatchConsumer
     consumer.close_by_clock = careless
 
 

@@ -20,7 +20,7 @@ from pipeline.rollup.slots import MANIFEST, Key
 from pipeline.rollup.store import SnapshotStore
 from pipeline.transport.batches import MicroBatch
 from pipeline.transport.broker import BrokerThread
-from pipeline.transport.consumer import Consumer
+from pipeline.transport.consumer import MicroBatchConsumer
 from pipeline.worker.ingest import Ingest
 
 
@@ -99,7 +99,7 @@ def _closed_and_emitted(trap: Trap) -> None:
         by_clock.set()
         return False
 
-    trap.after(Consumer, "close_by_clock", remember)
+    trap.after(MicroBatchConsumer, "close_by_clock", remember)
     trap.before(PartitionWindows, "remove", lambda *_: by_clock.is_set())
 
 
@@ -125,10 +125,10 @@ INGEST_POINTS = {
         lambda trap: trap.during(GroupCoordinator, "_do_commit_offsets", _any_of(trap), 0.002), "during a commit"
     ),
     "revoke": Point(
-        lambda trap: trap.during(Consumer, "on_partitions_revoked", _any_of(trap), 0.02), "during a revoke", 1
+        lambda trap: trap.during(MicroBatchConsumer, "on_partitions_revoked", _any_of(trap), 0.02), "during a revoke", 1
     ),
     "assign": Point(
-        lambda trap: trap.before(Consumer, "_state_of", lambda _, tp, *__: bool(tp.topic == trap.topic)),
+        lambda trap: trap.before(MicroBatchConsumer, "_state_of", lambda _, tp, *__: bool(tp.topic == trap.topic)),
         "during an assignment",
         2,
     ),
@@ -152,8 +152,12 @@ ROLLUP_POINTS = {
 """The same for the hourly rollup."""
 
 CLOCK_POINTS = {
-    "closing": Point(lambda trap: trap.before(Consumer, "close_by_clock", _always), "before a closing is recorded", 2),
-    "closed": Point(lambda trap: trap.after(Consumer, "close_by_clock", _always), "closing recorded, not applied", 2),
+    "closing": Point(
+        lambda trap: trap.before(MicroBatchConsumer, "close_by_clock", _always), "before a closing is recorded", 2
+    ),
+    "closed": Point(
+        lambda trap: trap.after(MicroBatchConsumer, "close_by_clock", _always), "closing recorded, not applied", 2
+    ),
     "closed_emitted": Point(_closed_and_emitted, "rows of a closing stored, not removed", 2),
 }
 """The same where the log has come to rest, and the clock closes hours."""

@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 from support.containers import ContainerStack
-from support.schema_registry import SchemaRegistry
+from support.schema_registry import RegistryServer
 
 from pipeline.catalog import Catalog, Family, load_catalog
 from pipeline.config import RegistrySettings, Settings
@@ -22,7 +22,7 @@ from pipeline.decode.decoder import Decoder
 from pipeline.devstack import Stack
 from pipeline.errors import UnavailableError
 from pipeline.kafka.client import client_config
-from pipeline.kafka.registry import Registry
+from pipeline.kafka.registry import SchemaRegistry
 from pipeline.kafka.topics import TopicAdmin, plan
 from pipeline.producer.encode import InvalidEventError
 from pipeline.producer.producer import DeliveryError, Producer
@@ -199,7 +199,7 @@ def test_an_invalid_event_is_not_sent(settings: Settings, catalog: Catalog) -> N
 
 
 def test_events_are_framed_for_the_registry_when_there_is_one(
-    settings: Settings, catalog: Catalog, schema_registry: SchemaRegistry
+    settings: Settings, catalog: Catalog, schema_registry: RegistryServer
 ) -> None:
     """The schema is registered under the topic's subject, and its id is enough to decode the record."""
     registry_settings = RegistrySettings(url=schema_registry.url)
@@ -208,7 +208,7 @@ def test_events_are_framed_for_the_registry_when_there_is_one(
     family = catalog.family("ui_events")
     (message,) = stored(settings, family.topic.name)
     assert (message.value() or b"")[:1] == CONFLUENT_MAGIC
-    assert len(Decoder(family, Registry(registry_settings)).decode([message.value()])) == 1
+    assert len(Decoder(family, SchemaRegistry(registry_settings)).decode([message.value()])) == 1
 
 
 @pytest.mark.parametrize("name", [file.stem for file in sorted(EXAMPLES.iterdir())])

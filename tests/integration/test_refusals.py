@@ -12,7 +12,7 @@ from clickhouse_driver.errors import ServerException
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.refusals import MOST_ROWS, find_refused
 from pipeline.clickhouse.sink import SILENCE_SECONDS, Sink
-from pipeline.columns import Coded, Column, Rows
+from pipeline.columns import Column, DictionaryColumn, Rows
 from pipeline.config import Settings
 from pipeline.errors import HaltError, Reason
 
@@ -56,7 +56,7 @@ def sink(settings: Settings) -> Iterator[_CountingSink]:
 
 def block(count: int = _ROWS) -> Rows:
     numbers = np.arange(count, dtype=np.int64)
-    name = Coded((numbers % 3).astype(np.uint32), [b"a", b"b", b"c"])
+    name = DictionaryColumn((numbers % 3).astype(np.uint32), [b"a", b"b", b"c"])
     columns: dict[str, Column] = {"n": numbers, "name": name, "text": [b"x"] * count}
     return Rows(columns, numbers * 2, ())
 

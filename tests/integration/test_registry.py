@@ -6,12 +6,12 @@ import orjson
 import pytest
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry import SchemaRegistryClient
-from support.schema_registry import SchemaRegistry
+from support.schema_registry import RegistryServer
 
 from pipeline.config import RegistrySettings, load_settings
 from pipeline.devstack.ports import free_port
 from pipeline.errors import ConfigError, HaltError, UnavailableError
-from pipeline.kafka.registry import Registry, UnknownSchemaError
+from pipeline.kafka.registry import SchemaRegistry, UnknownSchemaError
 from pipeline.schema.versions import Schema, load_schemas
 
 pytestmark = pytest.mark.integration
@@ -26,29 +26,29 @@ def schema() -> Schema:
 
 
 @pytest.fixture
-def registry(schema_registry: SchemaRegistry) -> Registry:
-    return Registry(RegistrySettings(url=schema_registry.url))
+def registry(schema_registry: RegistryServer) -> SchemaRegistry:
+    return SchemaRegistry(RegistrySettings(url=schema_registry.url))
 
 
 def test_a_schema_is_registered_once_and_found_again_by_its_id(
-    registry: Registry, schema: Schema, schema_registry: SchemaRegistry
+    registry: SchemaRegistry, schema: Schema, schema_registry: RegistryServer
 ) -> None:
     """Another client gets the same id, and from the id the schema with its bounds, as it was written."""
     schema_id = registry.schema_id("chimera.once", schema)
-    another = Registry(RegistrySettings(url=schema_registry.url))
+    another = SchemaRegistry(RegistrySettings(url=schema_registry.url))
     assert another.schema_id("chimera.once", schema) == schema_id
     assert another.schema(schema_id) == orjson.loads(schema.file.read_bytes())
     confluent = SchemaRegistryClient({"url": schema_registry.url})
     assert confluent.get_versions("chimera.once-value") == [1]
 
 
-def test_an_id_that_nobody_registered_is_unknown(registry: Registry) -> None:
+def test_an_id_that_nobody_registered_is_unknown(registry: SchemaRegistry) -> None:
     """The registry's own word that there is no such schema is final: no retry."""
     with pytest.raises(UnknownSchemaError, match=str(_UNKNOWN_ID)):
         registry.schema(_UNKNOWN_ID)
 
 
-def test_a_schema_that_is_no_avro_record_is_unknown(registry: Registry, schema_registry: SchemaRegistry) -> None:
+def test_a_schema_that_is_no_avro_record_is_unknown(registry: SchemaRegistry, schema_registry: RegistryServer) -> None:
     """JSON Schema has ids in the same registry, but no records of ours."""
     confluent = SchemaRegistryClient({"url": schema_registry.url})
     schema_id = confluent.register_schema("chimera.json-value", RegistrySchema(_JSON_SCHEMA, "JSON"))
@@ -56,7 +56,7 @@ def test_a_schema_that_is_no_avro_record_is_unknown(registry: Registry, schema_r
         registry.schema(schema_id)
 
 
-def test_a_schema_that_the_registry_refuses_halts(registry: Registry, schema: Schema, tmp_path: Path) -> None:
+def test_a_schema_that_the_registry_refuses_halts(registry: SchemaRegistry, schema: Schema, tmp_path: Path) -> None:
     """A subject that demands compatibility doesn't take a version that breaks it; the message names the file."""
     confluent = SchemaRegistryClient({"url": registry._settings.url})
     registry.schema_id("chimera.strict", schema)
@@ -68,16 +68,16 @@ def test_a_schema_that_the_registry_refuses_halts(registry: Registry, schema: Sc
         registry.schema_id("chimera.strict", load_schemas(tmp_path)["ui_events"][0])
 
 
-def test_a_path_that_is_no_registry_halts(schema_registry: SchemaRegistry) -> None:
+def test_a_path_that_is_no_registry_halts(schema_registry: RegistryServer) -> None:
     """Not found is only a verdict on a record when it is the registry that says so."""
-    registry = Registry(RegistrySettings(url=f"http://127.0.0.1:{schema_registry.port}/nowhere"))
+    registry = SchemaRegistry(RegistrySettings(url=f"http://127.0.0.1:{schema_registry.port}/nowhere"))
     with pytest.raises(HaltError, match="HTTP 404"):
         registry.schema(_UNKNOWN_ID)
 
 
 def test_no_registry_is_unavailable(schema: Schema) -> None:
     """A registry that doesn't answer is worth another try, for reading and for writing."""
-    registry = Registry(RegistrySettings(url=f"http://127.0.0.1:{free_port()}"))
+    registry = SchemaRegistry(RegistrySettings(url=f"http://127.0.0.1:{free_port()}"))
     with pytest.raises(UnavailableError, match="not available"):
         registry.schema(1)
     with pytest.raises(UnavailableError, match="not available"):
@@ -87,4 +87,4 @@ def test_no_registry_is_unavailable(schema: Schema) -> None:
 def test_a_registry_needs_a_url() -> None:
     """It names the variable."""
     with pytest.raises(ConfigError, match="CHIMERA_REGISTRY__URL"):
-        Registry(RegistrySettings(user="writer"))
+        SchemaRegistry(RegistrySettings(user="writer"))

@@ -19,7 +19,7 @@ from pipeline.catalog import load_catalog
 from pipeline.clickhouse.client import connect, kind_of
 from pipeline.clickhouse.migrate import migrate
 from pipeline.clickhouse.sink import Sink
-from pipeline.columns import Coded, Column
+from pipeline.columns import Column, DictionaryColumn
 from pipeline.config import Settings
 from pipeline.devstack import Stack
 from pipeline.errors import FailureKind
@@ -66,9 +66,9 @@ def _utf8(texts: Sequence[str]) -> list[bytes]:
     return [text.encode() for text in texts]
 
 
-def _coded(texts: Sequence[str]) -> Coded:
+def _coded(texts: Sequence[str]) -> DictionaryColumn:
     distinct = list(dict.fromkeys(texts))
-    return Coded(np.array([distinct.index(text) for text in texts], np.uint32), _utf8(distinct))
+    return DictionaryColumn(np.array([distinct.index(text) for text in texts], np.uint32), _utf8(distinct))
 
 
 def _v16(ids: Sequence[uuid.UUID]) -> Column:
@@ -141,7 +141,7 @@ def test_dictionaries_of_any_size_come_back(database: Client, sink: Sink, distin
     """The width of an index changes at 256 and 65,536 values; values that no row refers to do no harm."""
     _table(database, "row UInt32, value LowCardinality(String)", "row")
     codes = np.arange(distinct, dtype=np.uint32)[::-1]
-    column = Coded(codes, [str(code).encode() for code in range(distinct)])
+    column = DictionaryColumn(codes, [str(code).encode() for code in range(distinct)])
     sink.insert("t", {"row": codes.astype(np.int64), "value": column}, "token")
     count, same = database.execute("SELECT count(), countIf(toString(row) = value) FROM t")[0]
     assert (count, same) == (distinct, distinct)

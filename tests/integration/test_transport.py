@@ -11,7 +11,7 @@ from support.kafka_topic import Topic
 
 from pipeline.config import KafkaSettings
 from pipeline.transport.batches import MicroBatch
-from pipeline.transport.consumer import Batching
+from pipeline.transport.consumer import TransportOptions
 
 pytestmark = pytest.mark.integration
 
@@ -98,7 +98,7 @@ def test_stock_faust_loses_what_an_agent_fails_on(kafka: KafkaSettings, topic: T
             raise RuntimeError
 
     async def scenario() -> None:
-        member = Member(kafka, Batching(), broker=f"aiokafka://{kafka.bootstrap_servers}")
+        member = Member(kafka, TransportOptions(), broker=f"aiokafka://{kafka.bootstrap_servers}")
         member.app.agent(member.app.topic(topic.name, key_serializer="raw", value_serializer="raw"))(fail)
         async with member:
             await until(lambda: topic.committed.get(0, 0) > 0, "lost")

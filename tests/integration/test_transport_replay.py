@@ -21,7 +21,7 @@ from pipeline.errors import ChimeraError, HaltError
 from pipeline.transport import broker
 from pipeline.transport.batches import MicroBatch, Takeover
 from pipeline.transport.commit_metadata import Closing, Ranges
-from pipeline.transport.consumer import Batching, Deriver
+from pipeline.transport.consumer import Deriver, TransportOptions
 
 pytestmark = pytest.mark.integration
 
@@ -61,7 +61,7 @@ class Derived:
             batch.ack()
 
 
-def _batching(derived: Deriver, **options: Any) -> Batching:
+def _batching(derived: Deriver, **options: Any) -> TransportOptions:
     return small_batches(*derived.topics, deriver=derived, **options)
 
 

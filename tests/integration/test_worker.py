@@ -7,12 +7,12 @@ import orjson
 import pytest
 from support.events import as_stored, bag, events, publish, rows, settled
 from support.processes import Worker, prepare
-from support.schema_registry import SchemaRegistry
+from support.schema_registry import RegistryServer
 
 from pipeline.clickhouse.client import connect
 from pipeline.config import Settings, env_name, load_settings
 from pipeline.errors import Reason
-from pipeline.kafka.registry import Registry
+from pipeline.kafka.registry import SchemaRegistry
 from pipeline.producer.encode import Encoder
 from pipeline.producer.producer import Producer
 from pipeline.schema.framing import SINGLE_OBJECT_HEADER_BYTES, frame_confluent
@@ -57,7 +57,7 @@ def test_every_codec_is_read(settings: Settings, environ: dict[str, str], tmp_pa
 
 
 def test_schemas_come_from_the_registry(
-    settings: Settings, environ: dict[str, str], tmp_path: Path, schema_registry: SchemaRegistry
+    settings: Settings, environ: dict[str, str], tmp_path: Path, schema_registry: RegistryServer
 ) -> None:
     """Its ids are enough; an unknown one or another family's is rejected, and while it is silent nothing is."""
     catalog = prepare(settings)
@@ -68,7 +68,7 @@ def test_schemas_come_from_the_registry(
         env_name("registry", "timeout_seconds"): "1",
         env_name("worker", "retry_backoff_max_seconds"): "1",
     }
-    registry = Registry(settings.registry.model_copy(update={"url": schema_registry.url}))
+    registry = SchemaRegistry(settings.registry.model_copy(update={"url": schema_registry.url}))
     known, others = (registry.schema_id(each.topic.name, each.schema) for each in (family, other))
     first, second = events(family.name, 2)
     with Worker(environ, tmp_path / "log") as worker:

@@ -10,7 +10,7 @@ import faust
 from pipeline.catalog import BatchPolicy
 from pipeline.config import KafkaSettings
 from pipeline.transport.batches import MicroBatch
-from pipeline.transport.consumer import Batching
+from pipeline.transport.consumer import TransportOptions
 
 PATIENCE_SECONDS = 30.0
 
@@ -31,7 +31,7 @@ class Member:
     def __init__(
         self,
         kafka: KafkaSettings,
-        batching: Batching,
+        batching: TransportOptions,
         handle: Handle | None = None,
         derive: Handle | None = None,
         **options: Any,
@@ -52,7 +52,7 @@ class Member:
         }
         app: Any = faust.App(kafka.group_id, **own | options)
         self.app = app
-        self.app.batching = batching
+        self.app.transport_options = batching
         for topic in batching.policies:
             self._add_agent(topic, "ingest", self._handle)
             if batching.deriver and derive and topic in batching.deriver.topics:
@@ -105,10 +105,10 @@ async def until(look: Callable[[], object], what: str) -> None:
         raise AssertionError(f"{what}: not within {PATIENCE_SECONDS:.0f} s") from None
 
 
-def small_batches(*topics: str, rows: int = 10, linger_seconds: float = 0.1, **options: Any) -> Batching:
+def small_batches(*topics: str, rows: int = 10, linger_seconds: float = 0.1, **options: Any) -> TransportOptions:
     """Small micro-batches of these topics, and short patience."""
     policy = BatchPolicy(max_rows=rows, max_bytes=1024, linger_seconds=linger_seconds)
-    return Batching(dict.fromkeys(topics, policy), **{"drain_seconds": 0.2} | options)
+    return TransportOptions(dict.fromkeys(topics, policy), **{"drain_seconds": 0.2} | options)
 
 
 def numbers(count: int, start: int = 0) -> list[bytes]:

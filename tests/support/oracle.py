@@ -15,7 +15,7 @@ import fastavro
 import numpy as np
 from fastavro.read import SchemaResolutionError
 
-from pipeline.columns import Coded, Rows
+from pipeline.columns import DictionaryColumn, Rows
 from pipeline.decode.strict_walk import MalformedError, check_wellformed
 from pipeline.errors import Reason
 from pipeline.schema.fields import Field
@@ -57,7 +57,11 @@ def without_logical_types(schema: Any) -> Any:
 def rows_of(rows: Rows) -> list[Row]:
     """Columns turned into one dict a row, for comparison with `read`."""
     columns = {
-        name: column.to_list() if isinstance(column, Coded) else column if isinstance(column, list) else column.tolist()
+        name: column.to_list()
+        if isinstance(column, DictionaryColumn)
+        else column
+        if isinstance(column, list)
+        else column.tolist()
         for name, column in rows.columns.items()
     }
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -145,3 +149,7 @@ def _string(field: Field, text: str) -> bytes:
     _require(field.values is None or text in field.values, Reason.NOT_IN_SET)
     _require(field.pattern is None or field.pattern.fullmatch(text) is not None, Reason.PATTERN_MISMATCH)
     return text.encode()
+
+
+def _values(column: Any) -> list[Any]:
+    return column.to_list() if isinstance(column, DictionaryColumn) else column.tolist()

@@ -21,7 +21,7 @@ _VERSION = "3.3.3"
 _SHA256 = "8bc6751c76d963734224b01d5e7f84ccb3cb61c87d3bd77c36c35f10a5cbed63"
 
 
-class SchemaRegistry(Server):
+class RegistryServer(Server):
     """A schema registry on the loopback interface that forgets everything when it stops."""
 
     name: ClassVar[str] = "schema registry"

@@ -197,7 +197,7 @@ def test_what_was_recorded_while_the_state_went_on_is_still_to_be_recorded() -> 
     batch.ack()
     partition.recorded(sent, 3.0)
     assert partition.changed
-    assert batch.recorded_at == 3.0
+    assert batch.committed_at == 3.0
 
 
 def test_a_micro_batch_that_was_never_recorded_by_us_says_so() -> None:
@@ -205,7 +205,7 @@ def test_a_micro_batch_that_was_never_recorded_by_us_says_so() -> None:
     partition = _partition(ends=(1,))
     partition.add(_records([0, 1]), 1e9)
     [batch] = partition.cut(1e9)
-    assert batch.recorded_at == float("-inf")
+    assert batch.committed_at == float("-inf")
 
 
 def test_a_range_to_be_cut_again_is_due_when_its_records_are_here() -> None:

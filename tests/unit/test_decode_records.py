@@ -15,7 +15,7 @@ from support import oracle
 from support.avro_cases import encode, make_family, record
 
 from pipeline.catalog import load_catalog
-from pipeline.columns import Coded
+from pipeline.columns import DictionaryColumn
 from pipeline.config import Settings, ValidationSettings
 from pipeline.decode.decoder import Decoder
 from pipeline.errors import Reason, UnavailableError
@@ -185,7 +185,7 @@ def test_all_bad_records_at_once_get_the_reasons_that_they_get_alone() -> None:
     assert [rejection.reason for rejection in rows.rejections] == [reason for _, reason in REJECTED.values()]
     assert oracle.rows_of(rows) == [ROW]
     slugs = rows.columns["slug"]
-    assert isinstance(slugs, Coded)
+    assert isinstance(slugs, DictionaryColumn)
     assert slugs.values == [b"one-two"]
 
 

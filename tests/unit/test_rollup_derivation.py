@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.catalog import BatchPolicy
-from pipeline.columns import Coded, Column, Rows
+from pipeline.columns import Column, DictionaryColumn, Rows
 from pipeline.config import RollupSettings
 from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.fold import HOUR_MS
@@ -41,7 +41,7 @@ def _batch(first: int, times: list[int], *, committed: int = 0) -> tuple[MicroBa
     columns: dict[str, Column] = {
         "session_id": np.frombuffer(bytes(range(16)) * count, "V16"),
         "ts": np.array(times),
-        "event_type": Coded(np.zeros(count, np.uint32), [b"overlay_open"]),
+        "event_type": DictionaryColumn(np.zeros(count, np.uint32), [b"overlay_open"]),
         "latency_ms": np.ones(count, np.int64),
     }
     return batch, Rows(columns, np.arange(count), ())

@@ -10,7 +10,7 @@ import orjson
 from pipeline.cli.dlq.options import as_json_option, in_state, read_topics, selecting
 from pipeline.dlq.content import Reader
 from pipeline.dlq.show import described, lines
-from pipeline.kafka.registry import Registry
+from pipeline.kafka.registry import SchemaRegistry
 
 
 @click.command()
@@ -40,7 +40,7 @@ def show(*, states: Sequence[str], limit: int, unmask: bool, as_json: bool, **co
       78  a setting, topics.yaml or a schema is wrong
     """
     settings, found = read_topics(conditions)
-    registry = Registry(settings.registry) if settings.registry.url else None
+    registry = SchemaRegistry(settings.registry) if settings.registry.url else None
     for reading, selection in found:
         reader = Reader(reading.family, registry)
         for letters in reading.pages(replace(selection, states=frozenset(states)), limit):
