@@ -274,7 +274,7 @@ def by_env_name(settings: Settings) -> dict[str, Any]:
     return {env_name(section, key): value for section, part in settings for key, value in part}
 
 
-def given() -> frozenset[str]:
+def names_in_environment() -> frozenset[str]:
     """Names of ours that the environment has, in upper case; not all need be settings."""
     return frozenset(name.upper() for name in os.environ if name.upper().startswith(ENV_PREFIX))
 

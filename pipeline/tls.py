@@ -33,7 +33,7 @@ def client_context(files: Certificates) -> ssl.SSLContext:
     return context
 
 
-def refusal(context: ssl.SSLContext, host: str, port: int, seconds: float) -> ssl.SSLError | None:
+def handshake_error(context: ssl.SSLContext, host: str, port: int, seconds: float) -> ssl.SSLError | None:
     """Shake hands once; the reason when that fails for certificates or protocols, None when it doesn't.
 
     Args:

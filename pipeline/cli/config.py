@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import by_env_name, given, load_settings
+from pipeline.config import by_env_name, load_settings, names_in_environment
 
 _MASK = "********"
 
@@ -40,7 +40,7 @@ def show(as_json: bool) -> None:
       chimera config show
       chimera config show --json | jq 'map_values(select(.source == "environment"))'
     """
-    ours = given()
+    ours = names_in_environment()
     rows = {
         name: {"value": _shown(value), "source": "environment" if name in ours else "default"}
         for name, value in by_env_name(load_settings()).items()

@@ -10,7 +10,7 @@ from clickhouse_driver import errors as driver_errors
 
 from pipeline.config import ClickHouseSettings, env_name
 from pipeline.errors import ChimeraError, FailureKind, HaltError, UnavailableError, failure_kind
-from pipeline.tls import refusal
+from pipeline.tls import handshake_error
 
 
 def connect(settings: ClickHouseSettings, *, database: str | None = None) -> Client:
@@ -102,7 +102,7 @@ def _tls_refusal(settings: ClickHouseSettings) -> ssl.SSLError | None:
             context.load_default_certs()
     except ssl.SSLError as error:
         return error
-    return refusal(context, settings.host, settings.native_port, settings.connect_timeout_seconds)
+    return handshake_error(context, settings.host, settings.native_port, settings.connect_timeout_seconds)
 
 
 def describe(error: BaseException) -> str:

@@ -22,18 +22,18 @@ _REPLICATED_ENGINE = re.compile(r"(Replicated|Shared)\w*MergeTree")
 _TABLES = "SELECT name, engine, engine_full FROM system.tables WHERE database = currentDatabase()"
 
 
-def horizon_seconds(settings: WorkerSettings) -> float:
+def window_seconds_needed(settings: WorkerSettings) -> float:
     """How long after its range was recorded an insert may still reach its table."""
     return settings.lease_seconds + 2 * SILENCE_SECONDS
 
 
-def blocks_needed(settings: WorkerSettings, partitions: int) -> int:
+def window_blocks_needed(settings: WorkerSettings, partitions: int) -> int:
     """How many blocks all workers together can at most insert within the horizon into the table of such a topic."""
     at_once = partitions * min(settings.insert_threads, settings.batches_in_flight)
-    return math.ceil(at_once * horizon_seconds(settings) / _FASTEST_INSERT_SECONDS)
+    return math.ceil(at_once * window_seconds_needed(settings) / _FASTEST_INSERT_SECONDS)
 
 
-def check_windows(settings: Settings, catalog: Catalog) -> None:
+def check_deduplication_windows(settings: Settings, catalog: Catalog) -> None:
     """See that the table of every family remembers enough blocks for these settings, and for long enough.
 
     Raises:
@@ -74,9 +74,9 @@ def _expected(settings: WorkerSettings, partitions: int, needed: int) -> str:
 
 def _needed(engine: str, settings: WorkerSettings, partitions: int) -> Iterator[tuple[str, int]]:
     """Which settings of a table must have which value; none of an engine that has no windows of its own."""
-    blocks = blocks_needed(settings, partitions)
+    blocks = window_blocks_needed(settings, partitions)
     if _PLAIN_ENGINE.fullmatch(engine):
         yield "non_replicated_deduplication_window", blocks
     elif _REPLICATED_ENGINE.fullmatch(engine):
         yield "replicated_deduplication_window", blocks
-        yield "replicated_deduplication_window_seconds", math.ceil(horizon_seconds(settings))
+        yield "replicated_deduplication_window_seconds", math.ceil(window_seconds_needed(settings))

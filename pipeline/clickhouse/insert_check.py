@@ -1,11 +1,12 @@
-"""Looks whether the rows of a repeated insert are in the table.
+"""Checks that the rows of a repeated insert are in the table.
 
-Of an hour of session_stats, all sessions are asked for. Of a micro-batch, some rows tell, and here is why one looks:
+For an hour of session_stats the check reads all sessions. For a micro-batch it looks for a sample of the rows.
 
-A plain MergeTree writes a deduplication token to its disk before it commits the part. Killed in between, it drops the
-repeated insert as a duplicate of rows that it doesn't have (seen with 26.9: 6 of 534 inserts that were repeated after a
-kill -9). Replicated and shared engines write both in one transaction, and may be read from a replica that lags: there
-the token's word is taken. A part is there as a whole or not at all, so a few rows of each day tell.
+The check is needed because a plain MergeTree writes a deduplication token to its disk before it commits the part. If
+the server is killed in between, it drops the repeated insert as a duplicate of rows that it doesn't have (seen with
+26.9: 6 of 534 inserts that were repeated after a kill -9). Replicated and shared engines write both in one transaction,
+and a lagging replica may serve the read; for them the check trusts the token. A part is stored as a whole or not at
+all, so a few rows of each day are enough.
 """
 
 import uuid
@@ -19,21 +20,24 @@ from pipeline.columns import Column, Mask
 _PROBES = 16  # rows of each day
 _DAY_MS = 86_400_000
 _ENGINE = "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = %(table)s"
-# What tells a row from the others of its day, and how it is written: a ReplacingMergeTree keeps one row of each key.
+# Expression that identifies a row within its day, and its value as SQL. A ReplacingMergeTree keeps one row of each key.
 _IDENTITIES = {
     "MergeTree": ("(ts, `{key}`)", "(fromUnixTimestamp64Milli({time}, 'UTC'), toUUID('{uuid}'))"),
     "ReplacingMergeTree": ("`{key}`", "toUUID('{uuid}')"),
 }
 
 
-def absent(client: Any, table: str, key: str, columns: Mapping[str, Column]) -> Mask:
-    """The rows of a block whose day isn't in the table.
+def missing_rows(client: Any, table: str, key: str, columns: Mapping[str, Column]) -> Mask:
+    """Mask of the rows whose day is missing from the table.
 
     Args:
         client: connected, with the table's database as default.
         table: partitioned by the day of `ts`.
         key: name of a column of UUIDs.
         columns: the block.
+
+    Raises:
+        clickhouse_driver.errors.Error, OSError, EOFError: the query failed.
     """
     times, ids = np.asarray(columns["ts"]), np.asarray(columns[key])
     days = times // _DAY_MS
@@ -50,18 +54,21 @@ def absent(client: Any, table: str, key: str, columns: Mapping[str, Column]) -> 
             f"SELECT uniqExact({identity}) FROM `{table}` "  # noqa: S608 (names of ours, numbers and UUIDs)
             f"WHERE toDate(ts) = toDate({day}) AND {identity} IN ({', '.join(literals)})"
         )
-        # Rows like these may be there from elsewhere, or have been deleted since: most of them decide.
+        # Another insert may have brought equal rows, or someone may have deleted some since: the majority decides.
         missing[rows] = 2 * int(client.execute(query)[0][0]) < len(literals)
     return missing
 
 
-def sessions(client: Any, table: str, hour: int) -> frozenset[bytes]:
-    """The sessions that an hourly table has rows of.
+def stored_sessions(client: Any, table: str, hour: int) -> frozenset[bytes]:
+    """Sessions that have a row of an hour in an hourly table, as 16 bytes each.
 
     Args:
         client: connected, with the table's database as default.
         table: with the columns `hour` and `session_id`.
-        hour: its beginning, seconds since 1970.
+        hour: its first second, in seconds since 1970.
+
+    Raises:
+        clickhouse_driver.errors.Error, OSError, EOFError: the query failed.
     """
     query = f"SELECT session_id FROM `{table}` WHERE hour = toDateTime({hour}, 'UTC')"  # noqa: S608 (a name of ours)
     return frozenset(session.bytes for (session,) in client.execute(query))

@@ -1,7 +1,9 @@
-"""Writes columns as a block of ClickHouse's native format, straight from numpy arrays.
+"""Inserts of numpy columns over ClickHouse's native protocol.
 
-The driver's own writers take one Python object a value; a micro-batch has arrays already. The layout of each type is
-that of the server's `serializeBinaryBulk` methods, which the driver's own columns follow too.
+The driver's own writers take one Python object per value; a micro-batch already has arrays. Each type is laid out as
+the server's `serializeBinaryBulk` methods do it, and as the driver's own columns do.
+
+This module and `pipeline.clickhouse.sink` are the only ones that use undocumented methods of clickhouse-driver.
 """
 
 import re
@@ -10,20 +12,24 @@ from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
+from clickhouse_driver import Client
+from clickhouse_driver.block import BlockInfo, ColumnOrientedBlock
+from clickhouse_driver.protocol import ClientPacketTypes
 from clickhouse_driver.varint import write_varint
 from clickhouse_driver.writer import write_binary_str, write_binary_uint8
 
 from pipeline.columns import Column, DictionaryColumn
 
 
-class Buffer(Protocol):
-    """What is written to: the driver's buffered writers."""
+class OutputBuffer(Protocol):
+    """The methods of the driver's buffered writers that this module calls."""
 
-    def write(self, data: bytes) -> None: ...  # noqa: D102
-    def write_strings(self, items: Sequence[bytes]) -> None: ...  # noqa: D102
+    def write(self, data: bytes) -> None: ...  # noqa: D102 (the driver's method)
+    def write_strings(self, items: Sequence[bytes]) -> None: ...  # noqa: D102 (the driver's method)
 
 
-Writer = Callable[[Buffer, Any], None]
+Writer = Callable[[OutputBuffer, Any], None]
+"""Writes the values of one column."""
 
 _NUMBERS = {
     **{f"Int{bits}": f"<i{bits // 8}" for bits in (8, 16, 32, 64)},
@@ -39,7 +45,47 @@ _DICTIONARY_FLAGS = 1 << 9 | 1 << 10  # additional keys follow; they replace the
 _INDEX_TYPES = {1: 0, 2: 1, 4: 2}  # bytes of an index to the server's number of its type
 
 
-def write_block(buffer: Buffer, types: Sequence[tuple[str, str]], columns: Mapping[str, Column]) -> None:
+def insert_block(
+    client: Client,
+    query: str,
+    columns: Mapping[str, Column],
+    settings: Mapping[str, Any] | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Insert columns as one block; return when the server has answered.
+
+    Does what the driver's `Client.execute` does for an INSERT, except that the block is written from arrays. After any
+    failure the client is disconnected; it connects again on its next use.
+
+    Args:
+        client: not used by another thread meanwhile.
+        query: an INSERT without its rows.
+        columns: by name, all of one length, at least one row.
+        settings: of this query.
+        check: called when the server waits for the rows. Its exception ends the insert with nothing stored.
+
+    Raises:
+        TypeError: no writer for the type of a column.
+        clickhouse_driver.errors.Error, OSError, EOFError: the insert failed.
+    """
+    with client.disconnect_on_error(query, settings):
+        connection = client.connection
+        connection.send_query(query)
+        connection.send_external_tables(None)
+        types = client.receive_sample_block().columns_with_types
+        check()
+        write_varint(ClientPacketTypes.DATA, connection.fout)
+        write_binary_str("", connection.fout)
+        BlockInfo().write(connection.block_out.fout)
+        write_block(connection.block_out.fout, types, columns)
+        connection.block_out.finalize()
+        client.receive_profile_events()
+        connection.send_data(ColumnOrientedBlock())  # an empty block ends the data
+        client.receive_profile_events()
+        client.receive_end_of_insert_query()
+
+
+def write_block(buffer: OutputBuffer, types: Sequence[tuple[str, str]], columns: Mapping[str, Column]) -> None:
     """Write the columns of one block.
 
     Args:
@@ -48,7 +94,7 @@ def write_block(buffer: Buffer, types: Sequence[tuple[str, str]], columns: Mappi
         columns: by name, all of one length, in the forms of `pipeline.columns.Column`.
 
     Raises:
-        TypeError: a type that has no writer.
+        TypeError: no writer for the type of a column.
     """
     write_varint(len(types), buffer)
     write_varint(len(columns[types[0][0]]), buffer)
@@ -68,14 +114,14 @@ def _writer(type_name: str) -> Writer:
 
 
 def _numbers(dtype: str) -> Writer:
-    def write(buffer: Buffer, column: np.ndarray[Any, Any]) -> None:
+    def write(buffer: OutputBuffer, column: np.ndarray[Any, Any]) -> None:
         buffer.write(column.astype(dtype, copy=False).tobytes())
 
     return write
 
 
 def _fixed_strings(width: int) -> Writer:
-    def write(buffer: Buffer, column: Column) -> None:
+    def write(buffer: OutputBuffer, column: Column) -> None:
         if isinstance(column, np.ndarray) and column.dtype.itemsize == width:
             buffer.write(column.tobytes())
             return
@@ -85,27 +131,27 @@ def _fixed_strings(width: int) -> Writer:
     return write
 
 
-def _write_uuids(buffer: Buffer, column: np.ndarray[Any, Any]) -> None:
-    """Two little-endian 64-bit numbers, the more significant one first."""
+def _write_uuids(buffer: OutputBuffer, column: np.ndarray[Any, Any]) -> None:
+    """Write each UUID as two little-endian 64-bit numbers, the more significant one first."""
     buffer.write(column.view(">u8").astype("<u8").tobytes())
 
 
-def _write_strings(buffer: Buffer, column: Column) -> None:
+def _write_strings(buffer: OutputBuffer, column: Column) -> None:
     buffer.write_strings(column.to_list() if isinstance(column, DictionaryColumn) else column)  # type: ignore[arg-type]
 
 
-def _write_dictionary(buffer: Buffer, column: Column) -> None:
-    """The distinct values, then an index for each row."""
-    coded = column if isinstance(column, DictionaryColumn) else _coded(column)  # type: ignore[arg-type]
-    codes = coded.codes.astype(np.min_scalar_type(len(coded.values)))
+def _write_dictionary(buffer: OutputBuffer, column: Column) -> None:
+    """Write the distinct values, then an index for each row."""
+    encoded = column if isinstance(column, DictionaryColumn) else _dictionary(column)  # type: ignore[arg-type]
+    codes = encoded.codes.astype(np.min_scalar_type(len(encoded.values)))
     flags = _DICTIONARY_FLAGS | _INDEX_TYPES[codes.dtype.itemsize]
-    buffer.write(np.array([_DICTIONARY_VERSION, flags, len(coded.values)], "<i8").tobytes())
-    buffer.write_strings(coded.values)
+    buffer.write(np.array([_DICTIONARY_VERSION, flags, len(encoded.values)], "<i8").tobytes())
+    buffer.write_strings(encoded.values)
     buffer.write(np.array([len(codes)], "<i8").tobytes())
     buffer.write(codes.tobytes())
 
 
-def _coded(values: Sequence[bytes]) -> DictionaryColumn:
+def _dictionary(values: Sequence[bytes]) -> DictionaryColumn:
     code_of = {value: code for code, value in enumerate(dict.fromkeys(values))}
     return DictionaryColumn(np.fromiter(map(code_of.__getitem__, values), np.uint32, len(values)), list(code_of))
 
@@ -120,4 +166,4 @@ _WRITERS: tuple[tuple[str, Callable[[re.Match[str]], Writer]], ...] = (
     (r"UUID", lambda _: _write_uuids),
     (r"LowCardinality\(String\)", lambda _: _write_dictionary),
 )
-"""Pattern of a type's name, and what makes its writer."""
+"""Pattern of a type's name, and the function that makes a writer from its match."""

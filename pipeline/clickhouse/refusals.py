@@ -25,7 +25,7 @@ def find_refused(sink: Sink, table: str, rows: Rows) -> Rows:
     parts = [slice(0, len(rows))]
     while parts:
         part = parts.pop()
-        code = sink.refusal(table, {name: _part(column, part) for name, column in rows.columns.items()})
+        code = sink.refusal_code(table, {name: _part(column, part) for name, column in rows.columns.items()})
         if code is None:
             continue
         if part.stop - part.start > 1:

@@ -1,69 +1,39 @@
 """Inserts into ClickHouse: blocks of columns over the native protocol, each with a deduplication token."""
 
 import queue
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
-from clickhouse_driver.block import BlockInfo, ColumnOrientedBlock
-from clickhouse_driver.protocol import ClientPacketTypes
-from clickhouse_driver.varint import write_varint
-from clickhouse_driver.writer import write_binary_str
 
-from pipeline.clickhouse.client import client_arguments, kind_of
-from pipeline.clickhouse.insert_check import absent, sessions
-from pipeline.clickhouse.native import write_block
+from pipeline.clickhouse.client import connect, kind_of
+from pipeline.clickhouse.insert_check import missing_rows, stored_sessions
+from pipeline.clickhouse.native import insert_block
 from pipeline.columns import Column, Mask
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import FailureKind
 
 SILENCE_SECONDS = 3
-"""How long the server waits for what is missing of an insert; then it refuses all of it. It looks twice."""
+"""Seconds that the server waits for the rest of an insert before it refuses all of it. It waits twice."""
 
 _INSERT_SETTINGS = {
-    # What a deduplication token depends on: the block as it was sent, inserted before the server answers.
+    # A deduplication token needs the block as it was sent, inserted before the server answers.
     "async_insert": 0,
     "insert_deduplicate": 1,
-    # Tables are partitioned by day, and a backfill brings many days at once: refused beyond 100 otherwise, each time.
+    # Tables are partitioned by day, and a backfill brings many days at once. By default the server refuses more than
+    # 100 in one block, on every attempt.
     "max_partitions_per_insert_block": 0,
-    # A worker that was stopped in the middle of an insert, and goes on much later, is refused.
+    # The server refuses a worker that was stopped in the middle of an insert and goes on much later.
     "receive_timeout": SILENCE_SECONDS,
 }
 _PROBE = "probe"
 
 
-class _BlockClient(Client):
-    """A client whose INSERT takes blocks of columns, and writes them straight from their arrays."""
-
-    def send_data(
-        self,
-        sample_block: Any,
-        data: Iterable[Mapping[str, Column]],
-        types_check: bool = False,
-        columnar: bool = False,
-    ) -> int:
-        """Send blocks of columns; overrides the driver's, which wants an object a value."""
-        del types_check, columnar
-        connection, rows = self.connection, 0
-        for columns in data:
-            rows += len(next(iter(columns.values())))
-            write_varint(ClientPacketTypes.DATA, connection.fout)
-            write_binary_str("", connection.fout)
-            BlockInfo().write(connection.block_out.fout)
-            write_block(connection.block_out.fout, sample_block.columns_with_types, columns)
-            connection.block_out.finalize()
-            self.receive_profile_events()
-        connection.send_data(ColumnOrientedBlock())  # an empty block ends the data
-        self.receive_profile_events()
-        return rows
-
-
 class Sink:
-    """Inserts micro-batches; may be used from several threads at once, each on a connection of its own.
+    """Inserts micro-batches; several threads may use it at once, each on a connection of its own.
 
     Args:
-        settings: where the tables are.
+        settings: server and database of the tables.
     """
 
     def __init__(self, settings: ClickHouseSettings) -> None:
@@ -73,55 +43,55 @@ class Sink:
     def insert(
         self, table: str, columns: Mapping[str, Column], token: str, check: Callable[[], None] = lambda: None
     ) -> None:
-        """Insert rows as one block; returns when the server has stored them.
+        """Insert rows as one block; return when the server has stored them.
 
         Args:
             table: in the configured database.
             columns: by name, all of one length, at least one row.
-            token: a repeated insert with the same token is stored once.
-            check: called when the server waits for the rows; what it raises ends the insert, with nothing stored. Rows
-                that aren't sent within twice `SILENCE_SECONDS` after it are refused.
+            token: deduplication token; the server stores a repeated insert with the same token once.
+            check: called when the server waits for the rows. Its exception ends the insert with nothing stored. The
+                server refuses rows that it doesn't get within twice `SILENCE_SECONDS` after the call.
 
         Raises:
-            clickhouse_driver.errors.Error, OSError, EOFError: `kind_of` says what follows. Whether the rows are stored
-                is then unknown, unless the server said no; the same insert may be made again.
+            clickhouse_driver.errors.Error, OSError, EOFError: `kind_of` tells the kind of failure. Unless the server
+                refused them, the rows may be stored or not; the same insert may be made again.
         """
-
-        def block() -> Iterator[Mapping[str, Column]]:
-            check()
-            yield columns
-
         client = self._client()
         settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
-        client.execute(_insert_into(table, columns), block(), settings=settings)
+        insert_block(client, _insert_into(table, columns), columns, settings, check)
         self._idle.put(client)
 
-    def absent(self, table: str, key: str, columns: Mapping[str, Column]) -> Mask:
-        """The rows of a repeated insert that aren't in the table after all: see `pipeline.clickhouse.insert_check`.
+    def missing_rows(self, table: str, key: str, columns: Mapping[str, Column]) -> Mask:
+        """Mask of the rows that a repeated insert didn't bring into the table: see `pipeline.clickhouse.insert_check`.
 
         Raises:
             clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
         """
         client = self._client()
-        missing = absent(client, table, key, columns)
+        missing = missing_rows(client, table, key, columns)
         self._idle.put(client)
         return missing
 
-    def sessions(self, table: str, hour: int) -> frozenset[bytes]:
-        """The sessions that an hourly table has rows of, in the hour that begins so many seconds after 1970 began.
+    def stored_sessions(self, table: str, hour: int) -> frozenset[bytes]:
+        """Sessions that have a row of an hour in an hourly table, as 16 bytes each.
+
+        Args:
+            table: in the configured database, with the columns `hour` and `session_id`.
+            hour: its first second, in seconds since 1970.
 
         Raises:
             clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
         """
         client = self._client()
-        stored = sessions(client, table, hour)
+        stored = stored_sessions(client, table, hour)
         self._idle.put(client)
         return stored
 
-    def refusal(self, table: str, columns: Mapping[str, Column]) -> int | None:
-        """The error code with which the server would refuse these rows for their data; None when it would take them.
+    def refusal_code(self, table: str, columns: Mapping[str, Column]) -> int | None:
+        """Error code with which the server refuses these rows for their data; None if it accepts them.
 
-        Nothing is stored: the rows go to a table that keeps none, and has the columns and constraints of the one named.
+        Nothing is stored: the rows go into a temporary table with the columns and constraints of `table`, which keeps
+        no rows.
 
         Raises:
             clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
@@ -129,16 +99,16 @@ class Sink:
         client = self._client()
         client.execute(f"CREATE TEMPORARY TABLE `{_PROBE}` ENGINE=Null AS `{self._settings.database}`.`{table}`")
         try:
-            client.execute(_insert_into(_PROBE, columns), [columns])
+            insert_block(client, _insert_into(_PROBE, columns), columns)
         except driver_errors.ServerException as error:
             if kind_of(error) is FailureKind.DEAD_LETTER:
                 return int(error.code)
             raise
-        client.disconnect()  # the table goes with its session
+        client.disconnect()  # the server drops the table with its session
         return None
 
     def close(self) -> None:
-        """Disconnect."""
+        """Disconnect all idle connections."""
         while not self._idle.empty():
             self._idle.get().disconnect()
 
@@ -146,8 +116,7 @@ class Sink:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            settings = self._settings
-            return _BlockClient(settings.host, database=settings.database, **client_arguments(settings))
+            return connect(self._settings)
 
 
 def _insert_into(table: str, columns: Iterable[str]) -> str:

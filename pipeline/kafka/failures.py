@@ -17,7 +17,7 @@ from pipeline.config import KafkaSettings, env_name
 from pipeline.errors import ChimeraError, HaltError, UnavailableError
 from pipeline.kafka.client import client_config
 from pipeline.kafka.oauth import Tokens
-from pipeline.tls import client_context, refusal
+from pipeline.tls import client_context, handshake_error
 
 _KNOCK_SECONDS = 10.0
 _DOWN_SECONDS = 2.0  # for those that are all down to come back, or to be reached at another address
@@ -185,7 +185,7 @@ def _tls_refusal(settings: KafkaSettings) -> str | None:
     """The reason of a handshake that fails, in one that says no more than that."""
     for server in settings.bootstrap_servers.split(","):
         host, _, port = server.rpartition(":")
-        if error := refusal(client_context(settings), host.strip("[]"), int(port), _KNOCK_SECONDS):
+        if error := handshake_error(client_context(settings), host.strip("[]"), int(port), _KNOCK_SECONDS):
             return str(error)
     return None
 

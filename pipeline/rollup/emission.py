@@ -74,7 +74,7 @@ class Emission:
     def _missing(self, rows: Mapping[str, Column]) -> dict[str, Column]:
         """Those of the rows that the table doesn't have."""
         hour = int(np.asarray(rows["hour"])[0])
-        stored = self._sink.sessions(TABLE, hour)
+        stored = self._sink.stored_sessions(TABLE, hour)
         sessions = np.asarray(rows["session_id"])
         missing = np.fromiter((session not in stored for session in sessions.tolist()), np.bool_, len(sessions))
         return {name: select(column, missing) for name, column in rows.items()}

@@ -162,7 +162,7 @@ class Ingest:
         """Insert what ClickHouse took for repeated and doesn't have; whoever repeats this uses the same tokens."""
         table, columns = self._family.table, rows.columns
         for turn in range(1, _MOST_TURNS + 1):
-            missing = self._sink.absent(table, self._family.key, columns)
+            missing = self._sink.missing_rows(table, self._family.key, columns)
             if not missing.any():
                 return
             self._log.warning("rows are missing after a repeated insert", batch=repr(batch), rows=int(missing.sum()))

@@ -13,7 +13,7 @@ from pipeline.backoff import pauses
 from pipeline.catalog import Catalog, RollupSpec
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.contract import check_rollup, check_tables
-from pipeline.clickhouse.deduplication import check_windows
+from pipeline.clickhouse.deduplication import check_deduplication_windows
 from pipeline.config import KafkaSettings, Settings, WorkerSettings, env_name
 from pipeline.errors import ConfigError, HaltError, UnavailableError
 from pipeline.kafka.client import client_config
@@ -39,7 +39,7 @@ def preflight(settings: Settings, catalog: Catalog) -> None:
     _until_available(partial(check_tables, settings.clickhouse, catalog.families))
     if rollup:
         _until_available(partial(check_rollup, settings.clickhouse))
-    _until_available(partial(check_windows, settings, catalog))
+    _until_available(partial(check_deduplication_windows, settings, catalog))
     if not settings.worker.allow_fresh_group:
         _until_available(partial(check_group, settings, catalog))
 

@@ -8,7 +8,7 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from clickhouse_driver import Client
 from confluent_kafka import Producer
 
-import pipeline.clickhouse.sink
+import pipeline.clickhouse.native
 import pipeline.rollup.store
 from chaos.trap import Matches, Point, Trap
 from pipeline.clickhouse.session_stats import TABLE
@@ -113,7 +113,7 @@ INGEST_POINTS = {
     ),
     "before_lease": Point(lambda trap: trap.before(Ingest, "_insert_now", _of_batch(trap)), "recorded, lease not read"),
     "not_sent": Point(lambda trap: trap.before(Sink, "insert", _insert_into(trap)), "recorded, not sent"),
-    "asked": Point(_within_insert(pipeline.clickhouse.sink, "write_block"), "query sent, data not"),
+    "asked": Point(_within_insert(pipeline.clickhouse.native, "write_block"), "query sent, data not"),
     "sent": Point(_within_insert(Client, "receive_end_of_insert_query"), "sent, no reply"),
     "inserted": Point(lambda trap: trap.after(Sink, "insert", _insert_into(trap)), "inserted, not acked"),
     "dead_letters": Point(lambda trap: trap.after(DeadLetters, "send", _of_batch(trap)), "dead letters written"),

@@ -181,10 +181,10 @@ def _do_a_workers_work(server: ClickHouseServer, role: str) -> None:
         for family in load_catalog(Settings()).families:
             columns = _rows(family).columns
             sink.insert(family.table, columns, token)
-            assert not sink.absent(family.table, family.key, columns).any()
-            assert sink.refusal(family.table, columns) is None
+            assert not sink.missing_rows(family.table, family.key, columns).any()
+            assert sink.refusal_code(family.table, columns) is None
         sink.insert(TABLE, _session(), token)
-        assert sink.sessions(TABLE, 1) == {bytes(16)}
+        assert sink.stored_sessions(TABLE, 1) == {bytes(16)}
     finally:
         sink.close()
         with Client("127.0.0.1", port=server.port) as default:

@@ -28,9 +28,9 @@ class _CountingSink(Sink):
 
     probes = 0
 
-    def refusal(self, table: str, columns: Any) -> int | None:
+    def refusal_code(self, table: str, columns: Any) -> int | None:
         self.probes += 1
-        return super().refusal(table, columns)
+        return super().refusal_code(table, columns)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.catalog import load_catalog
-from pipeline.clickhouse.deduplication import blocks_needed, horizon_seconds
+from pipeline.clickhouse.deduplication import window_blocks_needed, window_seconds_needed
 from pipeline.config import Settings, WorkerSettings
 
 _MIGRATED = 100_000  # what the migrations have
@@ -22,17 +22,17 @@ _MIGRATED = 100_000  # what the migrations have
 )
 def test_the_sum(partitions: int, settings: dict[str, float], blocks: int) -> None:
     """Inserts at once, over the time of the shortest, times the horizon."""
-    assert blocks_needed(WorkerSettings.model_validate(settings), partitions) == blocks
+    assert window_blocks_needed(WorkerSettings.model_validate(settings), partitions) == blocks
 
 
 def test_the_defaults_fit() -> None:
     """What topics.yaml, the settings and the migrations have goes together."""
     settings = Settings()
     for family in load_catalog(settings).families:
-        assert blocks_needed(settings.worker, family.topic.partitions) <= _MIGRATED
+        assert window_blocks_needed(settings.worker, family.topic.partitions) <= _MIGRATED
 
 
 def test_the_lease_ends_before_a_session() -> None:
     """While an insert may start, nobody else has the partition unless it was given up."""
     settings = Settings()
-    assert horizon_seconds(settings.worker) < settings.kafka.session_timeout_seconds
+    assert window_seconds_needed(settings.worker) < settings.kafka.session_timeout_seconds

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.catalog import load_catalog
 from pipeline.clickhouse.client import connect
-from pipeline.clickhouse.deduplication import blocks_needed, check_windows
+from pipeline.clickhouse.deduplication import window_blocks_needed, check_deduplication_windows
 from pipeline.clickhouse.migrate import migrate
 from pipeline.config import Settings
 from pipeline.errors import HaltError
@@ -18,7 +18,7 @@ _PARTITIONS = 2  # of the tests' topics
 def test_migrated_tables_are_wide_enough(settings: Settings) -> None:
     """With the default settings."""
     migrate(settings.clickhouse)
-    check_windows(settings, load_catalog(settings))
+    check_deduplication_windows(settings, load_catalog(settings))
 
 
 @pytest.mark.parametrize(
@@ -31,12 +31,12 @@ def test_migrated_tables_are_wide_enough(settings: Settings) -> None:
 def test_a_window_that_is_too_narrow_halts(settings: Settings, change: str, live: str) -> None:
     """The line names the table, its setting, what it is and what it must be; exactly that then is enough."""
     migrate(settings.clickhouse)
-    needed = blocks_needed(settings.worker, _PARTITIONS)
+    needed = window_blocks_needed(settings.worker, _PARTITIONS)
     values = {"name": _NAME, "too_few": needed - 1}
     with connect(settings.clickhouse) as client:
         client.execute(f"ALTER TABLE episodes {change.format(**values)}")
         expected = rf"episodes at .*: {_NAME} is {live.format(**values)}, expected {needed} .*LEASE_SECONDS=5, "
         with pytest.raises(HaltError, match=expected):
-            check_windows(settings, load_catalog(settings))
+            check_deduplication_windows(settings, load_catalog(settings))
         client.execute(f"ALTER TABLE episodes MODIFY SETTING {_NAME} = {needed}")
-    check_windows(settings, load_catalog(settings))
+    check_deduplication_windows(settings, load_catalog(settings))

@@ -94,13 +94,13 @@ def test_absent_rows_are_found_by_day(settings: Settings, family: Family) -> Non
     rows, others = (Decoder(family).decode(_values(family, seed)) for seed in (1, 2))
     sink = Sink(settings.clickhouse)
     sink.insert(family.table, others.columns, "others")
-    assert sink.absent(family.table, family.key, rows.columns).all()
+    assert sink.missing_rows(family.table, family.key, rows.columns).all()
     sink.insert(family.table, rows.columns, "rows")
-    assert not sink.absent(family.table, family.key, rows.columns).any()
+    assert not sink.missing_rows(family.table, family.key, rows.columns).any()
     _query(settings, "DELETE FROM ui_events WHERE toDate(ts) = '2026-03-02'")
     second = np.asarray(rows.columns["ts"]) // 86_400_000 == START.timestamp() // 86_400 + 1
     assert second.any()
-    np.testing.assert_array_equal(sink.absent(family.table, family.key, rows.columns), second)
+    np.testing.assert_array_equal(sink.missing_rows(family.table, family.key, rows.columns), second)
 
 
 def test_replaced_rows_are_not_absent(settings: Settings, family: Family) -> None:
@@ -115,7 +115,7 @@ def test_replaced_rows_are_not_absent(settings: Settings, family: Family) -> Non
     sink.insert(runs.table, later, "second")
     _query(settings, "OPTIMIZE TABLE bench_runs FINAL")
     assert _query(settings, "SELECT count() FROM bench_runs") == [(ROWS,)]
-    assert not sink.absent(runs.table, runs.key, columns).any()
+    assert not sink.missing_rows(runs.table, runs.key, columns).any()
 
 
 @pytest.mark.parametrize("lost", ["1", "toDate(ts) = '2026-03-02'"], ids=["all", "one day"])
