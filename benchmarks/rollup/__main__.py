@@ -1,4 +1,4 @@
-"""`python -m benchmarks.rollup`: are the rows of session_stats right, and what do they cost."""
+"""`python -m benchmarks.rollup`: check the rows of session_stats and measure their cost."""
 
 import shlex
 import sys
@@ -27,33 +27,23 @@ _COUNT = click.IntRange(min=1)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--events", default=1_000_000, show_default=True, type=_COUNT, help="Of a day, whose rows are compared.")
-@click.option("--sessions", default=50_000, show_default=True, type=_COUNT, help="That the events are of.")
-@click.option("--busy-events", default=2_000_000, show_default=True, type=_COUNT, help="To measure the cost at.")
-@click.option("--busy-hours", default=2, show_default=True, type=_COUNT, help="That those events are spread over.")
-@click.option("--repeat", default=5, show_default=True, type=_COUNT, help="Rounds of that; the median run counts.")
-@click.option("--windows", default=1_000_000, show_default=True, type=_COUNT, help="Open at the kill.")
+@click.option("--events", default=1_000_000, show_default=True, type=_COUNT, help="Events of the day that is compared.")
+@click.option("--sessions", default=50_000, show_default=True, type=_COUNT, help="Sessions of the events.")
+@click.option("--busy-events", default=2_000_000, show_default=True, type=_COUNT, help="Events to measure the cost at.")
+@click.option("--busy-hours", default=2, show_default=True, type=_COUNT, help="Hours of the busy events.")
+@click.option("--repeat", default=5, show_default=True, type=_COUNT, help="Rounds of the cost; the median run counts.")
+@click.option("--windows", default=1_000_000, show_default=True, type=_COUNT, help="Open windows at the kill.")
 @click.option("--only", metavar="PART", multiple=True, type=click.Choice(_PARTS), help=f"One of {', '.join(_PARTS)}.")
-@click.option("--write-docs", is_flag=True, help="Put what comes out into docs/benchmarks.md.")
-def main(
-    *,
-    events: int,
-    sessions: int,
-    busy_events: int,
-    busy_hours: int,
-    repeat: int,
-    windows: int,
-    only: Sequence[str],
-    write_docs: bool,
-) -> None:
+@click.option("--write-docs", is_flag=True, help="Write the results into docs/benchmarks.md.")
+def main(*, only: Sequence[str], write_docs: bool, repeat: int, windows: int, **sizes: int) -> None:
     """Measure session_stats on a broker and a ClickHouse server of its own.
 
     \b
     exactness  a day of events, shuffled within the grace, through the worker; every row is compared with SQL
     cost       the worker's rows/s with all sessions open, and without session_stats, in alternating rounds
-    state      memory of a worker with very many open windows, and the time to have them back after kill -9
+    state      memory of a worker with very many open windows, and the time to restore them after kill -9
 
-    The last line of the output is a JSON object; what didn't run is null in it.
+    The last line of the output is a JSON object; a part that didn't run is null in it.
 
     \b
     Examples:
@@ -65,20 +55,14 @@ def main(
     Exit codes:
       0   measured, and no row differs
       1   a row differs, or a worker ended or stalled
-      69  a server can't be had
+      69  a server isn't available
       78  a setting is wrong
     """
-    figures = Figures(Shape(events, sessions, _DAY_HOURS), Shape(busy_events, sessions, busy_hours))
+    day = Shape(sizes["events"], sizes["sessions"], _DAY_HOURS)
+    figures = Figures(day, busy=Shape(sizes["busy_events"], sizes["sessions"], sizes["busy_hours"]))
     server = ""
     for part in only or _PARTS:
-        with stage() as place:  # one of its own for each: the topic is the same
-            server = place.clickhouse_version()
-            if part == "exactness":
-                figures.compared = exact.compare(_filled(place, figures.day), figures.day)
-            elif part == "cost":
-                figures.cost = rounds(_filled(place, figures.busy), [WORKER, WITHOUT_ROLLUP], repeat)
-            else:
-                figures.recovery = recovery.measure(place, windows)
+        server = _measure(part, figures, repeat, windows)
     Console().print(*sentences(figures), sep="\n")
     if write_docs:
         text = markdown(figures, machine(server), shlex.join(["python", "-m", "benchmarks.rollup", *sys.argv[1:]]))
@@ -87,8 +71,20 @@ def main(
     sys.exit(1 if figures.compared and figures.compared.found else 0)
 
 
+def _measure(part: str, figures: Figures, repeat: int, windows: int) -> str:
+    """Run one part, put its result into `figures`, and return the version of the ClickHouse server."""
+    with stage() as place:  # servers of its own for each part: all parts use the same topic
+        if part == "exactness":
+            figures.compared = exact.compare(_filled(place, figures.day), figures.day)
+        elif part == "cost":
+            figures.cost = rounds(_filled(place, figures.busy), [WORKER, WITHOUT_ROLLUP], repeat)
+        else:
+            figures.recovery = recovery.measure(place, windows)
+        return place.clickhouse_version()
+
+
 def _filled(place: Stage, shape: Shape) -> Bench:
-    """A topic with these events, and with what closes their hours."""
+    """Publish these events, and later ones that close their hours."""
     events = chain(shuffled(shape, place.settings), closing(shape, place.settings))
     return Bench(place, publish(place.settings, events, place.bar("publish", shape.events)))
 
