@@ -1,4 +1,4 @@
-"""TLS: the context that clients connect with, and the reason why a handshake fails."""
+"""TLS context of clients, and the reason why a handshake fails."""
 
 import socket
 import ssl
@@ -9,10 +9,10 @@ from pydantic import SecretStr
 
 
 class Certificates(Protocol):
-    """PEM files of a client: the authority it trusts, its own certificate and key."""
+    """PEM files of a client: the certificate authority it trusts, its own certificate and its key."""
 
     @property
-    def ca_cert(self) -> Path | None: ...  # noqa: D102 (the settings' names, as all below)
+    def ca_cert(self) -> Path | None: ...  # noqa: D102 (a name of the settings, like the others below)
     @property
     def client_cert(self) -> Path | None: ...  # noqa: D102
     @property
@@ -22,10 +22,10 @@ class Certificates(Protocol):
 
 
 def client_context(files: Certificates) -> ssl.SSLContext:
-    """Context that checks the server against the given authority, or against those the system trusts.
+    """Return a context that checks the server's certificate against `ca_cert`; without it, against the system's store.
 
     Raises:
-        OSError: a certificate or a key cannot be read or does not fit.
+        OSError: a file can't be read, or the key doesn't belong to the certificate.
     """
     context = ssl.create_default_context(cafile=files.ca_cert)
     if files.client_cert and files.client_key:
@@ -34,19 +34,19 @@ def client_context(files: Certificates) -> ssl.SSLContext:
 
 
 def handshake_error(context: ssl.SSLContext, host: str, port: int, seconds: float) -> ssl.SSLError | None:
-    """Shake hands once; the reason when that fails for certificates or protocols, None when it doesn't.
+    """Try one handshake; return its TLS error, or None if it succeeds or the server is unreachable.
 
     Args:
-        context: as the driver has it.
-        host: whose name or address the certificate must have, when the context checks it.
-        port: where it listens.
-        seconds: how long an answer is waited for.
+        context: configured as the driver's.
+        host: name or address of the server; its certificate must have it if the context checks that.
+        port: of the server.
+        seconds: timeout for each answer.
     """
     try:
         with socket.create_connection((host, port), seconds) as plain:
             context.wrap_socket(plain, server_hostname=host).close()
     except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-        return None  # cut off in the middle
+        return None  # the server closed the connection during the handshake
     except ssl.SSLError as error:
         return error
     except OSError:

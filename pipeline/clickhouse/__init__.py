@@ -1,1 +1,1 @@
-"""Everything that talks to ClickHouse: client, sink, migrations and checks."""
+"""ClickHouse: client, sink, migrations, access rights, and checks of the tables."""

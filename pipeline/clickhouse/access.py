@@ -1,6 +1,6 @@
-"""Who may do what in ClickHouse: the roles of access.yaml, and the SQL that makes them on a server.
+"""Roles in ClickHouse: they are declared in access.yaml, and `statements` gives the SQL that creates them.
 
-The development server takes no such SQL: `pipeline.devstack.clickhouse` gives it a user for each role.
+The development server accepts no such SQL; `pipeline.devstack.clickhouse` gives it a user for each role.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ _HOUR_SECONDS = 3600
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A setting of a session, and between which values its user may change it; without them it is fixed."""
+    """Value of a session setting, and the range in which the user may change it; without a range it is fixed."""
 
     value: int
     min: int | None = None
@@ -28,20 +28,20 @@ class Limit:
 
     @property
     def fixed(self) -> bool:
-        """Whether the user may not change it."""
+        """True if the user may not change the setting."""
         return self.max is None
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What somebody may do, and how much of it.
+    """Grants, session settings and quota of one role.
 
     Args:
-        name: of the role, of its settings profile and of its quota.
-        purpose: who has it, in words.
-        grants: as in SQL, without the word GRANT and to whom.
+        name: of the role, its settings profile and its quota.
+        purpose: users of the role, in words.
+        grants: in SQL, without `GRANT` and `TO`.
         limits: by setting.
-        quota: most of these in an hour, for each user.
+        quota: largest amounts in an hour for each user, by resource.
     """
 
     name: str
@@ -58,11 +58,11 @@ def _declared() -> Mapping[str, Mapping[str, Any]]:
 
 
 def load_roles(database: str, topics: Path) -> tuple[Role, ...]:
-    """The three roles.
+    """Return the three roles.
 
     Args:
-        database: that their grants are on.
-        topics: the topics.yaml whose families' tables the worker fills.
+        database: the grants are on this one.
+        topics: path of topics.yaml; the worker fills the tables of its families.
 
     Raises:
         ConfigError: topics.yaml is missing or wrong.
@@ -81,15 +81,15 @@ def load_roles(database: str, topics: Path) -> tuple[Role, ...]:
 
 
 def _grants(declared: Iterable[str], database: str, tables: Iterable[str]) -> Iterator[str]:
-    """The declared ones; what is meant for each table, for each."""
+    """Fill in the database and, in a grant with `{table}`, each of the tables."""
     for grant in declared:
         yield from dict.fromkeys(grant.format(database=database, table=table) for table in tables)
 
 
 def statements(database: str, topics: Path) -> Iterator[str]:
-    """SQL that makes the roles, and makes those that are there already what they should be; may be repeated.
+    """SQL statements that create the roles or bring existing ones up to date; they may be repeated.
 
-    Args and Raises are those of `load_roles`.
+    Args and Raises: as for `load_roles`.
     """
     for role in load_roles(database, topics):
         yield f"CREATE ROLE IF NOT EXISTS {role.name}"

@@ -1,4 +1,4 @@
-"""How ClickHouse is reached, and what its failures mean: one place for connection arguments and error codes."""
+"""Connections to ClickHouse, and the kind and explanation of their failures."""
 
 import ssl
 from collections.abc import Iterator
@@ -14,11 +14,11 @@ from pipeline.tls import handshake_error
 
 
 def connect(settings: ClickHouseSettings, *, database: str | None = None) -> Client:
-    """A client of the configured server; it connects when it is first used.
+    """Return a client of the configured server; it connects on its first use.
 
     Args:
-        settings: address, credentials, TLS.
-        database: in place of the configured one; it must exist when the client is used.
+        settings: address, login, TLS, timeouts.
+        database: default database; it must exist on the first use. Defaults to the configured one.
     """
     return Client(
         settings.host,
@@ -28,7 +28,7 @@ def connect(settings: ClickHouseSettings, *, database: str | None = None) -> Cli
 
 
 def client_arguments(settings: ClickHouseSettings) -> dict[str, Any]:
-    """How to reach the configured server and log in, as clickhouse-driver spells it; without host and database."""
+    """Keyword arguments of clickhouse-driver's `Client`: port, login, TLS and timeouts, without host and database."""
     return {
         "port": settings.native_port,
         "user": settings.user,
@@ -43,7 +43,7 @@ def client_arguments(settings: ClickHouseSettings) -> dict[str, Any]:
 
 
 def kind_of(error: BaseException) -> FailureKind | None:
-    """What follows from a failed step; None when nobody has foreseen the failure."""
+    """Kind of a failure, decided by its type or its code; None for an unforeseen one."""
     match error:
         case driver_errors.ServerException(code=int(code)):
             return failure_kind(code)
@@ -58,11 +58,11 @@ def kind_of(error: BaseException) -> FailureKind | None:
 
 @contextmanager
 def explained(settings: ClickHouseSettings) -> Iterator[None]:
-    """Turn a failure of the driver into one that says which server, and what to do about it.
+    """Turn a failure of the driver into one that names the server and says what to do.
 
     Raises:
-        UnavailableError: the server doesn't answer, or is overloaded; worth another try.
-        HaltError: it refuses, and would again.
+        UnavailableError: the server doesn't answer or is overloaded; another attempt may succeed.
+        HaltError: the server refuses; another attempt would fail too.
     """
     try:
         yield
@@ -71,14 +71,14 @@ def explained(settings: ClickHouseSettings) -> Iterator[None]:
 
 
 def explain(error: BaseException, settings: ClickHouseSettings) -> ChimeraError:
-    """Say which server failed, how, and what to do about it."""
+    """Return an error that names the server, the failure and what to do."""
     where = f"ClickHouse at {settings.address}"
     if kind_of(error) is FailureKind.RETRY:
         if settings.secure and (reason := _tls_refusal(settings)):
             names = ", ".join(env_name("clickhouse", key) for key in ("secure", "ca_cert", "verify"))
             return HaltError(f"{where}: no TLS connection: {describe(reason)}; check {names}")
         closed = isinstance(error, EOFError) and not settings.secure
-        hint = f"; where it expects TLS, set {env_name('clickhouse', 'secure')}" if closed else ""
+        hint = f"; if the server expects TLS, set {env_name('clickhouse', 'secure')}" if closed else ""
         return UnavailableError(f"{where} is not available: {describe(error)}{hint}")
     if isinstance(error, driver_errors.ServerException) and error.code in {192, 193, 194, 516}:
         names = f"{env_name('clickhouse', 'user')} and {env_name('clickhouse', 'password')}"
@@ -86,13 +86,17 @@ def explain(error: BaseException, settings: ClickHouseSettings) -> ChimeraError:
     foreign = isinstance(
         error, (driver_errors.UnexpectedPacketFromServerError, driver_errors.UnknownPacketFromServerError)
     )
-    hint = f"; expected the native protocol there, not HTTP: check {env_name('clickhouse', 'port')}" if foreign else ""
+    hint = (
+        f"; expected the native protocol on this port, not HTTP: check {env_name('clickhouse', 'port')}"
+        if foreign
+        else ""
+    )
     return HaltError(f"{where}: {describe(error)}{hint}")
 
 
 def _tls_refusal(settings: ClickHouseSettings) -> ssl.SSLError | None:
-    """Why the server's certificate isn't taken, when that is what is wrong."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # from here as the driver does it
+    """Reason why the TLS handshake fails; None if it succeeds or the server doesn't answer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # configured as the driver does it
     context.check_hostname = settings.verify
     context.verify_mode = ssl.CERT_REQUIRED if settings.verify else ssl.CERT_NONE
     try:
@@ -106,7 +110,7 @@ def _tls_refusal(settings: ClickHouseSettings) -> ssl.SSLError | None:
 
 
 def describe(error: BaseException) -> str:
-    """A failure of the driver on one line, without the server's stack trace."""
+    """Message of a failure on one line, without the server's stack trace."""
     message = getattr(error, "message", None) or str(error) or type(error).__name__
     line = str(message).partition("Stack trace:")[0]
     return " ".join(line.split()).removeprefix("DB::Exception: ")

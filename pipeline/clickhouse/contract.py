@@ -1,4 +1,4 @@
-"""What binds a family's newest schema to its table: the same columns, and no valid value that a column can't hold."""
+"""Checks that tables fit their schemas: the same columns, and every valid value fits its column."""
 
 import math
 import re
@@ -15,17 +15,17 @@ from pipeline.schema.privacy import Keep
 
 _TYPE = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>.*)\))?")
 _FIXED_PATTERN = re.compile(r"\^(\[[^\]]+\]|\w)\{(?P<length>\d+)\}\$")
-# DateTime64 reaches from 1900 to 2299; both in milliseconds since 1970.
+# Range of DateTime64, 1900 to 2299, in milliseconds since 1970.
 _FIRST_MS, _LAST_MS = -2_208_988_800_000, 10_413_791_999_999
 
 _COLUMNS = "SELECT table, name, type FROM system.columns WHERE database = %(database)s ORDER BY table, position"
 
 
 def check_tables(settings: ClickHouseSettings, families: Iterable[Family]) -> None:
-    """Compare the live tables of these families with their newest schemas.
+    """Compare the tables on the server with the newest schemas of their families.
 
     Raises:
-        HaltError: a table is missing or differs; says which and how.
+        HaltError: a table is missing or differs; the message says which and how.
         UnavailableError: the server doesn't answer.
     """
     columns = _live_columns(settings)
@@ -37,10 +37,10 @@ def check_tables(settings: ClickHouseSettings, families: Iterable[Family]) -> No
 
 
 def check_rollup(settings: ClickHouseSettings) -> None:
-    """See that session_stats is there, and takes the rows that are made for it.
+    """Compare session_stats on the server with the columns that the rollup fills.
 
     Raises:
-        HaltError: it isn't, or doesn't; says how.
+        HaltError: the table is missing or differs; the message says how.
         UnavailableError: the server doesn't answer.
     """
     where = f"table {settings.database}.{TABLE} at {settings.address}"
@@ -54,7 +54,7 @@ def check_rollup(settings: ClickHouseSettings) -> None:
 
 
 def _live_columns(settings: ClickHouseSettings) -> dict[str, dict[str, str]]:
-    """Names and types of the columns of each table."""
+    """Type of each column by its name, for each table of the database."""
     columns: dict[str, dict[str, str]] = {}
     with explained(settings), connect(settings, database="") as client:
         for table, name, column_type in client.execute(_COLUMNS, {"database": settings.database}):
@@ -63,14 +63,14 @@ def _live_columns(settings: ClickHouseSettings) -> dict[str, dict[str, str]]:
 
 
 def check_table(family: Family, columns: Mapping[str, str]) -> None:
-    """Compare a table with the newest schema of its family.
+    """Compare the columns of a table with the newest schema of its family.
 
     Args:
-        family: what is declared.
-        columns: name to type, as ClickHouse spells it.
+        family: its newest schema declares the fields.
+        columns: types by name, as ClickHouse writes them.
 
     Raises:
-        HaltError: a field has no column or a column no field, or a column can't hold every valid value of its field.
+        HaltError: a field has no column, a column has no field, or a column can't hold every valid value of its field.
     """
     schema, where = family.schema, f"table {family.table}"
     for name in sorted(columns.keys() - schema.by_name.keys()):
@@ -85,12 +85,12 @@ def check_table(family: Family, columns: Mapping[str, str]) -> None:
 
 
 def _expected(field: Field, column_type: str) -> str | None:
-    """What the field would have to be for a column of that type; None when it is."""
+    """Describe the field that a column of this type needs; None if the field fits."""
     match = _TYPE.fullmatch(column_type)
     name, arguments = (match["name"], (match["arguments"] or "").replace(" ", "")) if match else (column_type, "")
     check = _CHECKS.get((name, arguments)) or _CHECKS.get((name, "..."))
     if check is None:
-        return "another type of column: no Avro type is known for this one"
+        return "another column type: no Avro type is known for this one"
     return check(field, arguments)
 
 
@@ -123,14 +123,14 @@ def _decimal(field: Field, arguments: str) -> str | None:
 
 
 def _fixed_string(field: Field, arguments: str) -> str | None:
-    """Shorter values would be padded with zero bytes, longer ones refused."""
+    """Expect a fixed length: ClickHouse pads shorter values with zero bytes and refuses longer ones."""
     match = _FIXED_PATTERN.fullmatch(field.pattern.pattern) if field.pattern else None
     fits = match is not None and match["length"] == arguments and field.privacy == Keep()
-    return None if fits else f"a string that is kept, with a pattern of the form ^[...]{{{arguments}}}$"
+    return None if fits else f"a string that privacy keeps, with a pattern of the form ^[...]{{{arguments}}}$"
 
 
 def _few_values(field: Field, _: str) -> str | None:
-    """What is declared keeps free text out of a column that is stored as a dictionary."""
+    """Expect a closed set or a pattern: it keeps free text out of a column that is stored as a dictionary."""
     fits = field.type == "string" and (field.values or field.pattern)
     return None if fits else "a string with values or a pattern"
 
@@ -153,4 +153,4 @@ _CHECKS: dict[tuple[str, str], Callable[[Field, str], str | None]] = {
     ("Float32", ""): _is("float"),
     ("Decimal", "..."): _decimal,
 }
-"""What a field must be for a column, by the column's type and its arguments; "..." stands for any."""
+"""Check of a field for a column, by the name and the arguments of the column's type; "..." stands for any arguments."""

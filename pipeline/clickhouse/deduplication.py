@@ -1,7 +1,7 @@
-"""Deduplication windows: how many blocks of a table ClickHouse has to remember, and whether it does.
+"""Checks that the deduplication windows of the tables are wide enough.
 
-A token that is forgotten while its insert may still be repeated lets the rows in twice. The sum is explained in
-docs/reliability.md, section "Deduplication windows".
+ClickHouse remembers the tokens of a table's last blocks. If it forgets a token while the insert may still be repeated,
+it stores the rows twice. docs/reliability.md, section "Deduplication windows", explains the calculation.
 """
 
 import math
@@ -23,21 +23,26 @@ _TABLES = "SELECT name, engine, engine_full FROM system.tables WHERE database = 
 
 
 def window_seconds_needed(settings: WorkerSettings) -> float:
-    """How long after its range was recorded an insert may still reach its table."""
+    """Longest time between the commit of a range and the arrival of its insert, in seconds."""
     return settings.lease_seconds + 2 * SILENCE_SECONDS
 
 
 def window_blocks_needed(settings: WorkerSettings, partitions: int) -> int:
-    """How many blocks all workers together can at most insert within the horizon into the table of such a topic."""
+    """Most blocks that all workers together can insert into one table in `window_seconds_needed`.
+
+    Args:
+        settings: of every worker.
+        partitions: of the topic that fills the table.
+    """
     at_once = partitions * min(settings.insert_threads, settings.batches_in_flight)
     return math.ceil(at_once * window_seconds_needed(settings) / _FASTEST_INSERT_SECONDS)
 
 
 def check_deduplication_windows(settings: Settings, catalog: Catalog) -> None:
-    """See that the table of every family remembers enough blocks for these settings, and for long enough.
+    """Check the deduplication window of every table that the worker fills.
 
     Raises:
-        HaltError: one doesn't; names its setting, what it is and what it has to be.
+        HaltError: a window is too narrow; the message gives the table, its setting, the value and the expected value.
         UnavailableError: the server doesn't answer.
     """
     with explained(settings.clickhouse), connect(settings.clickhouse) as client:
@@ -54,7 +59,7 @@ def check_deduplication_windows(settings: Settings, catalog: Catalog) -> None:
 
 
 def _filled_tables(settings: Settings, catalog: Catalog) -> Iterator[tuple[str, int]]:
-    """Those that the worker inserts into, and how many partitions their rows come from."""
+    """Yield each table that the worker fills, with the number of partitions of its topic."""
     for family in catalog.families:
         yield family.table, family.topic.partitions
     if settings.rollup.enabled and catalog.rollup:
@@ -67,13 +72,13 @@ def _expected(settings: WorkerSettings, partitions: int, needed: int) -> str:
         for key in ("insert_threads", "batches_in_flight", "lease_seconds")
     )
     return (
-        f"expected {needed} at least for {partitions} partitions, {given}, or a repeated insert may be "
-        "stored twice; set it with ALTER TABLE ... MODIFY SETTING, or make those smaller"
+        f"expected at least {needed} for {partitions} partitions, {given}; with less, a repeated insert may be "
+        "stored twice: change it with ALTER TABLE ... MODIFY SETTING, or lower these settings"
     )
 
 
 def _needed(engine: str, settings: WorkerSettings, partitions: int) -> Iterator[tuple[str, int]]:
-    """Which settings of a table must have which value; none of an engine that has no windows of its own."""
+    """Yield the needed table settings and their least values; none for an engine without deduplication windows."""
     blocks = window_blocks_needed(settings, partitions)
     if _PLAIN_ENGINE.fullmatch(engine):
         yield "non_replicated_deduplication_window", blocks

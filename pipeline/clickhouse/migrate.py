@@ -1,15 +1,15 @@
-"""Migrations: bring the database up to the tables this version writes, and say what that would do.
+"""Migrations: create or change the tables that this version writes, or list the changes that are pending.
 
-A migration is `migrations/<NNN>_<what>.sql`: one statement that can be repeated without harm, because
-ClickHouse has no transactional DDL. A run that died between a statement and its record, or two hosts migrating at
-once, then end as one run does. An applied file is never edited; a change is a new file. Files name no database: the
-settings do.
+A migration is a file `migrations/<NNN>_<what>.sql` with one statement. The statement can be repeated without harm,
+because ClickHouse has no transactional DDL. So a run that died between a statement and its entry in `schema_versions`,
+or two hosts that migrate at once, give the same result as one run. An applied file is never edited; a change is a new
+file. Files name no database: it comes from the settings.
 
-Each table remembers the deduplication tokens of its last 100,000 blocks, and on replicated engines for 7 days, as
-long as topics keep records. A token must outlive the inserts between a lost reply and its retry. A takeover from a
-killed worker takes the session timeout, 45 s, in which 100 partitions cut some 10,000 blocks; an outage of ClickHouse
-stops all inserts, but not the clock. Plain and replicated MergeTree accept each other's settings and heed their own;
-a plain one without its window remembers nothing.
+Each table remembers the deduplication tokens of its last 100,000 blocks. On replicated engines it remembers them for 7
+days, which is how long topics keep records. A token must outlive the inserts between a lost reply and its retry. After
+a worker was killed, the rebalance waits for the session timeout, 45 s, in which 100 partitions cut some 10,000 blocks.
+An outage of ClickHouse stops all inserts, but not the clock. Plain and replicated MergeTree accept each other's
+settings and use their own. A plain table without its window remembers nothing.
 """
 
 import re
@@ -33,11 +33,11 @@ _FILE_NAME = re.compile(r"[0-9]{3}_[a-z0-9_]+\.sql")
 
 
 def pending(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple[Path, ...]:
-    """Migrations that `migrate` would apply, in order; changes nothing, and needs no database to exist.
+    """Return the files that `migrate` would apply, in order. Nothing is changed, and the database may be missing.
 
     Raises:
-        ConfigError: a file is misnamed or not one statement, or was edited after it had been applied.
-        HaltError: the server refuses us, or a newer version has migrated the database.
+        ConfigError: a file is misnamed, isn't one statement, or was edited after it was applied.
+        HaltError: the server refuses the login, or a newer version has migrated the database.
         UnavailableError: the server doesn't answer.
     """
     _check_files(directory)
@@ -48,23 +48,22 @@ def pending(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple
         if row.state == STATUS_MD5_MISMATCH:
             raise ConfigError(
                 f"{directory / names[row.version]}: edited after it was applied to database {settings.database!r}; "
-                "expected it unchanged, and the change in a new migration"
+                "expected the file unchanged, and the change in a new migration"
             )
         if row.state == STATUS_UNKNOWN:
             raise HaltError(
                 f"database {settings.database!r} at {settings.address} has migration {row.version}, which is not in "
-                f"{directory}: a newer version of chimera has migrated it; expected that version"
+                f"{directory}: a newer version of chimera has migrated the database; use that version"
             )
     return tuple(directory / names[row.version] for row in rows if row.state == STATUS_PENDING)
 
 
 def migrate(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple[Path, ...]:
-    """Create the database where it is missing and apply what is pending; returns that, in order.
+    """Create the database if it is missing, and apply the pending migrations; return their files, in order.
 
     Raises:
-        ConfigError: a file is misnamed or not one statement, or was edited after it had been applied; nothing
-            was changed.
-        HaltError: the server refuses us or a statement, or a newer version has migrated the database.
+        ConfigError: a file is misnamed, isn't one statement, or was edited after it was applied; nothing was changed.
+        HaltError: the server refuses the login or a statement, or a newer version has migrated the database.
         UnavailableError: the server doesn't answer.
     """
     planned = pending(settings, directory)
@@ -75,7 +74,7 @@ def migrate(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple
 
 
 def _check_files(directory: Path) -> None:
-    """Of two statements, one could be executed without the other: there is no transaction around them."""
+    """Check names and statement counts. One statement per file: without transactions, a run could end between two."""
     for path in sorted(directory.glob("*.sql")):
         if not _FILE_NAME.fullmatch(path.name):
             raise ConfigError(f"{path}: expected a name of the form <NNN>_<what>.sql, with three digits")

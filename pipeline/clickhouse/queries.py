@@ -1,4 +1,4 @@
-"""The specification's queries, as data: what analysts ask of the tables, and what the tables are tested with."""
+"""Queries of the specification, read from queries.sql: analysts run them, and tests check them."""
 
 import re
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ _ENTRY = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One query; its tables are those of the database one is connected to."""
+    """One query; it names no database, so it reads the tables of the connection's default database."""
 
     name: str
     title: str
     sql: str
     refused: int | None
-    """Error code with which ClickHouse refuses it; the query `<name>_corrected` answers the same question."""
+    """Error code with which ClickHouse refuses the query; then `<name>_corrected` answers the same question."""
 
 
 def load_queries() -> dict[str, Query]:

@@ -1,6 +1,6 @@
--- The specification's queries, word for word but for blanks at line ends, and the corrected form of the one that ClickHouse
--- refuses (docs/queries.md). `pipeline.queries` reads this file. Each query begins with its name; "refused" is the error
--- code that ClickHouse answers with.
+-- The queries of the specification, word for word except for blanks at line ends. ClickHouse refuses one of them; its
+-- corrected form follows it (docs/queries.md). `pipeline.clickhouse.queries` reads this file. Each query begins with its
+-- name; "refused" is the error code of ClickHouse's answer.
 
 -- name: bench_runs_latest
 -- Latest benchmarks for a model

@@ -1,7 +1,7 @@
-"""Finds the rows that ClickHouse refuses for their data, without storing any.
+"""Search for the rows that ClickHouse refuses for their data; it stores none.
 
-What a schema allows and its table refuses is a disagreement of the two: a constraint that somebody has added, most
-likely. A few such rows are dead letters; more than that, or none that can be named, is for a person to look at.
+A row that the schema allows and the table refuses shows that the two disagree. The likely cause is a constraint that
+someone added. A few such rows become dead letters. The worker halts if there are more, or if no single row is refused.
 """
 
 import numpy as np
@@ -11,15 +11,15 @@ from pipeline.columns import Column, DictionaryColumn, Rejection, Rows, select
 from pipeline.errors import HaltError, Reason
 
 MOST_ROWS = 100
-"""Of one micro-batch. Finding so many takes two thousand probes at most, of a few milliseconds each."""
+"""Most refused rows in one micro-batch. To find them takes at most 2,000 probes of a few milliseconds each."""
 
 
 def find_refused(sink: Sink, table: str, rows: Rows) -> Rows:
-    """The rows that are left of a block that was refused, and a rejection for each that is refused by itself.
+    """Split a refused block: return the rows that the table accepts, and a rejection for each row that it refuses.
 
     Raises:
-        HaltError: no row is refused by itself, or too many are.
-        clickhouse_driver.errors.Error, OSError, EOFError: as of `Sink.refusal`.
+        HaltError: the table refuses no single row, or too many.
+        clickhouse_driver.errors.Error, OSError, EOFError: as `Sink.refusal_code`.
     """
     codes: dict[int, int] = {}  # by the index of the row
     parts = [slice(0, len(rows))]
@@ -35,13 +35,13 @@ def find_refused(sink: Sink, table: str, rows: Rows) -> Rows:
         codes[part.start] = code
         if len(codes) > MOST_ROWS:
             raise HaltError(
-                f"table {table}: more than {MOST_ROWS} rows of one micro-batch are refused, the last with error code "
-                f"{code}; expected that what the schema allows is taken: look at the table's constraints"
+                f"table {table}: ClickHouse refuses more than {MOST_ROWS} rows of one micro-batch, the last with error "
+                f"code {code}; expected it to accept rows that the schema allows: check the table's constraints"
             )
     if not codes:
         raise HaltError(
-            f"table {table}: a block is refused for its data, but none of its rows by itself; "
-            "look at the views that are fed from the table"
+            f"table {table}: ClickHouse refuses a block for its data, but none of its rows alone; "
+            "check the materialized views that read from the table"
         )
     return _without(rows, codes)
 
@@ -50,7 +50,7 @@ def _without(rows: Rows, codes: dict[int, int]) -> Rows:
     keep = np.ones(len(rows), np.bool_)
     keep[list(codes)] = False
     rejections = (
-        # The message that comes with the code may repeat the data.
+        # Only the code: the message of the server may repeat the data.
         Rejection(int(rows.positions[row]), Reason.REFUSED_BY_CLICKHOUSE, f"error code {code}")
         for row, code in codes.items()
     )

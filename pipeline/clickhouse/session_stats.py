@@ -1,7 +1,7 @@
-"""Name and columns of the table that the stream job fills."""
+"""Name and columns of session_stats, the table of the rollup."""
 
 TABLE = "session_stats"
-"""Where the rows go."""
+"""Name of the table."""
 
 COLUMNS = {
     "hour": "DateTime",
@@ -12,4 +12,4 @@ COLUMNS = {
     "events_count": "UInt32",
     "duration_seconds": "UInt32",
 }
-"""Of that table, with the types that the rows are made for."""
+"""Name and ClickHouse type of each column; the rollup makes its rows for these types."""

@@ -1,4 +1,4 @@
-"""The migrations create what the specification says, and can be repeated without harm."""
+"""The migrations create the tables of the specification and can be repeated without harm."""
 
 import re
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_all_seven_tables_are_specified() -> None:
 
 @pytest.mark.parametrize("table", _SPECIFIED)
 def test_a_table_is_created_word_for_word_as_specified(table: str) -> None:
-    """Columns, types, defaults, engine, partition and order are the specification's; we add deduplication alone."""
+    """Columns, types, defaults, engine, partition and order are as specified; only deduplication is added."""
     (script,) = [script for name, script in _SCRIPTS.items() if name.partition("_")[2] == table]
     (statement,) = _statements(script)
     expected = _SPECIFIED[table].replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS")
@@ -49,12 +49,12 @@ def test_a_table_is_created_word_for_word_as_specified(table: str) -> None:
 
 @pytest.mark.parametrize("name", _SCRIPTS)
 def test_a_migration_is_one_repeatable_statement_that_names_no_database(name: str) -> None:
-    """A run that died halfway, or two at once, end as one run does, in whatever database the settings name."""
+    """A run after a dead one, or two at once, give the result of one run, in any configured database."""
     (statement,) = _statements(_SCRIPTS[name])
     assert _REPEATABLE.match(statement)
     assert "chimera_metrics" not in statement
 
 
 def test_migrations_are_numbered_without_gaps() -> None:
-    """001, 002, … in the order in which they are applied."""
+    """The numbers 001, 002, … are the order of application."""
     assert [name.partition("_")[0] for name in _SCRIPTS] == [f"{number:03}" for number in range(1, len(_SCRIPTS) + 1)]

@@ -1,4 +1,4 @@
-"""What a table must be for its family's newest schema. tests/integration/test_contract.py checks the real tables."""
+"""Check of a table against its family's newest schema. tests/integration/test_contract.py checks the real tables."""
 
 import re
 from dataclasses import replace
@@ -26,35 +26,35 @@ _COLUMNS = {
     "file_path": "String",
     "commit_sha": "FixedString(40)",
 }
-"""Columns of `episodes`, as ClickHouse spells their types."""
+"""Columns of `episodes`, with types as ClickHouse writes them."""
 
 
 def _with(family: Family, name: str, **changes: Any) -> Family:
-    """The family with one field of its newest schema changed."""
+    """Return the family with one field of its newest schema changed."""
     fields = tuple(replace(field, **changes) if field.name == name else field for field in family.schema.fields)
     return replace(family, schemas=(replace(family.schema, fields=fields),))
 
 
 @pytest.mark.parametrize("name", _FAMILIES)
-def test_the_key_is_a_field_that_every_record_brings(name: str) -> None:
-    """A key with a default would gather unrelated records in one partition."""
+def test_the_key_is_a_required_field(name: str) -> None:
+    """A key with a default would put unrelated records into one partition."""
     family = _FAMILIES[name]
     assert family.schema.by_name[family.key].required
 
 
 def test_the_specified_table_fits() -> None:
-    """Every column has its field, every field its column, and every valid value fits."""
+    """Every column has a field, every field has a column, and every valid value fits."""
     check_table(_FAMILIES["episodes"], _COLUMNS)
 
 
 @pytest.mark.parametrize(
     ("field", "changes", "expected"),
     [
-        pytest.param("ts", {"logical_type": None}, "timestamp-millis", id="a plain long for a moment"),
-        pytest.param("ts", {"maximum": 10**14}, "timestamp-millis from 1900 to 2299", id="a moment beyond DateTime64"),
+        pytest.param("ts", {"logical_type": None}, "timestamp-millis", id="a plain long for a time"),
+        pytest.param("ts", {"maximum": 10**14}, "timestamp-millis from 1900 to 2299", id="a time beyond DateTime64"),
         pytest.param("run_id", {"logical_type": None}, "uuid", id="any string for a UUID"),
         pytest.param("series", {"pattern": None}, "values or a pattern", id="free text for a dictionary"),
-        pytest.param("episode_num", {"maximum": 65536}, "from 0 to 65535", id="one more than UInt16 holds"),
+        pytest.param("episode_num", {"maximum": 65536}, "from 0 to 65535", id="beyond UInt16"),
         pytest.param("episode_num", {"minimum": -1}, "from 0 to 65535", id="a negative number for UInt16"),
         pytest.param("tokens_total", {"maximum": None}, "from 0 to 4294967295", id="no bound for UInt32"),
         pytest.param("title", {"type": "bytes"}, "string", id="bytes for text"),
@@ -62,11 +62,11 @@ def test_the_specified_table_fits() -> None:
         pytest.param("cost_total", {"precision": 13}, "precision 12 and scale 6", id="one digit too many"),
         pytest.param("cost_total", {"scale": 2}, "precision 12 and scale 6", id="cents for millionths"),
         pytest.param("commit_sha", {"pattern": re.compile("^[0-9a-f]{7}$")}, "{40}", id="a short commit"),
-        pytest.param("commit_sha", {"pattern": re.compile("[0-9a-f]{40}|")}, "{40}", id="perhaps no commit"),
+        pytest.param("commit_sha", {"pattern": re.compile("[0-9a-f]{40}|")}, "{40}", id="an optional commit"),
     ],
 )
 def test_a_field_that_its_column_cant_hold_halts(field: str, changes: dict[str, Any], expected: str) -> None:
-    """The message names table, column and schema, and what was expected."""
+    """The error gives table, column, schema and the expected field."""
     family = _FAMILIES["episodes"]
     with pytest.raises(HaltError) as failure:
         check_table(_with(family, field, **changes), _COLUMNS)
@@ -77,20 +77,20 @@ def test_a_field_that_its_column_cant_hold_halts(field: str, changes: dict[str, 
 
 
 def test_a_field_without_a_column_halts() -> None:
-    """It would be lost."""
+    """Values of a field without a column would be lost."""
     columns = {name: column_type for name, column_type in _COLUMNS.items() if name != "title"}
     with pytest.raises(HaltError, match=r"table episodes: no column for field title of episodes\.v1\.avsc"):
         check_table(_FAMILIES["episodes"], columns)
 
 
 def test_a_column_without_a_field_halts() -> None:
-    """It would be filled with ClickHouse's default without being noticed."""
+    """ClickHouse would silently fill the column with its default."""
     with pytest.raises(HaltError, match=r"column added: expected a field in episodes\.v1\.avsc"):
         check_table(_FAMILIES["episodes"], {**_COLUMNS, "added": "String"})
 
 
 @pytest.mark.parametrize("column_type", ["Nullable(String)", "Array(UUID)", "DateTime64(6, 'UTC')", "DateTime64(3)"])
-def test_a_type_of_column_that_no_field_can_have_halts(column_type: str) -> None:
-    """Nothing is guessed about types that the specification doesn't use."""
+def test_an_unknown_column_type_halts(column_type: str) -> None:
+    """The check knows only the column types of the specification."""
     with pytest.raises(HaltError, match="no Avro type is known"):
         check_table(_FAMILIES["episodes"], {**_COLUMNS, "title": column_type})

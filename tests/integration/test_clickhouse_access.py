@@ -1,4 +1,4 @@
-"""The three roles of ClickHouse on a real server: each can do what it is for, and is refused all else."""
+"""The three ClickHouse roles on a real server: each can do its own work and nothing else."""
 
 import math
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ _WRITER = _ROLES["chimera_writer"]
 _SECURITY = ClickHouseUser("security", grants=("GRANT ALL ON *.* WITH GRANT OPTION",))
 _NARROW = ClickHouseUser("narrow", "narrow", grants=(f"GRANT SELECT ON {_DATABASE}.*",))
 _FRUGAL = ClickHouseUser("frugal", "frugal", grants=(f"GRANT SELECT ON {_DATABASE}.*",), quota={"queries": 3})
-_CURTAILED = {  # by what each writer lacks
+_CURTAILED = {  # writers by the grant that each lacks
     grant: replace(_WRITER, name=f"curtailed_{number}", grants=tuple(set(_WRITER.grants) - {grant}))
     for number, grant in enumerate(_WRITER.grants)
 }
@@ -57,7 +57,7 @@ _CURTAILED = {  # by what each writer lacks
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
-    """A server with the users of the development stack, migrated by the one who is to do that."""
+    """Server with the users of the development stack, migrated by the admin."""
     users = (*users_of([*_ROLES.values(), *_CURTAILED.values()]), _SECURITY, _NARROW, _FRUGAL)
     with ClickHouseServer(tmp_path_factory.mktemp("clickhouse"), users=users) as running:
         migrate(_settings(running, "chimera_admin"))
@@ -76,7 +76,7 @@ def _as(server: ClickHouseServer, role: str) -> Client:
 
 
 def _code(client: Client, sql: str) -> int:
-    """The error code that it is refused with."""
+    """Error code with which the server refuses a query."""
     with pytest.raises(driver_errors.ServerException) as refusal:
         client.execute(sql)
     return int(refusal.value.code)
@@ -113,13 +113,13 @@ def _code(client: Client, sql: str) -> int:
 )
 @pytest.mark.parametrize("role", ["chimera_reader", "chimera_writer"])
 def test_reader_and_writer_are_refused(server: ClickHouseServer, role: str, sql: str) -> None:
-    """Neither changes tables, sees other databases, reaches out, or gives rights."""
+    """Reader and writer can't change tables, read other databases, reach other servers or files, or grant rights."""
     with _as(server, role) as client:
         assert _code(client, sql) in {_NOT_ENOUGH_PRIVILEGES, _READONLY}
 
 
-def test_a_reader_asks_every_specified_query_and_changes_nothing(server: ClickHouseServer) -> None:
-    """Within its limits, which it may make narrower and not wider."""
+def test_a_reader_runs_every_specified_query_and_changes_nothing(server: ClickHouseServer) -> None:
+    """A reader may narrow its limits, but not widen them."""
     with _as(server, "chimera_reader") as client:
         for query in load_queries().values():
             if query.refused is None:
@@ -149,14 +149,14 @@ def test_a_reader_asks_every_specified_query_and_changes_nothing(server: ClickHo
     ],
     ids=lambda engine: engine.partition("(")[0],
 )
-def test_an_admin_makes_no_table_that_reaches_out(server: ClickHouseServer, engine: str) -> None:
-    """Of other servers, of files, of other databases, of programs."""
+def test_an_admin_creates_no_table_that_reaches_out(server: ClickHouseServer, engine: str) -> None:
+    """The server refuses tables that read other servers, files, other databases or programs."""
     with _as(server, "chimera_admin") as client:
         assert _code(client, f"CREATE TABLE mine (a String) ENGINE={engine}") == _NOT_ENOUGH_PRIVILEGES
 
 
-def test_a_quota_refuses_what_is_beyond_it(server: ClickHouseServer) -> None:
-    """The development server counts a user's queries as the roles declare it: here three in an hour."""
+def test_a_quota_refuses_further_queries(server: ClickHouseServer) -> None:
+    """The development server applies quotas as roles declare them, here three queries in an hour."""
     with _as(server, _FRUGAL.name) as client:
         for _ in range(_FRUGAL.quota["queries"]):
             client.execute("SELECT count() FROM episodes")
@@ -169,13 +169,13 @@ def _rows(family: Family) -> Rows:
 
 
 def _session() -> dict[str, Column]:
-    """One row of session_stats."""
+    """Return one row of session_stats."""
     values = {name: np.ones(1, np.float32 if kind == "Float32" else np.int64) for name, kind in COLUMNS.items()}
     return {**values, "hour": np.ones(1, np.uint32), "session_id": np.zeros(1, "V16")}
 
 
 def _do_a_workers_work(server: ClickHouseServer, role: str) -> None:
-    """All that a worker asks the server for once it has started; leaves no rows behind."""
+    """Send every kind of query that a running worker sends; remove the rows afterwards."""
     sink, token = Sink(_settings(server, role)), uuid4().hex
     try:
         for family in load_catalog(Settings()).families:
@@ -193,20 +193,20 @@ def _do_a_workers_work(server: ClickHouseServer, role: str) -> None:
 
 
 def test_a_writer_does_a_workers_work(server: ClickHouseServer) -> None:
-    """With the grants it has."""
+    """The writer's grants are enough for every query of a worker."""
     _do_a_workers_work(server, _WRITER.name)
 
 
 @pytest.mark.parametrize("grant", _WRITER.grants)
 def test_a_writer_needs_each_of_its_grants(server: ClickHouseServer, grant: str) -> None:
-    """Without it, the server refuses something that the worker does."""
+    """Without any one grant, the server refuses a query of the worker."""
     with pytest.raises(driver_errors.ServerException) as refusal:
         _do_a_workers_work(server, _CURTAILED[grant].name)
     assert refusal.value.code == _NOT_ENOUGH_PRIVILEGES
 
 
 def test_an_admin_repairs_the_rollup(server: ClickHouseServer) -> None:
-    """As `chimera rollup repair` does, with no grant but those of the role."""
+    """The admin's grants are enough for `chimera rollup repair`."""
     family, settings = load_catalog(Settings()).family("ui_events"), _settings(server, "chimera_admin")
     columns = _rows(family).columns
     day = datetime.fromtimestamp(int(np.asarray(columns["ts"])[0]) / 1000, UTC).date()
@@ -221,7 +221,7 @@ def test_an_admin_repairs_the_rollup(server: ClickHouseServer) -> None:
 
 
 def test_an_admin_repairs(server: ClickHouseServer) -> None:
-    """With a staging table in the database, whose day takes the place of the damaged one; not in other databases."""
+    """The admin can replace a damaged day from a staging table, but not touch other databases."""
     with _as(server, "chimera_admin") as client:
         client.execute("CREATE TABLE staging AS watcher_runs")
         client.execute("INSERT INTO staging (ts, status) VALUES ('2026-01-31 00:00:00', 'valid')")
@@ -244,10 +244,10 @@ def _as_role(environ: dict[str, str], server: ClickHouseServer, role: str) -> di
     return environ | {env_name("clickhouse", key): value for key, value in login.items()}
 
 
-def test_a_worker_needs_no_more_than_the_writer_may(
+def test_a_worker_runs_with_the_writers_grants(
     settings: Settings, environ: dict[str, str], server: ClickHouseServer, tmp_path: Path
 ) -> None:
-    """It starts, stores, rejects, and finds the rows that ClickHouse refuses for their data."""
+    """The worker starts, stores rows, rejects records, and finds rows that ClickHouse refuses for their data."""
     family = prepare(settings).family("ui_events")
     with Producer(settings) as producer:
         for event in events("ui_events", 200):
@@ -270,7 +270,7 @@ def test_a_worker_needs_no_more_than_the_writer_may(
 def test_a_missing_grant_is_one_line(
     settings: Settings, environ: dict[str, str], server: ClickHouseServer, tmp_path: Path
 ) -> None:
-    """The worker says which, and stops: it would never be given by waiting."""
+    """The worker names the missing grant and stops: waiting would not bring it."""
     prepare(settings)
     with Producer(settings) as producer:
         for event in events("watcher_runs", 1):
@@ -283,7 +283,7 @@ def test_a_missing_grant_is_one_line(
 
 @pytest.mark.parametrize("statement", list(statements(_DATABASE, _TOPICS)))
 def test_the_sql_is_understood(server: ClickHouseServer, statement: str) -> None:
-    """A server of this version takes it up to the point that the development server keeps no roles."""
+    """The server parses each statement; it fails only because the development server stores no roles."""
     with Client("127.0.0.1", port=server.port, user="security") as client:
         formatted: Any = client.execute("SELECT formatQuery(%(sql)s)", {"sql": statement})
         assert formatted

@@ -1,4 +1,4 @@
-"""The worker's check of the live tables, on a real server."""
+"""The worker's check of its tables, on a real server."""
 
 import pytest
 
@@ -14,14 +14,14 @@ pytestmark = pytest.mark.integration
 
 
 def test_migrated_tables_are_accepted(settings: Settings) -> None:
-    """What `chimera migrate` creates, all families can be written to."""
+    """The tables that `chimera migrate` creates fit all families and the rollup."""
     migrate(settings.clickhouse)
     check_tables(settings.clickhouse, load_catalog(settings).families)
     check_rollup(settings.clickhouse)
 
 
 def test_a_database_without_tables_halts_and_says_what_to_do(settings: Settings) -> None:
-    """Nobody has migrated yet."""
+    """Before the first migration, the error names the table and the command that creates it."""
     with pytest.raises(HaltError, match=r"bench_runs.*missing; create it with `chimera migrate`"):
         check_tables(settings.clickhouse, load_catalog(settings).families)
     with pytest.raises(HaltError, match=r"session_stats.*missing; create it with `chimera migrate`"):
@@ -42,7 +42,7 @@ def test_a_database_without_tables_halts_and_says_what_to_do(settings: Settings)
     ],
 )
 def test_a_table_that_was_changed_by_hand_halts(settings: Settings, statement: str, expected: str) -> None:
-    """The message names the table and what is wrong with it."""
+    """The error names the table and the difference."""
     migrate(settings.clickhouse)
     with connect(settings.clickhouse) as client:
         client.execute(statement)
@@ -56,7 +56,7 @@ def test_a_table_that_was_changed_by_hand_halts(settings: Settings, statement: s
 
 
 def test_no_server_is_unavailable(settings: Settings) -> None:
-    """A server that doesn't answer is worth another try."""
+    """The error of a server that doesn't answer is UnavailableError and gives its address."""
     nowhere = settings.clickhouse.model_copy(update={"port": free_port()})
     with pytest.raises(UnavailableError, match=nowhere.address):
         check_tables(nowhere, load_catalog(settings).families)

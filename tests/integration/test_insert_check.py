@@ -1,4 +1,4 @@
-"""What a killed ClickHouse has forgotten: rows of a repeated insert that it takes for there, and hasn't."""
+"""The insert check: rows of a repeated insert that ClickHouse drops as duplicates, but doesn't have."""
 
 import asyncio
 from collections.abc import Sequence
@@ -77,10 +77,10 @@ def _store(settings: Settings, family: Family, batch: MicroBatch) -> None:
             settings=settings.worker,
         )
 
-        async def see_through() -> None:
+        async def process() -> None:
             await ingest.insert(batch, await ingest.decode(batch))
 
-        asyncio.run(see_through())
+        asyncio.run(process())
 
 
 def _query(settings: Settings, sql: str) -> list[tuple[int, ...]]:
@@ -89,8 +89,8 @@ def _query(settings: Settings, sql: str) -> list[tuple[int, ...]]:
         return rows
 
 
-def test_absent_rows_are_found_by_day(settings: Settings, family: Family) -> None:
-    """A day of which nothing is in the table is absent as a whole; another isn't, whatever else is in the table."""
+def test_missing_rows_are_found_by_day(settings: Settings, family: Family) -> None:
+    """All rows of a day are missing if the table has none of them; rows of other inserts don't count."""
     rows, others = (Decoder(family).decode(_values(family, seed)) for seed in (1, 2))
     sink = Sink(settings.clickhouse)
     sink.insert(family.table, others.columns, "others")
@@ -103,8 +103,8 @@ def test_absent_rows_are_found_by_day(settings: Settings, family: Family) -> Non
     np.testing.assert_array_equal(sink.missing_rows(family.table, family.key, rows.columns), second)
 
 
-def test_replaced_rows_are_not_absent(settings: Settings, family: Family) -> None:
-    """Of rows with one key a ReplacingMergeTree keeps the latest; the others aren't missed."""
+def test_replaced_rows_are_not_missing(settings: Settings, family: Family) -> None:
+    """A ReplacingMergeTree keeps the latest row of each key; the replaced rows don't count as missing."""
     del family
     runs = load_catalog(settings).family("bench_runs")
     rows = Decoder(runs).decode(_values(runs))
@@ -119,8 +119,8 @@ def test_replaced_rows_are_not_absent(settings: Settings, family: Family) -> Non
 
 
 @pytest.mark.parametrize("lost", ["1", "toDate(ts) = '2026-03-02'"], ids=["all", "one day"])
-def test_what_a_known_token_stands_for_is_stored_after_all(settings: Settings, family: Family, lost: str) -> None:
-    """Rows that are gone while their token is known are inserted again, once; this too may be repeated."""
+def test_missing_rows_of_a_known_token_are_inserted_again(settings: Settings, family: Family, lost: str) -> None:
+    """Missing rows whose token is known are inserted again, once; this may be repeated too."""
     values = _values(family)
     _store(settings, family, _batch(family, values, again=False))
     expected = _query(settings, "SELECT count(), uniqExact(*) FROM ui_events")
@@ -133,8 +133,8 @@ def test_what_a_known_token_stands_for_is_stored_after_all(settings: Settings, f
     assert _query(settings, "SELECT count(), uniqExact(*) FROM ui_events") == expected
 
 
-def test_without_the_look_they_would_be_missing(settings: Settings, family: Family) -> None:
-    """The server does drop the repeated insert: what the test above holds against is real."""
+def test_rows_stay_missing_without_the_check(settings: Settings, family: Family) -> None:
+    """ClickHouse drops the repeated insert, so the test above tests a real loss."""
     values = _values(family)
     _store(settings, family, _batch(family, values, again=False))
     _query(settings, "DELETE FROM ui_events WHERE 1")

@@ -1,4 +1,4 @@
-"""`chimera migrate` on a real server: what it creates, that it can be repeated, and how it fails."""
+"""`chimera migrate` on a real server: its results, repeated runs, and failures."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -33,15 +33,15 @@ def _tables(client: Client, settings: Settings) -> set[str]:
     return {name for (name,) in rows}
 
 
-def test_a_plan_lists_what_is_pending_and_changes_nothing(settings: Settings, client: Client) -> None:
-    """Before the first run everything is pending, and the database needn't exist."""
+def test_a_plan_lists_pending_migrations_and_changes_nothing(settings: Settings, client: Client) -> None:
+    """Before the first run every migration is pending, and the database may be missing."""
     result = CliRunner().invoke(command, ["--plan"], catch_exceptions=False)
     assert result.output.splitlines() == [f"pending  {path.name}" for path in _FILES]
     assert (settings.clickhouse.database,) not in client.execute("SHOW DATABASES")
 
 
 def test_a_run_creates_all_tables_and_a_second_one_changes_nothing(settings: Settings, client: Client) -> None:
-    """All seven tables and p95 are there after the first; the second says that nothing was left to do."""
+    """The first run creates all seven tables and p95; the second says that the database was up to date."""
     first, second, plan = (
         CliRunner().invoke(command, arguments, catch_exceptions=False) for arguments in ([], [], ["--plan"])
     )
@@ -54,7 +54,7 @@ def test_a_run_creates_all_tables_and_a_second_one_changes_nothing(settings: Set
 
 
 def test_every_table_drops_a_repeated_token(settings: Settings) -> None:
-    """The windows are in force: a second block with a token that a table has seen isn't stored, whatever it holds."""
+    """A table doesn't store a second block with a known token, whatever its content."""
     migrate(settings.clickhouse)
     once = {"async_insert": 0, "insert_deduplicate": 1, "insert_deduplication_token": "topic:0:0-9"}
     today = datetime.now(UTC)
@@ -66,8 +66,8 @@ def test_every_table_drops_a_repeated_token(settings: Settings) -> None:
             assert client.execute(f"SELECT count() FROM {table}") == [(1,)], table
 
 
-def test_runs_at_the_same_time_end_as_one_does(settings: Settings, client: Client) -> None:
-    """Hosts that migrate at once all succeed, and leave each migration applied."""
+def test_concurrent_runs_give_the_result_of_one(settings: Settings, client: Client) -> None:
+    """Hosts that migrate at once all succeed, and each migration is applied."""
     with ThreadPoolExecutor(4) as hosts:
         runs = [hosts.submit(migrate, settings.clickhouse) for _ in range(4)]
     assert {path for run in runs for path in run.result()} == set(_FILES)
@@ -75,8 +75,8 @@ def test_runs_at_the_same_time_end_as_one_does(settings: Settings, client: Clien
     assert pending(settings.clickhouse) == ()
 
 
-def test_a_run_that_died_before_its_record_is_finished_by_the_next(settings: Settings) -> None:
-    """A statement that was executed but not recorded is repeated without harm."""
+def test_the_next_run_finishes_a_run_that_died(settings: Settings) -> None:
+    """A statement that ran without an entry in `schema_versions` is repeated without harm."""
     migrate(settings.clickhouse)
     with connect(settings.clickhouse) as client:
         client.execute("INSERT INTO watcher_runs (status) VALUES", [("valid",)])
@@ -86,7 +86,7 @@ def test_a_run_that_died_before_its_record_is_finished_by_the_next(settings: Set
 
 
 def test_an_edited_migration_is_an_error_that_names_the_file(settings: Settings, tmp_path: Path) -> None:
-    """What was applied can't be changed afterwards; nothing is executed."""
+    """An applied file can't be changed afterwards; nothing is executed."""
     directory = Path(shutil.copytree(MIGRATIONS, tmp_path / "migrations"))
     migrate(settings.clickhouse, directory)
     edited = directory / _FILES[1].name
@@ -96,7 +96,7 @@ def test_an_edited_migration_is_an_error_that_names_the_file(settings: Settings,
 
 
 def test_a_migration_of_a_newer_version_is_an_error(settings: Settings, tmp_path: Path) -> None:
-    """A database that is ahead of this version isn't touched."""
+    """A database of a newer version isn't changed."""
     directory = Path(shutil.copytree(MIGRATIONS, tmp_path / "migrations"))
     later = "CREATE TABLE IF NOT EXISTS later (x UInt8) ENGINE=Memory"
     (directory / "999_later.sql").write_text(later, encoding="utf-8")
@@ -106,14 +106,14 @@ def test_a_migration_of_a_newer_version_is_an_error(settings: Settings, tmp_path
 
 
 def test_no_server_is_unavailable(settings: Settings) -> None:
-    """A port that nobody listens on is worth another try; the message says where."""
+    """The error of a port without a server is UnavailableError and gives its address."""
     nowhere = settings.clickhouse.model_copy(update={"port": free_port()})
     with pytest.raises(UnavailableError, match=nowhere.address):
         migrate(nowhere)
 
 
 def test_login_and_database_come_from_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the password it migrates the configured database; with a wrong one it halts and names the variables."""
+    """The right password migrates the configured database; a wrong one halts, and the error names the variables."""
     grants = ("GRANT ALL ON tenant.*", "GRANT CREATE FUNCTION ON *.*", "GRANT TABLE ENGINE ON *")
     with ClickHouseServer(tmp_path, users=[ClickHouseUser("writer", "correct horse", grants)]) as server:
         login = {"port": server.port, "user": "writer", "database": "tenant", "password": "correct horse"}

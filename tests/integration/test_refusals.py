@@ -1,4 +1,4 @@
-"""Rows that ClickHouse refuses for their data: found at a bounded cost, and whatever happens between two attempts."""
+"""Search for the rows that ClickHouse refuses for their data: its result, its cost, and repeated inserts."""
 
 from collections.abc import Iterator
 from time import sleep
@@ -24,7 +24,7 @@ _WINDOW = "non_replicated_deduplication_window = 1000"
 
 
 class _CountingSink(Sink):
-    """A sink that knows how often it was asked."""
+    """A sink that counts its probes."""
 
     probes = 0
 
@@ -35,7 +35,7 @@ class _CountingSink(Sink):
 
 @pytest.fixture
 def table(settings: Settings) -> Iterator[Client]:
-    """A client with a table `t`, of what a table may have: an index, a default, a time to live."""
+    """Client of a database with table `t`, which has an index, a default and a TTL."""
     with connect(settings.clickhouse, database="") as client:
         client.execute(f"CREATE DATABASE {settings.clickhouse.database}")
     with connect(settings.clickhouse) as client:
@@ -62,7 +62,7 @@ def block(count: int = _ROWS) -> Rows:
 
 
 def test_the_guilty_rows_are_found_and_nothing_is_stored(table: Client, sink: _CountingSink) -> None:
-    """First, last, neighbours: each with its code, and the others in their order."""
+    """The first, the last and neighbouring rows are rejected with their code; the others keep their order."""
     guilty = [0, 1, 7_000, _ROWS - 1]
     table.execute(_GUILTY.format(", ".join(map(str, guilty))))
     left = find_refused(sink, "t", block())
@@ -76,27 +76,27 @@ def test_the_guilty_rows_are_found_and_nothing_is_stored(table: Client, sink: _C
     ]
 
 
-def test_a_block_of_which_every_row_is_refused_halts(table: Client, sink: _CountingSink) -> None:
-    """After a few probes, not one for each row."""
+def test_a_block_with_every_row_refused_halts(table: Client, sink: _CountingSink) -> None:
+    """The search stops after a few probes, long before one for each row."""
     table.execute("ALTER TABLE t ADD CONSTRAINT none CHECK n > 4000000")
-    with pytest.raises(HaltError, match=rf"table t: more than {MOST_ROWS} rows .* error code 469; .* constraints"):
+    with pytest.raises(HaltError, match=rf"table t: .* more than {MOST_ROWS} rows .* error code 469; .* constraints"):
         find_refused(sink, "t", block())
     assert sink.probes < 3 * MOST_ROWS
 
 
 def test_a_block_that_only_a_view_refuses_halts(table: Client, sink: _CountingSink) -> None:
-    """No row of it can be blamed."""
+    """The search finds no single refused row, and the error points at the views."""
     table.execute("CREATE MATERIALIZED VIEW v ENGINE=MergeTree ORDER BY m AS SELECT toUInt8(text) AS m FROM t")
     rows = block(100)
     with pytest.raises(ServerException) as refusal:
         sink.insert("t", rows.columns, "token")
     assert refusal.value.code == 6
-    with pytest.raises(HaltError, match="none of its rows by itself; look at the views"):
+    with pytest.raises(HaltError, match="none of its rows alone; check the materialized views"):
         find_refused(sink, "t", rows)
 
 
 def test_a_repetition_that_is_no_longer_refused_is_stored_once(table: Client, sink: _CountingSink) -> None:
-    """The rows that were taken have the block's token: when the constraint is gone, the whole block is a repetition."""
+    """The accepted rows have the block's token: without the constraint, the whole block is dropped as repeated."""
     table.execute(_GUILTY.format("3"))
     whole = block(100)
     sink.insert("t", find_refused(sink, "t", whole).columns, "token")
@@ -106,11 +106,11 @@ def test_a_repetition_that_is_no_longer_refused_is_stored_once(table: Client, si
 
 
 class _LateError(Exception):
-    """Time is over."""
+    """The lease is over."""
 
 
 def test_a_check_that_fails_ends_the_insert(table: Client, sink: _CountingSink) -> None:
-    """With nothing stored, and its token not used up."""
+    """Nothing is stored, and the token may be used again."""
 
     def late() -> None:
         raise _LateError
@@ -123,7 +123,7 @@ def test_a_check_that_fails_ends_the_insert(table: Client, sink: _CountingSink) 
 
 
 def test_rows_that_come_too_late_are_refused(table: Client, sink: _CountingSink) -> None:
-    """A worker that is stopped when its check has passed, and goes on much later, stores nothing."""
+    """A worker that is paused after its check and goes on much later stores nothing."""
     rows = block(10)
     with pytest.raises(ServerException) as refusal:
         sink.insert("t", rows.columns, "token", lambda: sleep(2 * SILENCE_SECONDS + 1))

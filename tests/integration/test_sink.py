@@ -1,4 +1,4 @@
-"""What the sink writes, read back with the plain driver, and what a failed insert leaves behind."""
+"""The sink's inserts, read back with the plain driver, and the state after failed inserts."""
 
 import contextlib
 import threading
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 _DAY_MS = 86_400_000
 _MOST_KILLS = 10
-_FIRST_MS, _LAST_MS = -2_208_988_800_000, 10_413_791_999_999  # 1900 to 2299: what DateTime64 holds
+_FIRST_MS, _LAST_MS = -2_208_988_800_000, 10_413_791_999_999  # 1900 to 2299, the range of DateTime64
 _TEXTS = ["", "plain", "ünïcödé 🦉", "a\0b\0", "x" * 70_000, "tab\tquote'\"\\"]
 _IDS = [
     uuid.UUID(int=0),
@@ -41,7 +41,7 @@ _IDS = [
 
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Client]:
-    """A plain client, in the test's own database."""
+    """Plain client of the test's own database."""
     with connect(settings.clickhouse, database="") as client:
         client.execute(f"CREATE DATABASE {settings.clickhouse.database}")
     with connect(settings.clickhouse) as client:
@@ -102,18 +102,18 @@ def _decimal_cases() -> Iterator[Any]:
         *_decimal_cases(),
         pytest.param("UUID", _v16(_IDS), _IDS, id="UUID"),
         pytest.param("String", _utf8(_TEXTS), _TEXTS, id="String"),
-        pytest.param("String", _coded(_TEXTS * 2), _TEXTS * 2, id="String, coded"),
+        pytest.param("String", _coded(_TEXTS * 2), _TEXTS * 2, id="String, dictionary"),
         pytest.param("LowCardinality(String)", _coded(_TEXTS * 2), _TEXTS * 2, id="LowCardinality"),
-        pytest.param("LowCardinality(String)", _utf8(_TEXTS * 2), _TEXTS * 2, id="LowCardinality, of a list"),
+        pytest.param("LowCardinality(String)", _utf8(_TEXTS * 2), _TEXTS * 2, id="LowCardinality, list"),
         pytest.param("FixedString(3)", np.array([b"abc", b"000"], "V3"), ["abc", "000"], id="FixedString"),
-        pytest.param("FixedString(3)", [b"abc", b"", b"z"], ["abc", "", "z"], id="FixedString, of a list"),
-        pytest.param("FixedString(3)", _coded(["abc", "", "abc"]), ["abc", "", "abc"], id="FixedString, coded"),
+        pytest.param("FixedString(3)", [b"abc", b"", b"z"], ["abc", "", "z"], id="FixedString, list"),
+        pytest.param("FixedString(3)", _coded(["abc", "", "abc"]), ["abc", "", "abc"], id="FixedString, dictionary"),
     ],
 )
-def test_values_come_back_as_they_were(
+def test_values_are_read_back_unchanged(
     database: Client, sink: Sink, column_type: str, column: Column, expected: list[Any]
 ) -> None:
-    """At the bounds of each type of column of the specification, in each form that the decoder gives it."""
+    """Values at the bounds of every column type of the specification, in every form that the decoder gives."""
     _table(database, f"row UInt32, value {column_type}", "row")
     rows = np.arange(len(expected), dtype=np.int64)
     sink.insert("t", {"row": rows, "value": column}, "token")
@@ -127,18 +127,18 @@ def test_values_come_back_as_they_were(
         pytest.param("DateTime64(3,'UTC')", "toUnixTimestamp64Milli", [_FIRST_MS, -1, 0, _LAST_MS], id="milliseconds"),
     ],
 )
-def test_moments_come_back_as_they_were(
+def test_times_are_read_back_unchanged(
     database: Client, sink: Sink, column_type: str, number_of: str, edges: list[int]
 ) -> None:
-    """As numbers: the plain driver rounds far ones, and shifts those without a time zone."""
+    """Times are compared as numbers: the plain driver rounds distant times and shifts times without a zone."""
     _table(database, f"value {column_type}")
     sink.insert("t", {"value": np.array(edges, np.int64)}, "token")
     assert database.execute(f"SELECT groupArraySorted(4)({number_of}(value)) FROM t") == [(edges,)]
 
 
 @pytest.mark.parametrize("distinct", [1, 254, 255, 256, 257, 65_534, 65_535, 65_536, 65_537, 70_000])
-def test_dictionaries_of_any_size_come_back(database: Client, sink: Sink, distinct: int) -> None:
-    """The width of an index changes at 256 and 65,536 values; values that no row refers to do no harm."""
+def test_dictionaries_of_any_size_are_read_back(database: Client, sink: Sink, distinct: int) -> None:
+    """The width of an index changes at 256 and 65,536 values."""
     _table(database, "row UInt32, value LowCardinality(String)", "row")
     codes = np.arange(distinct, dtype=np.uint32)[::-1]
     column = DictionaryColumn(codes, [str(code).encode() for code in range(distinct)])
@@ -148,7 +148,7 @@ def test_dictionaries_of_any_size_come_back(database: Client, sink: Sink, distin
 
 
 def test_every_table_can_be_written(settings: Settings) -> None:
-    """No type of the seven tables is without a writer: an insert of one row of zeros and empty values is stored."""
+    """Every column type of the seven tables has a writer: one row of zeros and empty values is stored."""
     migrate(settings.clickhouse)
     sink = Sink(settings.clickhouse)
     with connect(settings.clickhouse) as client:
@@ -166,7 +166,7 @@ def _zero(type_name: str) -> Column:
 
 
 def test_one_token_is_stored_once(database: Client, sink: Sink) -> None:
-    """A repeated insert changes nothing; the same rows with another token are other rows."""
+    """A repeated insert changes nothing; the same rows with another token are stored again."""
     _table(database, "n UInt32")
     column = np.arange(5, dtype=np.int64)
     for token in ("a", "b", "a", "b", "a"):
@@ -175,7 +175,7 @@ def test_one_token_is_stored_once(database: Client, sink: Sink) -> None:
 
 
 def test_many_days_are_one_insert(database: Client, sink: Sink) -> None:
-    """More days than ClickHouse takes by default, and a repetition is dropped on each of them."""
+    """One insert may have more days than ClickHouse allows by default; a repeated one is dropped on every day."""
     _table(database, "ts DateTime64(3,'UTC')", more="PARTITION BY toDate(ts)")
     column = np.arange(300, dtype=np.int64) * _DAY_MS
     for _ in range(2):
@@ -185,10 +185,10 @@ def test_many_days_are_one_insert(database: Client, sink: Sink) -> None:
     ]
 
 
-def test_many_days_of_which_some_were_stored_are_completed(
+def test_a_repeated_insert_adds_the_days_that_were_not_stored(
     database: Client, sink: Sink, stack: Stack | ContainerStack
 ) -> None:
-    """Killed in the middle of an insert, the server has some days; the same insert again adds the others, once."""
+    """After a kill in the middle of an insert the server has some days; the same insert adds the others, once."""
     _table(database, "ts DateTime64(3,'UTC'), attempt UInt32", more="PARTITION BY toDate(ts)")
     days, halves = 150, 0
     ts = np.arange(2 * days, dtype=np.int64) // 2 * _DAY_MS
@@ -196,7 +196,7 @@ def test_many_days_of_which_some_were_stored_are_completed(
         columns: dict[str, Column] = {"ts": ts, "attempt": np.full(2 * days, attempt, np.int64)}
         timer = threading.Timer(0.02 + 0.02 * attempt, stack.clickhouse.kill)
         timer.start()
-        with contextlib.suppress(Error, OSError, EOFError):  # it may have been faster
+        with contextlib.suppress(Error, OSError, EOFError):  # the insert may end before the kill
             sink.insert("t", columns, f"token {attempt}")
         timer.join()
         stack.clickhouse.start()
@@ -207,11 +207,11 @@ def test_many_days_of_which_some_were_stored_are_completed(
         assert _plain(stack, database, count) == (2 * days, days)
         if halves:
             return
-    raise AssertionError("never killed in the middle")
+    raise AssertionError("no kill came in the middle of an insert")
 
 
 def _plain(stack: Stack | ContainerStack, client: Client, query: str) -> tuple[int, int]:
-    """The row of a query, over a connection of its own."""
+    """Run a query for one row over a connection of its own."""
     with Client("127.0.0.1", port=stack.clickhouse.port, database=client.connection.database) as own:
         (row,) = own.execute(query)
     first, second = row
@@ -219,7 +219,7 @@ def _plain(stack: Stack | ContainerStack, client: Client, query: str) -> tuple[i
 
 
 def test_a_type_without_a_writer_is_an_error(database: Client, sink: Sink) -> None:
-    """It stops the insert before any row is stored, and the next insert works."""
+    """The error ends the insert with nothing stored, and the next insert works."""
     _table(database, "n Array(UInt8)")
     with pytest.raises(TypeError, match=r"^no writer for a column of type Array\(UInt8\)$"):
         sink.insert("t", {"n": [b"1"]}, "token")
@@ -238,8 +238,8 @@ def test_a_type_without_a_writer_is_an_error(database: Client, sink: Sink) -> No
         pytest.param("ALTER TABLE t ADD CONSTRAINT c CHECK a != 2", FailureKind.DEAD_LETTER, id="constraint"),
     ],
 )
-def test_a_refusal_leaves_no_broken_connection(database: Client, sink: Sink, statement: str, kind: FailureKind) -> None:
-    """The server's verdict has its kind, and what is inserted next is stored."""
+def test_the_sink_works_after_a_refusal(database: Client, sink: Sink, statement: str, kind: FailureKind) -> None:
+    """The refusal has its kind of failure, and the next insert is stored."""
     _table(database, "a UInt32, b UInt32")
     columns: dict[str, Column] = {"a": np.arange(5, dtype=np.int64), "b": np.arange(5, dtype=np.int64)}
     sink.insert("t", columns, "before")
@@ -253,16 +253,16 @@ def test_a_refusal_leaves_no_broken_connection(database: Client, sink: Sink, sta
     assert database.execute("SELECT count() FROM t") == [(5,)]
 
 
-def test_a_lost_server_is_worth_another_try(
+def test_an_insert_is_stored_once_after_an_outage(
     database: Client, settings: Settings, stack: Stack | ContainerStack
 ) -> None:
-    """Killed or silent: each failure is of the kind that is tried again, and the same insert then is stored once."""
+    """The failures of a killed or silent server are of kind RETRY, and the repeated insert is stored once."""
     _table(database, "n UInt32")
     sink = Sink(settings.clickhouse.model_copy(update={"connect_timeout_seconds": 1.0, "query_timeout_seconds": 1.0}))
     columns: dict[str, Column] = {"n": np.arange(5, dtype=np.int64)}
     sink.insert("t", columns, "first")
     stack.clickhouse.kill()
-    for _ in range(2):  # over a connection that was open, and over none
+    for _ in range(2):  # over the open connection, then over a new one
         assert kind_of(_failure_of(sink, columns)) is FailureKind.RETRY
     stack.clickhouse.start()
     sink.insert("t", columns, "first")
@@ -285,8 +285,8 @@ def _failure_of(sink: Sink, columns: dict[str, Column]) -> BaseException:
     return error
 
 
-def test_threads_dont_mix_their_rows(database: Client, sink: Sink) -> None:
-    """Each of several inserts at once is stored as a whole, over no more connections than threads."""
+def test_concurrent_inserts_keep_their_rows_apart(database: Client, sink: Sink) -> None:
+    """Concurrent inserts are each stored whole, over no more connections than threads."""
     _table(database, "thread UInt8, n UInt32")
     threads, inserts, rows = 4, 10, 1_000
     begin = threading.Barrier(threads)

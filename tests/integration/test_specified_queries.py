@@ -1,4 +1,4 @@
-"""The specification's queries run as they stand, and answer rightly about a handful of known rows."""
+"""The queries of the specification run unchanged and give the right answers for known rows."""
 
 import secrets
 import statistics
@@ -82,7 +82,7 @@ _ROWS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
 _DAY = [_at(days).date() for days in range(21)]
 _CORRELATION = statistics.correlation([100, 200, 300], [10, 25, 30])
 
-# Columns of a result that are compared; all of them where none are given.
+# Compared columns of a result; without an entry, all of them.
 _COMPARED = {
     "bench_runs_latest": slice(7, 8),
     "session_stats_hourly": slice(1, None),
@@ -126,7 +126,7 @@ _ANSWERS: dict[str, list[tuple[Any, ...]]] = {
 
 @pytest.fixture(scope="module")
 def client(stack: Stack | ContainerStack) -> Iterator[Client]:
-    """A migrated database that holds the known rows."""
+    """Client of a migrated database with the known rows."""
     settings = ClickHouseSettings(port=stack.clickhouse.port, database=f"test_queries_{secrets.token_hex(4)}")
     migrate(settings)
     with connect(settings) as client:
@@ -137,8 +137,8 @@ def client(stack: Stack | ContainerStack) -> Iterator[Client]:
 
 
 @pytest.mark.parametrize("name", [query.name for query in _QUERIES.values() if query.refused is None])
-def test_a_specified_query_answers_rightly(client: Client, name: str) -> None:
-    """Each gives what follows from the known rows: values, order and the time window."""
+def test_a_specified_query_gives_the_right_answer(client: Client, name: str) -> None:
+    """Values, order and time window of the answer follow from the known rows."""
     rows = client.execute(_QUERIES[name].sql)
     if name == "costs":  # the parts of a UNION ALL come in any order
         rows.sort()
@@ -153,10 +153,8 @@ def _comparable(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", [query.name for query in _QUERIES.values() if query.refused is not None])
-def test_a_query_that_clickhouse_refuses_is_documented_with_its_code_and_its_corrected_form(
-    client: Client, name: str
-) -> None:
-    """A query that can't run as it stands is refused for the reason that the documentation gives."""
+def test_a_refused_query_is_documented_with_code_and_corrected_form(client: Client, name: str) -> None:
+    """ClickHouse refuses the query with the code in docs/queries.md, which also has the corrected form."""
     query, corrected = _QUERIES[name], _QUERIES[f"{name}_corrected"]
     with pytest.raises(driver_errors.ServerException) as refusal:
         client.execute(query.sql)

@@ -1,4 +1,4 @@
-"""ClickHouse over TLS, and who may log in: what the settings say holds on a real connection."""
+"""TLS and login of ClickHouse: the settings apply to a real connection."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,13 +35,13 @@ def _one(settings: ClickHouseSettings) -> object:
 
 
 def test_a_known_authority_is_accepted(settings: Settings, terminator: TlsTerminator) -> None:
-    """The query went through the terminator, which takes nothing but TLS."""
+    """A query works through the terminator, which accepts only TLS."""
     update = {"port": terminator.port, "secure": True, "ca_cert": terminator.ca_cert}
     assert _one(settings.clickhouse.model_copy(update=update)) == [(1,)]
 
 
 def test_an_unchecked_certificate_is_accepted(settings: Settings, terminator: TlsTerminator) -> None:
-    """Only when the settings ask for that."""
+    """With `verify` off, a certificate of an unknown authority is accepted."""
     update = {"port": terminator.port, "secure": True, "verify": False}
     assert _one(settings.clickhouse.model_copy(update=update)) == [(1,)]
 
@@ -50,7 +50,7 @@ def test_an_unchecked_certificate_is_accepted(settings: Settings, terminator: Tl
 def test_an_unknown_authority_halts(
     known: str, settings: Settings, terminator: TlsTerminator, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Another try would meet the same certificate; the message names the settings."""
+    """Another attempt would fail too; the error names the settings."""
     directory = tmp_path_factory.mktemp("other")
     ca_cert = TlsTerminator(terminator.port, directory).ca_cert if known == "another authority" else None
     if known == "no certificate":
@@ -65,7 +65,7 @@ def test_an_unknown_authority_halts(
 def test_a_certificate_for_another_host_halts(
     settings: Settings, stack: Stack | ContainerStack, tmp_path: Path
 ) -> None:
-    """A known authority isn't enough."""
+    """The certificate must have the name of the host, even from a known authority."""
     with TlsTerminator(stack.clickhouse.port, tmp_path, "elsewhere.example") as terminator:
         update = {"port": terminator.port, "secure": True, "ca_cert": terminator.ca_cert}
         with pytest.raises(HaltError, match="IP address mismatch"):
@@ -73,19 +73,19 @@ def test_a_certificate_for_another_host_halts(
 
 
 def test_tls_to_a_port_without_it_halts(settings: Settings) -> None:
-    """That port won't learn it; a check of certificates or none makes no difference."""
+    """A server without TLS halts the client, also with `verify` off."""
     with pytest.raises(HaltError, match=r"no TLS connection: .*CHIMERA_CLICKHOUSE__SECURE"):
         _one(settings.clickhouse.model_copy(update={"secure": True, "verify": False}))
 
 
-def test_plain_text_to_a_tls_port_gets_nowhere(settings: Settings, terminator: TlsTerminator) -> None:
-    """It looks like a server that closes connections, which is worth another try; the message says what it may be."""
-    with pytest.raises(UnavailableError, match=r"where it expects TLS, set CHIMERA_CLICKHOUSE__SECURE$"):
+def test_plain_text_to_a_tls_port_is_unavailable(settings: Settings, terminator: TlsTerminator) -> None:
+    """The server closes the connection, which may be an outage; the error suggests TLS."""
+    with pytest.raises(UnavailableError, match=r"if the server expects TLS, set CHIMERA_CLICKHOUSE__SECURE$"):
         _one(settings.clickhouse.model_copy(update={"port": terminator.port}))
 
 
-def test_a_server_behind_tls_that_is_gone_is_unavailable(settings: Settings, tmp_path: Path) -> None:
-    """TLS doesn't turn an outage into a refusal."""
+def test_a_stopped_server_with_tls_is_unavailable(settings: Settings, tmp_path: Path) -> None:
+    """An outage isn't taken for a refused certificate."""
     with TlsTerminator(1, tmp_path) as terminator:
         update = {"port": terminator.port, "secure": True, "ca_cert": terminator.ca_cert}
     with pytest.raises(UnavailableError, match="Connection refused"):
@@ -94,7 +94,7 @@ def test_a_server_behind_tls_that_is_gone_is_unavailable(settings: Settings, tmp
 
 @pytest.mark.parametrize(("secure", "port"), [(True, 9440), (False, 9000)], ids=["TLS", "plain"])
 def test_the_usual_port_is_the_default(secure: bool, port: int) -> None:
-    """Each protocol has its own."""
+    """The default port is 9440 with TLS and 9000 without."""
     assert list(connect(ClickHouseSettings(secure=secure)).connection.hosts) == [("127.0.0.1", port)]
 
 
@@ -105,7 +105,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServe
 
 
 def test_user_and_password_log_in(server: ClickHouseServer) -> None:
-    """It is that user who is logged in, not the default one."""
+    """The session belongs to the configured user, not to the default one."""
     settings = ClickHouseSettings(port=server.port, user="writer", password=SecretStr("correct horse"))
     with connect(settings, database="") as client:
         assert client.execute("SELECT currentUser()") == [("writer",)]
@@ -117,7 +117,7 @@ def test_user_and_password_log_in(server: ClickHouseServer) -> None:
     ids=["wrong password", "no password", "no such user"],
 )
 def test_a_wrong_login_halts(server: ClickHouseServer, user: str, password: str) -> None:
-    """The line names both settings, and repeats no password."""
+    """The error names both settings and contains no password."""
     settings = ClickHouseSettings(port=server.port, user=user, password=SecretStr(password))
     with pytest.raises(HaltError) as refusal:
         _one(settings)
@@ -128,7 +128,7 @@ def test_a_wrong_login_halts(server: ClickHouseServer, user: str, password: str)
 
 
 def test_a_missing_grant_halts(server: ClickHouseServer) -> None:
-    """Nobody grants anything by waiting."""
+    """A missing grant halts: waiting would not bring it."""
     settings = ClickHouseSettings(port=server.port, user="writer", password=SecretStr("correct horse"))
     client = connect(settings, database="")
     with client, pytest.raises(HaltError, match="Not enough privileges"), explained(settings):
@@ -138,7 +138,7 @@ def test_a_missing_grant_halts(server: ClickHouseServer) -> None:
 def test_a_worker_works_over_tls(
     settings: Settings, environ: dict[str, str], terminator: TlsTerminator, tmp_path: Path
 ) -> None:
-    """From the checks before its start to the rows it stores; the server's own port isn't told to it."""
+    """The worker checks the tables and stores rows over TLS; it doesn't know the server's plain port."""
     family = prepare(settings).family("ui_events")
     with Producer(settings) as producer:
         for event in events("ui_events", 100):
@@ -157,7 +157,7 @@ def _over_tls(terminator: TlsTerminator, ca_cert: Path) -> dict[str, str]:
 def test_a_worker_refuses_another_authority(
     settings: Settings, environ: dict[str, str], terminator: TlsTerminator, tmp_path: Path
 ) -> None:
-    """One line, and it stops: a certificate doesn't become right by waiting."""
+    """The worker stops with one line: waiting would not change the certificate."""
     prepare(settings)
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
     with Worker(environ | _over_tls(terminator, tmp_path / "other.pem"), tmp_path / "log") as worker:

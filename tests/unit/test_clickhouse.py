@@ -1,4 +1,4 @@
-"""What follows from each failure of ClickHouse, and how it is told."""
+"""Kind and explanation of each failure of ClickHouse."""
 
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ from pipeline.clickhouse.client import connect, describe, explain, explained, ki
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import ConfigError, FailureKind, HaltError, UnavailableError
 
-# As the design lists them, to be compared with what pipeline.errors declares.
+# From the design, to be compared with the codes in the package.
 _RETRY = [159, 164, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 254, 279, 285, 286, 289, 319, 425, 439, 999]
 _HALT = [16, 60, 81, 115, 192, 193, 201, 497, 516]
 _DEAD_LETTER = [6, 26, 27, 38, 41, 53, 69, 70, 72, 321, 349, 407, 469]
@@ -26,7 +26,7 @@ _SETTINGS = ClickHouseSettings(host="db.example", port=9440, user="writer")
     [pytest.param(code, kind, id=f"{code} {kind.value}") for kind, codes in _KINDS.items() for code in codes],
 )
 def test_the_kind_of_a_refusal_is_that_of_its_code(code: int, kind: FailureKind) -> None:
-    """Whatever the message says; a code that nobody has foreseen halts."""
+    """The code decides, not the message; an unforeseen code halts."""
     assert kind_of(driver_errors.ServerException("DB::Exception: try again, network, timeout", code)) is kind
 
 
@@ -48,7 +48,7 @@ def test_the_kind_of_a_refusal_is_that_of_its_code(code: int, kind: FailureKind)
     ],
 )
 def test_the_kind_of_any_other_failure_is_that_of_its_type(error: BaseException, kind: FailureKind | None) -> None:
-    """Networks come back, wrong settings stay wrong, and bugs have no kind."""
+    """Network failures are retried, wrong settings halt, and bugs have no kind."""
     assert kind_of(error) is kind
 
 
@@ -64,12 +64,12 @@ def test_the_kind_of_any_other_failure_is_that_of_its_type(error: BaseException,
             driver_errors.NetworkError("Connection refused (db:9000)"), "Connection refused (db:9000)", id="n"
         ),
         pytest.param(OSError(111, "Connection\nrefused"), "[Errno 111] Connection refused", id="of the system"),
-        pytest.param(EOFError(), "EOFError", id="without a word"),
+        pytest.param(EOFError(), "EOFError", id="empty"),
         pytest.param(driver_errors.SocketTimeoutError(), "Code: 209.", id="without a message"),
     ],
 )
 def test_a_failure_is_told_on_one_line(error: BaseException, line: str) -> None:
-    """Without the server's stack trace, and never as nothing at all."""
+    """The line has no stack trace of the server and is never empty."""
     assert describe(error) == line
 
 
@@ -80,7 +80,7 @@ def test_a_failure_is_told_on_one_line(error: BaseException, line: str) -> None:
         pytest.param(
             EOFError(),
             UnavailableError,
-            " is not available: EOFError; where it expects TLS, set CHIMERA_CLICKHOUSE__SECURE",
+            " is not available: EOFError; if the server expects TLS, set CHIMERA_CLICKHOUSE__SECURE",
             id="closed at once",
         ),
         pytest.param(
@@ -93,13 +93,13 @@ def test_a_failure_is_told_on_one_line(error: BaseException, line: str) -> None:
         pytest.param(
             driver_errors.UnknownPacketFromServerError("?"),
             HaltError,
-            "; expected the native protocol there, not HTTP: check CHIMERA_CLICKHOUSE__PORT",
+            "; expected the native protocol on this port, not HTTP: check CHIMERA_CLICKHOUSE__PORT",
             id="another protocol",
         ),
     ],
 )
 def test_an_explanation_names_the_server_and_the_setting(error: BaseException, expected: type, text: str) -> None:
-    """It is one line, and its type says whether to try again."""
+    """The explanation is one line, and its type tells whether to retry."""
     explained = explain(error, _SETTINGS)
     assert type(explained) is expected
     assert str(explained).startswith("ClickHouse at db.example:9440")
@@ -108,7 +108,7 @@ def test_an_explanation_names_the_server_and_the_setting(error: BaseException, e
 
 
 def test_a_port_that_speaks_http_is_explained() -> None:
-    """ClickHouse's other port is easily taken for the native one."""
+    """The HTTP port of ClickHouse is easily mistaken for the native one; the error says so."""
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server, ThreadPoolExecutor(1) as thread:
         answered = thread.submit(server.handle_request)
         settings = ClickHouseSettings(port=server.server_port)

@@ -1,4 +1,4 @@
-"""Migrations reach the server as everything else does, and only when their files are right."""
+"""Migrations use the same connection settings as the sink, and check their files first."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ def _login(client: Any) -> dict[str, Any]:
 
 
 def test_migrations_connect_and_log_in_as_the_sink_does(tmp_path: Path) -> None:
-    """Address, user, password, TLS, authority and timeouts are the same for both, and none is a default."""
+    """Address, user, password, TLS, authority and timeouts are equal for both, and none is a default."""
     authority = tmp_path / "ca.pem"
     authority.touch()
     settings = ClickHouseSettings(
@@ -53,7 +53,7 @@ def test_migrations_connect_and_log_in_as_the_sink_does(tmp_path: Path) -> None:
 def test_a_wrong_migration_is_named_before_the_server_is_asked(
     tmp_path: Path, name: str, script: bytes, expected: str
 ) -> None:
-    """The line says file and what was expected; no server is needed to tell."""
+    """The error gives the file and the expected form; the check needs no server."""
     (tmp_path / name).write_bytes(script)
     with pytest.raises(ConfigError) as failure:
         pending(ClickHouseSettings(port=1), tmp_path)
