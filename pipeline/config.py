@@ -1,4 +1,7 @@
-"""All settings: environment variables `CHIMERA_<SECTION>__<KEY>`, checked once, explained in one line when wrong."""
+"""Settings: environment variables `CHIMERA_<SECTION>__<KEY>`, checked once; an error explains a wrong one in one line.
+
+All settings are declared here and nowhere else. docs/configuration.md describes them for users.
+"""
 
 import difflib
 import os
@@ -22,7 +25,7 @@ _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
 _SERVER = re.compile(rf"{_HOST}:(?P<port>[0-9]{{1,5}})")
 _HTTP_URL = re.compile(rf"https?://(?P<login>[^/@\s]+@)?{_HOST}(:[0-9]{{1,5}})?(/\S*)?")
 _MAX_PORT = 65535
-_HEARTBEATS = 3  # in a session: one that is lost must not cost the partitions
+_HEARTBEATS = 3  # in a session: a lost heartbeat must not cost the partitions
 
 
 def _servers(text: str) -> str:
@@ -38,8 +41,8 @@ def _http_url(text: str) -> str:
     match = _HTTP_URL.fullmatch(text)
     if not match:
         raise ValueError("http://host:port or https://host:port")
-    if match["login"]:  # addresses are logged
-        raise ValueError("an address without a login; user and password are settings of their own")
+    if match["login"]:  # addresses appear in the log
+        raise ValueError("an address without a login; user and password have their own settings")
     return text
 
 
@@ -50,14 +53,14 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
 def _project_file(relative: str) -> Path:
-    """A file of the project: beside the package in a checkout, inside it in an installed wheel."""
+    """Path of a project file: beside the package in a checkout, inside the package in an installed wheel."""
     package = Path(__file__).parent
     in_checkout = package.parent / relative
     return in_checkout if in_checkout.exists() else package / "_data" / relative
 
 
 class ContradictionError(ValueError):
-    """Settings that are right one by one and not together: says which, in full."""
+    """Two settings contradict each other, though each is valid alone; the message is complete."""
 
 
 class _Section(BaseModel, extra="forbid", frozen=True):
@@ -65,23 +68,23 @@ class _Section(BaseModel, extra="forbid", frozen=True):
 
 
 class KafkaSettings(_Section):
-    """Address of the broker, TLS and login; `pipeline.kafka.client` turns them into a client's configuration."""
+    """Address of the broker, TLS and login; `pipeline.kafka.client` makes the client configuration from them."""
 
     bootstrap_servers: Servers = Field("127.0.0.1:9092", description="host:port, comma-separated")
     security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
     ca_cert: FilePath | None = Field(None, description="PEM file of the authority that signed the broker's certificate")
-    client_cert: FilePath | None = Field(None, description="PEM file of our own certificate, where the broker asks")
-    client_key: FilePath | None = Field(None, description="PEM file of its key")
+    client_cert: FilePath | None = Field(None, description="PEM file of the client certificate")
+    client_key: FilePath | None = Field(None, description="PEM file of the client certificate's key")
     client_key_password: SecretStr = SecretStr("")
     sasl_mechanism: str = Field("SCRAM-SHA-512", pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512|OAUTHBEARER)$")
-    user: str | None = Field(None, description="with OAUTHBEARER: the client's id")
-    password: SecretStr = Field(SecretStr(""), description="with OAUTHBEARER: the client's secret")
-    oauth_token_url: HttpUrl | None = Field(None, description="where OAUTHBEARER gets its tokens")
+    user: str | None = Field(None, description="user, or client id with OAUTHBEARER")
+    password: SecretStr = Field(SecretStr(""), description="password, or client secret with OAUTHBEARER")
+    oauth_token_url: HttpUrl | None = Field(None, description="token endpoint for OAUTHBEARER")
     oauth_scope: str | None = None
-    group_id: str = Field("chimera", min_length=1, description="consumer group of the worker")
+    group_id: str = Field("chimera", min_length=1, description="consumer group of all workers")
     session_timeout_seconds: Seconds = 45.0
     heartbeat_interval_seconds: Seconds = 3.0
-    max_fetch_bytes: int = Field(1024 * 1024, ge=1024, description="most bytes of one partition in one fetch")
+    max_fetch_bytes: int = Field(1024 * 1024, ge=1024, description="most bytes of a partition in a fetch")
 
     @model_validator(mode="after")
     def _heartbeats_fit(self) -> Self:
@@ -95,7 +98,7 @@ class KafkaSettings(_Section):
 
     @model_validator(mode="after")
     def _security_is_whole(self) -> Self:
-        """Half of it would be none: who sets a certificate or a login believes that it is used."""
+        """Refuse settings for TLS or login that are incomplete or unused: the user relies on them."""
         login = {"user": self.user, "password": self.password.get_secret_value()}
         token = {"oauth_token_url": self.oauth_token_url}
         key = {"client_cert": self.client_cert, "client_key": self.client_key}
@@ -121,42 +124,42 @@ class KafkaSettings(_Section):
 
     @property
     def tls(self) -> bool:
-        """Whether the connection is encrypted."""
+        """True if the connection is encrypted."""
         return self.security_protocol.endswith("SSL")
 
     @property
     def sasl(self) -> bool:
-        """Whether we log in."""
+        """True if the client logs in."""
         return self.security_protocol.startswith("SASL")
 
 
 class ClickHouseSettings(_Section):
-    """Where ClickHouse is and how to log in. Port 9440 is its usual TLS port."""
+    """Address of ClickHouse, TLS and login."""
 
     host: str = Field("127.0.0.1", min_length=1)
-    port: Port | None = Field(None, description="native protocol; 9000, or 9440 when secure")
+    port: Port | None = Field(None, description="port of the native protocol; defaults to 9000, or to 9440 when secure")
     user: str = "default"
     password: SecretStr = SecretStr("")
     database: str = Field("chimera_metrics", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     secure: bool = False
-    verify: bool = Field(True, description="check the server's certificate when secure")
+    verify: bool = Field(True, description="check the server's certificate and name when secure")
     ca_cert: FilePath | None = Field(None, description="PEM file of the authority that signed the server's certificate")
     connect_timeout_seconds: Seconds = 10.0
     query_timeout_seconds: Seconds = 300.0
 
     @property
     def native_port(self) -> int:
-        """The port to connect to."""
+        """Port of the native protocol."""
         return self.port or (9440 if self.secure else 9000)
 
     @property
     def address(self) -> str:
-        """`host:port`, for messages."""
+        """Host and port as `host:port`, for messages."""
         return f"{self.host}:{self.native_port}"
 
 
 class RegistrySettings(_Section):
-    """The schema registry, where there is one: Confluent-framed records need it."""
+    """Address of the schema registry and login; only Confluent-framed records need a registry."""
 
     url: HttpUrl | None = None
     user: str | None = None
@@ -165,20 +168,22 @@ class RegistrySettings(_Section):
 
 
 class WorkerSettings(_Section):
-    """How much the worker does at once."""
+    """Concurrency, retries and checks of the worker, and its web server."""
 
-    batches_in_flight: int = Field(2, ge=1, le=64, description="micro-batches of one partition between cut and ack")
-    insert_threads: int = Field(2, ge=1, le=64, description="threads that decode and insert, over all families")
-    max_bytes_in_flight: int = Field(32 * 1024 * 1024, ge=1024, description="fetching pauses above this")
+    batches_in_flight: int = Field(2, ge=1, le=64, description="unacknowledged micro-batches of one partition")
+    insert_threads: int = Field(2, ge=1, le=64, description="threads that decode and insert, shared by all families")
+    max_bytes_in_flight: int = Field(
+        32 * 1024 * 1024, ge=1024, description="bytes of records in memory; above this, fetching pauses"
+    )
     commit_interval_seconds: Seconds = 1.0
-    lease_seconds: Seconds = Field(5.0, description="an insert starts only so long after its range was recorded")
-    drain_seconds: Seconds = Field(6.0, description="how long a stop or a rebalance waits for inserts under way")
+    lease_seconds: Seconds = Field(5.0, description="most time from a range's commit to its insert")
+    drain_seconds: Seconds = Field(6.0, description="most time a stop or rebalance waits for inserts")
     retry_backoff_seconds: Seconds = Field(0.2, description="first pause after a failed insert; doubles")
-    retry_backoff_max_seconds: Seconds = 15.0
-    reject_ratio: float = Field(0.5, ge=0, le=1, description="not ready while more of a family's records are rejected")
-    reject_window_seconds: Seconds = Field(60.0, description="how far back that is counted")
-    reject_minimum: int = Field(20, ge=1, description="with fewer records in the window nothing is concluded")
-    allow_fresh_group: bool = Field(False, description="let a group without offsets store into tables that have rows")
+    retry_backoff_max_seconds: Seconds = Field(15.0, description="longest pause after a failed insert")
+    reject_ratio: float = Field(0.5, ge=0, le=1, description="not ready above this share of rejected records")
+    reject_window_seconds: Seconds = Field(60.0, description="time over which the share is counted")
+    reject_minimum: int = Field(20, ge=1, description="with fewer records in that time, always ready")
+    allow_fresh_group: bool = Field(False, description="let a group without offsets fill tables that have rows")
     web_host: str = "127.0.0.1"
     web_port: Port = 6066
 
@@ -194,50 +199,54 @@ class WorkerSettings(_Section):
 
 
 class RollupSettings(_Section):
-    """The stream job that derives session_stats from ui_events."""
+    """The rollup, which derives session_stats from ui_events."""
 
     enabled: bool = True
-    grace_seconds: Seconds = Field(600.0, description="how far an event may be behind the newest and still be counted")
-    idle_seconds: Seconds = Field(300.0, description="a partition without records for so long is closed by the clock")
-    snapshot_rows: int = Field(1_000_000, ge=1, description="events of a partition from one snapshot to the next")
-    snapshot_seconds: Seconds = Field(60.0, description="or so long, whichever comes first")
+    grace_seconds: Seconds = Field(600.0, description="an event further behind the newest is late")
+    idle_seconds: Seconds = Field(300.0, description="time without records until the clock closes windows")
+    snapshot_rows: int = Field(1_000_000, ge=1, description="events of a partition between two snapshots")
+    snapshot_seconds: Seconds = Field(60.0, description="time between two snapshots, if it comes first")
 
 
 class ValidationSettings(_Section):
-    """How far the time of an event may be from the timestamp of its record."""
+    """Largest differences between the time of an event and the timestamp of its record."""
 
-    max_ahead_seconds: float = Field(86_400.0, ge=0, le=1e10, description="how much later an event may be")
-    max_behind_seconds: float | None = Field(None, ge=0, le=1e10, description="how much earlier; backfills are")
+    max_ahead_seconds: float = Field(86_400.0, ge=0, le=1e10, description="most time of an event after its record")
+    max_behind_seconds: float | None = Field(None, ge=0, le=1e10, description="most time of an event before its record")
 
 
 class TopicsSettings(_Section):
-    """Where the topics are declared."""
+    """File that declares the topics, and their replication."""
 
     file: Path = Field(default_factory=lambda: _project_file("topics.yaml"))
-    replication: int | None = Field(None, ge=1, description="replaces the replication factor of every topic")
+    replication: int | None = Field(
+        None, ge=1, description="replication factor of every topic, instead of the one in topics.yaml"
+    )
 
 
 class SchemasSettings(_Section):
-    """Where the Avro schemas are."""
+    """Directory of the Avro schemas."""
 
     directory: Path = Field(default_factory=lambda: _project_file("schemas/avro"))
 
 
 class PrivacySettings(_Section):
-    """What personal data is hashed with; the worker doesn't start without a key."""
+    """Key for hashing personal data; the worker doesn't start without it."""
 
-    hash_key: SecretStr | None = Field(None, min_length=32, description="secret, as `openssl rand -hex 32` makes one")
+    hash_key: SecretStr | None = Field(
+        None, min_length=32, description="secret, for example from `openssl rand -hex 32`"
+    )
 
 
 class LogSettings(_Section):
-    """How the log looks."""
+    """Level and format of the log."""
 
     level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
     format: str = Field("console", pattern="^(console|json)$")
 
 
 class Settings(BaseSettings):
-    """Every setting of the worker and the tools."""
+    """All settings of the worker and the commands."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter=ENV_DELIMITER, extra="forbid", frozen=True
@@ -256,12 +265,12 @@ class Settings(BaseSettings):
 
 
 def env_name(section: str, key: str) -> str:
-    """Name of the environment variable behind a setting."""
+    """Name of a setting's environment variable."""
     return f"{ENV_PREFIX}{section}{ENV_DELIMITER}{key}".upper()
 
 
 def env_names() -> tuple[str, ...]:
-    """Names of all environment variables that are settings, by section."""
+    """Names of the environment variables of all settings, by section."""
     return tuple(
         env_name(section, key)
         for section, field in Settings.model_fields.items()
@@ -270,12 +279,12 @@ def env_names() -> tuple[str, ...]:
 
 
 def by_env_name(settings: Settings) -> dict[str, Any]:
-    """Values of all settings by the names of their environment variables; secrets stay wrapped."""
+    """Value of each setting by the name of its environment variable; secrets stay wrapped."""
     return {env_name(section, key): value for section, part in settings for key, value in part}
 
 
 def names_in_environment() -> frozenset[str]:
-    """Names of ours that the environment has, in upper case; not all need be settings."""
+    """Names in the environment with our prefix, in upper case; some may be no settings."""
     return frozenset(name.upper() for name in os.environ if name.upper().startswith(ENV_PREFIX))
 
 
@@ -283,9 +292,9 @@ def load_settings() -> Settings:
     """Read the settings from the environment.
 
     Raises:
-        ConfigError: a variable is unknown or its value is not of the expected form; secrets are not repeated.
+        ConfigError: a variable is unknown or its value is wrong; the message contains no secret.
     """
-    # A misspelt section would be passed over in silence: pydantic-settings looks up the names it knows.
+    # pydantic-settings reads only the names it knows, so it would silently ignore a misspelt section.
     ours = {name for name in os.environ if name.upper().startswith(ENV_PREFIX)}
     unknown = sorted(name for name in ours if name.upper() not in env_names())
     if unknown:

@@ -1,4 +1,4 @@
-"""Settings: what the environment says, and the one line that says what is wrong with it."""
+"""Settings from the environment, and the one line that explains a wrong one."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def _complaint(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
     return str(caught.value)
 
 
-def test_everything_has_a_default() -> None:
+def test_every_setting_has_a_default() -> None:
     """Without any variable the settings point at the usual ports of this machine."""
     settings = load_settings()
     assert settings.kafka.bootstrap_servers == "127.0.0.1:9092"
@@ -33,7 +33,7 @@ def test_everything_has_a_default() -> None:
 
 
 def test_a_variable_of_every_section_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Section and key are joined by two underscores, in either case, and values are converted."""
+    """Two underscores join section and key, upper and lower case are equal, and values are converted."""
     monkeypatch.setenv("CHIMERA_KAFKA__GROUP_ID", "other")
     monkeypatch.setenv("chimera_clickhouse__secure", "yes")
     monkeypatch.setenv("CHIMERA_WORKER__COMMIT_INTERVAL_SECONDS", "2.5")
@@ -57,7 +57,7 @@ def test_a_variable_of_every_section_is_read(monkeypatch: pytest.MonkeyPatch) ->
     ids=["key", "section", "one underscore", "too deep", "lower case", "section alone", "neither"],
 )
 def test_an_unknown_variable_is_an_error(name: str, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelt name is never passed over: the line names it and the one that was probably meant."""
+    """A misspelt name is an error; the line gives it and the closest setting."""
     assert _complaint(monkeypatch, **{name: "x"}) == f"{name}: no such setting; {advice}"
 
 
@@ -87,7 +87,7 @@ def test_an_unknown_variable_is_an_error(name: str, advice: str, monkeypatch: py
     ],
 )
 def test_a_wrong_value_is_explained(name: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line names the variable and what was expected of its value."""
+    """The line gives the variable and the expected form of its value."""
     complaint = _complaint(monkeypatch, **{name: value})
     assert complaint.startswith(f"{name}: expected ")
     assert expected in complaint
@@ -105,7 +105,7 @@ def test_a_wrong_value_is_explained(name: str, value: str, expected: str, monkey
 def test_settings_that_contradict_each_other_are_both_named(
     one: str, other: str, values: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is right by itself: the line says what they are, and what was expected of them together."""
+    """Each value is valid alone; the line gives both and the expected relation."""
     complaint = _complaint(monkeypatch, **dict(zip((one, other), values, strict=True)))
     assert complaint.startswith(f"{one}: expected at most ")
     assert complaint.endswith(f"{other}, {values[1]}, got {values[0]}")
@@ -116,14 +116,14 @@ def test_settings_that_contradict_each_other_are_both_named(
     [("a:1, b-c.d:65535", "a:1,b-c.d:65535"), ("[::1]:9092", "[::1]:9092")],
     ids=["two", "IPv6"],
 )
-def test_several_servers_of_any_form(given: str, taken: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blanks around them are dropped."""
+def test_a_list_of_servers_is_read(given: str, taken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blanks around a server are dropped; IPv6 is allowed."""
     monkeypatch.setenv("CHIMERA_KAFKA__BOOTSTRAP_SERVERS", given)
     assert load_settings().kafka.bootstrap_servers == taken
 
 
 def test_all_wrong_values_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two mistakes are one message of one line, and no secret is in it."""
+    """Two mistakes give one line, without secrets."""
     complaint = _complaint(
         monkeypatch,
         CHIMERA_CLICKHOUSE__PASSWORD="s3cret",
@@ -137,7 +137,7 @@ def test_all_wrong_values_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_password_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Printing the settings gives no password away."""
+    """The text form of the settings contains no password."""
     monkeypatch.setenv("CHIMERA_CLICKHOUSE__PASSWORD", "s3cret")
     monkeypatch.setenv("CHIMERA_REGISTRY__PASSWORD", "s3cret")
     settings = load_settings()
@@ -146,7 +146,7 @@ def test_a_password_does_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_names_of_settings_are_unique() -> None:
-    """No two settings share a variable."""
+    """Each setting has its own variable."""
     assert len(set(env_names())) == len(env_names())
 
 

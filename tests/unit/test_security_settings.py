@@ -1,4 +1,4 @@
-"""Settings of TLS and logins: what is half set is refused, and what is secret is masked wherever it is shown."""
+"""Settings of TLS and logins: incomplete ones are refused, and secrets are masked in every output."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def _set(monkeypatch: pytest.MonkeyPatch, **kafka: str) -> None:
 @pytest.mark.parametrize(
     ("given", "named", "expected"),
     [
-        pytest.param({"USER": "someone"}, "USER", "none, as", id="a login that nothing uses"),
+        pytest.param({"USER": "someone"}, "USER", "none, as", id="an unused login"),
         pytest.param({"CA_CERT": __file__}, "CA_CERT", "none, as", id="an authority without TLS"),
         pytest.param({"SECURITY_PROTOCOL": "SASL_SSL"}, "USER", "a value, as", id="no login"),
         pytest.param(_LOGIN | {"PASSWORD": ""}, "PASSWORD", "a value, as", id="no password"),
@@ -40,15 +40,15 @@ def _set(monkeypatch: pytest.MonkeyPatch, **kafka: str) -> None:
         pytest.param(
             _LOGIN | {"CLIENT_CERT": __file__}, "CLIENT_KEY", "a value, as", id="a certificate without its key"
         ),
-        pytest.param(_LOGIN | {"CA_CERT": __file__}, "CA_CERT", "", id="a file that is no certificate"),
+        pytest.param(_LOGIN | {"CA_CERT": __file__}, "CA_CERT", "", id="a file without a certificate"),
         pytest.param(_LOGIN | {"SECURITY_PROTOCOL": "TLS"}, "SECURITY_PROTOCOL", "text that", id="no such protocol"),
         pytest.param(_LOGIN | {"SASL_MECHANISM": "GSSAPI"}, "SASL_MECHANISM", "text that", id="no such mechanism"),
     ],
 )
-def test_half_of_it_is_refused(
+def test_incomplete_or_unused_settings_are_refused(
     given: dict[str, str], named: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line names the setting, and what the others make of it; it repeats no secret."""
+    """The line gives the setting and the ones it contradicts, and contains no secret."""
     _set(monkeypatch, **given)
     with pytest.raises(ConfigError) as refusal:
         load_settings()
@@ -57,8 +57,8 @@ def test_half_of_it_is_refused(
     assert "s3cret" not in str(refusal.value)
 
 
-def test_a_certificate_and_the_key_of_another_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Before anything connects."""
+def test_a_certificate_with_another_key_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The check comes before any connection."""
     authority = trustme.CA()
     authority.issue_cert("a.example").cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
     authority.issue_cert("b.example").private_key_pem.write_to_path(tmp_path / "key.pem")
@@ -72,7 +72,7 @@ def test_a_certificate_and_the_key_of_another_are_refused(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "JSON"])
 def test_settings_are_shown_with_their_source(form: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every one; secrets are masked, and so are they in what Python shows of the settings."""
+    """Every setting is shown; secrets are masked there and in the text forms of the settings."""
     monkeypatch.setenv("CHIMERA_CLICKHOUSE__PASSWORD", "s3cret")
     _set(monkeypatch, **_LOGIN)
     shown = CliRunner().invoke(cli, ["config", "show", *form]).output
@@ -87,8 +87,8 @@ def test_settings_are_shown_with_their_source(form: list[str], monkeypatch: pyte
         assert rows["CHIMERA_CLICKHOUSE__SECURE"] == {"value": False, "source": "default"}
 
 
-def test_the_sql_of_the_roles_is_of_the_configured_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`chimera access sql` needs no server."""
+def test_the_sql_of_the_roles_names_the_configured_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`chimera access sql` prints the SQL without a server."""
     monkeypatch.setenv("CHIMERA_CLICKHOUSE__DATABASE", "staging")
     sql = CliRunner().invoke(cli, ["access", "sql"]).output
     assert "GRANT SELECT ON staging.* TO chimera_reader WITH REPLACE OPTION;" in sql
