@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import accumulate, compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +21,20 @@ class DictionaryColumn:
     codes: NDArray[np.uint32]
     values: list[bytes]
 
+    @classmethod
+    def encode(cls, values: Sequence[bytes]) -> "DictionaryColumn":
+        """The column of these row values; each distinct value gets a code, in order of appearance."""
+        distinct = list(dict.fromkeys(values))
+        code_of = {value: code for code, value in enumerate(distinct)}
+        return cls(np.fromiter(map(code_of.__getitem__, values), np.uint32, len(values)), distinct)
+
     def __len__(self) -> int:
         return len(self.codes)
+
+    def with_values(self, values: list[bytes]) -> "DictionaryColumn":
+        """The column with `values[i]` in place of its value i; equal values become one."""
+        encoded = DictionaryColumn.encode(values)
+        return DictionaryColumn(encoded.codes[self.codes], encoded.values)
 
     def to_list(self) -> list[bytes]:
         """Row by row."""
@@ -121,11 +133,10 @@ def _concatenate(columns: Sequence[Column], order: Ints) -> Column:
         return np.concatenate(arrays)[order]
     coded = [column for column in columns if isinstance(column, DictionaryColumn)]
     if coded:
-        code_of = {
-            value: code for code, value in enumerate(dict.fromkeys(v for column in coded for v in column.values))
-        }
-        renamed = [np.array([code_of[value] for value in column.values], np.uint32) for column in coded]
-        codes = np.concatenate([new[column.codes] for new, column in zip(renamed, coded, strict=True)])
-        return DictionaryColumn(codes[order], list(code_of))
+        offsets = accumulate((len(column.values) for column in coded), initial=0)
+        codes = np.concatenate(
+            [column.codes + np.uint32(offset) for column, offset in zip(coded, offsets, strict=False)]
+        )
+        return DictionaryColumn(codes[order], []).with_values([value for column in coded for value in column.values])
     texts = [text for column in columns if isinstance(column, list) for text in column]
     return [texts[row] for row in order.tolist()]

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import ConfigError
 from pipeline.tls import client_context
-from pipeline.validation_messages import expected
+from pipeline.validation_messages import validation_message
 
 ENV_PREFIX = "CHIMERA_"
 ENV_DELIMITER = "__"
@@ -315,4 +315,4 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if isinstance(contradiction := problem.get("ctx", {}).get("error"), ContradictionError):
         return str(contradiction)
     name = f"{ENV_PREFIX}{ENV_DELIMITER.join(str(part) for part in problem['loc']).upper()}"
-    return f"{name}: {expected(problem)}"
+    return f"{name}: {validation_message(problem)}"

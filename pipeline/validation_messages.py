@@ -28,12 +28,12 @@ _EXPECTED = {
 }
 
 
-def expected(problem: Mapping[str, Any]) -> str:
+def validation_message(problem: Mapping[str, Any]) -> str:
     """What was expected instead, of a problem that pydantic lists; a validator of ours says it in its ValueError."""
     wording = _EXPECTED.get(problem["type"])
     return f"expected {wording.format(**problem.get('ctx', {}))}" if wording else problem["msg"]
 
 
-def unknown_key(known: Collection[str]) -> str:
+def unknown_key_message(known: Collection[str]) -> str:
     """What to say of a key that nobody reads."""
     return f"unknown key; expected {', '.join(known)}"

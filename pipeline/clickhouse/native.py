@@ -142,18 +142,13 @@ def _write_strings(buffer: OutputBuffer, column: Column) -> None:
 
 def _write_dictionary(buffer: OutputBuffer, column: Column) -> None:
     """Write the distinct values, then an index for each row."""
-    encoded = column if isinstance(column, DictionaryColumn) else _dictionary(column)  # type: ignore[arg-type]
+    encoded = column if isinstance(column, DictionaryColumn) else DictionaryColumn.encode(column)  # type: ignore[arg-type]
     codes = encoded.codes.astype(np.min_scalar_type(len(encoded.values)))
     flags = _DICTIONARY_FLAGS | _INDEX_TYPES[codes.dtype.itemsize]
     buffer.write(np.array([_DICTIONARY_VERSION, flags, len(encoded.values)], "<i8").tobytes())
     buffer.write_strings(encoded.values)
     buffer.write(np.array([len(codes)], "<i8").tobytes())
     buffer.write(codes.tobytes())
-
-
-def _dictionary(values: Sequence[bytes]) -> DictionaryColumn:
-    code_of = {value: code for code, value in enumerate(dict.fromkeys(values))}
-    return DictionaryColumn(np.fromiter(map(code_of.__getitem__, values), np.uint32, len(values)), list(code_of))
 
 
 _WRITERS: tuple[tuple[str, Callable[[re.Match[str]], Writer]], ...] = (

@@ -46,7 +46,7 @@ Raw = NDArray[Any] | Spans
 """A field of many records as it was read: numbers or booleans, or where its bytes are."""
 
 
-class Buffer:
+class ValueBuffer:
     """The pieces of a micro-batch, one after the other, padded so that reads may reach beyond them on both sides."""
 
     MARGIN = 64
@@ -79,7 +79,7 @@ class Cursor:
         records: their bodies, without framing.
     """
 
-    def __init__(self, buffer: Buffer, records: Spans) -> None:
+    def __init__(self, buffer: ValueBuffer, records: Spans) -> None:
         self.verdicts = Verdicts(len(records.starts))
         self._buffer = buffer
         self._position = records.starts

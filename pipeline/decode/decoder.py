@@ -5,7 +5,7 @@ checked against what that declares. A record's verdict and row depend on the rec
 the schemas alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -15,19 +15,19 @@ import numpy as np
 from pipeline.catalog import Family
 from pipeline.columns import Column, Ints, Mask, Rejection, Rows, Verdicts, merge
 from pipeline.config import ValidationSettings
-from pipeline.decode.cursor import Buffer, Cursor, Raw, Spans
+from pipeline.decode.cursor import Cursor, Raw, Spans, ValueBuffer
 from pipeline.decode.frames import Frames
 from pipeline.decode.reference import Reference
 from pipeline.decode.strict_walk import MalformedError
 from pipeline.decode.times import check_times
 from pipeline.decode.validate import check_utf8, validate
 from pipeline.errors import Reason
-from pipeline.privacy.sanitise import Sanitise
 from pipeline.schema.fields import Field
 from pipeline.schema.framing import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES
 from pipeline.schema.resolution import Resolution, resolve
 from pipeline.schema.writer_schema import UnresolvableError
 
+_MAX_WRITER_SCHEMAS = 1000
 _DTYPES: dict[str, type[np.generic]] = {
     "boolean": np.bool_,
     "int": np.int64,
@@ -36,8 +36,8 @@ _DTYPES: dict[str, type[np.generic]] = {
     "double": np.float64,
 }
 
-
-_MOST_WRITERS = 1000
+Sanitise = Callable[[Rows], Rows]
+"""Function that reduces valid rows to the values that may be stored."""
 
 
 class SchemaSource(Protocol):
@@ -54,7 +54,7 @@ class SchemaSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Writer:
+class _WriterSchema:
     """How the records of one schema are read: by columns, or one by one when it isn't flat."""
 
     resolution: Resolution
@@ -85,7 +85,7 @@ class Decoder:
         self._sanitise = sanitise
         self._validation = validation or ValidationSettings()
         self._versions = {schema.fingerprint: self._writer(schema.raw) for schema in family.schemas}
-        self._by_id: dict[int, _Writer | UnresolvableError] = {}  # of the registry's, the last ones
+        self._by_id: dict[int, _WriterSchema | UnresolvableError] = {}  # of the registry's, the last ones
         # These lie in each buffer behind the records: defaults are read and checked as if they had been written.
         self._default_texts = {
             field.name: field.default.encode("latin-1" if field.type == "bytes" else "utf-8")
@@ -137,17 +137,19 @@ class Decoder:
         verdicts.fail(oversize, Reason.OVERSIZE, f"over {self._most_bytes} bytes")
         return [b"" if large else value for large, value in zip(oversize.tolist(), values, strict=True)]
 
-    def _buffer(self, values: Sequence[bytes]) -> Buffer:
-        return Buffer([*values, *self._default_texts.values()])
+    def _buffer(self, values: Sequence[bytes]) -> ValueBuffer:
+        return ValueBuffer([*values, *self._default_texts.values()])
 
-    def _writer(self, schema: Any) -> _Writer | UnresolvableError:
+    def _writer(self, schema: Any) -> _WriterSchema | UnresolvableError:
         try:
             resolution = resolve(schema, self._newest)
-            return _Writer(resolution, None if resolution.flat else Reference(resolution.writer, resolution.written))
+            return _WriterSchema(
+                resolution, None if resolution.flat else Reference(resolution.writer, resolution.written)
+            )
         except UnresolvableError as error:
             return error
 
-    def _groups(self, frames: Frames) -> Iterator[tuple[_Writer | UnresolvableError, Mask, int]]:
+    def _groups(self, frames: Frames) -> Iterator[tuple[_WriterSchema | UnresolvableError, Mask, int]]:
         """Each known writer, which records are its, and the size of their headers."""
         for fingerprint, writer in self._versions.items():
             yield writer, frames.with_fingerprint(fingerprint), SINGLE_OBJECT_HEADER_BYTES
@@ -157,19 +159,19 @@ class Decoder:
                     writer = self._registered(self._registry, schema_id)
                     yield writer, frames.with_schema_id(schema_id), CONFLUENT_HEADER_BYTES
 
-    def _registered(self, registry: SchemaSource, schema_id: int) -> _Writer | UnresolvableError:
+    def _registered(self, registry: SchemaSource, schema_id: int) -> _WriterSchema | UnresolvableError:
         writer = self._by_id.get(schema_id)
         if writer is None:
             try:
                 writer = self._writer(registry.schema(schema_id))
             except UnresolvableError as error:
                 writer = error
-            if len(self._by_id) == _MOST_WRITERS:
+            if len(self._by_id) == _MAX_WRITER_SCHEMAS:
                 self._by_id.clear()
             self._by_id[schema_id] = writer
         return writer
 
-    def _rows(self, writer: _Writer, buffer: Buffer, bodies: Spans, positions: Ints) -> Rows:
+    def _rows(self, writer: _WriterSchema, buffer: ValueBuffer, bodies: Spans, positions: Ints) -> Rows:
         if writer.reference is None:
             return self._columns(writer.resolution, buffer, bodies, positions)
         flat, places, rejections = [], [], []
@@ -183,7 +185,7 @@ class Decoder:
         rows = self._columns(writer.resolution, buffer, buffer.pieces[: len(flat)], np.array(places, np.int64))
         return replace(rows, rejections=tuple(sorted([*rows.rejections, *rejections])))
 
-    def _columns(self, resolution: Resolution, buffer: Buffer, bodies: Spans, positions: Ints) -> Rows:
+    def _columns(self, resolution: Resolution, buffer: ValueBuffer, bodies: Spans, positions: Ints) -> Rows:
         """Records of a flat schema: first their form; then, of those in form, what the newest schema declares."""
         cursor = Cursor(buffer, bodies)
         read: dict[str, Raw] = {}
@@ -205,7 +207,7 @@ class Decoder:
             columns[field.name] = validate(buffer, verdicts, field, raw)
         return Rows(columns, positions, tuple(rejections)).passed(verdicts)
 
-    def _default(self, field: Field, buffer: Buffer, count: int) -> Raw:
+    def _default(self, field: Field, buffer: ValueBuffer, count: int) -> Raw:
         """The field's default, once for each of `count` records."""
         if field.name not in self._default_texts:
             return np.full(count, field.default, _DTYPES[field.type])
@@ -220,7 +222,7 @@ def _reject_unframed(verdicts: Verdicts, values: Sequence[bytes | None], empty: 
     verdicts.fail(unframed, Reason.UNFRAMED, "neither single-object nor Confluent framing")
 
 
-def _promoted(buffer: Buffer, verdicts: Verdicts, field: Field, written_as: str | None, raw: Raw) -> Raw:
+def _promoted(buffer: ValueBuffer, verdicts: Verdicts, field: Field, written_as: str | None, raw: Raw) -> Raw:
     """What was read, as the type that the reader's field has."""
     if isinstance(raw, Spans):
         if written_as == "string" and field.type == "bytes":

@@ -3,7 +3,7 @@
 import numpy as np
 
 from pipeline.columns import Mask
-from pipeline.decode.cursor import Buffer, Spans
+from pipeline.decode.cursor import Spans, ValueBuffer
 from pipeline.schema.framing import (
     CONFLUENT_HEADER_BYTES,
     CONFLUENT_MAGIC,
@@ -15,7 +15,7 @@ from pipeline.schema.framing import (
 class Frames:
     """The headers of many records, read at once."""
 
-    def __init__(self, buffer: Buffer, records: Spans) -> None:
+    def __init__(self, buffer: ValueBuffer, records: Spans) -> None:
         starts, lengths = records.starts, records.lengths
         marker = int.from_bytes(SINGLE_OBJECT_MARKER, "little")
         self._single_object: Mask = (buffer.gather(starts, 2, "<u2") == marker) & (

@@ -11,7 +11,7 @@ from typing import Any
 import fastavro
 from fastavro.read import SchemaResolutionError
 
-from pipeline.decode.strict_walk import MalformedError, check_wellformed, field_ends
+from pipeline.decode.strict_walk import MalformedError, field_ends, walk_strictly
 from pipeline.errors import Reason
 
 
@@ -35,7 +35,7 @@ class Reference:
         Raises:
             MalformedError: the bytes aren't Avro of the writer's schema, or hold what the fields have no place for.
         """
-        check_wellformed(self._writer, self._named, body)
+        walk_strictly(self._writer, self._named, body)
         try:
             return fastavro.schemaless_reader(io.BytesIO(body), self._writer, self._reader)
         except UnicodeDecodeError:

@@ -21,7 +21,7 @@ class MalformedError(Exception):
         self.reason = reason
 
 
-def check_wellformed(schema: Any, named: dict[str, Any], body: bytes) -> None:
+def walk_strictly(schema: Any, named: dict[str, Any], body: bytes) -> None:
     """Check the form of one record.
 
     Args:
@@ -37,7 +37,7 @@ def check_wellformed(schema: Any, named: dict[str, Any], body: bytes) -> None:
 
 
 def field_ends(schema: Any, named: dict[str, Any], body: bytes) -> Iterator[int]:
-    """Where each field of a record ends, up to the first that isn't in form; see `check_wellformed`."""
+    """Where each field of a record ends, up to the first that isn't in form; see `walk_strictly`."""
     walk = _Walk(named, body)
     for field in schema["fields"]:
         walk.value(field["type"], field["name"])

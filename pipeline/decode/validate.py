@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.columns import Column, DictionaryColumn, Ints, Mask, Verdicts
-from pipeline.decode.cursor import Buffer, Raw, Spans
+from pipeline.decode.cursor import Raw, Spans, ValueBuffer
 from pipeline.errors import Reason
 from pipeline.schema.fields import Field
 
@@ -39,7 +39,7 @@ def _hex_pairs() -> NDArray[np.uint16]:
 _HEX_PAIRS = _hex_pairs()
 
 
-def validate(buffer: Buffer, verdicts: Verdicts, field: Field, raw: Raw) -> Column:
+def validate(buffer: ValueBuffer, verdicts: Verdicts, field: Field, raw: Raw) -> Column:
     """Check one field of every record, reject the records it fails in, and give the column in its final form.
 
     Args:
@@ -100,7 +100,7 @@ def _check_bounds(verdicts: Verdicts, field: Field, values: NDArray[Any], scale:
             verdicts.fail(values > high, Reason.OUT_OF_BOUNDS, f"{field.name}: above {field.maximum}")
 
 
-def _decimals(buffer: Buffer, verdicts: Verdicts, field: Field, spans: Spans) -> Ints:
+def _decimals(buffer: ValueBuffer, verdicts: Verdicts, field: Field, spans: Spans) -> Ints:
     """Two's complement big-endian integers, the value times 10^scale."""
     starts, lengths = spans.starts, spans.lengths
     verdicts.fail(lengths == 0, Reason.MALFORMED, f"{field.name}: a decimal has at least one byte")
@@ -122,7 +122,7 @@ def _decimals(buffer: Buffer, verdicts: Verdicts, field: Field, spans: Spans) ->
 class _Strings:
     """One string field of every record."""
 
-    buffer: Buffer
+    buffer: ValueBuffer
     verdicts: Verdicts
     field: Field
     spans: Spans
@@ -194,21 +194,18 @@ class _Strings:
         return text
 
     def patterned(self, pattern: re.Pattern[str]) -> DictionaryColumn:
-        values = self.text()
-        distinct = list(dict.fromkeys(values))
-        code_of = {value: code for code, value in enumerate(distinct)}
-        codes = np.fromiter(map(code_of.__getitem__, values), np.uint32, len(values))
-        matches = (pattern.fullmatch(value.decode(errors="replace")) is not None for value in distinct)
-        bad = ~np.fromiter(matches, np.bool_, len(distinct))
-        self.fail(bad[codes], Reason.PATTERN_MISMATCH, f"does not match {pattern.pattern}")
-        return DictionaryColumn(codes, distinct)
+        column = DictionaryColumn.encode(self.text())
+        matches = (pattern.fullmatch(value.decode(errors="replace")) is not None for value in column.values)
+        bad = ~np.fromiter(matches, np.bool_, len(column.values))
+        self.fail(bad[column.codes], Reason.PATTERN_MISMATCH, f"does not match {pattern.pattern}")
+        return column
 
 
 @cache
 def _one_class(pattern: re.Pattern[str]) -> tuple[bytes, int] | None:
     """Of a pattern like `^[0-9a-f]{40}$`: the characters of the class, and how many there must be."""
     match = _ONE_CLASS.fullmatch(pattern.pattern)
-    if not match or not match["class"].isascii() or int(match["count"]) > Buffer.MARGIN:
+    if not match or not match["class"].isascii() or int(match["count"]) > ValueBuffer.MARGIN:
         return None
     allowed = re.findall(match["class"], "".join(map(chr, range(128))))
     return "".join(allowed).encode(), int(match["count"])

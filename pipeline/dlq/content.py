@@ -14,7 +14,7 @@ from pipeline.schema.framing import (
     SINGLE_OBJECT_MARKER,
     schema_name,
 )
-from pipeline.schema.writer_schema import UnresolvableError, vet
+from pipeline.schema.writer_schema import UnresolvableError, check_writer_schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +63,8 @@ class Reader:
 
 
 def _read(schema: Any, body: bytes) -> Content:
-    vetted = vet(schema)
-    if not isinstance(vetted, Mapping) or vetted["type"] != "record":
+    checked = check_writer_schema(schema)
+    if not isinstance(checked, Mapping) or checked["type"] != "record":
         raise UnresolvableError("expected a record with fields")
-    fields, problem = Reference(vetted, {}).read_partly(body)
+    fields, problem = Reference(checked, {}).read_partly(body)
     return Content(fields, str(problem) if problem else "")

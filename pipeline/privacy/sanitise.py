@@ -22,9 +22,6 @@ from pipeline.schema.versions import Schema
 CACHE_BYTES = 4 * 1024 * 1024
 """Of one field: distinct values that were seen, and what became of them. Beyond it, all are forgotten."""
 
-Sanitise = Callable[[Rows], Rows]
-"""Makes of valid rows what may be stored."""
-
 _ENTRY_BYTES = 200  # of two objects and their place in a dictionary, without their text
 
 
@@ -57,7 +54,8 @@ class Sanitiser:
         if memory is None:
             return column
         if isinstance(column, DictionaryColumn):
-            return _recoded(column, _accepted(name, memory.treated(column.values), Verdicts(len(column.values))))
+            treated = _accepted(name, memory.treated(column.values), Verdicts(len(column.values)))
+            return column if treated == column.values else column.with_values(treated)
         return _accepted(name, memory.treated(column.tolist() if isinstance(column, np.ndarray) else column), verdicts)
 
 
@@ -127,12 +125,3 @@ def _accepted(name: str, treated: Sequence[_Treated], verdicts: Verdicts) -> lis
         bad = np.fromiter((value == refusal for value in treated), np.bool_, len(treated))
         verdicts.fail(bad, Reason.INVALID_JSON, f"{name}: expected {refusal.expected}")
     return [value if isinstance(value, bytes) else b"" for value in treated]
-
-
-def _recoded(column: DictionaryColumn, treated: list[bytes]) -> DictionaryColumn:
-    """The column with these values in place of its own, each of them once."""
-    if treated == column.values:
-        return column
-    code_of = {value: code for code, value in enumerate(dict.fromkeys(treated))}
-    codes = np.fromiter(map(code_of.__getitem__, treated), np.uint32, len(treated))
-    return DictionaryColumn(codes[column.codes], list(code_of))

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pipeline.errors import ConfigError
 from pipeline.schema.privacy import Keep, Metadata, Treatment, UserAgent, read_treatment
-from pipeline.validation_messages import unknown_key
+from pipeline.validation_messages import unknown_key_message
 
 PRIMITIVES = frozenset({"boolean", "int", "long", "float", "double", "string", "bytes"})
 LOGICAL_TYPES = {"uuid": "string", "decimal": "bytes", "timestamp-millis": "long"}
@@ -101,7 +101,7 @@ def check_keys(where: str, raw: Mapping[str, Any], known: Collection[str]) -> No
     """Refuse an attribute that nobody reads: Avro passes over it, and a bound that was meant would not be in force."""
     for key in raw:
         if key not in known:
-            raise ConfigError(f"{where}.{key}: {unknown_key(known)}")
+            raise ConfigError(f"{where}.{key}: {unknown_key_message(known)}")
 
 
 def _type(where: str, raw: Any) -> tuple[str, str | None, int, int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.validation_messages import unknown_key
+from pipeline.validation_messages import unknown_key_message
 
 MAX_ENUMERATED_CHARACTERS = 64
 
@@ -67,7 +67,7 @@ def read_treatment(where: str, raw: Any) -> Treatment:
                 raise ConfigError(f"{where}.text.keep: expected a regular expression: {error}") from None
         case {"metadata": {"keys": dict(keys), **others}, **more} if not more:
             if others:
-                raise ConfigError(f"{where}.metadata.{next(iter(others))}: {unknown_key(['keys'])}")
+                raise ConfigError(f"{where}.metadata.{next(iter(others))}: {unknown_key_message(['keys'])}")
             return Metadata({name: _values(f"{where}.metadata.keys.{name}", values) for name, values in keys.items()})
     raise ConfigError(f"{where}: expected {FORMS}; got {raw!r}")
 

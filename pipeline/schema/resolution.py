@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.schema.fields import PRIMITIVES, Field
 from pipeline.schema.versions import Schema
-from pipeline.schema.writer_schema import UnresolvableError, vet
+from pipeline.schema.writer_schema import UnresolvableError, check_writer_schema
 
 PROMOTIONS = {
     "long": {"int"},
@@ -27,7 +27,7 @@ class Resolution:
     """How to read one writer's records."""
 
     writer: Any
-    """Its schema, vetted."""
+    """Its schema, checked."""
     written: Mapping[str, str]
     """Name and primitive type of each field, in the order of its bytes."""
     missing: tuple[Field, ...]
@@ -42,7 +42,7 @@ def resolve(writer: Any, newest: Schema) -> Resolution:
     Raises:
         UnresolvableError: they can't.
     """
-    writer = vet(writer)
+    writer = check_writer_schema(writer)
     _check_record(writer)
     if _short_name(writer) != _short_name(newest.raw):
         raise UnresolvableError(f"expected a record named {_short_name(newest.raw)}")

@@ -39,16 +39,16 @@ def parse_schema(text: str) -> Any:
         raise UnresolvableError("a schema that isn't JSON") from None
 
 
-def vet(schema: Any) -> Any:
+def check_writer_schema(schema: Any) -> Any:
     """The schema in its least form: how bytes are laid out, and what they mean; names without their namespace.
 
     Raises:
         UnresolvableError: not an Avro schema, or one by which nothing should be read.
     """
-    return _Vetting().type(schema, "schema", 0)
+    return _Check().type(schema, "schema", 0)
 
 
-class _Vetting:
+class _Check:
     def __init__(self) -> None:
         self.types = 0
         self.deepest = 0  # of the named type that is being looked at

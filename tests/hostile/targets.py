@@ -19,7 +19,7 @@ from pipeline.errors import Reason
 from pipeline.privacy.hashing import Hasher
 from pipeline.privacy.sanitise import Sanitiser
 from pipeline.schema.framing import frame_confluent
-from pipeline.schema.writer_schema import UnresolvableError, parse_schema, vet
+from pipeline.schema.writer_schema import UnresolvableError, check_writer_schema, parse_schema
 
 _BODY = b"\n\n"
 """What separates a schema from the bytes that are read by it; JSON without blanks has none."""
@@ -117,10 +117,10 @@ def schema(data: bytes) -> None:
         decoder = Decoder(writer.maker.family, registered)
         _judge(writer, decoder, frame_confluent(7, content))
         try:
-            vetted = vet(registered.schema(7))
+            checked = check_writer_schema(registered.schema(7))
         except UnresolvableError:
             continue
-        assert vet(vetted) == vetted
+        assert check_writer_schema(checked) == checked
 
 
 def texts(data: bytes) -> None:

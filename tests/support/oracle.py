@@ -16,7 +16,7 @@ import numpy as np
 from fastavro.read import SchemaResolutionError
 
 from pipeline.columns import DictionaryColumn, Rows
-from pipeline.decode.strict_walk import MalformedError, check_wellformed
+from pipeline.decode.strict_walk import MalformedError, walk_strictly
 from pipeline.errors import Reason
 from pipeline.schema.fields import Field
 from pipeline.schema.versions import Schema
@@ -36,7 +36,7 @@ def read(writer: Any, newest: Schema, body: bytes) -> Row | Reason:
     parsed = fastavro.parse_schema(without_logical_types(writer), named, _write_hint=False)
     reader = fastavro.parse_schema(without_logical_types(newest.raw), _write_hint=False)
     try:
-        check_wellformed(parsed, named, body)
+        walk_strictly(parsed, named, body)
         record: Any = fastavro.schemaless_reader(io.BytesIO(body), parsed, reader)
         return {field.name: _checked(field, record[field.name]) for field in newest.fields}
     except MalformedError as error:
