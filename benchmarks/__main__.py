@@ -20,24 +20,24 @@ _DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--events", default=300_000, show_default=True, type=click.IntRange(min=1), help="How many ui_events.")
+@click.option("--events", default=300_000, show_default=True, type=click.IntRange(min=1), help="Number of ui_events.")
 @click.option(
     "--only",
     metavar="NAME",
     multiple=True,
     type=click.Choice([contender.name for contender in CONTENDERS]),
-    help=f"Run this contender and others so named.  [default: {', '.join(_USUAL)}]",
+    help=f"Contender to run; may be repeated.  [default: {', '.join(_USUAL)}]",
 )
 @click.option(
     "--repeat", default=1, show_default=True, type=click.IntRange(min=1), help="Rounds; the median run counts."
 )
-@click.option("--write-docs", is_flag=True, help="Put the table into docs/benchmarks.md.")
+@click.option("--write-docs", is_flag=True, help="Write the table into docs/benchmarks.md.")
 def main(events: int, only: Sequence[str], repeat: int, write_docs: bool) -> None:
     """Measure the worker against its peers: one topic of ui_events, into ClickHouse, one contender at a time.
 
-    Starts a broker and a ClickHouse server of its own, publishes the events once, and lets each contender store them in
-    a database of its own. What a contender stored is checked against what was published. The last line of the output
-    is a JSON object.
+    Starts a broker and a ClickHouse server of its own and publishes the events once. Each contender stores them in a
+    database of its own, and its rows are checked against the published events. The last line of the output is a JSON
+    object.
 
     \b
     Examples:
@@ -49,13 +49,13 @@ def main(events: int, only: Sequence[str], repeat: int, write_docs: bool) -> Non
     \b
     Exit codes:
       0   every contender stored every event once
-      1   one didn't
-      69  a server or the peers' environment can't be had
+      1   a contender didn't
+      69  a server or the peers' environment isn't available
       78  a setting is wrong
     """
     chosen = [contender for contender in CONTENDERS if contender.name in (only or _USUAL)]
     for contender in chosen:
-        interpreter(contender)  # before the servers start: the first time, it is a download
+        interpreter(contender)  # before the servers start: the first call downloads packages
     with stage() as place:
         bench = Bench(place, publish(place.settings, usual(events), place.bar("publish", events)))
         results = rounds(bench, chosen, repeat)

@@ -1,4 +1,4 @@
-"""Who takes part: the worker, and the peers it is measured against, each a process of one Python interpreter."""
+"""Contenders: the worker and its peers, each a process of one Python interpreter."""
 
 import hashlib
 import os
@@ -21,15 +21,15 @@ class Contender:
     name: str
     title: str
     arguments: tuple[str, ...]
-    """What follows the interpreter on the command line."""
+    """Arguments of the interpreter on the command line."""
     own_python: bool = True
-    """Runs in the project's environment; else in the peers' own."""
+    """True if the contender runs in the project's Python environment; else it runs in the peers' own."""
     grouped: bool = True
-    """Reads as a consumer group, so that the broker knows when it begins; else it says so."""
+    """True if the contender reads as a consumer group, so the broker knows when it begins; else it prints `READY`."""
     in_server: bool = False
-    """The work is done by ClickHouse, and so are CPU and memory spent there."""
+    """True if ClickHouse does the work; CPU time and memory are then spent there."""
     environment: tuple[tuple[str, str], ...] = ()
-    """Variables that it has besides those of all."""
+    """Additional environment variables."""
 
 
 WORKER = Contender(
@@ -38,7 +38,7 @@ WORKER = Contender(
 
 WITHOUT_RANGES = Contender(
     "without_ranges",
-    "the same, no ranges recorded",
+    "the same, no ranges committed",
     ("-m", "benchmarks.peers.without_ranges", "-A", "pipeline", "worker", "--without-web", "--loglevel", "warn"),
 )
 
@@ -76,10 +76,10 @@ CONTENDERS = (WORKER, WITHOUT_RANGES, WITHOUT_ROLLUP, *PEERS)
 
 
 def interpreter(contender: Contender) -> Path:
-    """The Python that runs it; the peers' environment is made when it is first asked for, in the user's cache.
+    """Path of the contender's Python; the first call creates the peers' environment in the user's cache.
 
     Raises:
-        UnavailableError: its packages can't be installed; says why.
+        UnavailableError: the packages can't be installed; the message says why.
     """
     if contender.own_python:
         return Path(sys.executable)

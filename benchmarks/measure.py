@@ -1,7 +1,7 @@
-"""Runs one contender in a database of its own and measures it.
+"""Measurement of one contender in a database of its own.
 
-The clock starts when the contender begins to read: when the broker has given its consumer group all partitions. So
-starting Python, importing and connecting are left out, in the same way for all. It stops when the table has all rows.
+The clock starts when the contender begins to read, that is, when its consumer group has all partitions. So the time to
+start Python, to import and to connect doesn't count for any contender. The clock stops when the table has all rows.
 """
 
 import os
@@ -29,20 +29,18 @@ from pipeline.devstack.ports import HOST
 
 _ROOT = Path(__file__).parent.parent
 _POLL_SECONDS = 0.02
-_POLL_SHARE = (
-    0.01  # of the time that has passed: as exact for a slow contender as for a fast one, and no burden on either
-)
+_POLL_SHARE = 0.01  # of the elapsed time: equally exact for slow and fast contenders, and a small load for both
 _START_SECONDS = 60.0
 _STALL_SECONDS = 60.0
 _ADMIN_SECONDS = 10.0
 
 Progress = Callable[[int], object]
-"""Told how many rows are stored."""
+"""Called with the number of stored rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The contenders one by one, at one workload."""
+    """Measurements of contenders, one at a time, with one workload."""
 
     place: Stage
     workload: Workload
@@ -53,14 +51,14 @@ class Bench:
         """Run a contender until it has stored everything, stop it, and check what it stored.
 
         Args:
-            contender: who.
-            progress: of it.
-            afterwards: called when everything is stored and the contender still runs, with a client of its database.
+            contender: to run.
+            progress: of the contender.
+            afterwards: called while the contender still runs and has stored all rows, with a client of its database.
 
         Raises:
-            ContenderError: it ended, stalled, or stored something else; names its log and the log's last line.
+            ContenderError: the contender ended, stalled, or stored other rows; the message gives its log's last line.
         """
-        name = f"bench_{contender.name}_{secrets.token_hex(3)}"  # of its database and of its consumer group
+        name = f"bench_{contender.name}_{secrets.token_hex(3)}"  # of the database and of the consumer group
         command = [str(interpreter(contender)), *contender.arguments]
         environment = {**self._environment(name), **dict(contender.environment)}
         process = ContenderProcess(command, environment, self.place.directory / f"{name}.log")
@@ -71,12 +69,12 @@ class Bench:
                 result = self._measure(contender, client, process, started, progress)
                 afterwards(client)
             if (stored := _fingerprint(client)) != self.workload.fingerprint:
-                raise process.failure(f"stored {stored}, but published were {self.workload.fingerprint}")
+                raise process.failure(f"stored {stored}, expected {self.workload.fingerprint}")
         return result
 
     @contextmanager
     def _database(self, name: str) -> Iterator[Client]:
-        """A database with the project's tables."""
+        """Create a database with the project's tables; drop it afterwards."""
         settings = ClickHouseSettings(host=HOST, port=self.place.stack.clickhouse.port, database=name)
         migrate(settings)
         client = Client(HOST, port=settings.native_port, database=name)
@@ -87,7 +85,7 @@ class Bench:
             client.disconnect()
 
     def _environment(self, name: str) -> dict[str, str]:
-        """The worker's own settings, for all contenders, and the topic."""
+        """Environment of every contender: the worker's settings, and the topic."""
         return {
             **os.environ,
             **self.place.stack.environment,
@@ -110,7 +108,7 @@ class Bench:
         raise process.failure(f"had no partitions after {_START_SECONDS:.0f} s")
 
     def _assigned(self, admin: AdminClient, group: str) -> bool:
-        """Whether the members of the group have all partitions of the topic."""
+        """True if the members of the group have all partitions of the topic."""
         try:
             described = admin.describe_consumer_groups([group])[group].result(_ADMIN_SECONDS)
         except KafkaException:  # no such group yet
@@ -122,7 +120,7 @@ class Bench:
     def _measure(
         self, contender: Contender, client: Client, process: ContenderProcess, started: float, progress: Progress
     ) -> Result:
-        """From the first poll to the last row."""
+        """Measure from the first poll to the last row."""
         server = psutil.Process(self.place.stack.clickhouse.pid)
         begun, cpu_before, server_before = time.monotonic(), process.cpu_seconds(), cpu_seconds(server)
         self._wait_until_stored(client, process, progress)
@@ -142,7 +140,10 @@ class Bench:
         grew = begun
         while stored < self.workload.fingerprint.rows:
             process.check()
-            before, ((stored,),) = stored, client.execute("SELECT count() FROM ui_events")  # read from metadata: cheap
+            before, ((stored,),) = (
+                stored,
+                client.execute("SELECT count() FROM ui_events"),
+            )  # cheap: ClickHouse reads only metadata
             progress(stored)
             if stored > before:
                 grew = time.monotonic()
@@ -152,7 +153,7 @@ class Bench:
 
 
 def rounds(bench: Bench, contenders: Sequence[Contender], repeat: int) -> dict[str, Result]:
-    """The median run of each contender; the rounds alternate, so that a change of the machine's mood hits all alike."""
+    """Return the median run of each contender. Contenders alternate, so a slower machine affects all of them alike."""
     runs: dict[str, list[Result]] = {contender.name: [] for contender in contenders}
     for _ in range(repeat):
         for contender in contenders:

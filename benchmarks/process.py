@@ -1,4 +1,4 @@
-"""A contender's process: started with its output in a log, watched, stopped, never left behind."""
+"""Process of a contender: its output goes to a log, and it never outlives the context."""
 
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,16 @@ _STOP_SECONDS = 30.0
 
 
 class ContenderError(ChimeraError):
-    """A contender ended, stopped storing, or stored other rows than were published."""
+    """A contender ended, stalled, or stored other rows than the published ones."""
 
 
 class ContenderProcess:
-    """A process and its children, while the context is open.
+    """Process with its children; it runs while the context is open.
 
     Args:
-        command: what to run.
-        environment: all of it.
-        log: file that takes its output; its directory is the process's working directory.
+        command: program and arguments.
+        environment: all variables of the process.
+        log: file for the output; its directory is the working directory of the process.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
@@ -60,20 +60,20 @@ class ContenderProcess:
             raise self.failure(f"ended with exit code {code}")
 
     def failure(self, problem: str) -> ContenderError:
-        """An error that says what happened, where its log is and how that ends."""
+        """Return an error with the problem, the path of the log and its last line."""
         last = next((line.strip() for line in reversed(self.output().split("\n")) if line.strip()), "nothing")
         return ContenderError(f"{self.log.stem} {problem}; {self.log} ends: {last}")
 
     def output(self) -> str:
-        """What it has written so far."""
+        """Output of the process so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def cpu_seconds(self) -> float:
-        """CPU time of the process and its children, those that have ended too."""
+        """CPU time of the process and its children, including ended ones, in seconds."""
         return sum(cpu_seconds(process) for process in self._tree())
 
     def peak_rss_bytes(self) -> int:
-        """Most resident memory each of the processes ever held, added up."""
+        """Sum of the peak resident memory of all processes, in bytes."""
         return sum(peak_rss_bytes(process.pid) for process in self._tree())
 
     def _tree(self) -> list[psutil.Process]:
@@ -83,13 +83,13 @@ class ContenderProcess:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """CPU time of a process and its children that have ended."""
+    """CPU time of a process and its ended children, in seconds."""
     times = process.cpu_times()
     return times.user + times.system + times.children_user + times.children_system
 
 
 def peak_rss_bytes(pid: int) -> int:
-    """Most resident memory a process ever held, as the kernel keeps it (VmHWM)."""
+    """Peak resident memory of a process in bytes, as the kernel keeps it (VmHWM); 0 if there is none."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

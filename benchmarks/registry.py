@@ -1,4 +1,4 @@
-"""A schema registry that knows one schema, and answers every question with it. The registry isn't what is measured."""
+"""Schema registry that answers every request with one schema; the benchmarks don't measure the registry."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -14,14 +14,14 @@ SCHEMA_ID = 1
 
 @contextmanager
 def registry(subject: str, schema: Mapping[str, Any]) -> Iterator[str]:
-    """Serve a schema under SCHEMA_ID while the context is open; gives the registry's URL."""
+    """Serve a schema under SCHEMA_ID while the context is open; the context gives the registry's URL."""
     answer = json.dumps({"subject": subject, "version": 1, "id": SCHEMA_ID, "schema": json.dumps(schema)}).encode()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            """Look up, by id or by subject."""
+            """Answer a look-up by id or by subject."""
             self.send_response(200)
             self.send_header("Content-Type", "application/vnd.schemaregistry.v1+json")
             self.send_header("Content-Length", str(len(answer)))
@@ -29,12 +29,12 @@ def registry(subject: str, schema: Mapping[str, Any]) -> Iterator[str]:
             self.wfile.write(answer)
 
         def do_POST(self) -> None:
-            """Register, or look up by content."""
+            """Answer a registration or a look-up by content."""
             self.rfile.read(int(self.headers["Content-Length"]))
             self.do_GET()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer((HOST, 0), Handler) as server:
         server.daemon_threads = True  # clients keep their connections open

@@ -1,7 +1,7 @@
-"""What rejected records cost the others: `python -m benchmarks.rejects`, with a broker and a ClickHouse of its own.
+"""`python -m benchmarks.rejects`: the cost of rejected records for the valid ones.
 
-The worker stores the same events twice, in turn: alone, and with records between them that are cut short. What counts
-is how fast the good ones are stored.
+It starts a broker and a ClickHouse server of its own. In alternating runs, the worker stores the same events alone, and
+with truncated records between them. The result is the throughput of the valid events.
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,17 @@ from benchmarks.workload import publish, usual
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--events", default=300_000, show_default=True, type=click.IntRange(min=1), help="How many good ones.")
-@click.option("--every", default=100, show_default=True, type=click.IntRange(min=1), help="One is rejected of so many.")
+@click.option(
+    "--events", default=300_000, show_default=True, type=click.IntRange(min=1), help="Number of valid events."
+)
+@click.option(
+    "--every", default=100, show_default=True, type=click.IntRange(min=1), help="Valid events for each rejected record."
+)
 @click.option(
     "--repeat", default=3, show_default=True, type=click.IntRange(min=1), help="Rounds; the median run counts."
 )
 def main(events: int, every: int, repeat: int) -> None:
-    """Compare a clean topic with one of which some records are rejected; the last line is a JSON object.
+    """Compare a clean topic with a topic that has rejected records; the last line is a JSON object.
 
     \b
     Examples:
@@ -34,7 +38,7 @@ def main(events: int, every: int, repeat: int) -> None:
     \b
     Exit codes:
       0   measured
-      1   an event was not stored, once
+      1   an event was not stored exactly once
     """
     runs: dict[str, list[report.Result]] = {"clean": [], "with rejects": []}
     with ExitStack() as stack:
@@ -56,7 +60,7 @@ def main(events: int, every: int, repeat: int) -> None:
 
 @contextmanager
 def _bench(events: int, every: int | None) -> Iterator[Bench]:
-    """Servers, and a topic with so many events and every so-manieth record cut short."""
+    """Start servers and publish the events; after each `every` events comes a truncated record."""
     with stage() as place:
         yield Bench(place, publish(place.settings, usual(events), place.bar("publish", events), every))
 

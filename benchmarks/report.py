@@ -1,4 +1,4 @@
-"""What was measured, and how it is told: a table in the terminal, one in docs/benchmarks.md, one line of JSON."""
+"""Results of the benchmark, as a table in the terminal, a table in docs/benchmarks.md and a line of JSON."""
 
 import os
 import platform
@@ -32,43 +32,43 @@ class Result:
     name: str
     rows: int
     seconds: float
-    """From the first poll to the last row."""
+    """Time from the first poll to the last row."""
     total_seconds: float
-    """From the start of the process to the last row."""
+    """Time from the start of the process to the last row."""
     server_cpu_seconds: float
-    """What ClickHouse spent in `seconds`, on inserting and on what else it does."""
+    """CPU time of ClickHouse during `seconds`, for inserts and all its other work."""
     cpu_seconds: float | None
-    """What the contender's processes spent in `seconds`; None where the work is done in ClickHouse."""
+    """CPU time of the contender's processes during `seconds`; None if ClickHouse does the work."""
     peak_rss_bytes: int | None
 
     @property
     def rows_per_s(self) -> float:
-        """Throughput."""
+        """Throughput in rows per second."""
         return self.rows / self.seconds
 
     @property
     def cpu_us_per_row(self) -> float | None:
-        """CPU time of the contender for one row."""
+        """CPU time of the contender for one row, in µs."""
         return None if self.cpu_seconds is None else self.cpu_seconds / self.rows * 1e6
 
     @property
     def server_cpu_us_per_row(self) -> float:
-        """CPU time of ClickHouse for one row."""
+        """CPU time of ClickHouse for one row, in µs."""
         return self.server_cpu_seconds / self.rows * 1e6
 
     @property
     def rss_mb(self) -> float | None:
-        """Most memory its processes held, 10^6 bytes."""
+        """Peak memory of the contender's processes, in 10^6 bytes."""
         return None if self.peak_rss_bytes is None else self.peak_rss_bytes / 1e6
 
 
 def median(runs: Sequence[Result]) -> Result:
-    """The run in the middle by throughput, the slower of the two middle ones; all its figures belong together."""
+    """Return the median run by throughput, the slower one of two; so all figures are of one run."""
     return sorted(runs, key=lambda run: run.rows_per_s)[(len(runs) - 1) // 2]
 
 
 def ratios(results: Mapping[str, Result]) -> dict[str, float]:
-    """The worker's throughput as a multiple of each peer's that ran."""
+    """Ratio of the worker's throughput to that of each peer that ran."""
     if WORKER.name not in results:
         return {}
     worker = results[WORKER.name].rows_per_s
@@ -76,15 +76,15 @@ def ratios(results: Mapping[str, Result]) -> dict[str, float]:
 
 
 def cost_of_ranges(results: Mapping[str, Result]) -> str | None:
-    """What recording ranges takes of the worker's throughput, as a sentence; None when one of the two didn't run."""
+    """Sentence with the cost of committed ranges in throughput; None if one of the two contenders didn't run."""
     if not {WORKER.name, WITHOUT_RANGES.name} <= results.keys():
         return None
     share = 1 - results[WORKER.name].rows_per_s / results[WITHOUT_RANGES.name].rows_per_s
-    return f"Recording ranges takes {share:.1%} of rows/s; below zero is noise."
+    return f"Committing ranges takes {share:.1%} of rows/s; below zero is noise."
 
 
 def json_line(results: Mapping[str, Result]) -> str:
-    """The worker's figures and the ratios; a figure of what didn't run is null or absent."""
+    """JSON object with the worker's figures and the ratios; without a run, a figure is null and a ratio is left out."""
     worker = results.get(WORKER.name)
     return orjson.dumps(
         {
@@ -97,7 +97,7 @@ def json_line(results: Mapping[str, Result]) -> str:
 
 
 def rich_table(results: Mapping[str, Result]) -> Table:
-    """For the terminal."""
+    """Table for the terminal."""
     table = Table()
     for number, heading in enumerate(_HEADINGS):
         table.add_column(heading, justify="right" if number else "left", no_wrap=not number)
@@ -107,7 +107,7 @@ def rich_table(results: Mapping[str, Result]) -> Table:
 
 
 def markdown(results: Mapping[str, Result], machine: str, command: str) -> str:
-    """For the docs: the machine, the command, and the table."""
+    """Text for the docs: the machine, the command and the table."""
     lines = [machine, "", f"`{command}`", ""]
     lines += [f"| {' | '.join(_HEADINGS)} |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
     lines += [f"| {' | '.join(cells)} |" for cells in _cells(results)]
@@ -117,10 +117,10 @@ def markdown(results: Mapping[str, Result], machine: str, command: str) -> str:
 
 
 def replace_marked(document: str, text: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
-    """The document with the text between its markers, in place of what was there.
+    """Return the document with new text between its markers.
 
     Raises:
-        ConfigError: the markers aren't there, once each and in order.
+        ConfigError: the document doesn't have both markers in order.
     """
     before, begin, rest = document.partition(markers[0])
     _, end, after = rest.partition(markers[1])
@@ -130,7 +130,7 @@ def replace_marked(document: str, text: str, markers: tuple[str, str] = (BEGIN, 
 
 
 def machine(clickhouse_version: str, *, besides: str = "") -> str:
-    """The machine and the versions, as one paragraph; `besides` is said at its end."""
+    """Paragraph about the machine and the versions; `besides` is added at the end."""
     versions = [f"{name} {version(name)}" for name in _LIBRARIES]
     memory = psutil.virtual_memory().total / 2**30
     text = (
@@ -142,7 +142,7 @@ def machine(clickhouse_version: str, *, besides: str = "") -> str:
 
 
 def peers() -> str:
-    """What those peers are made of that have an environment of their own."""
+    """Pinned packages of the peers that have their own environment, as the end of a sentence."""
     pins = [line for line in PEER_REQUIREMENTS.read_text(encoding="utf-8").splitlines() if "==" in line]
     return f"; Quix Streams and Bytewax with {', '.join(pins).replace('==', ' ')}"
 

@@ -1,7 +1,7 @@
-"""What decoding, validation and sanitising cost: `python -m benchmarks.sanitising`, without broker and database.
+"""`python -m benchmarks.sanitising`: CPU time of decoding, validation and sanitising, without broker and database.
 
-Each workload is decoded with and without what is declared of privacy, the two in turn; of each the best of several runs
-counts. One whose metadata are all distinct is the worst case: nothing that was seen before comes again.
+Each workload is decoded with and without sanitising, in alternating runs; the best of several runs counts. Workloads
+with distinct metadata are the worst case, because no earlier result can be used again.
 """
 
 import json
@@ -24,11 +24,11 @@ _RUNS = 5
 _START = datetime(2026, 1, 5, tzinfo=UTC)
 
 Values = Mapping[str, list[bytes]]
-"""Family to the values of its records."""
+"""Values of the records by family."""
 
 
 def _encoded(catalog: Catalog, families: Iterable[str] = (), metadata: Mapping[str, str] | None = None) -> Values:
-    """A sample; with `metadata`, these templates of members are filled with a number of each event's own."""
+    """Encode a sample of events. `metadata` adds members to each event, with the event's number in their templates."""
     encoders = {family.name: Encoder(family) for family in catalog.families}
     values: dict[str, list[bytes]] = {}
     stories = sample(_EVENTS, seed=5, start=_START, hours=24.0, families=list(families))
@@ -43,7 +43,7 @@ def _encoded(catalog: Catalog, families: Iterable[str] = (), metadata: Mapping[s
 
 
 def _seconds(catalog: Catalog, values: Values, hasher: Hasher | None) -> float:
-    """CPU time of decoding all of it, with nothing remembered from before."""
+    """CPU time to decode all values with new decoders, in seconds."""
     decoders = {
         name: Decoder(family, sanitise=Sanitiser(family.schema, hasher) if hasher else None)
         for name in values
@@ -57,7 +57,7 @@ def _seconds(catalog: Catalog, values: Values, hasher: Hasher | None) -> float:
 
 
 def main() -> None:
-    """Print microseconds of CPU time a row."""
+    """Print CPU time in µs for one row."""
     catalog, hasher = load_catalog(Settings()), Hasher(b"a key for the benchmark")
     workloads = {
         "the sample, all families": _encoded(catalog),

@@ -1,4 +1,4 @@
-"""Where a benchmark takes place: servers of its own, a directory for logs, and a display on the terminal."""
+"""Environment of a benchmark: its own servers, a directory for logs, and progress bars in the terminal."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,21 +24,21 @@ _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Servers that nothing has been done with yet."""
+    """New servers without topics and tables."""
 
     stack: Stack
     settings: Settings
-    """Those of the environment, pointed at these servers."""
+    """Settings of the environment, with the addresses of these servers."""
     directory: Path
     progress: Progress
 
     def bar(self, title: str, total: int) -> Callable[[int], None]:
-        """A new line of the display; call it with what is done."""
+        """Add a progress bar; call the result with the number of finished items."""
         task = self.progress.add_task(title, total=total)
         return lambda done: self.progress.update(task, completed=done)
 
     def clickhouse_version(self) -> str:
-        """Version of the server."""
+        """Version of the ClickHouse server."""
         client = Client(HOST, port=self.stack.clickhouse.port)
         ((version,),) = client.execute("SELECT version()")
         client.disconnect()
@@ -47,10 +47,10 @@ class Stage:
 
 @contextmanager
 def stage() -> Iterator[Stage]:
-    """A broker, a ClickHouse server and a schema registry that knows the one schema.
+    """Start a broker, a ClickHouse server and a schema registry with one schema; stop them afterwards.
 
     Raises:
-        UnavailableError: a server didn't come up.
+        UnavailableError: a server didn't start.
         ConfigError: a setting is wrong.
     """
     progress = Progress(*_COLUMNS, console=Console(stderr=True))
@@ -68,7 +68,7 @@ def stage() -> Iterator[Stage]:
 
 @contextmanager
 def _directory() -> Iterator[Path]:
-    """A directory for one run; kept after the failure of a contender, which names a log in it."""
+    """Create a directory for one run; it is kept after a failure, because the error names a log in it."""
     directory, keep = Path(mkdtemp(prefix="chimera-bench-")), False
     try:
         yield directory

@@ -1,4 +1,4 @@
-"""What the contenders read: valid ui_events in one topic, published before any of them starts."""
+"""Workload of the contenders: valid ui_events in one topic, published before any contender starts."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,28 +19,28 @@ from pipeline.schema.framing import frame_confluent
 FAMILY = "ui_events"
 _SEED = 5
 START = datetime(2026, 1, 5, tzinfo=UTC)
-_HOURS = 24.0  # one day, one table partition: a batch is one part for every contender
+_HOURS = 24.0  # one day is one table partition, so a batch is one part for every contender
 
 _CUT_SHORT = frame_confluent(SCHEMA_ID, b"\x80\x80")
 
 Progress = Callable[[int], object]
-"""Told how many events are done."""
+"""Called with the number of published events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """Enough of a table's content to know that it has each event once, whichever way its rows came."""
+    """Sums over a table; equal sums show that it has each event once."""
 
     rows: int
     ts_sum: int
-    """Milliseconds since 1970, over all rows."""
+    """Sum of `ts` in milliseconds since 1970."""
     latency_sum: int
     sessions: int
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A topic, and what its events amount to in a table."""
+    """Topic with events, and the fingerprint of their table."""
 
     topic: str
     partitions: int
@@ -48,19 +48,23 @@ class Workload:
 
 
 def usual(events: int) -> Iterator[Event]:
-    """A day of so many `ui_events`, in order of time."""
+    """Yield `ui_events` of one day, in order of time."""
     return sample(events, seed=_SEED, start=START, hours=_HOURS, families=[FAMILY])
 
 
 def publish(
     settings: Settings, events: Iterable[Event], progress: Progress, reject_every: int | None = None
 ) -> Workload:
-    """Create the topics on a new broker and fill one: keyed, lz4, in Confluent framing if there is a registry.
+    """Create the topics on a new broker and publish the events: keyed, lz4, Confluent framing if there is a registry.
 
-    With `reject_every`, each such number of events is followed by a record that can't be stored.
+    Args:
+        settings: of the broker and the registry.
+        events: to publish.
+        progress: called after each event.
+        reject_every: number of events between two truncated records; None for no such record.
 
     Raises:
-        UnavailableError: broker or registry doesn't answer.
+        UnavailableError: the broker or the registry doesn't answer.
         HaltError: the broker refuses the topics.
         DeliveryError: the broker refused an event.
     """

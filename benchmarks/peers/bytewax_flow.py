@@ -1,4 +1,4 @@
-"""Bytewax: its Kafka source, fastavro in a batch operator, a sink that writes with clickhouse-driver."""
+"""Bytewax peer: its Kafka source, fastavro in a batch operator, and a sink with clickhouse-driver."""
 
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from benchmarks.peers import READY
 from benchmarks.peers.common import BROKERS, LINGER_SECONDS, TOPIC, Decoder, Row, Table
 
-_BATCH_ROWS = 20_000  # polls of more than the default 1000, or whole polls as single items, measured no faster
+_BATCH_ROWS = 20_000  # larger polls than the default 1000, or whole polls as single items, were no faster
 
 Keyed = tuple[str, list[Row]]
 
@@ -25,10 +25,10 @@ class _Partition(StatelessSinkPartition[Keyed]):
 
 
 class ClickHouseSink(DynamicSink[Keyed]):
-    """Inserts each collected batch."""
+    """Sink that inserts each collected batch."""
 
     def build(self, step_id: str, worker_index: int, worker_count: int) -> _Partition:  # noqa: ARG002 (Bytewax calls it)
-        """The one worker's partition."""
+        """Return the partition of the only worker."""
         return _Partition()
 
 

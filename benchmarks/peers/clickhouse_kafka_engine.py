@@ -1,6 +1,6 @@
-"""ClickHouse reads the topic itself: a Kafka engine table, and a materialized view that feeds `ui_events` from it.
+"""ClickHouse peer: a Kafka engine table reads the topic, and a materialized view fills `ui_events` from it.
 
-The server does the work; this process asks for it, waits, and takes it down again when terminated.
+The server does the work. This process creates table and view, waits, and drops them when it is terminated.
 """
 
 import signal
@@ -18,10 +18,10 @@ _SETTINGS = {
     "kafka_group_name": GROUP,
     "kafka_format": "AvroConfluent",
     "format_avro_schema_registry_url": REGISTRY,
-    "kafka_num_consumers": 1,  # one process against one consumer
+    "kafka_num_consumers": 1,  # one consumer, like the other contenders
     "kafka_max_block_size": _BLOCK_ROWS,
-    "kafka_poll_max_batch_size": _BLOCK_ROWS,  # a poll may bring a whole block
-    "kafka_flush_interval_ms": 500,  # 7,500 by default, a wait at the end of the topic; 250 to 1,000 measured alike
+    "kafka_poll_max_batch_size": _BLOCK_ROWS,  # a poll may return a whole block
+    "kafka_flush_interval_ms": 500,  # 7,500 by default, a wait at the end of the topic; 250 to 1,000 were equally fast
 }
 
 

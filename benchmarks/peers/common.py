@@ -1,6 +1,6 @@
-"""What the peers share: where things are, how a record is decoded with fastavro, how rows are inserted.
+"""Code of all peers: addresses, decoding with fastavro, and inserts with clickhouse-driver.
 
-The environment is the worker's own, plus BENCH_TOPIC, so that every contender is started the same way.
+The environment has the worker's variables and BENCH_TOPIC, so every contender is started the same way.
 """
 
 import json
@@ -19,16 +19,16 @@ REGISTRY = os.environ["CHIMERA_REGISTRY__URL"]
 DATABASE = os.environ["CHIMERA_CLICKHOUSE__DATABASE"]
 
 LINGER_SECONDS = 1.0
-"""Longest time a peer lets rows wait for a batch to fill; less measured no faster."""
+"""Longest time that rows wait for a batch to fill; shorter times were no faster."""
 
-# Confluent framing: a magic byte and a 4-byte schema id. The topic has one schema, so the id needn't be looked up.
+# Confluent framing: a magic byte and a 4-byte schema id. The topic has one schema, so peers ignore the id.
 _FRAME_BYTES = 5
 
 Row = dict[str, Any]
 
 
 def connect() -> Client:
-    """A client whose inserts are stored when `execute` returns: the batches are ours, not the server's to collect."""
+    """Return a client whose inserts are stored when `execute` returns: the server collects no batches of its own."""
     return Client(
         os.environ["CHIMERA_CLICKHOUSE__HOST"],
         port=int(os.environ["CHIMERA_CLICKHOUSE__PORT"]),
@@ -38,14 +38,14 @@ def connect() -> Client:
 
 
 class Decoder:
-    """Decodes framed records with fastavro: a datetime for `ts`, a UUID for `session_id`, as its users get them."""
+    """Decoder with fastavro; it gives a datetime for `ts` and a UUID for `session_id`, as fastavro's users get them."""
 
     def __init__(self) -> None:
         with urlopen(f"{REGISTRY}/schemas/ids/1") as answer:
             self._schema = fastavro.parse_schema(json.loads(json.load(answer)["schema"]))
 
     def __call__(self, value: bytes) -> Row:
-        """One record as a row."""
+        """Decode one record to a row."""
         body = BytesIO(value)
         body.seek(_FRAME_BYTES)
         row: Row = fastavro.schemaless_reader(body, self._schema, None)  # type: ignore[assignment]
@@ -53,12 +53,12 @@ class Decoder:
 
 
 class Table:
-    """The table `ui_events`; rows are inserted as clickhouse-driver takes them from the decoder, as dictionaries."""
+    """Table `ui_events`; clickhouse-driver inserts the decoder's dictionaries unchanged."""
 
     def __init__(self) -> None:
         self._client = connect()
 
     def insert(self, rows: list[Row]) -> None:
-        """Store the rows; returns when they are."""
+        """Insert the rows; return when they are stored."""
         if rows:
             self._client.execute(f"INSERT INTO ui_events ({', '.join(rows[0])}) VALUES", rows)

@@ -1,10 +1,10 @@
-"""A plain loop: confluent-kafka, fastavro, clickhouse-driver; consume a batch, store it, commit it."""
+"""Plain loop with confluent-kafka, fastavro and clickhouse-driver: consume a batch, store it, commit it."""
 
 from confluent_kafka import Consumer
 
 from benchmarks.peers.common import BROKERS, GROUP, LINGER_SECONDS, TOPIC, Decoder, Table
 
-# Of 10,000 to 50,000 rows, all store about as fast; librdkafka fetches the next ones meanwhile, in threads of its own.
+# 10,000 to 50,000 rows were equally fast; librdkafka fetches the next records meanwhile, in its own threads.
 _BATCH_ROWS = 20_000
 
 
@@ -16,7 +16,7 @@ def main() -> None:
             "bootstrap.servers": BROKERS,
             "group.id": GROUP,
             "auto.offset.reset": "earliest",
-            "enable.auto.commit": False,  # committed below, once the rows are stored
+            "enable.auto.commit": False,  # committed below, after the rows are stored
         }
     )
     consumer.subscribe([TOPIC])

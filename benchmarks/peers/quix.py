@@ -1,4 +1,4 @@
-"""Quix Streams: a BatchingSink that writes with clickhouse-driver, fastavro as its deserializer."""
+"""Quix Streams peer: fastavro as its deserializer, and a BatchingSink with clickhouse-driver."""
 
 from quixstreams import Application
 from quixstreams.sinks import BatchingSink, SinkBatch
@@ -7,14 +7,14 @@ from benchmarks.peers.common import BROKERS, GROUP, LINGER_SECONDS, TOPIC, Decod
 
 
 class ClickHouseSink(BatchingSink):
-    """Writes a partition's rows at each checkpoint."""
+    """Sink that inserts the rows of a partition at each checkpoint."""
 
     def __init__(self) -> None:
         super().__init__()
         self._table = Table()
 
     def write(self, batch: SinkBatch) -> None:
-        """Store one partition's rows."""
+        """Insert the rows of one partition."""
         self._table.insert([item.value for item in batch])
 
 
@@ -24,10 +24,10 @@ def main() -> None:
         broker_address=BROKERS,
         consumer_group=GROUP,
         auto_offset_reset="earliest",
-        commit_interval=LINGER_SECONDS,  # a checkpoint flushes the sink; more seldom or by rows measured no faster
-        consumer_poll_timeout=0.1,  # 1 s by default, for which an idle consumer would put off its checkpoint
+        commit_interval=LINGER_SECONDS,  # a checkpoint flushes the sink; other policies were no faster
+        consumer_poll_timeout=0.1,  # 1 s by default, which delays the checkpoint of an idle consumer
         loglevel="WARNING",
-        use_changelog_topics=False,  # no state to keep
+        use_changelog_topics=False,  # there is no state
         auto_create_topics=False,
     )
     stream = app.dataframe(app.topic(TOPIC, value_deserializer="bytes", key_deserializer="bytes"))

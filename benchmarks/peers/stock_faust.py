@@ -1,4 +1,4 @@
-"""A stock Faust agent: `take` for batches, fastavro, clickhouse-driver."""
+"""Stock Faust agent with `take` for batches, fastavro and clickhouse-driver."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ app = faust.App(
     GROUP,
     broker=f"kafka://{BROKERS}",
     consumer_auto_offset_reset="earliest",
-    stream_buffer_maxsize=4 * _BATCH_ROWS,  # the default, 4096, would be smaller than a batch
+    stream_buffer_maxsize=4 * _BATCH_ROWS,  # the default, 4096, is smaller than a batch
     topic_disable_leader=True,  # no topics of Faust's own: there are no tables
     web_enabled=False,
 )
@@ -21,7 +21,7 @@ decode, table = Decoder(), Table()
 
 @app.agent(app.topic(TOPIC, key_serializer="raw", value_serializer="raw"))
 async def store(stream: faust.StreamT[bytes]) -> None:
-    """Store the stream in batches; the driver blocks, so it gets a thread, and the loop goes on fetching."""
+    """Insert the stream in batches. The driver blocks, so it runs in a thread while the loop fetches."""
     async for values in stream.take(_BATCH_ROWS, within=LINGER_SECONDS):
         rows = [decode(value) for value in values]
         await asyncio.to_thread(table.insert, rows)

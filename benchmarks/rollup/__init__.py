@@ -1,1 +1,1 @@
-"""What session_stats amounts to: whether its rows are right, what it costs the worker, how large its state is."""
+"""Benchmark of session_stats: correctness of its rows, its cost for the worker, and the size of its state."""

@@ -1,4 +1,4 @@
-"""Events through the worker, and every row of session_stats held against what SQL makes of ui_events."""
+"""Correctness of session_stats: every row is compared with the result of SQL over ui_events."""
 
 import time
 
@@ -18,10 +18,10 @@ _EXPECTED = "SELECT uniqExact(session_id, toStartOfHour(ts)) FROM ui_events WHER
 
 
 def compare(bench: Bench, shape: Shape) -> Report:
-    """Have the worker store the workload, and compare the rows of all its hours, which it closes.
+    """Run the worker on the workload until it has closed all hours, and compare their rows.
 
     Raises:
-        ContenderError: the worker ended or stalled, or stored other events than were published.
+        ContenderError: the worker ended, stalled, or stored other events than the published ones.
     """
     reports: list[Report] = []
     bar = bench.place.bar("events stored", bench.workload.fingerprint.rows)
@@ -46,5 +46,7 @@ def _await_rows(bench: Bench, before: int, client: Client) -> None:
         if stored > was:
             grew = time.monotonic()
         elif time.monotonic() > grew + _STALL_SECONDS:
-            raise ContenderError(f"session_stats has {stored:,} rows of {expected:,}, and got no more")
+            raise ContenderError(
+                f"session_stats has {stored:,} of {expected:,} rows and no more for {_STALL_SECONDS:.0f} s"
+            )
         time.sleep(_POLL_SECONDS)

@@ -1,8 +1,8 @@
-"""Very many open windows: what they take, and how long it takes to have them back after a kill -9.
+"""Memory of very many open windows, and the time to restore them after a kill -9.
 
-A worker counts the events and is killed when all are stored; by then it has written a snapshot of each partition, and
-what came after that is replayed. Its successor is started at once, so the time includes the broker's waiting for the
-dead worker: `_SESSION_SECONDS`, and not the 45 s that are the setting's default.
+A worker counts the events and is killed when all are stored. By then it has written a snapshot of each partition; the
+next worker replays the records after the snapshots. It starts at once, so the time includes the broker's wait for the
+dead worker: `_SESSION_SECONDS`, not the default of 45 s.
 """
 
 import os
@@ -27,8 +27,8 @@ from pipeline.kafka.topics import TopicAdmin
 from pipeline.rollup.snapshot import pack
 from pipeline.rollup.store import SnapshotStore
 
-_SESSION_SECONDS = 6.0  # the least that a broker takes by default
-_MINUTES = 45  # all but a few events are folded when one of the hour's last minute has come
+_SESSION_SECONDS = 6.0  # the shortest session that a broker allows by default
+_MINUTES = 45  # an event of the hour's last minute folds all but a few of the events
 _SHARE_IN_SNAPSHOTS = 0.8
 _POLL_SECONDS = 0.05
 _STALL_SECONDS = 120.0
@@ -36,30 +36,30 @@ _STALL_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was measured."""
+    """Measured memory, sizes and time."""
 
     windows: int
-    """That the second worker had in the end."""
+    """Open windows of the second worker at the end."""
     rss_bytes: int
-    """Memory of the worker when it holds them: of the first or the second, whichever has more."""
+    """Resident memory of a worker with all windows; the larger figure of the two workers."""
     peak_rss_bytes: int
-    """Most that either of them ever had."""
+    """Peak resident memory; the larger figure of the two workers."""
     state_bytes: int
-    """The state itself, as columns."""
+    """Size of the state as columns."""
     packed_bytes: int
-    """And as it lies in the state topic."""
+    """Size of the state in the state topic."""
     replayed: int
-    """Records that came after the snapshots."""
+    """Number of records after the snapshots."""
     seconds: float
-    """From the start of the second process until it had everything."""
+    """Time from the start of the second worker until it had all windows."""
 
 
 def measure(place: Stage, windows: int) -> Outcome:
     """Fill a worker with windows, kill it, and start another.
 
     Raises:
-        ContenderError: a worker didn't get so far; names the log.
-        UnavailableError: one ended.
+        ContenderError: a worker stalled; the message names its log.
+        UnavailableError: a worker ended.
     """
     migrate(place.settings.clickhouse)
     sessions = session_ids(windows)
@@ -76,7 +76,7 @@ def measure(place: Stage, windows: int) -> Outcome:
         return second.samples("chimera_rollup_open_windows") == {(): windows}
 
     def replayed() -> bool:
-        windows_there = second.samples("chimera_rollup_open_windows")[()] > 0  # it has taken over
+        windows_there = second.samples("chimera_rollup_open_windows")[()] > 0  # the worker has the partitions
         return windows_there and second.samples("chimera_rollup_records_to_replay") == {(): 0}
 
     rows = round(windows / workload.partitions * _SHARE_IN_SNAPSHOTS)
@@ -113,24 +113,24 @@ def _wait(worker: WorkerProcess, reached: Callable[[], bool]) -> None:
     deadline = time.monotonic() + _STALL_SECONDS
     while not reached():
         if time.monotonic() > deadline:
-            raise ContenderError(f"{worker.name} didn't get so far in {_STALL_SECONDS:.0f} s; see {worker.log_file}")
+            raise ContenderError(f"{worker.name} stalled for {_STALL_SECONDS:.0f} s; see {worker.log_file}")
         time.sleep(_POLL_SECONDS)
 
 
 def _memory(worker: WorkerProcess) -> tuple[int, int]:
-    """Resident bytes, now and at most."""
+    """Resident memory of a worker in bytes, now and at its peak."""
     assert worker.pid is not None
     return psutil.Process(worker.pid).memory_info().rss, peak_rss_bytes(worker.pid)
 
 
 def _replayed(worker: WorkerProcess) -> int:
-    """How many records of all partitions, as its log has it."""
+    """Number of replayed records of all partitions, from the worker's log."""
     lines = [line for line in worker.log_file.read_text(encoding="utf-8").splitlines() if line.startswith("{")]
     return sum(entry["records"] for entry in map(orjson.loads, lines) if entry["event"] == "session_stats recovered")
 
 
 def _state(place: Stage) -> tuple[int, int]:
-    """Bytes of the newest snapshots of all partitions, as columns and as they are written."""
+    """Size of the newest snapshots of all partitions in bytes, as columns and as written."""
     catalog = load_catalog(place.settings)
     assert catalog.rollup is not None
     topic = catalog.rollup.source.topic

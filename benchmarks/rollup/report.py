@@ -1,4 +1,4 @@
-"""What came out, as one line of JSON and as text for docs/benchmarks.md."""
+"""Results of the rollup benchmark, as one line of JSON and as text for docs/benchmarks.md."""
 
 from dataclasses import dataclass
 from textwrap import fill
@@ -18,19 +18,19 @@ _WIDTH = 120
 
 @dataclass(slots=True)
 class Figures:
-    """Of a run; what it left out is None."""
+    """Figures of a run; a part that didn't run is None."""
 
     day: Shape
-    """Events that the rows were compared of."""
+    """Events of the comparison."""
     busy: Shape
-    """Events that the cost was measured at."""
+    """Events of the cost measurement."""
     compared: Report | None = None
     cost: dict[str, Result] | None = None
     recovery: Outcome | None = None
 
 
 def json_line(figures: Figures) -> str:
-    """One object; a figure of what didn't run is null."""
+    """JSON object with the figures; a part that didn't run has nulls."""
     compared, cost, recovery = figures.compared, figures.cost, figures.recovery
     return orjson.dumps(
         {
@@ -48,7 +48,7 @@ def json_line(figures: Figures) -> str:
 
 
 def sentences(figures: Figures) -> list[str]:
-    """What was measured, a sentence or two for each part."""
+    """Sentences about the results, one string for each part that ran."""
     parts = []
     if figures.compared:
         parts.append(_exactness(figures.day, figures.compared))
@@ -60,7 +60,7 @@ def sentences(figures: Figures) -> list[str]:
 
 
 def markdown(figures: Figures, machine: str, command: str) -> str:
-    """For the docs: the machine, the command, and the parts as a list."""
+    """Text for the docs: the machine, the command, and the parts as a list."""
     listed = [fill(part, _WIDTH, initial_indent="- ", subsequent_indent="  ") for part in sentences(figures)]
     return "\n".join([machine, "", f"`{command}`", "", *listed])
 

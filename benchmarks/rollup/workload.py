@@ -1,4 +1,4 @@
-"""`ui_events` of a fixed number of sessions, in another order than they happened in, but never later than the grace."""
+"""`ui_events` of a fixed number of sessions, out of order, but never later than the grace."""
 
 import heapq
 import random
@@ -13,12 +13,12 @@ from pipeline.sample.stories import Event
 
 HOUR_MS = 3_600_000
 _SEED = 7
-_CLOSERS = 256  # so many sessions are in every partition: none of eight is left out but once in 10**14
+_CLOSERS = 256  # sessions; the chance that one of eight partitions gets none is 1 in 10**14
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How many events of how many sessions, over how many hours."""
+    """Number of events, of their sessions and of their hours."""
 
     events: int
     sessions: int
@@ -26,12 +26,12 @@ class Shape:
 
 
 def first_hour() -> int:
-    """Number of the hour that events begin in."""
+    """Number of the first hour of the events, in hours since 1970."""
     return round(START.timestamp()) // 3600
 
 
 def shuffled(shape: Shape, settings: Settings) -> Iterator[Event]:
-    """Events of sessions drawn at random, evenly spread over the hours; each comes up to the grace after its time."""
+    """Yield events of random sessions, evenly spread over the hours; each comes at most the grace after its time."""
     rng = random.Random(_SEED)
     grace_ms = int(settings.rollup.grace_seconds * 1000)
     sessions = session_ids(shape.sessions)
@@ -47,25 +47,25 @@ def shuffled(shape: Shape, settings: Settings) -> Iterator[Event]:
 
 
 def one_each(sessions: Sequence[str], minutes: int) -> Iterator[Event]:
-    """An event of each session, in order of time, spread over the first minutes of the first hour."""
+    """Yield one event of each session, in order of time, in the first minutes of the first hour."""
     told = sample(len(sessions), seed=_SEED, start=START, hours=minutes / 60, families=[FAMILY])
     for session, (family, event) in zip(sessions, told, strict=True):
         yield family, {**event, "session_id": session}
 
 
 def closing(shape: Shape, settings: Settings) -> Iterator[Event]:
-    """Events so late that all hours before theirs close, in every partition."""
+    """Yield events that close all hours of `shape`, in every partition."""
     at_ms = (first_hour() + shape.hours) * HOUR_MS + int(settings.rollup.grace_seconds * 1000)
     return at(at_ms, session_ids(_CLOSERS))
 
 
 def at(ts: int, sessions: Sequence[str]) -> Iterator[Event]:
-    """An event of each session, all at one time."""
+    """Yield one event of each session, all with the same time."""
     for family, event in one_each(sessions, minutes=1):
         yield family, {**event, "ts": ts}
 
 
 def session_ids(count: int) -> list[str]:
-    """Random UUIDs, always the same ones."""
+    """Return random UUIDs, the same on every call."""
     rng = random.Random(_SEED)
     return [str(UUID(int=rng.getrandbits(128), version=4)) for _ in range(count)]

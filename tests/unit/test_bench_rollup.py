@@ -1,4 +1,4 @@
-"""The workload and the report of the benchmark of session_stats."""
+"""Workload and report of the benchmark of session_stats."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ def _times(events: Iterable[Event]) -> list[int]:
 
 
 def test_events_are_out_of_order_and_never_late() -> None:
-    """Each comes before the newest is the grace ahead of it; many come after one that is newer."""
+    """Every event comes within the grace of the newest; many come after a newer event."""
     newest, overtaken = 0, 0
     for ts in _times(chain(shuffled(_SHAPE, Settings()), closing(_SHAPE, Settings()))):
         assert ts >= newest - _GRACE_MS
@@ -30,7 +30,7 @@ def test_events_are_out_of_order_and_never_late() -> None:
     assert overtaken > _SHAPE.events / 2
 
 
-def test_events_are_in_the_hours_and_those_that_close_them_are_not() -> None:
+def test_events_are_in_their_hours_and_closing_events_after_them() -> None:
     """The watermark passes the end of the last hour, and the hour after it stays open."""
     hours = Counter(ts // HOUR_MS - first_hour() for ts in _times(shuffled(_SHAPE, Settings())))
     assert hours.keys() == {0, 1, 2}
@@ -38,13 +38,13 @@ def test_events_are_in_the_hours_and_those_that_close_them_are_not() -> None:
     assert {(ts - _GRACE_MS) // HOUR_MS - first_hour() for ts in _times(closing(_SHAPE, Settings()))} == {3}
 
 
-def test_there_are_as_many_sessions_as_asked_for() -> None:
-    """All of them have events."""
+def test_every_session_has_events() -> None:
+    """The workload has the requested number of sessions."""
     assert len({event["session_id"] for _, event in shuffled(_SHAPE, Settings())}) == _SHAPE.sessions
 
 
-def test_the_line_of_json_has_null_for_what_did_not_run() -> None:
-    """It keeps its form."""
+def test_the_line_of_json_has_null_for_parts_that_did_not_run() -> None:
+    """The line of JSON keeps its form without some parts."""
     figures = Figures(_SHAPE, _SHAPE, compared=Report(rows=7))
     assert orjson.loads(json_line(figures)) == {
         "events": 3_000,
