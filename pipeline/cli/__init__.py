@@ -1,4 +1,4 @@
-"""The `chimera` command: one module a verb, loaded when it is called."""
+"""The `chimera` command; each subcommand has its own module, imported when it is used."""
 
 import logging
 import sys
@@ -8,7 +8,7 @@ import click
 
 from pipeline.errors import ChimeraError
 
-# verb -> module and object; a module is imported only when its verb is used or listed
+# name -> module and object; a module is imported only when its command is used or listed
 COMMANDS = {
     "stack": "pipeline.cli.stack:stack",
     "schemas": "pipeline.cli.schemas:schemas",
@@ -24,14 +24,14 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that knows its verbs by name."""
+    """A group that imports its commands when they are needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        """Verbs in the order a newcomer needs them."""
+        """Return the names in the order in which a newcomer needs them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Import the verb's module."""
+        """Import the module of a command."""
         if cmd_name not in COMMANDS:
             return None
         module, name = COMMANDS[cmd_name].split(":")
@@ -48,7 +48,7 @@ def cli() -> None:
 
     \b
     Examples:
-      chimera stack up                 # a real broker and a real ClickHouse on this machine
+      chimera stack up                 # run Kafka and ClickHouse on this machine
       chimera topics apply             # create the topics of topics.yaml
       chimera migrate                  # create the tables
       faust -A pipeline worker         # run the worker
@@ -57,8 +57,8 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command; an explained failure is one line on stderr and its own exit code."""
-    logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)  # it logs a traceback of what we explain
+    """Run the command; print a known failure as one line on stderr, and exit with its code."""
+    logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)  # it logs tracebacks of failures that we explain
     try:
         cli(prog_name="chimera")
     except ChimeraError as error:

@@ -1,4 +1,4 @@
-"""`python -m pipeline.cli`: the `chimera` command of this very interpreter."""
+"""`python -m pipeline.cli`: the `chimera` command, run by this interpreter."""
 
 from pipeline.cli import main
 

@@ -1,4 +1,4 @@
-"""`chimera access`: who may do what in ClickHouse, as SQL."""
+"""`chimera access`: print the SQL for ClickHouse roles and grants."""
 
 import click
 
@@ -8,25 +8,26 @@ from pipeline.config import load_settings
 
 @click.group()
 def access() -> None:
-    """Show who may do what in ClickHouse.
+    """Print the SQL for ClickHouse roles and grants.
 
     \b
     Examples:
-      chimera access sql               # roles, limits and quotas
+      chimera access sql               # roles, grants, limits and quotas
     """
 
 
 @access.command()
 def sql() -> None:
-    """Print the SQL that makes the roles chimera_reader, chimera_writer and chimera_admin, with limits and quotas.
+    """Print the SQL for roles, grants, limits and quotas.
 
-    Connects to nothing. Whoever may manage access on the server runs it, again after an update, and gives each user one
-    of the roles: docs/access.md. The grants are on the database CHIMERA_CLICKHOUSE__DATABASE; the writer may fill the
-    tables of the families in topics.yaml, and session_stats.
+    The roles are chimera_reader, chimera_writer and chimera_admin. The grants are on the database
+    CHIMERA_CLICKHOUSE__DATABASE; the writer may insert into the tables of the families in topics.yaml and into
+    session_stats. Connects to nothing: an administrator of the server runs the SQL, again after each update, and gives
+    each user one of the roles. See docs/access.md.
 
     \b
     Exit codes:
-      0   printed
+      0   the SQL is printed
       78  a setting or topics.yaml is wrong
 
     \b

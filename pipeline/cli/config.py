@@ -1,4 +1,4 @@
-"""`chimera config`: what the settings are, and where each comes from."""
+"""`chimera config`: show the settings and their sources."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _MASK = "********"
 
 @click.group()
 def config() -> None:
-    """Show the settings.
+    """Show the settings and their sources.
 
     \b
     Examples:
@@ -24,16 +24,17 @@ def config() -> None:
 
 
 @config.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: variable to value and source.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with value and source of each variable.")
 def show(as_json: bool) -> None:
-    """Show every setting with its value, and whether that is the default or comes from the environment.
+    """Show every setting with its value and source.
 
-    Secrets are masked; it shows whether they are set. Connects to nothing.
+    The source is the default or the environment. Secrets are masked: only whether they are set is shown. Connects to
+    nothing.
 
     \b
     Exit codes:
-      0   the settings are right
-      78  one is wrong
+      0   all settings are valid
+      78  a setting is wrong
 
     \b
     Examples:
@@ -60,7 +61,7 @@ def show(as_json: bool) -> None:
 
 
 def _shown(value: Any) -> str | float | None:
-    """A value as it may be seen by anybody."""
+    """Return a value that may be shown to anybody: secrets are masked."""
     if isinstance(value, SecretStr):
         return _MASK if value.get_secret_value() else None
     return value if value is None or isinstance(value, int | float) else str(value)

@@ -1,4 +1,4 @@
-"""`chimera migrate`: create the tables, or bring them up to this version."""
+"""`chimera migrate`: create or update the database and its tables."""
 
 from pathlib import Path
 
@@ -10,25 +10,27 @@ from pipeline.config import load_settings
 
 
 @click.command()
-@click.option("--plan", is_flag=True, help="List what would be applied, and change nothing.")
+@click.option("--plan", is_flag=True, help="List the pending migrations without applying them.")
 def migrate(plan: bool) -> None:
-    """Create the database and its tables, or bring them up to this version.
+    """Create or update the database and its tables.
 
-    Applies the migrations that the database CHIMERA_CLICKHOUSE__DATABASE hasn't seen yet, and prints their names.
-    Safe to repeat, and to run on several hosts at once.
+    Applies the pending migrations to the database CHIMERA_CLICKHOUSE__DATABASE, and prints their names. It may be
+    repeated, and may run on several hosts at once.
 
     \b
     Examples:
-      chimera migrate --plan           # what is pending
+      chimera migrate --plan           # list pending migrations
       chimera migrate
       CHIMERA_CLICKHOUSE__DATABASE=staging chimera migrate
 
     \b
     Exit codes:
-      0   the database is up to date, or with --plan: could be compared
-      69  ClickHouse does not answer
-      70  ClickHouse refuses the login or a statement, or a newer version has migrated the database
-      78  a setting is wrong, or a migration is misnamed, not one statement, or was edited after it was applied
+      0   the database is up to date; with --plan: the list is complete
+      69  ClickHouse doesn't answer
+      70  ClickHouse refused the login or a statement, or a newer version has
+          migrated the database
+      78  a setting is wrong, or a migration has a wrong name, has more than one
+          statement, or was edited after it was applied
     """
     settings = load_settings().clickhouse
     where = f"database {settings.database} at {settings.address}"

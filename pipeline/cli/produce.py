@@ -1,4 +1,4 @@
-"""`chimera produce`: publish the events of a file, or sample events."""
+"""`chimera produce`: publish events from a file, or sample events."""
 
 import math
 import shutil
@@ -22,7 +22,7 @@ from pipeline.producer.producer import Producer
 from pipeline.sample import sample
 
 _SHOWN_LINES = 20
-_MAX_HOURS = 87_600  # ten years: a sample begins well after 1970
+_MAX_HOURS = 87_600  # ten years: a sample must begin well after 1970
 
 Events = Iterable[tuple[str, Mapping[str, Any]]]
 Send = Callable[[str, Mapping[str, Any]], object]
@@ -30,19 +30,21 @@ Send = Callable[[str, Mapping[str, Any]], object]
 
 @click.command()
 @click.argument("family", required=False)
-@click.option("--file", type=click.File("rb"), help="Events of FAMILY, one JSON object a line; - is standard input.")
-@click.option("--sample", "count", type=click.IntRange(min=1), metavar="N", help="N sample events instead of a file.")
-@click.option("--families", default="", metavar="A,B", help="Sample events of these families only.")
-@click.option("--seed", default=1, show_default=True, help="The same seed gives the same sample events.")
+@click.option(
+    "--file", type=click.File("rb"), help="File with events of FAMILY, one JSON object per line; - is standard input."
+)
+@click.option("--sample", "count", type=click.IntRange(min=1), metavar="N", help="Publish N sample events.")
+@click.option("--families", default="", metavar="A,B", help="Families of the sample events.  [default: all]")
+@click.option("--seed", default=1, show_default=True, help="Random seed; the same seed gives the same sample events.")
 @click.option(
     "--hours",
     type=click.FloatRange(min=0, min_open=True, max=_MAX_HOURS),
     default=24.0,
     show_default=True,
-    help="Sample events cover so many hours, up to now.",
+    help="Time span of the sample events in hours, up to now.",
 )
-@click.option("--skip-bad", is_flag=True, help="Publish the good lines of the file all the same.")
-@click.option("--dry-run", is_flag=True, help="Only check the events; needs no broker.")
+@click.option("--skip-bad", is_flag=True, help="Skip the bad lines of the file and publish the others.")
+@click.option("--dry-run", is_flag=True, help="Check the events without publishing them; needs no broker.")
 def produce(
     *,
     family: str | None,
@@ -54,10 +56,10 @@ def produce(
     skip_bad: bool,
     dry_run: bool,
 ) -> None:
-    """Publish events to the topic of their family: those of a file, or sample events.
+    """Publish events from a file, or sample events.
 
-    The whole file is checked before anything is sent; with a bad line in it, nothing is, unless --skip-bad is given.
-    Bad lines are listed on standard error with their numbers. docs/producing.md says what an event may hold.
+    Each event goes to the topic of its family: see docs/producing.md. A file is checked to its end before its first
+    event is sent. A bad line stops everything, unless --skip-bad is given; bad lines are listed on standard error.
 
     \b
     Examples:
@@ -68,33 +70,21 @@ def produce(
 
     \b
     Exit codes:
-      0   all events are stored by the broker
-      1   a line is bad, or the broker refuses an event
-      2   wrong usage
-      69  broker or schema registry doesn't answer
-      70  the schema registry refuses the login or the schema
-      78  a setting, topics.yaml or a schema is wrong, or there is no such family
+      0   the broker has stored all events
+      1   a line is bad, or the broker refused an event
+      2   the options are wrong
+      69  the broker or the schema registry doesn't answer
+      70  the registry refused the login or the schema
+      78  a setting, topics.yaml or a schema is wrong, or the family is unknown
     """
     if count is not None and file is None and family is None:
         _refuse("skip_bad", beside="--sample")
-        names = [name.strip() for name in families.split(",")] if _given("families") else []
-        if not all(names):
-            raise click.UsageError("--families: expected names of families, comma-separated")
-        if math.isnan(hours):
-            raise click.UsageError("--hours: expected a number")
-        settings = load_settings()
-        catalog = load_catalog(settings)
-        wanted = [catalog.family(name).name for name in names]
-        start = datetime.now(UTC) - timedelta(hours=hours)
-        events = sample(count, seed=seed, start=start, hours=hours, families=wanted)
-        _publish(settings, catalog, events, count, dry_run=dry_run)
+        _publish_sample(count, families.split(",") if _given("families") else [], seed, hours, dry_run=dry_run)
     elif count is None and file is not None and family is not None:
         _refuse("families", "hours", "seed", beside="--file")
-        settings = load_settings()
-        catalog = load_catalog(settings)
-        _publish_file(settings, catalog, catalog.family(family), _seekable(file), skip_bad=skip_bad, dry_run=dry_run)
+        _publish_file(family, _seekable(file), skip_bad=skip_bad, dry_run=dry_run)
     else:
-        raise click.UsageError("expected either FAMILY and --file, or --sample")
+        raise click.UsageError("expected either FAMILY with --file, or --sample")
 
 
 def _given(option: str) -> bool:
@@ -102,14 +92,29 @@ def _given(option: str) -> bool:
 
 
 def _refuse(*options: str, beside: str) -> None:
-    """An option that would have no effect is a misunderstanding."""
+    """Refuse options that would have no effect."""
     for option in filter(_given, options):
-        raise click.UsageError(f"--{option.replace('_', '-')} has no meaning beside {beside}")
+        raise click.UsageError(f"--{option.replace('_', '-')} can't be used with {beside}")
 
 
-def _publish_file(
-    settings: Settings, catalog: Catalog, family: Family, file: IO[bytes], *, skip_bad: bool, dry_run: bool
-) -> None:
+def _publish_sample(count: int, names: list[str], seed: int, hours: float, *, dry_run: bool) -> None:
+    names = [name.strip() for name in names]
+    if not all(names):
+        raise click.UsageError("--families: expected family names separated by commas")
+    if math.isnan(hours):
+        raise click.UsageError("--hours: expected a number")
+    settings = load_settings()
+    catalog = load_catalog(settings)
+    wanted = [catalog.family(name).name for name in names]
+    start = datetime.now(UTC) - timedelta(hours=hours)
+    events = sample(count, seed=seed, start=start, hours=hours, families=wanted)
+    _publish(settings, catalog, events, count, dry_run=dry_run)
+
+
+def _publish_file(name: str, file: IO[bytes], *, skip_bad: bool, dry_run: bool) -> None:
+    settings = load_settings()
+    catalog = load_catalog(settings)
+    family = catalog.family(name)
     good, bad = _check(family, file)
     for number, problem in list(bad.items())[:_SHOWN_LINES]:
         click.echo(f"line {number}: {problem}", err=True)
@@ -121,11 +126,11 @@ def _publish_file(
     events = ((family.name, orjson.loads(line)) for number, line in _lines(file) if number not in bad)
     _publish(settings, catalog, events, good, dry_run=dry_run)
     if bad:
-        raise InvalidEventError(f"{len(bad):,} of {good + len(bad):,} lines are bad: these were skipped")
+        raise InvalidEventError(f"{len(bad):,} of {good + len(bad):,} lines are bad and were skipped")
 
 
 def _check(family: Family, file: IO[bytes]) -> tuple[int, dict[int, str]]:
-    """How many good lines there are, and what is wrong with each bad one, by its number."""
+    """Return the number of good lines, and the problem of each bad line by line number."""
     encoder, good, bad = Encoder(family), 0, dict[int, str]()
     for number, line in tracked(_lines(file), None, "Checking"):
         try:
@@ -139,15 +144,15 @@ def _check(family: Family, file: IO[bytes]) -> tuple[int, dict[int, str]]:
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Number and content of each line that isn't blank."""
+    """Yield number and content of each line that isn't blank."""
     return ((number, line) for number, line in enumerate(file, 1) if not line.isspace())
 
 
 def _seekable(file: IO[bytes]) -> IO[bytes]:
-    """The file, or a copy of a pipe: it is read twice."""
+    """Return the file, or a temporary copy of a pipe: the events are read twice."""
     if file.seekable():
         return file
-    copy = click.get_current_context().with_resource(tempfile.TemporaryFile())  # noqa: SIM115 (it is one)
+    copy = click.get_current_context().with_resource(tempfile.TemporaryFile())  # noqa: SIM115 (click closes it)
     shutil.copyfileobj(file, copy)
     copy.seek(0)
     return copy
@@ -169,7 +174,10 @@ def _publish(settings: Settings, catalog: Catalog, events: Events, total: int, *
 
 @contextmanager
 def _destination(settings: Settings, catalog: Catalog, *, dry_run: bool) -> Iterator[Send]:
-    """Where events go: to the broker, all stored when the block ends, or only through the check."""
+    """Yield the function that takes an event: it publishes or, in a dry run, checks.
+
+    The broker has stored all events when the block ends.
+    """
     if dry_run:
         encoders = {family.name: Encoder(family) for family in catalog.families}
         yield lambda family, event: encoders[family].encode(event)

@@ -1,4 +1,4 @@
-"""Progress bars on a terminal, on standard error; nothing anywhere else."""
+"""Progress bars on standard error, shown only on a terminal."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A bar for each task that is added to it; they vanish when the block ends."""
+    """Yield a display with one bar per task; the bars vanish when the block ends."""
     terminal = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
@@ -20,6 +20,6 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def tracked(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
-    """The items, with a bar."""
+    """Yield the items, and show their progress."""
     with progress_bar() as progress:
         yield from progress.track(items, total=total, description=what)

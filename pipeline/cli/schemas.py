@@ -1,4 +1,4 @@
-"""`chimera schemas`: look after the Avro schemas."""
+"""`chimera schemas`: check the Avro schemas."""
 
 import click
 
@@ -9,15 +9,21 @@ from pipeline.schema.versions import load_schemas
 
 @click.group()
 def schemas() -> None:
-    """Look after the Avro schemas."""
+    """Check the Avro schemas.
+
+    \b
+    Examples:
+      chimera schemas check
+    """
 
 
 @schemas.command()
 @click.pass_context
 def check(context: click.Context) -> None:
-    """Check that each version of a schema takes all records that its older versions allowed.
+    """Check that schema versions are backward compatible.
 
-    Reads the files in CHIMERA_SCHEMAS__DIRECTORY; needs neither broker nor registry. See docs/schemas.md.
+    Each version must accept all records that its older versions allowed. Reads the files in
+    CHIMERA_SCHEMAS__DIRECTORY; needs neither a broker nor a registry. See docs/schemas.md.
 
     \b
     Examples:
@@ -26,9 +32,9 @@ def check(context: click.Context) -> None:
 
     \b
     Exit codes:
-      0   all versions go together
-      1   one would reject valid records: a line for each file and field
-      78  a file is no schema
+      0   all versions are compatible
+      1   a version rejects valid records of an older one: one line per file and field
+      78  a file isn't a valid schema
     """
     families = load_schemas(load_settings().schemas.directory)
     found = problems(families)

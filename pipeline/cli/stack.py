@@ -1,4 +1,4 @@
-"""`chimera stack`: a real broker and a real ClickHouse on this machine, in the foreground or left running."""
+"""`chimera stack`: run a Kafka broker and a ClickHouse server on this machine."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from pipeline.devstack.lock import holder
 from pipeline.devstack.ports import HOST
 from pipeline.devstack.supervisor import keep_running, leave_running, stop
 
-_NOT_RUNNING = 3  # exit code, as `systemctl status` has it
+_NOT_RUNNING = 3  # the exit code of `systemctl status`
 _MIB = 1024**2
 
 _in_directory = click.option(
@@ -26,23 +26,23 @@ _in_directory = click.option(
     type=click.Path(file_okay=False, path_type=Path, resolve_path=True),
     default=".stack",
     show_default=True,
-    help="Configuration, data and logs of both servers.",
+    help="Directory for configuration, data and logs of both servers.",
 )
 
 
 def _port(option: str, usual: int, what: str) -> Callable[..., Any]:
-    explanation = f"{what}.  [default: the one it had last time, or {usual} when free, or any free one]"
+    explanation = f"{what}.  [default: the last one used here, else {usual} if free, else any free port]"
     return click.option(option, type=click.IntRange(1, 65535), help=explanation)
 
 
 @click.group()
 def stack() -> None:
-    """Run a real Kafka broker and a real ClickHouse on this machine, without containers.
+    """Run Kafka and ClickHouse on this machine without containers.
 
     \b
     Examples:
       chimera stack up                     # until Ctrl-C
-      eval "$(chimera stack up --detach)"  # leave it running, and point this shell at it
+      eval "$(chimera stack up --detach)"  # in the background, with its variables set in this shell
       chimera stack status
       chimera stack down
     """
@@ -53,17 +53,18 @@ def stack() -> None:
 @_port("--kafka-port", 9092, "Port of the broker")
 @_port("--clickhouse-port", 9000, "Port of ClickHouse's native protocol")
 @_port("--http-port", 8123, "Port of ClickHouse's HTTP interface")
-@click.option("-d", "--detach", is_flag=True, help="Leave it running in the background; `chimera stack down` stops it.")
+@click.option("-d", "--detach", is_flag=True, help="Run in the background; `chimera stack down` stops the servers.")
 def up(directory: Path, detach: bool, **ports: int | None) -> None:
-    """Start both servers, and print the variables that point everything else at them.
+    """Start both servers and print the variables for clients.
 
-    Stays in the foreground and stops both on Ctrl-C, unless it is told to detach. Data survive: the next start in the
-    same directory goes on with them, on the same ports. The first start of all downloads Apache Kafka, 44 MiB.
+    Stays in the foreground and stops both servers on Ctrl-C, unless --detach is given. The data are kept: the next
+    start in the same directory uses them again, on the same ports. The very first start downloads Apache Kafka, 44 MiB.
 
     \b
     Exit codes:
-      0   stopped or, detached, left running
-      69  a port or the directory is taken, a download failed, a server doesn't start or ended by itself
+      0   stopped; with --detach: running in the background
+      69  a port or the directory is taken, a download failed, a server didn't
+          start, or a server ended by itself
       78  the directory is unusable, or the extra `devstack` isn't installed
 
     \b
@@ -83,11 +84,13 @@ def up(directory: Path, detach: bool, **ports: int | None) -> None:
 @stack.command()
 @_in_directory
 def down(directory: Path) -> None:
-    """Stop both servers and wait until they have ended; their data stay. Does nothing when they don't run.
+    """Stop both servers and keep their data.
+
+    Waits until the servers have ended. Does nothing if they don't run.
 
     \b
     Exit codes:
-      0   nothing runs any more
+      0   no server is running
       69  a process doesn't end
 
     \b
@@ -96,19 +99,23 @@ def down(directory: Path) -> None:
       chimera stack down --directory /tmp/stack
     """
     stopped = stop(Stack(directory))
-    click.echo(f"Stopped. The data stay in {directory}." if stopped else f"Nothing runs in {directory}.", err=True)
+    click.echo(
+        f"Stopped. The data are kept in {directory}." if stopped else f"No server is running in {directory}.", err=True
+    )
 
 
 @stack.command()
 @_in_directory
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(directory: Path, as_json: bool) -> None:
-    """Show what runs: addresses, processes, memory, data, logs, and the variables that `up` printed.
+    """Show the running servers.
+
+    Shows addresses, processes, memory, data, logs, and the variables that `up` printed.
 
     \b
     Exit codes:
-      0   both servers run
-      3   one of them doesn't, or neither
+      0   both servers are running
+      3   one server or both aren't running
 
     \b
     Examples:
@@ -137,7 +144,7 @@ def status(directory: Path, as_json: bool) -> None:
 
 
 def fetch_jars() -> None:
-    """With a progress bar, when something has to be fetched."""
+    """Download Apache Kafka if it is missing, with a progress bar."""
     columns = (TextColumn("Downloading Apache Kafka"), BarColumn(), MofNCompleteColumn())
     terminal = Console(stderr=True)
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
@@ -152,7 +159,7 @@ def _keep_in_foreground(servers: Stack) -> None:
         def announce() -> None:
             starting.close()
             click.echo(_exports(servers))
-            click.echo(f"Running; data and logs are in {servers.directory}. Ctrl-C stops it.", err=True)
+            click.echo(f"Running; data and logs are in {servers.directory}. Press Ctrl-C to stop.", err=True)
 
         keep_running(servers, announce)
 
@@ -163,7 +170,7 @@ def _spinner() -> AbstractContextManager[object]:
 
 
 def _describe(server: Server) -> dict[str, Any]:
-    """What is known of a server, under the names that `--json` gives."""
+    """Return the facts about a server as the JSON object of `--json`."""
     psutil = require("psutil")
     facts: dict[str, Any] = {
         "name": server.name,

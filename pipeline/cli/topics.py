@@ -1,4 +1,4 @@
-"""`chimera topics`: compare the cluster's topics with topics.yaml, and make them the same."""
+"""`chimera topics`: compare the cluster's topics with topics.yaml, and create or alter them."""
 
 import sys
 from collections import Counter
@@ -17,10 +17,10 @@ _WORDS = {Action.CREATE: "to create", Action.ALTER: "to alter", Action.KEEP: "as
 
 @click.group()
 def topics() -> None:
-    """Compare the topics of the cluster with topics.yaml, and make them the same.
+    """Create and alter topics as topics.yaml declares.
 
-    Topics that topics.yaml doesn't declare are left alone. Fewer partitions, another replication factor of an existing
-    topic, or more replicas than there are brokers, are an error before anything is changed.
+    Topics that topics.yaml doesn't declare are left alone. Three things are an error, before any change is made: fewer
+    partitions, another replication factor for an existing topic, and more replicas than brokers.
 
     \b
     Examples:
@@ -32,18 +32,17 @@ def topics() -> None:
 
 @topics.command("plan")
 def show() -> None:
-    """Show how the cluster differs from topics.yaml; changes nothing.
+    """Show how the cluster differs from topics.yaml.
 
-    \b
-    + is created, ~ is altered (old → new), = is as declared.
+    Changes nothing. + marks a topic to create, ~ a topic to alter (old → new), = a topic that is as declared.
 
     \b
     Exit codes:
-      0   nothing to do
+      0   the cluster is as declared
       2   there are changes to make
       69  the broker doesn't answer
-      70  the broker refuses to tell
-      78  topics.yaml or a setting is wrong, or asks for what Kafka can't do
+      70  the broker refuses the request
+      78  topics.yaml or a setting is wrong, or asks for a change that Kafka can't make
 
     \b
     Examples:
@@ -56,11 +55,11 @@ def show() -> None:
 
 
 @topics.command()
-@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@click.option("-y", "--yes", is_flag=True, help="Make the changes without asking.")
 def apply(yes: bool) -> None:
-    """Create and alter topics until the cluster has what topics.yaml declares.
+    """Create and alter topics as topics.yaml declares.
 
-    Shows the plan and asks first; without a terminal to ask on, --yes has to be given. Run again, it has nothing to do.
+    Shows the plan and asks for confirmation; without a terminal, --yes is required. A second run changes nothing.
 
     \b
     Exit codes:
@@ -68,8 +67,8 @@ def apply(yes: bool) -> None:
       1   not confirmed
       2   there are changes, but neither a terminal nor --yes
       69  the broker doesn't answer
-      70  the broker refuses a change; when it is one it can refuse beforehand, nothing was changed
-      78  topics.yaml or a setting is wrong, or asks for what Kafka can't do
+      70  the broker refused a change; nothing was changed if it could refuse in advance
+      78  topics.yaml or a setting is wrong, or asks for a change that Kafka can't make
 
     \b
     Examples:
@@ -81,14 +80,14 @@ def apply(yes: bool) -> None:
         return
     if not yes:
         if not sys.stdin.isatty():
-            raise click.UsageError("there is no terminal to ask on: add --yes to make these changes")
+            raise click.UsageError("there is no terminal for a confirmation: add --yes to make these changes")
         click.confirm("Make these changes?", abort=True, err=True)
     admin.apply(changes)
     click.echo("Done.", err=True)
 
 
 def _planned() -> tuple[TopicAdmin, list[Change]]:
-    """Compare, show what comes of every topic, and return what there is to do."""
+    """Print the plan for every topic; return the changes to make."""
     settings = load_settings()
     declared = load_topics(settings.topics.file, settings.topics.replication)
     admin = TopicAdmin(settings.kafka)
@@ -108,15 +107,15 @@ def _planned() -> tuple[TopicAdmin, list[Change]]:
 
 
 def _warning(topic: TopicSpec, *, rolled_up: bool) -> str:
-    """What more partitions do to the records of a key."""
+    """Return the warning about more partitions of a topic with keys."""
     warning = (
-        f"warning: {topic.name}: with more partitions, the records of a {topic.key} may go to another partition than "
-        "those before; let the worker catch up first"
+        f"warning: {topic.name}: with more partitions, new records of a {topic.key} may go to another partition than "
+        "its older records; let the worker catch up first"
     )
     if rolled_up:
         warning += (
             f". Every open hour of a {topic.key} that moves is split into two windows: `chimera rollup verify` finds "
-            "them when the hours have closed, `chimera rollup repair` mends them"
+            "them once the hours are closed, and `chimera rollup repair` repairs them"
         )
     return warning
 

@@ -18,7 +18,7 @@ from pipeline.columns import Column, select
 from pipeline.errors import HaltError
 from pipeline.retry import Attempts, Held
 
-_MOST_ROWS = 100_000  # in one block
+_MAX_ROWS = 100_000  # in one block
 _MOST_TURNS = 5
 
 
@@ -29,9 +29,11 @@ class Emission:
         sink: where it is.
         attempts: how often, and for how long.
         pool: threads to insert in.
+        max_rows: size limit of a block.
     """
 
-    def __init__(self, sink: Sink, attempts: Attempts, pool: Executor) -> None:
+    def __init__(self, sink: Sink, attempts: Attempts, pool: Executor, *, max_rows: int = _MAX_ROWS) -> None:
+        self._max_rows = max_rows
         self._sink = sink
         self._attempts = attempts
         self._pool = pool
@@ -50,8 +52,8 @@ class Emission:
             ChimeraError, clickhouse_driver.errors.Error: going on makes no sense.
         """
         count = len(np.asarray(rows["hour"]))
-        for number, start in enumerate(range(0, count, _MOST_ROWS)):
-            block = {name: np.asarray(column)[start : start + _MOST_ROWS] for name, column in rows.items()}
+        for number, start in enumerate(range(0, count, self._max_rows)):
+            block = {name: np.asarray(column)[start : start + self._max_rows] for name, column in rows.items()}
             step = partial(self._store_now, held, f"{token}/{number}", block, again=again)
             metrics.ROWS_INSERTED.labels(TABLE).inc(await self._attempts.make(held, step, self._pool))
 

@@ -62,6 +62,8 @@ def read_horizon(
     rollup: RollupSpec,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
     clock: Callable[[], float] = time.time,
+    *,
+    catch_up_seconds: float = _CATCH_UP_SECONDS,
 ) -> Horizon:
     """Read the newest snapshots, and wait a moment where ClickHouse isn't as far as they are.
 
@@ -70,6 +72,7 @@ def read_horizon(
         rollup: the topic that is rolled up, and that of the state.
         progress: called with the number of records read and of all there are.
         clock: seconds since 1970.
+        catch_up_seconds: time that ingest has to catch up with the snapshots.
 
     Raises:
         HaltError: a topic isn't there, or the broker refuses.
@@ -84,7 +87,7 @@ def read_horizon(
         loaded = store.load(topic_id, logs.keys(), progress)
         snapshots = {partition: found.snapshot for partition, found in loaded.items() if found.snapshot}
         _check_complete(topic, logs, snapshots)
-        _await_stored(consumer, topic, snapshots)
+        _await_stored(consumer, topic, snapshots, catch_up_seconds)
     except KafkaException as error:
         raise explain_kafka(error.args[0], kafka, f"topic {topic}") from error
     finally:
@@ -133,9 +136,9 @@ def _check_complete(topic: str, logs: Mapping[int, range], snapshots: Mapping[in
         )
 
 
-def _await_stored(consumer: Consumer, topic: str, snapshots: Mapping[int, Snapshot]) -> None:
+def _await_stored(consumer: Consumer, topic: str, snapshots: Mapping[int, Snapshot], seconds: float) -> None:
     """Ingest acknowledges at its own pace: what a snapshot has counted may not be in ui_events yet."""
-    deadline = time.monotonic() + _CATCH_UP_SECONDS
+    deadline = time.monotonic() + seconds
     asked = [TopicPartition(topic, number) for number in snapshots]
     while asked:
         committed = consumer.committed(asked, _ANSWER_SECONDS)

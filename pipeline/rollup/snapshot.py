@@ -58,11 +58,16 @@ class Packed(NamedTuple):
     manifest: bytes
 
 
-def pack(snapshot: Snapshot) -> Packed:
-    """Make bytes of a snapshot. Columns are one-dimensional, of any type but objects."""
+def pack(snapshot: Snapshot, chunk_bytes: int = CHUNK_BYTES) -> Packed:
+    """Turn a snapshot into bytes.
+
+    Args:
+        snapshot: its columns are one-dimensional arrays, of any type but objects.
+        chunk_bytes: size limit of a chunk.
+    """
     raw = b"".join(map(_by_byte, snapshot.columns.values()))
     data = bytes(cramjam.zstd.compress(raw, _LEVEL))  # all at once, because only then it lets other threads run
-    chunks = [data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
+    chunks = [data[start : start + chunk_bytes] for start in range(0, len(data), chunk_bytes)]
     facts = {
         "version": _VERSION,
         "topic_id": snapshot.topic_id,

@@ -19,7 +19,7 @@ from pipeline.errors import ChimeraError, HaltError
 from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import explain_kafka
 from pipeline.rollup.slots import MANIFEST, Key, Loaded, newest
-from pipeline.rollup.snapshot import Snapshot, pack
+from pipeline.rollup.snapshot import CHUNK_BYTES, Snapshot, pack
 
 _ANSWER_SECONDS = 10.0
 _SLOTS = 2
@@ -66,9 +66,11 @@ class SnapshotStore:
     Args:
         settings: broker and group.
         topic: the state topic.
+        chunk_bytes: size limit of a chunk.
     """
 
-    def __init__(self, settings: KafkaSettings, topic: TopicSpec) -> None:
+    def __init__(self, settings: KafkaSettings, topic: TopicSpec, *, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self._chunk_bytes = chunk_bytes
         self._settings = settings
         self._topic = topic
         self._lock = threading.Lock()
@@ -115,7 +117,7 @@ class SnapshotStore:
             UnavailableError: the broker didn't take all of it; worth another try.
             HaltError: it refuses, or has no such topic.
         """
-        chunks, manifest = pack(snapshot)
+        chunks, manifest = pack(snapshot, self._chunk_bytes)
         with self._lock:
             writer = self._writers[snapshot.topic_id, snapshot.partition]
             slot = writer.written % _SLOTS

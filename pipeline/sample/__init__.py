@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 
 from pipeline.errors import ConfigError
-from pipeline.sample.stories import KINDS, Event, Kind, Story, World
+from pipeline.sample.stories import KINDS, Event, Story, StoryKind, World
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -54,7 +54,7 @@ def _told(world: World, count: int, step: float, families: frozenset[str]) -> It
     """The events of many stories at a time, without end: each turn goes to a kind of story, and to one that is on."""
     kinds = [kind for kind in KINDS if kind.families & families]
     weight = sum(kind.weight for kind in kinds)
-    on: dict[Kind, list[Story]] = {}
+    on: dict[StoryKind, list[Story]] = {}
     for kind in kinds:
         share = kind.weight / weight
         at_a_time = min(_GAP_MS * share / step, count * share / _FEWEST_EVENTS)
@@ -66,7 +66,7 @@ def _told(world: World, count: int, step: float, families: frozenset[str]) -> It
             yield _next_of(on[kind], kind, world, families)
 
 
-def _next_of(stories: list[Story], kind: Kind, world: World, families: frozenset[str]) -> Event:
+def _next_of(stories: list[Story], kind: StoryKind, world: World, families: frozenset[str]) -> Event:
     """The next wanted event of any of the stories; one that has ended makes room for a new one."""
     place = int(world.rng.random() * len(stories))
     while True:

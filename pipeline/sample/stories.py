@@ -4,7 +4,7 @@ A story is an iterator of one session's, run's or benchmark's events, in order; 
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import count as counting
 from typing import Any, NamedTuple
@@ -132,32 +132,42 @@ def run(world: World) -> Story:
             "duration_ms": world.around(1_800),
         },
     )
+    tokens, micros = yield from _council(world, run_id)
+    series = rng.choice(("banterpacks", "chimera"))
+    yield _episode(world, run_id, number, series=series, tokens=tokens, micros=micros)
+    if number % _FAILING_RUN:
+        yield from _deployment(world, run_id, series, number)
+
+
+def _council(world: World, run_id: str) -> Generator[Event, None, tuple[int, int]]:
+    """Yield the council's calls; return their tokens, and their cost in millionths of a dollar."""
+    rng = world.rng
     tokens = micros = 0
     for operation in ("analyze", *["generate"] * rng.randrange(2, 6), *["translate"] * rng.randrange(3)):
         call, call_micros = _call(world, run_id, "council", rng.choice(_HOSTED_MODELS), operation)
         tokens += call["tokens_in"] + call["tokens_out"]
         micros += call_micros
         yield "llm_events", call
-    series = rng.choice(("banterpacks", "chimera"))
-    yield (
-        "episodes",
-        {
-            "ts": 0,
-            "run_id": run_id,
-            "series": series,
-            "episode_num": number % 65_536,
-            "title": f"{rng.choice(_TOPICS)}, part {number}",
-            "confidence_score": round(rng.uniform(0.1, 0.5) if failing else rng.uniform(0.6, 0.98), 3),
-            "correlation_strength": round(rng.uniform(-0.2, 0.9), 3),
-            "tokens_total": tokens,
-            "cost_total": _dollars(micros),
-            "status": "failed" if failing else "published",
-            "file_path": f"posts/{series}/ep-{number:03d}.md",
-            "commit_sha": world.packs_commit if series == "banterpacks" else world.hearts_commit,
-        },
-    )
-    if not failing:
-        yield from _deployment(world, run_id, series, number)
+    return tokens, micros
+
+
+def _episode(world: World, run_id: str, number: int, *, series: str, tokens: int, micros: int) -> Event:
+    """The episode that the council has written."""
+    rng, failing = world.rng, number % _FAILING_RUN == 0
+    return "episodes", {
+        "ts": 0,
+        "run_id": run_id,
+        "series": series,
+        "episode_num": number % 65_536,
+        "title": f"{rng.choice(_TOPICS)}, part {number}",
+        "confidence_score": round(rng.uniform(0.1, 0.5) if failing else rng.uniform(0.6, 0.98), 3),
+        "correlation_strength": round(rng.uniform(-0.2, 0.9), 3),
+        "tokens_total": tokens,
+        "cost_total": _dollars(micros),
+        "status": "failed" if failing else "published",
+        "file_path": f"posts/{series}/ep-{number:03d}.md",
+        "commit_sha": world.packs_commit if series == "banterpacks" else world.hearts_commit,
+    }
 
 
 def _deployment(world: World, episode_run_id: str, series: str, number: int) -> Story:
@@ -233,7 +243,7 @@ def _dollars(micros: int) -> str:
     return f"{micros // 1_000_000}.{micros % 1_000_000:06d}"
 
 
-class Kind(NamedTuple):
+class StoryKind(NamedTuple):
     """A kind of story: what starts one, its turns out of twenty, and the families it has events of."""
 
     story: Callable[[World], Story]
@@ -242,7 +252,7 @@ class Kind(NamedTuple):
 
 
 KINDS = (
-    Kind(viewer, 13, frozenset({"ui_events"})),
-    Kind(run, 5, frozenset({"watcher_runs", "llm_events", "episodes", "deployments"})),
-    Kind(benchmark, 2, frozenset({"llm_events", "bench_runs"})),
+    StoryKind(viewer, 13, frozenset({"ui_events"})),
+    StoryKind(run, 5, frozenset({"watcher_runs", "llm_events", "episodes", "deployments"})),
+    StoryKind(benchmark, 2, frozenset({"llm_events", "bench_runs"})),
 )

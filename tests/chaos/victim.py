@@ -9,7 +9,7 @@ from faust.cli.faust import cli
 from chaos.defects import DEFECTS
 from chaos.points import POINTS
 from chaos.trap import Trap
-from pipeline.rollup import snapshot
+from pipeline.rollup.store import SnapshotStore
 
 _CHUNK_BYTES = 500  # so that a snapshot of few windows has several chunks
 
@@ -28,7 +28,7 @@ def main(*, point: str | None, topic: str, table: str, nth: int, freeze: bool, d
         POINTS[point].set_up(Trap(topic, table, nth, number))
     if defect:
         DEFECTS[defect]()
-    snapshot.CHUNK_BYTES = _CHUNK_BYTES
+    SnapshotStore.__init__.__kwdefaults__ = {"chunk_bytes": _CHUNK_BYTES}
     sys.stdin.readline()
     sys.argv = ["faust", "-A", "pipeline", "worker"]
     cli()

@@ -15,7 +15,7 @@ import pytest
 from clickhouse_driver import Client
 from support.processes import eventually
 
-from pipeline.cli.demo import MismatchError, report
+from pipeline.cli.demo_output import MismatchError, report
 from pipeline.config import env_name
 from pipeline.demo import DAMAGED, Outcome
 from pipeline.devstack import Stack

@@ -204,7 +204,7 @@ def test_what_a_crash_left_behind_harms_nobody(chimera: Chimera, tmp_path: Path)
             lock.parent.mkdir(parents=True, exist_ok=True)
             lock.write_text(str(bystander.pid), encoding="utf-8")
         assert chimera("status").returncode == 3
-        assert chimera("down").stderr == f"Nothing runs in {stack.directory}.\n"
+        assert chimera("down").stderr == f"No server is running in {stack.directory}.\n"
         assert bystander.poll() is None
         bystander.terminate()
 

@@ -36,7 +36,9 @@ def _rows(count: int) -> dict[str, Column]:
     }
 
 
-def _store(settings: Settings, rows: dict[str, Column], *, again: bool, token: str = "id/0/hour/7") -> None:
+def _store(
+    settings: Settings, rows: dict[str, Column], *, again: bool, token: str = "id/0/hour/7", max_rows: int = 100_000
+) -> None:
     """As a worker does it that has just got the partition."""
     family = load_catalog(settings).family("ui_events")
     held = PartitionBatches(family.topic.name, "id", 0, State(0, ()), policy=family.batch, limit=2)
@@ -46,7 +48,7 @@ def _store(settings: Settings, rows: dict[str, Column], *, again: bool, token: s
         return True
 
     with ThreadPoolExecutor(1) as pool:
-        emission = Emission(Sink(settings.clickhouse), Attempts(TABLE, renew, settings.worker), pool)
+        emission = Emission(Sink(settings.clickhouse), Attempts(TABLE, renew, settings.worker), pool, max_rows=max_rows)
         asyncio.run(emission.store(held, token, rows, again=again))
 
 
@@ -87,10 +89,9 @@ def test_rows_that_are_lost_behind_a_known_token_come_back(settings: Settings) -
     assert _count(settings) == (6, 6)
 
 
-def test_a_large_hour_is_stored_in_blocks(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_hour_is_stored_in_blocks(settings: Settings) -> None:
     """Each with a token of its own: none is dropped as a repetition of another."""
-    monkeypatch.setattr("pipeline.rollup.emission._MOST_ROWS", 10)
     migrate(settings.clickhouse)
     for _ in range(2):
-        _store(settings, _rows(25), again=False)
+        _store(settings, _rows(25), again=False, max_rows=10)
     assert _count(settings) == (25, 25)

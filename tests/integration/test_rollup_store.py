@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from structlog.testing import CapturingLogger
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 from support.containers import ContainerStack
 from support.processes import eventually
 
@@ -52,11 +53,10 @@ def store(settings: Settings, topic: TopicSpec) -> Open:
 
 
 @pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> CapturingLogger:
-    """What is logged."""
-    logger = CapturingLogger()
-    monkeypatch.setattr("pipeline.rollup.store.log", logger)
-    return logger
+def log() -> Iterator[list[EventDict]]:
+    """Entries of the log."""
+    with capture_logs() as entries:
+        yield entries
 
 
 def snapshot(offset: int, partition: int = 0, windows: int = _SMALL, topic_id: str = _ID) -> Snapshot:
@@ -141,7 +141,7 @@ def test_two_slots_in_turn_and_nothing_left_over(store: Open, settings: Settings
 
 @pytest.mark.parametrize("new_slot", [True, False], ids=["in a new slot", "over an older one"])
 def test_a_half_written_one_is_passed_over(
-    new_slot: bool, store: Open, settings: Settings, topic: TopicSpec, log: CapturingLogger
+    new_slot: bool, store: Open, settings: Settings, topic: TopicSpec, log: list[EventDict]
 ) -> None:
     """A writer that dies before the manifest leaves the one before; that is said, and the next writer clears it up."""
     mine = store()
@@ -157,15 +157,15 @@ def test_a_half_written_one_is_passed_over(
     assert summary(loaded) == {0: (2, 1 if new_slot else None)}
     reason = f"{died_in.slot}: {'half-written, there is no manifest' if new_slot else 'the checksum differs'}"
     assert [what.startswith(reason) for what in loaded[0].damaged] == [True]
-    assert [(call.method_name, call.kwargs["reason"]) for call in log.calls] == [("warning", loaded[0].damaged[0])]
+    assert [(entry["log_level"], entry["reason"]) for entry in log] == [("warning", loaded[0].damaged[0])]
     for offset in (3, 4):
         next_owner.write(snapshot(offset))
     assert summary(store().load(_ID, [0])) == {0: (4, 3)}
-    assert len(log.calls) == 1
+    assert len(log) == 1
 
 
 def test_damage_to_all_of_them_is_told_from_none(
-    store: Open, settings: Settings, topic: TopicSpec, log: CapturingLogger
+    store: Open, settings: Settings, topic: TopicSpec, log: list[EventDict]
 ) -> None:
     """There is nothing to go on from, and something to look at."""
     store().write(snapshot(1))
@@ -173,7 +173,7 @@ def test_damage_to_all_of_them_is_told_from_none(
         put(settings, topic, key, value[:-1] + b"\0")
     loaded = store().load(_ID, [0, 1])
     assert summary(loaded) == {0: (None, None)}
-    assert len(loaded[0].damaged) == len(log.calls) == 1
+    assert len(loaded[0].damaged) == len(log) == 1
 
 
 def test_a_former_owner_that_goes_on_spoils_nothing(store: Open) -> None:

@@ -46,7 +46,7 @@ def test_good_lines_can_be_taken_all_the_same() -> None:
     """The exit code tells of the skipped ones nevertheless."""
     result = produce("ui_events", "--file", "-", "--dry-run", "--skip-bad", stdin=b"{}\n" + GOOD)
     assert ": ui_events 5\n" in result.stdout
-    assert str(result.exception) == "1 of 6 lines are bad: these were skipped"
+    assert str(result.exception) == "1 of 6 lines are bad and were skipped"
 
 
 def test_a_file_of_nothing_but_bad_lines_is_told_briefly() -> None:

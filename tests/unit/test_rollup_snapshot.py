@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.rollup.fold import HOUR_MS
 from pipeline.rollup.snapshot import CHUNK_BYTES, DamagedSnapshotError, Packed, Snapshot, pack, unpack
 
+_CHUNK_BYTES = 32
 _DTYPES = ("i1", "u1", "i4", "u4", "i8", ">i8", "u8", "f4", "f8", "?", "V1", "V16", "V40")
 
 
@@ -20,9 +21,8 @@ def snapshot_of(offset: int = 7, **columns: NDArray[Any]) -> Snapshot:
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Snapshot:
-    """One of several chunks, which are small here."""
-    monkeypatch.setattr("pipeline.rollup.snapshot.CHUNK_BYTES", 32)
+def small() -> Snapshot:
+    """A snapshot of several chunks of `_CHUNK_BYTES`."""
     return snapshot_of(hours=np.arange(5), session_id=np.frombuffer(np.random.default_rng(1).bytes(96), "V16"))
 
 
@@ -79,7 +79,7 @@ def test_chunks_fit_into_records_at_a_million_windows() -> None:
 
 def test_a_damaged_byte_is_noticed_wherever_it_is(small: Snapshot) -> None:
     """Each bit of manifest and chunks, turned over one at a time."""
-    chunks, manifest = pack(small)
+    chunks, manifest = pack(small, _CHUNK_BYTES)
     assert len(chunks) > 2
     parts = [manifest, *chunks]
     for number, part in enumerate(parts):
@@ -125,14 +125,14 @@ def _of_version_2(packed: Packed) -> Packed:
 def test_what_was_not_packed_together_is_refused(small: Snapshot, spoil: Any, reason: str) -> None:
     """The error says what is wrong with it."""
     other = snapshot_of(8, hours=small.columns["hours"] + 1, session_id=small.columns["session_id"][::-1])
-    spoiled = spoil(pack(small), pack(other))
+    spoiled = spoil(pack(small, _CHUNK_BYTES), pack(other, _CHUNK_BYTES))
     with pytest.raises(DamagedSnapshotError, match=reason):
         unpack(spoiled.manifest, spoiled.chunks)
 
 
 def test_chunks_left_over_from_a_larger_one_do_no_harm(small: Snapshot) -> None:
     """A slot may have more chunks than its manifest speaks of, when a writer died before it removed them."""
-    packed = pack(small)
+    packed = pack(small, _CHUNK_BYTES)
     _same(unpack(packed.manifest, [*packed.chunks, b"left over"]), small)
 
 

@@ -1,0 +1,114 @@
+"""Output of `chimera rollup`: the report of `verify` and the plan of `repair`."""
+
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.rollup.audit import Difference, Hour, Kind, Values
+from pipeline.rollup.repair import HourPlan, Plan
+from pipeline.rollup.verify import Report
+
+
+def facts_of(report: Report) -> dict[str, Any]:
+    """Return the report as the JSON object of `--json`; hours are in seconds since 1970."""
+    return {
+        "hours": report.hours,
+        "rows": report.rows,
+        **{str(kind): report.found[kind] for kind in Kind},
+        "explained": report.explained,
+        "unexplained": report.unexplained,
+        "late_included": report.late_included,
+        "open": _extent(report.open_hours),
+        "without_events": _extent(report.gone_hours),
+        "listed": [
+            {
+                "hour": difference.hour.begins_at,
+                "session_id": str(difference.session_id),
+                "kind": difference.kind,
+                "explained": is_explained,
+                "copies": difference.copies,
+                "found": difference.found and difference.found._asdict(),
+                "expected": difference.expected and difference.expected._asdict(),
+            }
+            for difference, is_explained in report.listed
+        ],
+    }
+
+
+def _extent(hours: list[Hour]) -> dict[str, int | None]:
+    return {
+        "hours": len(hours),
+        "rows": sum(hour.rows for hour in hours),
+        "first": hours[0].begins_at if hours else None,
+        "last": hours[-1].begins_at if hours else None,
+    }
+
+
+def print_report(report: Report) -> None:
+    """Print the differences as a table, then the counts."""
+    terminal = Console(highlight=False)
+    if report.listed:
+        terminal.print(_table(report))
+    counts = ", ".join(f"{report.found[kind]:,} {kind}" for kind in Kind)
+    click.echo(f"{report.rows:,} rows of {report.hours:,} hours checked: {counts}")
+    if report.found:
+        click.echo(f"Late events explain {report.explained:,} of {report.found.total():,} differences.")
+    if report.late_included:
+        click.echo(f"{report.late_included:,} rows include late events, from a repair.")
+    for hours, why in (
+        (report.open_hours, "are still open"),
+        (report.gone_hours, "are from days before the first event of ui_events"),
+    ):
+        if hours:
+            rows = sum(hour.rows for hour in hours)
+            click.echo(f"Not compared: {len(hours):,} hours, {hours[0]} to {hours[-1]} UTC, {rows:,} rows: they {why}.")
+
+
+def _table(report: Report) -> Table:
+    hidden = report.found.total() - len(report.listed)
+    table = Table(
+        title=f"The first {len(report.listed):,} of {report.found.total():,} differences" if hidden else "Differences",
+        title_justify="left",
+    )
+    for heading in ("hour (UTC)", "session_id", "", "column", "session_stats", "ui_events", "late"):
+        table.add_column(heading, overflow="fold", justify="right" if heading.endswith(("stats", "events")) else "left")
+    for difference, is_explained in report.listed:
+        names, found, expected = _cells(difference)
+        late = "explained" if is_explained else ""
+        table.add_row(str(difference.hour), str(difference.session_id), difference.kind, names, found, expected, late)
+    return table
+
+
+def _cells(difference: Difference) -> tuple[str, str, str]:
+    """Return the columns that differ, and both values of each."""
+    found, expected = difference.found, difference.expected
+    if difference.kind is Kind.SPLIT or found is None or expected is None:
+        return "rows", str(difference.copies), str(int(expected is not None))
+    names = found.differing(expected)
+    return "\n".join(names), _lines(found, names), _lines(expected, names)
+
+
+def _lines(values: Values, names: tuple[str, ...]) -> str:
+    return "\n".join(str(getattr(values, name)) for name in names)
+
+
+def print_plan(planned: Plan) -> None:
+    """Print what a repair does to each hour."""
+    table = Table(title=f"session_stats on {planned.day}", title_justify="left")
+    table.add_column("hour (UTC)")
+    for heading in ("kept", "changed", "added", "removed"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for hour in planned.hours:
+        counts = (hour.kept, hour.changed, hour.added, hour.removed)
+        table.add_row(str(hour.hour), *(f"{count:,}" for count in counts), _remark(hour))
+    if planned.hours:
+        Console(highlight=False).print(table)
+
+
+def _remark(hour: HourPlan) -> str:
+    if hour.open:
+        return "still open"
+    return f"{hour.late:,} for late events" if hour.late else ""

@@ -1,0 +1,203 @@
+"""The repair of a day of session_stats on a real ClickHouse, also while the stream job stores rows."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from clickhouse_driver import Client
+from support.session_stats import (
+    ALL_CLOSED,
+    DAY,
+    HOUR_MS,
+    NOON,
+    OPEN,
+    SUBMIT,
+    Event,
+    Row,
+    break_rows,
+    broken_day,
+    expected_rows,
+    horizon_with_late,
+    random_events,
+    store_events,
+    store_rows,
+    stored_rows,
+    tables,
+    uuid,
+)
+
+from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.migrate import migrate
+from pipeline.config import Settings
+from pipeline.rollup import repair as repair_module
+from pipeline.rollup.audit import Audit
+from pipeline.rollup.horizon import Horizon
+from pipeline.rollup.repair import OvertakenError, Plan, RefusedError, plan, repair
+from pipeline.rollup.verify import Report, verify
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    """In the test's own database, with all tables."""
+    migrate(settings.clickhouse)
+    with connect(settings.clickhouse) as connected:
+        yield connected
+
+
+def _plan(client: Client, horizon: Horizon = ALL_CLOSED) -> Plan:
+    return plan(Audit(client, "ui_events"), horizon, DAY)
+
+
+def _repair(settings: Settings, horizon: Horizon = ALL_CLOSED) -> None:
+    repair(settings.clickhouse, "ui_events", horizon, DAY)
+
+
+def _verify(client: Client, horizon: Horizon = ALL_CLOSED) -> Report:
+    return verify(Audit(client, "ui_events"), horizon)
+
+
+def test_a_plan_says_what_becomes_of_each_hour(client: Client) -> None:
+    """Kept, changed, added and removed, and what late events are the reason for."""
+    events = random_events(5, hours=2)
+    rows = expected_rows(events)
+    late = next(row for row in rows if row.hour == NOON + 1)
+    store_events(client, events)
+    broken, _ = break_rows([row for row in rows if row.hour == NOON])
+    store_rows(client, [*broken, *(row for row in rows if row.hour == NOON + 1 and row != late)])
+    horizon = horizon_with_late({(NOON + 1, late.session): late.events_count})
+    planned = _plan(client, horizon)
+    first, second = planned.hours
+    assert (first.kept, first.changed, first.added, first.removed, first.late) == (len(broken) - 9, 7, 1, 1, 0)
+    assert (second.changed, second.added, second.removed, second.late) == (0, 1, 0, 1)
+    assert planned.changes
+
+
+def test_a_repair_includes_late_events(settings: Settings, client: Client) -> None:
+    """Afterwards verify finds nothing, and says that they are in."""
+    events = [Event(uuid(number), NOON * HOUR_MS + number, OPEN, 1) for number in (1, 2, 2)]
+    store_events(client, events)
+    store_rows(client, expected_rows(events[:2]))
+    horizon = horizon_with_late({(NOON, uuid(2)): 1})
+    assert (_verify(client, horizon).explained, _verify(client, horizon).late_included) == (1, 0)
+    _repair(settings, horizon)
+    assert (_verify(client, horizon).found.total(), _verify(client, horizon).late_included) == (0, 1)
+    assert stored_rows(client) == expected_rows(events)
+
+
+_EMITTED = Row(NOON + 3, uuid(77), 1, 0, 0, 1, 0)
+
+
+_ONE_OPEN = Horizon(NOON + 3)
+
+
+def _before(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None]) -> None:
+    """Have something happen before each call of a step of the repair."""
+    step = getattr(repair_module, name)
+
+    def delayed(*arguments: Any) -> Any:
+        act()
+        return step(*arguments)
+
+    monkeypatch.setattr(repair_module, name, delayed)
+
+
+def test_rows_that_come_while_others_are_copied_are_kept(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream job emits an hour after its rows were looked for: the repair starts anew, and ends with them."""
+    rows = broken_day(client)
+    looks: list[int] = []
+
+    def emit_before_the_second_look() -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            store_rows(client, [_EMITTED])
+
+    _before(monkeypatch, "_newest_block", emit_before_the_second_look)
+    _repair(settings, _ONE_OPEN)
+    assert stored_rows(client) == [*rows, _EMITTED]
+    assert len(looks) == 4, "one look before and one after each of two copies"
+
+
+def test_rows_that_never_stop_coming_end_a_repair(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives up, has changed nothing, and leaves no table behind."""
+    broken_day(client)
+    _before(monkeypatch, "_newest_block", lambda: store_rows(client, [_EMITTED]))
+    with pytest.raises(OvertakenError, match="nothing was changed"):
+        _repair(settings, _ONE_OPEN)
+    assert set(stored_rows(client)) == {_EMITTED}
+    assert not {name for name in tables(client) if "repair" in name}
+
+
+def test_rows_that_come_at_the_last_moment_are_missed_loudly(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the last look and the step they can't be kept: it says so, and the same repair brings them back."""
+    rows = broken_day(client)
+    store_events(client, [Event(_EMITTED.session, _EMITTED.hour * HOUR_MS, SUBMIT, 1)])
+    with monkeypatch.context() as patch:
+        _before(patch, "_replace", lambda: store_rows(client, [_EMITTED]))
+        with pytest.raises(OvertakenError, match=r"stored 1 rows of the hour 15:00 UTC, .* again"):
+            _repair(settings, _ONE_OPEN)
+    assert stored_rows(client) == rows
+    _repair(settings)
+    assert stored_rows(client) == [*rows, _EMITTED]
+
+
+def test_rows_that_come_after_the_step_are_no_concern(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even when ClickHouse merges them with the new ones at once, so that parts of the repair are replaced."""
+    rows = broken_day(client)
+
+    def emit_and_merge() -> None:
+        store_rows(client, [_EMITTED])
+        client.execute("OPTIMIZE TABLE session_stats FINAL")
+
+    _before(monkeypatch, "_check_nothing_lost", emit_and_merge)
+    _repair(settings, _ONE_OPEN)
+    assert stored_rows(client) == [*rows, _EMITTED]
+
+
+def test_a_repair_that_fails_changes_nothing(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted before the step, even by the user: the rows are those before, and its table is gone."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    rows = broken_day(client)[:10]
+    store_rows(client, rows)
+    _before(monkeypatch, "_replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        _repair(settings)
+    assert stored_rows(client) == rows
+    assert not {name for name in tables(client) if "repair" in name}
+
+
+def test_two_repairs_at_once_end_as_one(settings: Settings, client: Client) -> None:
+    """Each has a table of its own; whichever is overtaken starts anew."""
+    rows = broken_day(client)
+    with ThreadPoolExecutor(2) as threads:
+        for done in [threads.submit(_repair, settings) for _ in range(2)]:
+            done.result()
+    assert stored_rows(client) == rows
+    assert not {name for name in tables(client) if "repair" in name}
+
+
+def test_a_day_without_events_is_not_wiped(client: Client) -> None:
+    """Its rows can't be computed any more: refused, with what to do when that is meant; open hours don't matter."""
+    events = [Event(uuid(1), NOON * HOUR_MS, OPEN, 1), Event(uuid(1), (NOON + 3) * HOUR_MS, OPEN, 1)]
+    store_rows(client, expected_rows(events))
+    store_events(client, events[1:])
+    with pytest.raises(RefusedError, match=r"no events of 2026-01-31 .* all 1 rows .* DROP PARTITION '2026-01-31'"):
+        _plan(client, _ONE_OPEN).check()
+    _plan(client).check()  # the other hour has some: now it is a repair
+    client.execute("TRUNCATE TABLE session_stats")
+    _plan(client, _ONE_OPEN).check()  # nothing to lose
