@@ -3,7 +3,7 @@
 The driver's own writers take one Python object per value; a micro-batch already has arrays. Each type is laid out as
 the server's `serializeBinaryBulk` methods do it, and as the driver's own columns do.
 
-This module and `pipeline.clickhouse.sink` are the only ones that use undocumented methods of clickhouse-driver.
+No other module uses undocumented parts of clickhouse-driver; `insert_block` and `write_block` have all of them.
 """
 
 import re
