@@ -1,6 +1,5 @@
 """Process of a contender: its output goes to a log, and it never outlives the context."""
 
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -8,6 +7,7 @@ from typing import Self
 
 import psutil
 
+from pipeline.devstack.process import end, spawn
 from pipeline.errors import ChimeraError
 
 _STOP_SECONDS = 30.0
@@ -32,24 +32,16 @@ class ContenderProcess:
         self._environment = environment
 
     def __enter__(self) -> Self:
-        with self.log.open("wb") as output:
-            self._process = psutil.Popen(
-                list(self._command),
-                env=dict(self._environment),
-                cwd=self.log.parent,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+        self.log.unlink(missing_ok=True)
+        self._process = spawn(self._command, self._environment, self.log, cwd=self.log.parent)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tree = self._tree()
-        if tree:
-            self._process.terminate()
-        _, left = psutil.wait_procs(tree, _STOP_SECONDS)
+        children = self._tree()[1:]
+        end(self._process, _STOP_SECONDS)
+        _, left = psutil.wait_procs(children, _STOP_SECONDS)
         for process in left:
             process.kill()
         psutil.wait_procs(left)
@@ -79,7 +71,8 @@ class ContenderProcess:
     def _tree(self) -> list[psutil.Process]:
         if self._process.poll() is not None:
             return []
-        return [self._process, *self._process.children(recursive=True)]
+        process = psutil.Process(self._process.pid)
+        return [process, *process.children(recursive=True)]
 
 
 def cpu_seconds(process: psutil.Process) -> float:

@@ -1,4 +1,4 @@
-"""A server of the development stack as a process: started, asked for, stopped, never left behind."""
+"""A server of the development stack as a process: started, asked whether it answers, stopped, never left behind."""
 
 import os
 import re
@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 from pipeline.devstack.extra import require
 from pipeline.devstack.lock import locked, sign
 from pipeline.devstack.ports import Ports
+from pipeline.devstack.process import spawn
 from pipeline.errors import UnavailableError
 
 _KEEPER = Path(__file__).with_name("keeper.py")
@@ -24,14 +25,14 @@ _ERROR = re.compile(r"Exception|<Error>|<Fatal>|\b(ERROR|FATAL)\b")  # a stack t
 
 
 class Server(ABC):
-    """A server with a directory of its own: configuration, data and logs are in it and survive a restart.
+    """A server with a directory of its own, which holds configuration, data and logs; they survive a restart.
 
-    The server dies with the process that started it, even with one killed by SIGKILL, until it is let go. While it
-    runs, nobody else can start one in the same directory.
+    The server ends with the process that started it, even if SIGKILL ended that process, until `let_go` is called.
+    While the server runs, no other process can start a server in the same directory.
 
     Args:
         directory: made when missing.
-        ports: what it listens on; settled from the start, so that clients can be configured before the server is up.
+        ports: ports to listen on. They are chosen at once, so that clients can be configured before the server is up.
     """
 
     name: ClassVar[str]
@@ -40,57 +41,57 @@ class Server(ABC):
     def __init__(self, directory: Path, ports: Mapping[str, int | None], *, usual_ports: bool) -> None:
         self.directory = directory.resolve()
         self._ports = Ports(self.directory / "ports.json", ports, self.usual_ports if usual_ports else {})
-        self._environment: Mapping[str, str] | None = None  # ours, when None
-        self._keeper: subprocess.Popen[str] | None = None
+        self._environment: Mapping[str, str] | None = None  # this process's own, when None
+        self._keeper: subprocess.Popen[bytes] | None = None
         self._process: Any = None
 
     @property
     def port(self) -> int:
-        """The port its clients connect to."""
+        """Port for clients."""
         return self._ports["port"]
 
     @property
     def ports(self) -> Mapping[str, int]:
-        """Everything it listens on for clients: name to port."""
+        """All ports for clients, by name."""
         return self._ports.by_name
 
     @property
     def pid(self) -> int | None:
-        """Process id of the server itself, when it runs."""
+        """Process id of the server itself; None when it doesn't run."""
         return self._process.pid if self.running else None
 
     @property
     def running(self) -> bool:
-        """Whether the process is there, paused or not."""
+        """True while the process exists, paused or not."""
         return self._keeper is not None and self._keeper.poll() is None
 
     @property
     def lock_file(self) -> Path:
-        """The lock that the server's processes hold for as long as they live."""
+        """Lock that the server's processes hold as long as they live."""
         return self.directory / "lock"
 
     @property
     def output_file(self) -> Path:
-        """What the process wrote to its standard output and error since it was last started."""
+        """Standard output and standard error of the process since its last start."""
         return self.directory / "output.log"
 
     @property
     @abstractmethod
     def log_file(self) -> Path:
-        """What the server itself logs; kept over restarts, and rotated."""
+        """The server's own log; kept over restarts, and rotated."""
 
     def start(self) -> None:
-        """Start and wait until the server answers. Does nothing when it runs already.
+        """Start the server and wait until it answers. Do nothing when it runs already.
 
         Raises:
             ConfigError: the extra isn't installed, or the directory is unusable.
-            UnavailableError: a port is taken, the directory is in use, the server ended or is silent; says which.
+            UnavailableError: a port is taken, the directory is in use, the server ended or doesn't answer; says which.
         """
         self.launch()
         self.wait_until_ready()
 
     def launch(self) -> None:
-        """Start the process without waiting for its answer: the first half of `start`."""
+        """Start the process without waiting for an answer: the first half of `start`."""
         if self.running:
             return
         psutil = require("psutil")
@@ -104,7 +105,7 @@ class Server(ABC):
         sign(self.lock_file, pid)
 
     def wait_until_ready(self) -> None:
-        """Wait until the server answers: the second half of `start`. A server that doesn't is stopped."""
+        """Wait until the server answers, the second half of `start`; kill it if it doesn't answer in time."""
         try:
             self._wait_for_answer()
         except BaseException:
@@ -112,7 +113,7 @@ class Server(ABC):
             raise
 
     def stop(self) -> None:
-        """Ask the server to stop, force it when it doesn't, and wait for its end. Does nothing when it doesn't run."""
+        """Ask the server to stop, kill it after 20 s, and wait for its end. Do nothing when it doesn't run."""
         if not self.running or self._keeper is None:
             return
         self.resume()
@@ -123,27 +124,27 @@ class Server(ABC):
             self.kill()
 
     def kill(self) -> None:
-        """End the server at once (SIGKILL) and wait until it is gone."""
+        """End the server at once (SIGKILL) and wait for its end."""
         if self.running and self._keeper is not None:
             self._process.kill()
             self._keeper.wait()
 
     def pause(self) -> None:
-        """Stop it from doing anything, with all its connections left open (SIGSTOP)."""
+        """Freeze the server (SIGSTOP); its connections stay open."""
         if self.running:
             self._process.suspend()
         while self.running and self._process.status() != "stopped":  # on a busy machine it takes a moment
             time.sleep(_POLL_SECONDS)
 
     def resume(self) -> None:
-        """Let it go on after `pause` (SIGCONT)."""
+        """Continue a paused server (SIGCONT)."""
         if self.running:
             self._process.resume()
 
     def let_go(self) -> None:
-        """Have it outlive us: from now on it ends when it is stopped, by us or by somebody else, and not before."""
+        """Let the server outlive this process: from now on it runs until it is stopped."""
         if self.running and self._keeper is not None and self._keeper.stdin:
-            self._keeper.stdin.write("\n")
+            self._keeper.stdin.write(b"\n")
             self._keeper.stdin.flush()
 
     def __enter__(self) -> Self:
@@ -159,16 +160,18 @@ class Server(ABC):
 
     @abstractmethod
     def _answers(self) -> bool:
-        """Whether a client that connects now would be served."""
+        """True if a client that connects now is served."""
 
     def _wait_for_answer(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        another_try = True  # seen once in some sixty starts: an engine that died while starting, and started then
+        retry_left = (
+            True  # about one start in sixty, the ClickHouse engine dies while it starts; the next start succeeds
+        )
         while not self._answers():
             if not self.running:
-                if not another_try:
+                if not retry_left:
                     raise UnavailableError(f"{self.name} ended while starting; {self._hint()}")
-                another_try = False
+                retry_left = False
                 self.launch()
             if time.monotonic() > deadline:
                 raise UnavailableError(f"{self.name} didn't answer within {_START_SECONDS:.0f} s; {self._hint()}")
@@ -180,29 +183,28 @@ class Server(ABC):
                 f"{self.name}: {name.replace('_', ' ')} {port} is taken; stop what listens there, or choose another"
             )
 
-    def _spawn(self, command: list[str], lock: int) -> subprocess.Popen[str]:
-        with self.output_file.open("w") as output:
-            return subprocess.Popen(
-                [sys.executable, "-I", "-S", _KEEPER, str(_STOP_SECONDS), *command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                env=self._environment,
-                pass_fds=(lock,),  # the server inherits it too, and holds it until it ends
-                start_new_session=True,  # a Ctrl-C in the terminal is for us alone; we stop the server
-                text=True,
-            )
+    def _spawn(self, command: list[str], lock: int) -> subprocess.Popen[bytes]:
+        self.output_file.unlink(missing_ok=True)
+        return spawn(
+            [sys.executable, "-I", "-S", _KEEPER, str(_STOP_SECONDS), *command],
+            self._environment,
+            self.output_file,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(lock,),  # the server inherits the lock, and holds it until it ends
+            start_new_session=True,  # a Ctrl-C in the terminal reaches this process alone, which stops the server
+        )
 
     def _hint(self) -> str:
-        """Where to read on, and the last thing that was written there."""
+        """Name of the log to read, and its last line."""
         logs = [file for file in (self.output_file, self.log_file) if file.exists() and file.stat().st_size]
         if not logs:
-            return f"it left no word in {self.output_file}"
+            return f"{self.output_file} is empty"
         return f"see {logs[-1]}, which ends: {last_line(logs[-1])}"
 
 
 def last_line(file: Path) -> str:
-    """The last line of a log that tells of an error, else the last that isn't blank; empty when there is none."""
+    """Return the last line of a log that names an error, else the last line that isn't blank, else an empty string."""
     with file.open("rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_END_BYTES))
         lines = [line.strip() for line in log.read().decode(errors="replace").split("\n") if line.strip()]

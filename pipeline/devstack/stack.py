@@ -1,4 +1,4 @@
-"""Broker and database together: the whole development stack in one directory."""
+"""The development stack: a Kafka broker and a ClickHouse server in one directory."""
 
 from pathlib import Path
 from typing import Self
@@ -11,18 +11,28 @@ from pipeline.devstack.ports import HOST
 from pipeline.devstack.server import Server
 
 DEVELOPMENT_HASH_KEY = "for-development-only-and-not-a-secret"
-"""Everybody knows it: hashes made with it hide nothing."""
+"""Public key: hashes that are made with it hide nothing."""
+
+
+def stack_environment(bootstrap_servers: str, clickhouse_port: int) -> dict[str, str]:
+    """Environment variables that point the worker and the tools at a broker and a ClickHouse on this machine."""
+    return {
+        env_name("kafka", "bootstrap_servers"): bootstrap_servers,
+        env_name("clickhouse", "host"): HOST,
+        env_name("clickhouse", "port"): str(clickhouse_port),
+        env_name("privacy", "hash_key"): DEVELOPMENT_HASH_KEY,
+    }
 
 
 class Stack:
-    """A Kafka broker and a ClickHouse server, started at the same time; both die with the process that started them.
+    """A Kafka broker and a ClickHouse server, started at the same time; both end with the process that started them.
 
     Args:
-        directory: holds configuration, data and logs of both; a later stack in the same directory goes on with them.
-        kafka_port: the one it had last time, or a free one, when None; likewise the others.
-        clickhouse_port: native protocol.
-        http_port: HTTP interface of ClickHouse.
-        usual_ports: where no port was chosen, now or last time, prefer 9092, 9000 and 8123 when they are free.
+        directory: holds configuration, data and logs of both; a later stack in the same directory continues with them.
+        kafka_port: port of the broker; its last port in this directory, or a free one, when None.
+        clickhouse_port: port for ClickHouse's native protocol; chosen likewise.
+        http_port: port of ClickHouse's HTTP interface; chosen likewise.
+        usual_ports: prefer 9092, 9000 and 8123, if they are free, where no port was chosen before.
     """
 
     def __init__(
@@ -46,40 +56,35 @@ class Stack:
 
     @property
     def lock_file(self) -> Path:
-        """The lock that whoever keeps the stack running holds; see `pipeline.devstack.supervisor`."""
+        """Lock of the process that keeps the stack running; see `pipeline.devstack.supervisor`."""
         return self.directory / "lock"
 
     @property
     def servers(self) -> tuple[Server, ...]:
-        """Both, in the order in which they are launched: the broker takes longer, and first prepares its directory."""
+        """Both servers in start order. ClickHouse goes first: it starts while the broker prepares its directory."""
         return self.clickhouse, self.kafka
 
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables that point the worker and the tools at this stack."""
-        return {
-            env_name("kafka", "bootstrap_servers"): self.kafka.bootstrap_servers,
-            env_name("clickhouse", "host"): HOST,
-            env_name("clickhouse", "port"): str(self.clickhouse.port),
-            env_name("privacy", "hash_key"): DEVELOPMENT_HASH_KEY,
-        }
+        return stack_environment(self.kafka.bootstrap_servers, self.clickhouse.port)
 
     @staticmethod
     def login(role: str) -> dict[str, str]:
-        """Environment variables that log in to ClickHouse as the user of a role, see `pipeline.clickhouse.access`."""
+        """Environment variables that log in to ClickHouse as the user of a role; see `pipeline.clickhouse.access`."""
         return {env_name("clickhouse", "user"): role, env_name("clickhouse", "password"): role}
 
     @property
     def running(self) -> bool:
-        """Whether both are."""
+        """True while both servers run."""
         return all(server.running for server in self.servers)
 
     def start(self) -> None:
-        """Start both and wait until both answer; when one can't, the other is stopped again.
+        """Start both servers and wait until both answer; if one fails, stop the other.
 
         Raises:
             ConfigError: the extra isn't installed, or the directory is unusable.
-            UnavailableError: one of them didn't come up; says which and why.
+            UnavailableError: a server didn't start; says which and why.
         """
         try:
             for server in self.servers:
@@ -91,12 +96,12 @@ class Stack:
             raise
 
     def stop(self) -> None:
-        """Stop both."""
+        """Stop both servers."""
         for server in self.servers:
             server.stop()
 
     def let_go(self) -> None:
-        """Have both outlive us; `pipeline.devstack.supervisor.stop` stops them."""
+        """Let both servers outlive this process; `pipeline.devstack.supervisor.stop` stops them."""
         for server in self.servers:
             server.let_go()
 

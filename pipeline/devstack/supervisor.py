@@ -1,4 +1,4 @@
-"""Keeps a stack running until told otherwise: here, or in a process of its own that outlives its caller."""
+"""Run a stack in this process, or in a background process that outlives its caller; stop a running stack."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.devstack.lock import holder, locked, sign
+from pipeline.devstack.process import end, spawn
 from pipeline.devstack.server import last_line
 from pipeline.devstack.stack import Stack
 from pipeline.errors import ChimeraError, ConfigError, HaltError, UnavailableError
@@ -23,13 +24,15 @@ _BY_EXIT_CODE = {error.exit_code: error for error in (ConfigError, UnavailableEr
 def keep_running(stack: Stack, ready: Callable[[], None]) -> None:
     """Run both servers until SIGINT or SIGTERM, then stop them.
 
+    A shell makes its background jobs ignore SIGINT. There, SIGTERM alone stops the servers.
+
     Args:
         stack: not started yet.
         ready: called when both servers answer.
 
     Raises:
         ConfigError: the extra isn't installed, or the directory is unusable.
-        UnavailableError: the directory is in use, a server doesn't come up, or ends by itself.
+        UnavailableError: the directory is in use, a server doesn't start, or a server ends by itself.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), locked(stack.lock_file, _WHAT):
@@ -43,50 +46,44 @@ def keep_running(stack: Stack, ready: Callable[[], None]) -> None:
 
 
 def leave_running(directory: Path, ports: Mapping[str, int | None]) -> Stack:
-    """Run `chimera stack up` in the background, in a session of its own; returns when both servers answer.
+    """Run `chimera stack up` in the background, in a session of its own; return when both servers answer.
 
     Args:
         directory: of the stack.
-        ports: `kafka_port`, `clickhouse_port`, `http_port`, where they are chosen.
+        ports: `kafka_port`, `clickhouse_port` and `http_port`; None leaves the choice to the stack.
 
     Raises:
         ConfigError, UnavailableError: as from `keep_running`.
     """
     options = [f"--{name.replace('_', '-')}={port}" for name, port in ports.items() if port]
-    with locked(directory / "lock", _WHAT):  # better said here than in the log
+    with locked(directory / "lock", _WHAT):  # a used directory is reported here, not in the log
         log = directory / "up.log"
-        with log.open("w") as output:
-            child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pipeline.cli", "stack", "up", f"--directory={directory}", *options],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                start_new_session=True,
-            )
+        log.unlink(missing_ok=True)
+        command = [sys.executable, "-P", "-m", "pipeline.cli", "stack", "up", f"--directory={directory}", *options]
+        child = spawn(command, None, log, stdout=subprocess.PIPE, start_new_session=True)
     try:
-        # Its first word is that both answer. Without a reader for it, it stops the servers and ends.
+        # The child writes its first line when both servers answer. If nobody reads the line, the child stops them.
         if not (child.stdout and child.stdout.readline()):
             raise _BY_EXIT_CODE.get(child.wait(), ChimeraError)(last_line(log).removeprefix("chimera: "))
     except KeyboardInterrupt:
-        child.terminate()
-        child.wait()
+        end(child, _STOP_SECONDS)
         raise
     return Stack(directory)
 
 
 def stop(stack: Stack) -> bool:
-    """Stop what runs in the stack's directory, whoever started it; returns when it has ended. False when nothing ran.
+    """Stop all processes of a stack, also those of another caller, and wait for their end. Return False when none ran.
 
-    Only a process that holds a lock there is stopped, as only a living one can: what a crash left behind, with the id
-    of a process that has become somebody else's, does no harm.
+    A process is stopped only if it holds a lock in the stack's directory. A process id that a crash left in a lock
+    file may belong to another program by now; that program is left alone.
 
     Raises:
-        UnavailableError: a process didn't end.
+        UnavailableError: a process didn't end within 60 s.
     """
     locks = [stack.lock_file, *(server.lock_file for server in stack.servers)]
-    keeper, *servers = (holder(lock) for lock in locks)
-    # The keeper stops its servers. They are asked themselves where there is none, or none any more.
-    for pid in filter(None, [keeper] if keeper else servers):
+    supervisor, *servers = (holder(lock) for lock in locks)
+    # The supervisor stops its servers. Without a supervisor, the servers are asked themselves.
+    for pid in filter(None, [supervisor] if supervisor else servers):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_SECONDS
@@ -94,4 +91,4 @@ def stop(stack: Stack) -> bool:
         if time.monotonic() > deadline:
             raise UnavailableError(f"{stack.directory}: process {left} didn't end within {_STOP_SECONDS:.0f} s")
         time.sleep(_POLL_SECONDS)
-    return any((keeper, *servers))
+    return any((supervisor, *servers))

@@ -1,12 +1,13 @@
-"""A worker as a process beside the servers, with settings of its own: for the demo and for tests."""
+"""The worker as a process, and its web server seen from outside: for the demo, the benchmarks and the tests."""
 
 import http.client
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.config import env_name
@@ -14,18 +15,72 @@ from pipeline.devstack.ports import HOST
 from pipeline.devstack.server import Server
 from pipeline.errors import UnavailableError
 
+WORKER_COMMAND = (sys.executable, "-m", "faust", "-A", "pipeline", "worker")
+"""Command that runs a worker."""
+
 _ANSWER_SECONDS = 10.0
 _END_SECONDS = 2.0
 _POLL_SECONDS = 0.1
 
 
-class WorkerProcess(Server):
-    """`faust -A pipeline worker`; it answers once records flow.
+class Readiness(NamedTuple):
+    """Answer of the worker's /ready."""
+
+    ready: bool
+    text: str
+    """Body of the answer: one line a reason when the worker isn't ready."""
+
+
+class WorkerWeb:
+    """The web server of a worker on this machine.
 
     Args:
-        directory: of its log.
-        environment: its whole environment, but for the port of its web server.
-        port: of its web server; the one it had last time, or a free one, when None.
+        port: as in `CHIMERA_WORKER__WEB_PORT`.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    def readiness(self) -> Readiness:
+        """Ask /ready.
+
+        Raises:
+            OSError, http.client.HTTPException: no answer, or another one than 200 and 503.
+        """
+        status, body = self._get("/ready")
+        if status not in {http.HTTPStatus.OK, http.HTTPStatus.SERVICE_UNAVAILABLE}:
+            raise http.client.HTTPException(f"status {status}")
+        return Readiness(status == http.HTTPStatus.OK, body.decode())
+
+    def metrics(self) -> list[Metric]:
+        """Ask /metrics, and parse the answer.
+
+        Raises:
+            OSError, http.client.HTTPException: no answer, or another one than 200.
+        """
+        status, body = self._get("/metrics")
+        if status != http.HTTPStatus.OK:
+            raise http.client.HTTPException(f"status {status}")
+        return list(text_string_to_metric_families(body.decode()))
+
+    def _get(self, path: str) -> tuple[int, bytes]:
+        """Status and body of an answer."""
+        connection = http.client.HTTPConnection(HOST, self._port, timeout=_ANSWER_SECONDS)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+
+class WorkerProcess(Server):
+    """`faust -A pipeline worker`; the worker answers once records flow.
+
+    Args:
+        directory: of the worker's log.
+        environment: all environment variables of the worker, but for the port of its web server.
+        port: of the web server; the last one used in the directory, or a free one, when None.
     """
 
     name: ClassVar[str] = "worker"
@@ -34,53 +89,42 @@ class WorkerProcess(Server):
     def __init__(self, directory: Path, environment: Mapping[str, str], *, port: int | None = None) -> None:
         super().__init__(directory, {"port": port}, usual_ports=False)
         self._environment = {**environment, env_name("worker", "web_port"): str(self.port)}
+        self._web = WorkerWeb(self.port)
 
     @property
     def log_file(self) -> Path:
-        """Its log is its output."""
+        """The worker's log, which is its standard error."""
         return self.output_file
 
     def samples(self, metric: str) -> dict[tuple[str, ...], float]:
-        """Values of one of its metrics, by the values of their labels in order of the labels' names.
+        """Values of a metric by the values of its labels, in order of the labels' names.
 
         Raises:
-            UnavailableError: it has ended, or doesn't give its metrics; says which.
+            UnavailableError: the worker has ended, or doesn't give its metrics; says which.
         """
         try:
-            status, body = self._get("/metrics")
+            families = self._web.metrics()
         except (OSError, http.client.HTTPException) as error:
             raise self._failure(str(error) or type(error).__name__) from None
-        if status != http.HTTPStatus.OK:
-            raise self._failure(f"status {status}")
         return {
             tuple(value for _, value in sorted(sample.labels.items())): sample.value
-            for family in text_string_to_metric_families(body.decode())
+            for family in families
             for sample in family.samples
             if sample.name == metric
         }
 
     def _prepare(self) -> list[str]:
-        return [sys.executable, "-m", "faust", "-A", "pipeline", "worker"]
+        return list(WORKER_COMMAND)
 
     def _answers(self) -> bool:
         try:
-            return self._get("/ready")[0] == http.HTTPStatus.OK
+            return self._web.readiness().ready
         except (OSError, http.client.HTTPException):
             return False
-
-    def _get(self, path: str) -> tuple[int, bytes]:
-        """Status and body of what its web server answers."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=_ANSWER_SECONDS)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
 
     def _failure(self, reason: str) -> UnavailableError:
         deadline = time.monotonic() + _END_SECONDS
         while self.running and time.monotonic() < deadline:  # connections break a moment before the process is gone
             time.sleep(_POLL_SECONDS)
-        what = f"port {self.port} doesn't give metrics: {reason}" if self.running else "ended"
-        return UnavailableError(f"{self.name} {what}; {self._hint()}")
+        problem = f"port {self.port} doesn't give metrics: {reason}" if self.running else "ended"
+        return UnavailableError(f"{self.name} {problem}; {self._hint()}")

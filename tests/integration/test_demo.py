@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from clickhouse_driver import Client
-from support.processes import eventually
+from support.processes import eventually, in_foreground
 
 from pipeline.cli.demo_output import MismatchError, report
 from pipeline.config import env_name
@@ -133,7 +133,7 @@ def test_a_demo_that_fails_says_why_and_leaves_nothing_running(
     """One line on stderr, the counts so far, and no process, even of a demo that was to keep them."""
     home = tmp_path / "demo"
     with subprocess.Popen(
-        [*_COMMAND, "--events=10000000", "--keep", f"--directory={home}"],
+        in_foreground([*_COMMAND, "--events=10000000", "--keep", f"--directory={home}"]),
         env=_environ(tmp_path),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from clickhouse_driver import Client
 from confluent_kafka.admin import AdminClient, NewTopic
+from support.processes import in_foreground
 
 from pipeline.catalog import load_topics
 from pipeline.config import Settings
@@ -23,7 +24,7 @@ from pipeline.errors import UnavailableError
 
 pytestmark = pytest.mark.integration
 
-_SECONDS = 60
+_SECONDS = 120
 _NO_NETWORK = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
 Chimera = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -60,7 +61,7 @@ def chimera(tmp_path: Path) -> Iterator[Chimera]:
 def foreground(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """`chimera stack up`, ready; killed after the test when it is still there."""
     with subprocess.Popen(
-        _command("up", tmp_path / "stack", *_free_ports()),
+        in_foreground(_command("up", tmp_path / "stack", *_free_ports())),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

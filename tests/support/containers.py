@@ -1,4 +1,4 @@
-"""The same two servers from container images, for whoever runs the tests with `--stack=containers`."""
+"""Broker and ClickHouse in containers, for tests that run with `--stack=containers`."""
 
 from pathlib import Path
 from typing import Any, Self
@@ -6,22 +6,21 @@ from typing import Any, Self
 import pytest
 import yaml
 
-from pipeline.config import env_name
 from pipeline.devstack.ports import HOST, free_port
-from pipeline.devstack.stack import DEVELOPMENT_HASH_KEY
+from pipeline.devstack.stack import stack_environment
 
-COMPOSE_FILE = Path(__file__).parent.parent / "docker-compose.yml"
+COMPOSE_FILE = Path(__file__).parents[2] / "docker-compose.yml"
 _START_SECONDS = 120
 
 
 def images(compose_file: Path = COMPOSE_FILE) -> dict[str, str]:
-    """Service to image, as docker-compose.yml pins them."""
+    """Images by service, as docker-compose.yml pins them."""
     services = yaml.safe_load(compose_file.read_text(encoding="utf-8"))["services"]
     return {name: service["image"] for name, service in services.items() if "image" in service}
 
 
 def skip_without_engine() -> None:
-    """Skip the test when no container engine answers; says why."""
+    """Skip the test, with a reason, when no container engine answers."""
     docker = pytest.importorskip("docker")
     try:
         docker.from_env(timeout=5).ping()
@@ -30,7 +29,7 @@ def skip_without_engine() -> None:
 
 
 class ContainerServer:
-    """One server in a container, with the handles that tests use on a local one."""
+    """A server in a container, with the methods that tests call on a local server."""
 
     def __init__(self, container: Any, port: int, *, ready: str) -> None:
         self._container = container
@@ -38,7 +37,7 @@ class ContainerServer:
         self.port = port
 
     def start(self) -> None:
-        """Start it and wait for the line of its log that says it is up."""
+        """Start the container and wait for the log line that says the server is up."""
         from testcontainers.core.waiting_utils import wait_for_logs
 
         if self._container.get_wrapped_container() is None:
@@ -69,7 +68,7 @@ class ContainerServer:
 
     @property
     def _status(self) -> str:
-        """As the engine calls it; the empty string before the first start."""
+        """Status as the container engine names it; an empty string before the first start."""
         wrapped = self._container.get_wrapped_container()
         if wrapped is None:
             return ""
@@ -78,7 +77,7 @@ class ContainerServer:
 
 
 class ContainerBroker(ContainerServer):
-    """Apache Kafka, advertised under the port it has on this machine."""
+    """Apache Kafka, advertised under its port on this machine."""
 
     def __init__(self, image: str) -> None:
         from testcontainers.core.container import DockerContainer
@@ -109,7 +108,7 @@ class ContainerBroker(ContainerServer):
 
 
 class ContainerClickHouse(ContainerServer):
-    """ClickHouse, whose default user needs no password, as in the local stack."""
+    """ClickHouse; its default user has no password, as in the local stack."""
 
     def __init__(self, image: str) -> None:
         from testcontainers.core.container import DockerContainer
@@ -121,7 +120,7 @@ class ContainerClickHouse(ContainerServer):
 
 
 class ContainerStack:
-    """Both, with what tests use of `pipeline.devstack.Stack`."""
+    """Both servers, with the part of the interface of `pipeline.devstack.Stack` that tests use."""
 
     def __init__(self) -> None:
         pinned = images()
@@ -134,12 +133,7 @@ class ContainerStack:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {
-            env_name("kafka", "bootstrap_servers"): self.kafka.bootstrap_servers,
-            env_name("clickhouse", "host"): HOST,
-            env_name("clickhouse", "port"): str(self.clickhouse.port),
-            env_name("privacy", "hash_key"): DEVELOPMENT_HASH_KEY,
-        }
+        return stack_environment(self.kafka.bootstrap_servers, self.clickhouse.port)
 
     def start(self) -> None:
         for server in self.servers:

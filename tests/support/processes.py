@@ -1,34 +1,46 @@
 """The worker as a process of its own: started, watched through its web server and its log, never left behind."""
 
+import http.client
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from http import HTTPStatus
 from pathlib import Path
 from typing import Self, TypeVar
 
 from confluent_kafka import Consumer, TopicPartition
-from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.catalog import Catalog, load_catalog
 from pipeline.clickhouse.migrate import migrate
 from pipeline.config import Settings, env_name
+from pipeline.devstack.process import spawn
+from pipeline.devstack.worker import WORKER_COMMAND, WorkerWeb
 from pipeline.kafka.client import client_config
 from pipeline.kafka.topics import TopicAdmin, plan
 
 T = TypeVar("T")
 
-_COMMAND = (str(Path(sys.executable).with_name("faust")), "-A", "pipeline", "worker")
-_PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
+"""Bound of every wait for a condition; a busy machine may need most of it."""
+
 _POLL_SECONDS = 0.05
-_WEB_SECONDS = 5.0
+_RESET_SIGINT = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
+)
+
+
+def in_foreground(command: Sequence[str]) -> list[str]:
+    """Wrap a command so that it runs as in a terminal, where SIGINT (Ctrl-C) reaches it.
+
+    A shell starts its background jobs with SIGINT ignored, children inherit that, and Python then installs no handler.
+    The wrapper restores the default and becomes the command, with the same process id. It needs no `preexec_fn`, which
+    isn't safe in a process with threads, and it leaves this process's own handler alone.
+    """
+    return [sys.executable, "-I", "-S", "-c", _RESET_SIGINT, *command]
 
 
 def prepare(settings: Settings) -> Catalog:
-    """Make topics and tables, as `chimera topics apply` and `chimera migrate` do."""
+    """Create topics and tables, as `chimera topics apply` and `chimera migrate` do."""
     catalog = load_catalog(settings)
     admin = TopicAdmin(settings.kafka)
     admin.apply(plan(catalog.topics, admin.read(topic.name for topic in catalog.topics), settings.topics.file))
@@ -37,19 +49,19 @@ def prepare(settings: Settings) -> Catalog:
 
 
 def lag(settings: Settings, topic: str) -> int:
-    """Records of the topic that the worker's group hasn't committed."""
+    """Number of records of a topic that the worker's group hasn't committed."""
     consumer = Consumer({**client_config(settings.kafka), "group.id": settings.kafka.group_id})
     try:
         numbers = consumer.list_topics(topic).topics[topic].partitions
-        committed = consumer.committed([TopicPartition(topic, number) for number in numbers], _PATIENCE_SECONDS)
-        ends = [consumer.get_watermark_offsets(partition, _PATIENCE_SECONDS)[1] for partition in committed]
+        committed = consumer.committed([TopicPartition(topic, number) for number in numbers], PATIENCE_SECONDS)
+        ends = [consumer.get_watermark_offsets(partition, PATIENCE_SECONDS)[1] for partition in committed]
         return sum(end - max(partition.offset, 0) for end, partition in zip(ends, committed, strict=True))
     finally:
         consumer.close()
 
 
-def eventually(look: Callable[[], T], what: str, seconds: float = _PATIENCE_SECONDS) -> T:
-    """What `look` returns as soon as that is true; fails when it doesn't come true in time."""
+def eventually(look: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+    """Call `look` until it returns something true, and return that; fail when that takes too long."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
@@ -58,26 +70,24 @@ def eventually(look: Callable[[], T], what: str, seconds: float = _PATIENCE_SECO
 
 
 class Worker:
-    """`faust -A pipeline worker`; leaving the context kills it when it still runs, however the test ended.
+    """`faust -A pipeline worker`; leaving the context kills the worker if it still runs.
 
     Args:
-        environ: all of its environment, as from the fixture of that name.
-        log_file: where its output goes; a second worker with the same file goes on in it.
-        command: that runs it.
+        environ: all environment variables of the worker, as the fixture `environ` gives them.
+        log_file: file for the output; a second worker with the same file appends to it.
+        command: program and arguments.
     """
 
-    def __init__(self, environ: Mapping[str, str], log_file: Path, command: Sequence[str] = _COMMAND) -> None:
+    def __init__(self, environ: Mapping[str, str], log_file: Path, command: Sequence[str] = WORKER_COMMAND) -> None:
         self._environ = dict(environ)
-        self._command = command
+        self._command = in_foreground(command)
         self._log_file = log_file
         self._began_at = log_file.stat().st_size if log_file.exists() else 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._web = WorkerWeb(int(self._environ[env_name("worker", "web_port")]))
 
     def __enter__(self) -> Self:
-        with self._log_file.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, env=self._environ, stdin=subprocess.PIPE, stdout=log, stderr=log
-            )
+        self._process = spawn(self._command, self._environ, self._log_file, stdin=subprocess.PIPE)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -93,53 +103,46 @@ class Worker:
 
     @property
     def running(self) -> bool:
-        """Whether it hasn't ended."""
+        """True until the process has ended."""
         return self.process.poll() is None
 
     @property
     def log(self) -> str:
-        """What it has written so far."""
+        """Output so far."""
         return self._log_file.read_bytes()[self._began_at :].decode()
 
     def lines(self, text: str) -> list[str]:
-        """The lines of its log that contain this."""
+        """Lines of the log that contain a text."""
         return [line for line in self.log.splitlines() if text in line]
 
     @property
     def ready(self) -> bool:
-        """Whether /ready says so; False also when nobody answers."""
+        """True if /ready says so; False also without an answer."""
         try:
-            return self._get("ready") == "ready\n"
-        except OSError:
+            return self._web.readiness().ready
+        except (OSError, http.client.HTTPException):
             return False
 
     @property
     def waiting(self) -> bool:
-        """Whether /ready answers that it isn't."""
+        """True if /ready answers that the worker isn't ready."""
         return bool(self.why_not_ready)
 
     @property
     def why_not_ready(self) -> str:
-        """What /ready answers when the worker isn't; nothing when it is."""
-        try:
-            self._get("ready")
-        except urllib.error.HTTPError as error:
-            if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
-                raise
-            return error.read().decode()
-        return ""
+        """Reason that /ready gives; empty when the worker is ready."""
+        ready, text = self._web.readiness()
+        return "" if ready else text
 
     def metric(self, name: str, **labels: str) -> float:
-        """Sum of all samples of a metric with these labels; 0 when there are none."""
-        samples = [
-            sample for family in text_string_to_metric_families(self._get("metrics")) for sample in family.samples
-        ]
+        """Sum of all samples of a metric with these labels; 0 without samples."""
+        samples = [sample for family in self._web.metrics() for sample in family.samples]
         return sum(
             sample.value for sample in samples if sample.name == name and labels.items() <= dict(sample.labels).items()
         )
 
-    def wait_for(self, look: Callable[[], T], what: str, seconds: float = _PATIENCE_SECONDS) -> T:
-        """Wait until `look` is true while the worker runs; a failure shows the end of its log."""
+    def wait_for(self, look: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+        """Wait until `look` returns something true while the worker runs; a failure shows the end of the log."""
 
         def alive() -> T:
             assert self.running, f"{what}: the worker ended with {self.process.returncode}"
@@ -151,36 +154,30 @@ class Worker:
             raise AssertionError(f"{error}\n{self.log[-4000:]}") from None
 
     def wait_until_consuming(self) -> Self:
-        """Wait until it has partitions and says it is ready."""
+        """Wait until the worker has partitions and is ready."""
         self.wait_for(lambda: self.lines("consuming") and self.ready, "consuming")
         return self
 
-    def terminate(self, seconds: float = _PATIENCE_SECONDS) -> int:
-        """SIGTERM, and its exit code when it ends in time."""
+    def terminate(self, seconds: float = PATIENCE_SECONDS) -> int:
+        """Send SIGTERM, and return the exit code."""
         self.process.terminate()
         return self.wait(seconds)
 
     def kill(self) -> None:
-        """SIGKILL; returns when it is gone."""
+        """Send SIGKILL, and wait for the end."""
         self.process.kill()
-        self.process.wait()
+        self.process.wait(PATIENCE_SECONDS)
 
-    def wait(self, seconds: float = _PATIENCE_SECONDS) -> int:
-        """Its exit code, when it ends by itself in time."""
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
+        """Return the exit code of a worker that ends by itself in time."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still running after {seconds:.0f} s\n{self.log[-4000:]}") from None
 
-    def _get(self, page: str) -> str:
-        port = self._environ[env_name("worker", "web_port")]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=_WEB_SECONDS) as answer:
-            text: str = answer.read().decode()
-            return text
-
 
 def last_word(worker: Worker, exit_code: int) -> str:
-    """The one line that says why it ended, with this code."""
+    """Return the one line that says why a worker ended with this exit code."""
     assert worker.wait() == exit_code
     assert "Traceback" not in worker.log
     lines = worker.lines("critical") or worker.log.splitlines()
