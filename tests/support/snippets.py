@@ -11,7 +11,7 @@ from pathlib import Path
 from support.processes import PATIENCE_SECONDS
 
 ROOT = Path(__file__).parents[2]
-_FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```\s*$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 _LANGUAGES = {"python": "python", "py": "python", "sh": "sh", "shell": "sh", "bash": "sh", "console": "sh"}
 
 
