@@ -140,10 +140,8 @@ class Bench:
         grew = begun
         while stored < self.workload.fingerprint.rows:
             process.check()
-            before, ((stored,),) = (
-                stored,
-                client.execute("SELECT count() FROM ui_events"),
-            )  # cheap: ClickHouse reads only metadata
+            before = stored
+            ((stored,),) = client.execute("SELECT count() FROM ui_events")  # cheap: ClickHouse reads only metadata
             progress(stored)
             if stored > before:
                 grew = time.monotonic()

@@ -31,8 +31,8 @@ def test_a_database_without_tables_halts_and_says_what_to_do(settings: Settings)
 @pytest.mark.parametrize(
     ("statement", "expected"),
     [
-        pytest.param("ALTER TABLE episodes DROP COLUMN title", "no column for field title", id="a column is gone"),
-        pytest.param("ALTER TABLE episodes ADD COLUMN x UInt8", "column x: expected a field", id="a column more"),
+        pytest.param("ALTER TABLE episodes DROP COLUMN title", "no column for field title", id="a missing column"),
+        pytest.param("ALTER TABLE episodes ADD COLUMN x UInt8", "column x: expected a field", id="an extra column"),
         pytest.param("ALTER TABLE episodes MODIFY COLUMN title UUID", "expected in .* uuid", id="another type"),
         pytest.param(
             "ALTER TABLE session_stats MODIFY COLUMN error_rate Float64",

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from support.records import Record
 
 from pipeline.catalog import Family, load_catalog
 from pipeline.clickhouse.client import connect
@@ -28,17 +28,6 @@ pytestmark = pytest.mark.integration
 START = datetime(2026, 3, 1, tzinfo=UTC)
 HOURS = 72.0
 ROWS = 900
-
-
-@dataclass(frozen=True)
-class Record:
-    """A Kafka record with nothing but offset and value."""
-
-    offset: int
-    value: bytes | None
-    key: bytes | None = None
-    timestamp: int = 0
-    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 @pytest.fixture

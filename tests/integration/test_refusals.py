@@ -19,7 +19,7 @@ from pipeline.errors import HaltError, Reason
 pytestmark = pytest.mark.integration
 
 _ROWS = 50_000
-_GUILTY = "ALTER TABLE t ADD CONSTRAINT odd CHECK n NOT IN ({})"
+_REFUSE = "ALTER TABLE t ADD CONSTRAINT odd CHECK n NOT IN ({})"
 _WINDOW = "non_replicated_deduplication_window = 1000"
 
 
@@ -61,18 +61,18 @@ def block(count: int = _ROWS) -> Rows:
     return Rows(columns, numbers * 2, ())
 
 
-def test_the_guilty_rows_are_found_and_nothing_is_stored(table: Client, sink: _CountingSink) -> None:
+def test_refused_rows_are_found_and_nothing_is_stored(table: Client, sink: _CountingSink) -> None:
     """The first, the last and neighbouring rows are rejected with their code; the others keep their order."""
-    guilty = [0, 1, 7_000, _ROWS - 1]
-    table.execute(_GUILTY.format(", ".join(map(str, guilty))))
+    refused = [0, 1, 7_000, _ROWS - 1]
+    table.execute(_REFUSE.format(", ".join(map(str, refused))))
     left = find_refused(sink, "t", block())
     assert [(place, reason, detail) for place, reason, detail in left.rejections] == [
-        (2 * row, Reason.REFUSED_BY_CLICKHOUSE, "error code 469") for row in guilty
+        (2 * row, Reason.REFUSED_BY_CLICKHOUSE, "error code 469") for row in refused
     ]
     assert table.execute("SELECT count() FROM t") == [(0,)]
     sink.insert("t", left.columns, "token")
     assert table.execute("SELECT count(), uniqExact(n), countIf(n IN (0, 1, 7000, 49999)) FROM t") == [
-        (_ROWS - len(guilty), _ROWS - len(guilty), 0)
+        (_ROWS - len(refused), _ROWS - len(refused), 0)
     ]
 
 
@@ -95,9 +95,9 @@ def test_a_block_that_only_a_view_refuses_halts(table: Client, sink: _CountingSi
         find_refused(sink, "t", rows)
 
 
-def test_a_repetition_that_is_no_longer_refused_is_stored_once(table: Client, sink: _CountingSink) -> None:
+def test_a_repeated_block_without_the_constraint_is_stored_once(table: Client, sink: _CountingSink) -> None:
     """The accepted rows have the block's token: without the constraint, the whole block is dropped as repeated."""
-    table.execute(_GUILTY.format("3"))
+    table.execute(_REFUSE.format("3"))
     whole = block(100)
     sink.insert("t", find_refused(sink, "t", whole).columns, "token")
     table.execute("ALTER TABLE t DROP CONSTRAINT odd")

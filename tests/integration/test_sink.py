@@ -66,7 +66,7 @@ def _utf8(texts: Sequence[str]) -> list[bytes]:
     return [text.encode() for text in texts]
 
 
-def _coded(texts: Sequence[str]) -> DictionaryColumn:
+def _dictionary(texts: Sequence[str]) -> DictionaryColumn:
     distinct = list(dict.fromkeys(texts))
     return DictionaryColumn(np.array([distinct.index(text) for text in texts], np.uint32), _utf8(distinct))
 
@@ -102,12 +102,14 @@ def _decimal_cases() -> Iterator[Any]:
         *_decimal_cases(),
         pytest.param("UUID", _v16(_IDS), _IDS, id="UUID"),
         pytest.param("String", _utf8(_TEXTS), _TEXTS, id="String"),
-        pytest.param("String", _coded(_TEXTS * 2), _TEXTS * 2, id="String, dictionary"),
-        pytest.param("LowCardinality(String)", _coded(_TEXTS * 2), _TEXTS * 2, id="LowCardinality"),
+        pytest.param("String", _dictionary(_TEXTS * 2), _TEXTS * 2, id="String, dictionary"),
+        pytest.param("LowCardinality(String)", _dictionary(_TEXTS * 2), _TEXTS * 2, id="LowCardinality"),
         pytest.param("LowCardinality(String)", _utf8(_TEXTS * 2), _TEXTS * 2, id="LowCardinality, list"),
         pytest.param("FixedString(3)", np.array([b"abc", b"000"], "V3"), ["abc", "000"], id="FixedString"),
         pytest.param("FixedString(3)", [b"abc", b"", b"z"], ["abc", "", "z"], id="FixedString, list"),
-        pytest.param("FixedString(3)", _coded(["abc", "", "abc"]), ["abc", "", "abc"], id="FixedString, dictionary"),
+        pytest.param(
+            "FixedString(3)", _dictionary(["abc", "", "abc"]), ["abc", "", "abc"], id="FixedString, dictionary"
+        ),
     ],
 )
 def test_values_are_read_back_unchanged(

@@ -25,7 +25,7 @@ _SETTINGS = ClickHouseSettings(host="db.example", port=9440, user="writer")
     ("code", "kind"),
     [pytest.param(code, kind, id=f"{code} {kind.value}") for kind, codes in _KINDS.items() for code in codes],
 )
-def test_the_kind_of_a_refusal_is_that_of_its_code(code: int, kind: FailureKind) -> None:
+def test_the_code_of_a_refusal_decides_its_kind(code: int, kind: FailureKind) -> None:
     """The code decides, not the message; an unforeseen code halts."""
     assert kind_of(driver_errors.ServerException("DB::Exception: try again, network, timeout", code)) is kind
 
@@ -41,13 +41,13 @@ def test_the_kind_of_a_refusal_is_that_of_its_code(code: int, kind: FailureKind)
         pytest.param(EOFError("Unexpected EOF while reading bytes"), FailureKind.RETRY, id="closed"),
         pytest.param(driver_errors.NetworkError("(db:9000)"), FailureKind.RETRY, id="the driver's network error"),
         pytest.param(driver_errors.SocketTimeoutError("(db:9000)"), FailureKind.RETRY, id="the driver's timeout"),
-        pytest.param(UnavailableError("registry"), FailureKind.RETRY, id="ours, unavailable"),
-        pytest.param(ConfigError("setting"), FailureKind.HALT, id="ours, wrong setting"),
+        pytest.param(UnavailableError("registry"), FailureKind.RETRY, id="UnavailableError"),
+        pytest.param(ConfigError("setting"), FailureKind.HALT, id="ConfigError"),
         pytest.param(driver_errors.UnknownPacketFromServerError("?"), FailureKind.HALT, id="another protocol"),
         pytest.param(TypeError("no writer"), None, id="a bug"),
     ],
 )
-def test_the_kind_of_any_other_failure_is_that_of_its_type(error: BaseException, kind: FailureKind | None) -> None:
+def test_the_type_of_another_failure_decides_its_kind(error: BaseException, kind: FailureKind | None) -> None:
     """Network failures are retried, wrong settings halt, and bugs have no kind."""
     assert kind_of(error) is kind
 
@@ -61,14 +61,16 @@ def test_the_kind_of_any_other_failure_is_that_of_its_type(error: BaseException,
             id="with a stack trace",
         ),
         pytest.param(
-            driver_errors.NetworkError("Connection refused (db:9000)"), "Connection refused (db:9000)", id="n"
+            driver_errors.NetworkError("Connection refused (db:9000)"),
+            "Connection refused (db:9000)",
+            id="driver error",
         ),
-        pytest.param(OSError(111, "Connection\nrefused"), "[Errno 111] Connection refused", id="of the system"),
+        pytest.param(OSError(111, "Connection\nrefused"), "[Errno 111] Connection refused", id="OSError"),
         pytest.param(EOFError(), "EOFError", id="empty"),
         pytest.param(driver_errors.SocketTimeoutError(), "Code: 209.", id="without a message"),
     ],
 )
-def test_a_failure_is_told_on_one_line(error: BaseException, line: str) -> None:
+def test_a_failure_is_described_on_one_line(error: BaseException, line: str) -> None:
     """The line has no stack trace of the server and is never empty."""
     assert describe(error) == line
 
@@ -81,7 +83,7 @@ def test_a_failure_is_told_on_one_line(error: BaseException, line: str) -> None:
             EOFError(),
             UnavailableError,
             " is not available: EOFError; if the server expects TLS, set CHIMERA_CLICKHOUSE__SECURE",
-            id="closed at once",
+            id="connection closed",
         ),
         pytest.param(
             driver_errors.ServerException("DB::Exception: writer: Authentication failed: ...", 516),
