@@ -1,6 +1,6 @@
-"""session_stats as SQL: every row computed from ui_events once more, and how the table's differ from that.
+"""session_stats as SQL: compute every row from ui_events, and compare the table with the result.
 
-Everything goes hour by hour, so that ClickHouse needs memory for the sessions of one hour, and this process for none.
+Each query covers one hour: ClickHouse needs memory for the sessions of that hour, this process for none.
 """
 
 import enum
@@ -19,7 +19,8 @@ _DAY_MS = 86_400_000
 _EPOCH = date(1970, 1, 1)
 
 _NAMES = ", ".join(COLUMNS)
-# An event's successor is looked for among its like, errors or others: so errors are left out between the others.
+# The window function looks for the next event separately among errors and among other events, so an error between two
+# other events doesn't count.
 _ROWS = """
     SELECT
         toDateTime({begins_at}) AS hour,
@@ -77,12 +78,12 @@ _OLDEST = "SELECT count(), toDate(toDateTime(intDiv(toUnixTimestamp64Milli(min(t
 
 
 class Hour(NamedTuple):
-    """An hour that one of the two tables has something of."""
+    """An hour with events in ui_events or rows in session_stats."""
 
-    begins_at: int  # seconds since 1970; no multiple of 3,600 where session_stats has what no worker would write
-    day: date  # the partition of session_stats it belongs to
-    events: int  # of ui_events
-    rows: int  # of session_stats
+    begins_at: int  # seconds since 1970; not a multiple of 3,600 for a row that no worker would write
+    day: date  # partition of session_stats
+    events: int  # in ui_events
+    rows: int  # in session_stats
 
     @property
     def number(self) -> int:
@@ -90,7 +91,7 @@ class Hour(NamedTuple):
         return self.begins_at // HOUR_SECONDS
 
     def __str__(self) -> str:
-        """As analysts see it, in UTC."""
+        """Format the beginning of the hour, in UTC."""
         return f"{datetime.fromtimestamp(self.begins_at, UTC):%Y-%m-%d %H:%M}"
 
 
@@ -105,19 +106,19 @@ class Values(NamedTuple):
 
     @classmethod
     def of_bits(cls, bits: tuple[int, ...]) -> "Values":
-        """From numbers alone, floats by their representation: what is compared is what is shown."""
+        """Make values from integers, floats from their bits: SQL compares the same bits."""
         latency, errors, abandoned, events, seconds = bits
         rates = np.array([errors, abandoned], np.uint32).view(np.float32)
         return cls(latency, rates[0], rates[1], events, seconds)
 
     def differing(self, other: "Values") -> tuple[str, ...]:
-        """The columns that aren't the same to the last bit."""
+        """Return the columns that differ in any bit."""
         pairs = zip(self._fields, self, other, strict=True)
         return tuple(name for name, ours, theirs in pairs if np.asarray(ours).tobytes() != np.asarray(theirs).tobytes())
 
 
 class Kind(enum.StrEnum):
-    """How session_stats differs from what ui_events says."""
+    """Kind of a difference between session_stats and ui_events."""
 
     DIFFERING = "differing"  # the row has other values
     MISSING = "missing"  # no row, though there are events
@@ -127,20 +128,20 @@ class Kind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A session's hour for which session_stats doesn't have exactly the row that follows from ui_events."""
+    """A session and hour whose row in session_stats isn't exactly the row computed from ui_events."""
 
     hour: Hour
     session_id: UUID
     copies: int
-    """How many rows session_stats has of it."""
+    """Number of rows in session_stats."""
     found: Values | None
-    """One of them."""
+    """Values of one of these rows; None without a row."""
     expected: Values | None
-    """What follows from ui_events; None without any event."""
+    """Values computed from ui_events; None without events."""
 
     @property
     def kind(self) -> Kind:
-        """What is wrong."""
+        """Kind of the difference."""
         if self.expected is None:
             return Kind.EXTRA
         if self.found is None:
@@ -149,20 +150,20 @@ class Difference:
 
     @property
     def uncounted_events(self) -> int:
-        """How many events more there are than the row has counted; 0 of a split or an extra one."""
+        """Number of events that the row hasn't counted; 0 for a split or an extra row."""
         if self.expected is None or self.copies > 1:
             return 0
         return self.expected.events_count - (self.found.events_count if self.found else 0)
 
 
 class Audit:
-    """Both tables, seen side by side.
+    """Comparison of session_stats with its source table, hour by hour.
 
-    Its methods raise what the driver raises: `pipeline.clickhouse.client.explained` says what follows.
+    The methods raise the driver's errors; wrap the calls in `pipeline.clickhouse.client.explained`.
 
     Args:
-        client: connected, with the tables' database as default; may SELECT from both.
-        source: the table that has the events.
+        client: connected; its default database has both tables, and it may SELECT from both.
+        source: name of the table with the events.
     """
 
     def __init__(self, client: Any, source: str) -> None:
@@ -170,14 +171,16 @@ class Audit:
         self._source = source
 
     def hours(self, day: date | None) -> list[Hour]:
-        """All hours, or those of one day, that either table has something of, in order.
+        """Return the hours that either table has events or rows of, in order.
 
         Args:
-            day: a partition of session_stats: by the server's time zone.
+            day: only the hours of this partition of session_stats, in the server's time zone; None for all hours.
         """
         on, near = "1", "1"
         if day:
-            begins_ms = (day - _EPOCH).days * _DAY_MS  # of the day in UTC: elsewhere it is less than a day away
+            begins_ms = (
+                day - _EPOCH
+            ).days * _DAY_MS  # of the day in UTC; in another time zone the day begins less than a day away
             on = f"toDate(hour) = '{day}'"
             near = " AND ".join(
                 f"ts {comparison} fromUnixTimestamp64Milli({begins_ms + days * _DAY_MS}, 'UTC')"
@@ -186,20 +189,20 @@ class Audit:
         return [Hour(*row) for row in self._client.execute(_HOURS.format(source=self._source, on=on, near=near))]
 
     def oldest_day(self) -> date | None:
-        """The first day that there are events of: what came before can't be computed any more."""
+        """Return the first day with events; rows of earlier days can't be computed any more."""
         count, day = self._client.execute(_OLDEST.format(source=self._source))[0]
         return day if count else None
 
     def recomputed(self, hour: Hour) -> str:
-        """A SELECT of the rows of an hour as they follow from its events; columns in the table's order."""
+        """Return a SELECT that computes the rows of an hour from its events; columns in the table's order."""
         return _ROWS.format(source=self._source, begins_at=hour.begins_at)
 
     def stored(self, hour: Hour) -> str:
-        """A SELECT of the rows that session_stats has of an hour; columns in the table's order."""
+        """Return a SELECT of the stored rows of an hour; columns in the table's order."""
         return f"SELECT {_NAMES} FROM {TABLE} WHERE hour = toDateTime({hour.begins_at})"  # noqa: S608 (names of ours)
 
     def differences(self, hour: Hour) -> Iterator[Difference]:
-        """What session_stats doesn't have exactly as it follows from the events of an hour; to be read to the end."""
+        """Yield the differences of an hour, ordered by session; read the iterator to its end."""
         query = _DIFFERENCES.format(source=self._source, begins_at=hour.begins_at)
         for session_id, copies, found, wanted, expected in self._client.execute_iter(query):
             yield Difference(

@@ -1,6 +1,6 @@
-"""One partition on its way along the log: its windows, the offset that they have got to, and what is closed on the way.
+"""The windows of one partition, moved along its log: add micro-batches, apply closings, give rows and snapshots.
 
-No thread, no clock and no server of its own: whoever calls it sees to it that one call is over before the next begins.
+It has no thread, no clock and no server. The caller must finish one call before it makes the next one.
 """
 
 from collections import deque
@@ -17,31 +17,32 @@ from pipeline.transport.commit_metadata import Closing
 
 
 class Derivation:
-    """The windows of one partition, and where in its log they are.
+    """The windows of one partition, and their position in its log.
 
     Args:
-        windows: as they are before the record at `offset`.
-        offset: of the first record that isn't in them.
-        closings: that former owners have recorded, ascending.
+        windows: state after all records below `offset`.
+        offset: first offset whose record isn't in `windows`.
+        closings: committed closings of earlier owners, in ascending order.
     """
 
     def __init__(self, windows: PartitionWindows, offset: int, closings: Iterable[Closing] = ()) -> None:
         self.windows = windows
         self.offset = offset
         self.rows = 0
-        """How many were added; for whoever counts from one snapshot to the next."""
+        """Number of rows added; the caller subtracts those in a snapshot."""
         self.stored_hours = 0
-        """How many hours were stored; likewise."""
+        """Number of hours stored; the caller subtracts those before a snapshot."""
         self._closings = deque(closings)
         self._known_before = windows.watermark // HOUR_MS
         self._close_reached()
 
     def add(self, batch: MicroBatch, rows: Rows) -> None:
-        """Add the events of a micro-batch, but for those that are in; close on the way what was closed there."""
+        """Add the events of a micro-batch from `offset` on, and apply the closings within it at their offsets."""
         if batch.last < self.offset:
             return
         events = events_of(batch, rows)
-        if batch.replayed or batch.again:  # a former owner, who may have had another grace, may have stored these hours
+        if batch.replayed or batch.again:
+            # An earlier owner may have stored these hours; it may have had another grace.
             self._known_before = max(self._known_before, int(events.ts.max(initial=0)) // HOUR_MS + 1)
         while self._closings and self._closings[0].offset <= batch.last:
             end = self._closings[0].offset
@@ -54,33 +55,33 @@ class Derivation:
         self._close_reached()
 
     def close(self, hour: int) -> None:
-        """Close the windows of earlier hours, by the clock: it is recorded that they are closed at this offset."""
+        """Close the windows of hours before `hour`, by the clock; their closing is committed at this offset."""
         self.windows.raise_watermark(hour * HOUR_MS)
 
     def closed_hour(self) -> int | None:
-        """The first hour that is closed and isn't stored."""
+        """Return the first closed hour that isn't stored; None without one."""
         return next(iter(self.windows.closed_hours()), None)
 
     def rows_of(self, hour: int) -> dict[str, Column]:
-        """The rows of a closed hour."""
+        """Return the rows of a closed hour."""
         return self.windows.rows(hour)
 
     def may_be_stored(self, hour: int) -> bool:
-        """Whether a former owner may have stored the rows of this hour."""
+        """Tell whether an earlier owner may have stored the rows of this hour."""
         return hour < self._known_before
 
     def stored(self, hour: int) -> None:
-        """The rows of this hour are stored: its windows can go."""
+        """Remove the windows of an hour whose rows are stored."""
         self.windows.remove(hour)
         self.stored_hours += 1
 
     def snapshot(self, topic_id: str, partition: int) -> Snapshot:
-        """All of it, for whoever goes on from here."""
+        """Return a snapshot of the windows at the current offset."""
         columns = self.windows.columns()
         return Snapshot(topic_id, partition, self.offset, self.windows.watermark, columns)
 
     def _close_reached(self) -> None:
-        """Close what former owners have closed by the clock at the offsets that are reached."""
+        """Apply the committed closings up to the current offset."""
         while self._closings and self._closings[0].offset <= self.offset:
             hour = self._closings.popleft().hour
             self.close(hour)
@@ -90,7 +91,7 @@ class Derivation:
         skewed = self.windows.skewed
         late = self.windows.add(events)
         if again:
-            return  # counted when they came
+            return  # these records were counted when they first arrived
         metrics.ROLLUP_SKEWED.inc(self.windows.skewed - skewed)
         for lateness_ms in late.lateness_ms.tolist():
             metrics.ROLLUP_LATE_SECONDS.observe(lateness_ms / 1000)

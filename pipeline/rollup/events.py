@@ -1,4 +1,4 @@
-"""From the rows of a micro-batch to what the windows need of them, and whether its keys are its sessions."""
+"""The events of a micro-batch as the windows need them, and the check that its keys are its session ids."""
 
 from bisect import bisect_left
 from operator import attrgetter
@@ -18,22 +18,22 @@ _EVENT_TYPES = {b"overlay_open": OPEN, b"query_submit": SUBMIT, b"error": ERROR}
 
 
 def check_event_types(family: Family) -> None:
-    """See that the schema lets in no events but those that session_stats is defined for.
+    """Check that the schema allows exactly the event types that session_stats is defined for.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: the schema allows other event types.
     """
     declared = {value.encode() for value in family.schema.by_name["event_type"].values or ()}
     if declared != _EVENT_TYPES.keys():
         expected = ", ".join(value.decode() for value in _EVENT_TYPES)
         raise ConfigError(
-            f"{family.schema.file}: event_type: expected the values {expected}, which session_stats is defined for; "
-            f"define it for others (docs/session_stats.md), or set {env_name('rollup', 'enabled')}=false"
+            f"{family.schema.file}: event_type: expected the values {expected}, for which session_stats is defined; "
+            f"define it for other values (docs/session_stats.md), or set {env_name('rollup', 'enabled')}=false"
         )
 
 
 def events_of(batch: MicroBatch, rows: Rows) -> Events:
-    """The valid events of a micro-batch, in the order of the log."""
+    """Return the valid events of a micro-batch, in log order."""
     columns, types = rows.columns, rows.columns["event_type"]
     assert isinstance(types, DictionaryColumn)
     code_of = np.array([_EVENT_TYPES[value] for value in types.values], np.uint8)
@@ -47,7 +47,7 @@ def events_of(batch: MicroBatch, rows: Rows) -> Events:
 
 
 def part_of(events: Events, batch: MicroBatch, rows: Rows, first: int, end: int) -> Events:
-    """Those of the events whose records have offsets from `first` to before `end`."""
+    """Return the events whose records have offsets from `first` up to, but not including, `end`."""
     if first <= batch.first and batch.last < end:
         return events
     records = [bisect_left(batch.records, offset, key=attrgetter("offset")) for offset in (first, end)]
@@ -56,12 +56,12 @@ def part_of(events: Events, batch: MicroBatch, rows: Rows, first: int, end: int)
 
 
 def foreign_keys(batch: MicroBatch, rows: Rows) -> list[int]:
-    """Offsets of the records whose key isn't the session of their event: neither its text nor its 16 bytes."""
+    """Return the offsets of records whose key isn't their session id, neither as text nor as its 16 bytes."""
     everything = len(rows) == len(batch.records)
     records = batch.records if everything else [batch.records[position] for position in rows.positions.tolist()]
     ids = np.asarray(rows.columns["session_id"])
     keys = b"".join([record.key or b"" for record in records])
-    if keys.translate(None, b"-") == ids.tobytes().hex().encode():  # so it is as good as always
+    if keys.translate(None, b"-") == ids.tobytes().hex().encode():  # the usual case, checked in one comparison
         return []
     sessions = ids.tolist()
     return [
@@ -76,5 +76,5 @@ def _names(key: bytes, session: bytes) -> bool:
         return True
     try:
         return UUID(key.decode()).bytes == session
-    except ValueError:  # that of decode is one
+    except ValueError:  # covers UnicodeDecodeError
         return False

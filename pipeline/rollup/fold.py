@@ -1,7 +1,7 @@
-"""The sorted pass: events become windows, and windows of earlier events are joined with those of later ones.
+"""Fold events into windows by sorting, and merge windows of earlier events with windows of later events.
 
-A window is one session in one hour, as a row of a structured array; the windows of an hour are sorted by session. What
-is kept of a window is a sum: of any two parts of its events, one before the other in time, the windows can be added.
+A window is one session in one hour: one row of a structured array. The windows of an hour are sorted by session. The
+events of a window may be folded in two parts if all events of one part come before the other part: windows add up.
 """
 
 import numpy as np
@@ -12,11 +12,11 @@ from pipeline.rollup.waiting import Ids, Waiting
 
 HOUR_MS = 3_600_000
 OPEN, SUBMIT, ERROR = range(3)
-"""Types of events, in the order that they have within a millisecond."""
+"""Event types, in the order in which they count within a millisecond."""
 
 Halves = NDArray[np.uint64]
 Windows = NDArray[np.void]
-"""Of one hour, of the type WINDOW, sorted by session."""
+"""Windows of one hour, an array of type WINDOW, sorted by session."""
 
 WINDOW = np.dtype(
     [
@@ -26,11 +26,11 @@ WINDOW = np.dtype(
         ("events", np.uint32),
         ("errors", np.uint32),
         ("opens", np.uint32),
-        ("answered", np.uint32),  # opens that a submit follows, errors left out
+        ("answered", np.uint32),  # opens whose next event, errors left out, is a submit
         ("first_ms", np.uint32),  # since the hour began
         ("last_ms", np.uint32),
-        ("submit_first", np.bool_),  # the first event that is no error is a submit
-        ("open_last", np.bool_),  # the last event that is no error is an open: the next may answer it
+        ("submit_first", np.bool_),  # the first event, errors left out, is a submit
+        ("open_last", np.bool_),  # the last event, errors left out, is an open: the next one may answer it
     ],
     align=True,
 )
@@ -40,18 +40,18 @@ _TIME_BITS = 22 + _TYPE_BITS  # milliseconds of an hour, and the type
 
 
 def halves(session_id: Ids) -> tuple[Halves, Halves]:
-    """Session ids as pairs of numbers that sort as their bytes do."""
+    """Return session ids as two arrays of numbers; the pairs sort like the bytes."""
     pairs = np.ascontiguousarray(session_id).view(">u8").reshape(-1, 2)
     return pairs[:, 0].astype(np.uint64), pairs[:, 1].astype(np.uint64)
 
 
 def whole(high: Halves, low: Halves) -> Ids:
-    """The session ids whose halves they are."""
+    """Return the session ids of these halves."""
     return np.stack([high, low], axis=1).astype(">u8").view("V16").reshape(-1)
 
 
 def fold(events: Waiting) -> dict[int, Windows]:
-    """The windows of some events, by hour number."""
+    """Return the windows of the events, by hour number."""
     hours = events.ts // HOUR_MS
     if len(hours) == 0 or hours.min() == hours.max():
         return {int(hour): _fold_hour(events) for hour in hours[:1]}
@@ -61,19 +61,19 @@ def fold(events: Waiting) -> dict[int, Windows]:
 
 
 def merge(earlier: Windows, later: Windows) -> Windows:
-    """The windows of one hour, of events of which those of `later` come after those of `earlier` in every session."""
+    """Merge windows of one hour; in every session, the events of `later` come after the events of `earlier`."""
     both = np.concatenate([earlier, later])
     order = _order(both["high"], both["low"])
     merged = both.take(order)
     fresh = _fresh(merged["high"], merged["low"])
     again = np.flatnonzero(~fresh)
-    before, after = np.sort([order[again - 1], order[again]], axis=0)  # equal ones are in any order
+    before, after = np.sort([order[again - 1], order[again]], axis=0)  # equal sessions may be in either order
     merged[again - 1] = _add(both.take(before), both.take(after))
     return merged[fresh]
 
 
 def _add(a: Windows, b: Windows) -> Windows:
-    """Windows of the same sessions, all events of `a` before those of `b`."""
+    """Add windows of the same sessions; all events of `a` come before the events of `b`."""
     total = a.copy()
     for name in ("latency_ms", "events", "errors", "opens", "answered"):
         total[name] += b[name]
@@ -85,7 +85,7 @@ def _add(a: Windows, b: Windows) -> Windows:
 
 
 def _fold_hour(events: Waiting) -> Windows:
-    """The windows of the events of one hour."""
+    """Return the windows of the events of one hour."""
     high, low = halves(events.session_id)
     order = _order(high, low)
     high, low = high[order], low[order]
@@ -94,7 +94,7 @@ def _fold_hour(events: Waiting) -> Windows:
     windows = np.zeros(len(starts), WINDOW)
     windows["high"], windows["low"] = high[starts], low[starts]
     windows["latency_ms"] = np.add.reduceat(events.latency_ms[order], starts, dtype=np.int64)
-    # Place of the window, time and type in one number each: sorted, they are the events of each window in their order.
+    # One number per event: index of its window, time and type. Sorting them puts each window's events in order.
     moments = (events.ts % HOUR_MS << _TYPE_BITS) | events.event_type
     keys = (np.cumsum(fresh) - 1 << _TIME_BITS) | moments[order]
     keys.sort()
@@ -104,7 +104,7 @@ def _fold_hour(events: Waiting) -> Windows:
 
 
 def _count(windows: Windows, starts: NDArray[np.intp], keys: Ints) -> None:
-    """Fill in what doesn't depend on which event follows which."""
+    """Fill in the fields that don't depend on the order of events."""
     ends = np.append(starts[1:], len(keys))
     types = keys & 3
     windows["events"] = ends - starts
@@ -115,7 +115,7 @@ def _count(windows: Windows, starts: NDArray[np.intp], keys: Ints) -> None:
 
 
 def _pair(windows: Windows, keys: Ints) -> None:
-    """Fill in what follows what; the keys are those of events that are no errors."""
+    """Fill in the fields that depend on the order of events; `keys` has no errors."""
     places, types = keys >> _TIME_BITS, keys & 3
     same = places[1:] == places[:-1]
     answered = same & (types[:-1] == OPEN) & (types[1:] == SUBMIT)
@@ -126,8 +126,10 @@ def _pair(windows: Windows, keys: Ints) -> None:
 
 
 def _order(high: Halves, low: Halves) -> NDArray[np.intp]:
-    """The order that sorts session ids; equal ones are in any order."""
-    order = np.argsort(high)  # not a stable sort: four times as fast, and other ids with the same first half are rare
+    """Return the indices that sort session ids; equal ids may be in any order."""
+    order = np.argsort(
+        high
+    )  # an unstable sort is four times as fast, and different ids with equal first halves are rare
     sorted_high, sorted_low = high[order], low[order]
     same = sorted_high[1:] == sorted_high[:-1]
     mixed = same & (sorted_low[1:] != sorted_low[:-1])
@@ -140,7 +142,7 @@ def _order(high: Halves, low: Halves) -> NDArray[np.intp]:
 
 
 def _fresh(high: Halves, low: Halves) -> Mask:
-    """Where another session begins, in sorted ids."""
+    """Return a mask of the rows that begin a new session, in sorted ids."""
     fresh = np.ones(len(high), np.bool_)
     fresh[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
     return fresh

@@ -1,4 +1,4 @@
-"""How far event time has got in a partition where nothing comes any more."""
+"""Event time of an idle partition: it goes on with the clock."""
 
 from pipeline.config import RollupSettings
 from pipeline.rollup.fold import HOUR_MS
@@ -8,16 +8,17 @@ from pipeline.rollup.partition import PartitionWindows
 def hour_by_clock(
     windows: PartitionWindows, now_seconds: float, quiet_seconds: float, settings: RollupSettings
 ) -> int | None:
-    """The hour before which the windows of an idle partition are over; None when it isn't idle, or that closes nothing.
+    """Return the hour before which all windows of an idle partition are over; None if there is nothing to close.
 
-    In an idle partition event time goes on as the clock does, from where the last record left it: after a backfill of
-    old events it takes as long until the next hour is over as it would have taken then.
+    In an idle partition event time goes on with the clock, from the time of the last record. After a backfill of old
+    events the next hour therefore ends as late as it would have ended with live events.
 
     Args:
-        windows: of the partition.
-        now_seconds: since 1970.
-        quiet_seconds: for how long nothing has come to this worker; a clock that is ahead closes nothing of a busy one.
-        settings: grace, and how long makes idle.
+        windows: windows of the partition.
+        now_seconds: seconds since 1970.
+        quiet_seconds: time since this worker got its last record; it keeps a wrong clock from closing windows of a busy
+            partition.
+        settings: grace and idle time.
     """
     now_ms, oldest = round(now_seconds * 1000), windows.oldest_hour
     idle_ms = now_ms - windows.newest_appended_at

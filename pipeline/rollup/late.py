@@ -1,4 +1,4 @@
-"""How many late events each window has missed: what tells a difference that lateness explains from an error."""
+"""Counts of late events by window: they tell differences that late events explain from errors."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,15 +11,15 @@ from pipeline.rollup.fold import HOUR_MS, halves, whole
 from pipeline.rollup.waiting import Ids
 
 MOST_WINDOWS = 100_000
-"""How many windows are remembered: those of the greatest hours. As hours only add up, which ones these are, and what
-they have missed, doesn't depend on when the others were forgotten."""
+"""Number of windows that are remembered: those with the greatest hours. Counts are only added, so the remembered
+windows and their counts don't depend on when the others were forgotten."""
 
 _MOST_PARTS = 100
 _COUNT = np.dtype([("hour", np.int64), ("high", np.uint64), ("low", np.uint64), ("count", np.int64)])
 
 
 class LateCounts:
-    """Number of late events by window, of one partition."""
+    """Number of late events by window, for one partition."""
 
     def __init__(self) -> None:
         self._parts = [np.empty(0, _COUNT)]
@@ -27,19 +27,19 @@ class LateCounts:
 
     @classmethod
     def restore(cls, columns: Mapping[str, NDArray[Any]]) -> "LateCounts":
-        """Those that `columns` gave."""
+        """Restore the counts from the columns that `columns` returned."""
         counts = cls()
         counts._add(columns["hour"], columns["session_id"], columns["count"])
         return counts
 
     def add(self, ts: Ints, session_id: Ids) -> None:
-        """Count late events, one or more."""
+        """Count one or more late events."""
         self._add(ts // HOUR_MS, session_id, 1)
         if self._rows > 2 * MOST_WINDOWS or len(self._parts) > _MOST_PARTS:
             self._sum()
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Columns `hour` (its number), `session_id` and `count`, sorted by hour and session; never changed later."""
+        """Return columns `hour` (number), `session_id` and `count`, sorted by hour and session; they never change."""
         counts = self._sum()
         ids = whole(counts["high"], counts["low"])
         return {"hour": counts["hour"].copy(), "session_id": ids, "count": counts["count"].copy()}
@@ -52,7 +52,7 @@ class LateCounts:
         self._rows += len(part)
 
     def _sum(self) -> NDArray[np.void]:
-        """One part, with one row a window."""
+        """Sum the parts into one, with one row per window."""
         rows = np.concatenate(self._parts)
         rows = rows[np.lexsort((rows["low"], rows["high"], rows["hour"]))]
         keys = rows[["hour", "high", "low"]]

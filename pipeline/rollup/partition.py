@@ -1,11 +1,12 @@
-"""What the rollup knows of one partition: the watermark, the events that wait for it, and the windows.
+"""The state of one partition: watermark, reorder buffer and windows.
 
-Pure: columns in, closed windows and late events out; no clock. What comes out is a function of the events in their
-order, and of the raises of the watermark between them, however they are cut into batches and whenever they are folded.
+Pure: events go in as columns, closed windows and late events come out, and there is no clock. The result depends only
+on the events in log order and on the raises of the watermark between them. It doesn't depend on how events are cut into
+batches, or when they are folded.
 
-Events wait until the watermark has passed them, and are then folded into their windows. An event that is behind the
-watermark when it comes is late, and in no window: so all that is folded is before all that may still come, and the
-order of events within a window is known for good.
+Events wait in the reorder buffer until the watermark has passed them; then they are folded into their windows. An event
+behind the watermark on arrival is late and goes into no window. So every folded event comes before every event that may
+still arrive, and the order of events within a window is final.
 """
 
 from collections.abc import Mapping
@@ -23,15 +24,15 @@ from pipeline.rollup.waiting import NEVER, Ids, Reorder, Waiting
 __all__ = ["ERROR", "HOUR_MS", "OPEN", "SUBMIT", "Events", "Late", "PartitionWindows"]
 
 LEAST_FOLDED = 50_000
-"""New events that a fold awaits, unless an hour closes: one of few events costs nearly what one of many does."""
+"""New events that a fold waits for, unless an hour closes: folding few events costs nearly as much as many."""
 
 
 class Events(NamedTuple):
-    """The valid ui_events of one micro-batch, as columns of one length, in log order; not to be changed later."""
+    """The valid ui_events of one micro-batch: columns of one length, in log order. Don't change them later."""
 
     session_id: Ids
     ts: Ints
-    """Event time, ms since the epoch, not before it."""
+    """Event time, ms since the epoch; never negative."""
     event_type: NDArray[np.uint8]
     """OPEN, SUBMIT or ERROR."""
     latency_ms: Ints
@@ -46,17 +47,17 @@ class Late(NamedTuple):
     session_id: Ids
     ts: Ints
     lateness_ms: Ints
-    """How far behind the watermark each was when it came: 1 or more."""
+    """Distance behind the watermark on arrival: 1 or more."""
 
 
 class PartitionWindows:
     """The windows of one partition.
 
-    Arrays are replaced, never changed, and so is the collection of windows: what `columns` gave, and the properties,
-    may be read in another thread while events are added.
+    Arrays and the collection of windows are replaced, never changed. So another thread may read the properties and the
+    result of `columns` while events are added.
 
     Args:
-        grace_ms: how far the watermark stays behind the newest event.
+        grace_ms: distance of the watermark behind the newest event.
     """
 
     def __init__(self, grace_ms: int) -> None:
@@ -71,7 +72,7 @@ class PartitionWindows:
 
     @classmethod
     def restore(cls, grace_ms: int, watermark: int, columns: Mapping[str, NDArray[Any]]) -> Self:
-        """The state of which `columns` were taken, at that watermark."""
+        """Restore the state from the result of `columns` and its watermark."""
 
         def part(name: str) -> dict[str, NDArray[Any]]:
             return {key.removeprefix(name): column for key, column in columns.items() if key.startswith(name)}
@@ -87,46 +88,46 @@ class PartitionWindows:
 
     @property
     def watermark(self) -> int:
-        """Ms since the epoch: events before it are late, hours that end before it, or at it, are closed."""
+        """Watermark in ms since the epoch: earlier events are late, and hours that end at or before it are closed."""
         return self._watermark
 
     @property
     def event_watermark(self) -> int:
-        """Where events alone have moved the watermark to, without any raise."""
+        """Watermark that the events alone have reached, without raises."""
         return self._event_watermark
 
     @property
     def newest_appended_at(self) -> int:
-        """The greatest of the broker's timestamps, ms since the epoch; 0 before the first event."""
+        """Greatest broker timestamp, ms since the epoch; 0 before the first event."""
         return self._newest_appended_at
 
     @property
     def oldest_hour(self) -> int | None:
-        """Number of the first hour that has events and isn't closed."""
+        """Number of the first open hour with events; None without one."""
         hours = [hour for hour in self._windows if not self._is_closed(hour)]
         waiting = self._reorder.oldest_ms
         return min(hours if waiting == NEVER else [*hours, waiting // HOUR_MS], default=None)
 
     @property
     def open_windows(self) -> int:
-        """Windows that have folded events and aren't removed."""
+        """Number of windows that have folded events and aren't removed."""
         return sum(map(len, self._windows.values()))
 
     @property
     def waiting_events(self) -> int:
-        """Events that aren't folded yet."""
+        """Number of events that aren't folded yet."""
         return len(self._reorder)
 
     @property
     def skewed(self) -> int:
-        """How many added events were more than an hour ahead of the broker's time; not part of what is restored."""
+        """Number of added events more than an hour ahead of the broker's time; not restored from snapshots."""
         return self._skewed
 
     def add(self, events: Events) -> Late:
-        """Count events; gives those that are late, which are in no window.
+        """Add events; return the late ones, which go into no window.
 
-        An event moves the watermark to `grace_ms` behind it, or behind the hour after it was appended if that is
-        earlier: one whose clock is far ahead is counted as any other, but closes nothing that isn't over.
+        An event moves the watermark to its time less `grace_ms`, but no further than one hour after its broker
+        timestamp less `grace_ms`. So an event with a clock far ahead is counted, but closes no hour too early.
         """
         latest = events.appended_at + HOUR_MS
         self._skewed += int(np.count_nonzero(events.ts > latest))
@@ -145,38 +146,38 @@ class PartitionWindows:
         return late
 
     def raise_watermark(self, to_ms: int) -> None:
-        """Move the watermark to `to_ms`, unless it is there or beyond: from now on, events before that are late."""
+        """Move the watermark forward to `to_ms`: from now on, earlier events are late. It never moves back."""
         closes = to_ms // HOUR_MS > self._watermark // HOUR_MS
         self._watermark = max(self._watermark, to_ms)
         if closes or (self._reorder.enough and self._reorder.added >= max(LEAST_FOLDED, self.open_windows)):
             self._fold()
 
     def closed_hours(self) -> list[int]:
-        """Numbers of the hours that are over and have windows, ascending, until they are removed."""
+        """Return the numbers of closed hours whose windows aren't removed, ascending."""
         return sorted(filter(self._is_closed, self._windows))
 
     def rows(self, hour: int) -> dict[str, Column]:
-        """The rows of session_stats of a closed hour, in the table's columns, sorted by session; always the same ones.
+        """Return the session_stats rows of a closed hour as columns, sorted by session; always the same rows.
 
         Raises:
-            KeyError: no windows of that hour.
+            KeyError: the hour has no windows.
         """
         return rows_of(hour, self._windows[hour])
 
     def remove(self, hour: int) -> None:
-        """Forget the windows of a closed hour, whose rows are stored.
+        """Remove the windows of a closed hour whose rows are stored.
 
         Raises:
-            KeyError: no windows of that hour.
+            KeyError: the hour has no windows.
         """
         windows = self._windows.copy()
         del windows[hour]
         self._windows = windows
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """All there is but the watermark: `window.*` sorted, `waiting.*` in log order, `late.*`, `newest.*`.
+        """Return the state without the watermark: `window.*` sorted, `waiting.*` in log order, `late.*`, `newest.*`.
 
-        They are the same for the same events, raises and removals, and are never changed.
+        The same events, raises and removals give the same columns. The columns never change.
         """
         self._fold()
         parts = {
@@ -194,7 +195,7 @@ class PartitionWindows:
         return hour < self._watermark // HOUR_MS
 
     def _fold(self) -> None:
-        """Bring the events that the watermark has passed into their windows."""
+        """Fold the events that the watermark has passed into their windows."""
         windows = self._windows.copy()
         for hour, later in fold(self._reorder.take(self._watermark)).items():
             windows[hour] = merge(windows[hour], later) if hour in windows else later

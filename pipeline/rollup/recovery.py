@@ -1,6 +1,6 @@
-"""Where partitions are gone on with: their newest snapshots, and the replay of what came after.
+"""Restore partitions from their newest snapshots and the log after them.
 
-How far that has got is said, and what can't be replayed, because retention has deleted it.
+The log tells the progress of a replay, and which records can't be replayed because retention has deleted them.
 """
 
 import time
@@ -22,16 +22,16 @@ from pipeline.transport.batches import Takeover
 
 _SAY_SECONDS = 5.0
 _DAY_MS = 86_400_000
-_MOST_DAYS = 14  # that are named
+_MOST_DAYS = 14  # named in the log
 
 
 class Recovery:
-    """The replay of one partition, from its snapshot to where the group has got to.
+    """The replay of one partition, from its snapshot to the group's committed offset.
 
     Args:
         tp: the partition.
-        snapshot: what it begins with; None when there is none, and the log is all there is.
-        takeover: what was recorded of the partition, and where its log begins.
+        snapshot: the restored snapshot; None if there is none and the whole log is replayed.
+        takeover: the group's committed state of the partition, and the beginning of its log.
     """
 
     def __init__(self, tp: TopicPartition, snapshot: Snapshot | None, takeover: Takeover) -> None:
@@ -39,7 +39,8 @@ class Recovery:
         self._start = self._position = max(snapshot.offset if snapshot else 0, takeover.beginning)
         self._end = takeover.committed
         first = snapshot.offset if snapshot else 0
-        # Without a snapshot, a group that has consumed something has done so without this rollup; a new one has not.
+        # Without a snapshot, a group with a committed offset has consumed the topic without this rollup. A new group
+        # hasn't missed anything.
         behind = snapshot is not None or takeover.committed > takeover.beginning
         self._deleted = range(first, takeover.beginning if behind else first)
         self._began_at = self._said_at = time.monotonic()
@@ -47,18 +48,18 @@ class Recovery:
 
     @property
     def remaining(self) -> int:
-        """How many offsets are to be replayed."""
+        """Number of offsets still to be replayed."""
         return max(0, self._end - self._position)
 
     def advance(self, offset: int) -> None:
-        """All before this offset is in the windows."""
+        """Note that all records below this offset are in the windows."""
         if self.remaining and offset >= self._end:
             seconds = round(time.monotonic() - self._began_at, 1)
             self._log.info("session_stats recovered", records=self._end - self._start, seconds=seconds)
         self._position = offset
 
     def say(self) -> None:
-        """Log the progress of a replay that takes long."""
+        """Log the progress of a long replay."""
         if self.remaining and time.monotonic() - self._said_at >= _SAY_SECONDS:
             self._said_at = time.monotonic()
             done, all_of_it = self._position - self._start, self._end - self._start
@@ -66,7 +67,7 @@ class Recovery:
             self._log.info("recovering session_stats", percent=percent, records=done, of=all_of_it)
 
     def note(self, ts: Column) -> None:
-        """Tell, with the first events that come, which days lack those that were deleted before."""
+        """Report deleted records once, with the days that may lack events, as soon as the first events arrive."""
         times = np.asarray(ts)
         if not self._deleted or not len(times):
             return
@@ -74,18 +75,18 @@ class Recovery:
         days = _days(min(self._snapshot.watermark, first_ms) if self._snapshot else first_ms, last_ms)
         metrics.ROLLUP_RECORDS_MISSING.inc(len(self._deleted))
         self._log.error(
-            "records that session_stats needs were deleted by retention before they were in a snapshot; rows of these "
-            "days may lack events: look with `chimera rollup verify --day`, mend with `chimera rollup repair --day`",
+            "retention deleted records before they were in a snapshot; rows of session_stats of these days may lack "
+            "events: check them with `chimera rollup verify --day`, repair them with `chimera rollup repair --day`",
             records=len(self._deleted),
             first_offset=self._deleted[0],
             last_offset=self._deleted[-1],
-            days=days if self._snapshot else f"{days}, and all before",
+            days=days if self._snapshot else f"{days}, and all earlier days",
         )
         self._deleted = range(0)
 
 
 def _days(first_ms: int, last_ms: int) -> str:
-    """The days from one time to another, as the commands take them."""
+    """List the days from one time to another in the commands' format."""
     first, last = max(0, first_ms) // _DAY_MS, last_ms // _DAY_MS
     names = [
         datetime.fromtimestamp(day * _DAY_MS / 1000, UTC).date().isoformat()
@@ -95,17 +96,22 @@ def _days(first_ms: int, last_ms: int) -> str:
 
 
 Recovered = tuple[Derivation, Recovery, tuple[int | None, int | None]]
-"""Where a partition is gone on with, how far that is from where the group is, and the offsets of its last snapshots."""
+"""Restored derivation of a partition, its replay, and the offsets of its last two snapshots, older one first."""
 
 
 def recover(
     store: SnapshotStore, taken: Mapping[TopicPartition, Takeover], grace_ms: int
 ) -> dict[TopicPartition, Recovered]:
-    """Load the newest snapshots of partitions; where there is none, begin with the log.
+    """Restore partitions from their newest snapshots; without a snapshot, from the beginning of the log.
+
+    Args:
+        store: the snapshots.
+        taken: the group's committed state of each partition.
+        grace_ms: grace of the windows.
 
     Raises:
         UnavailableError: the broker doesn't answer.
-        ChimeraError: it refuses.
+        ChimeraError: the broker refuses.
     """
     numbers: dict[str, list[int]] = {}
     for tp, takeover in taken.items():
@@ -128,7 +134,7 @@ def _recovered(tp: TopicPartition, takeover: Takeover, loaded: Mapping[int, Load
 
 
 class _Progress:
-    """Says in the log how far loading has got, when it takes long."""
+    """Log the progress of a long load."""
 
     def __init__(self) -> None:
         self._said_at = time.monotonic()

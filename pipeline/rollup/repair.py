@@ -1,8 +1,8 @@
-"""Writes a day of session_stats once more, from ui_events: all of its partition at once.
+"""Rewrite one day of session_stats from ui_events, by replacing its partition.
 
-A table beside it gets the rows that are to be, and its partition takes the place of the old one in one step. Hours that
-are still open keep their rows: they belong to the stream job. It may emit an hour at any moment; what comes while rows
-are copied is seen before the step, and what comes between that look and the step, right after it.
+The new rows go into a staging table, whose partition then replaces the old one in one step. Open hours keep their rows,
+because the stream job still writes them. The stream job may store rows at any moment. Rows stored during the copy are
+noticed before the replacement; rows stored between that check and the replacement are noticed right after it.
 """
 
 import secrets
@@ -24,7 +24,7 @@ _MOST_TURNS = 5
 
 _PARTS = f"FROM system.parts WHERE database = currentDatabase() AND table = '{TABLE}' AND partition = '{{day}}'"
 _NEWEST = f"SELECT max(max_block_number) {_PARTS} AND active"
-# Parts that were replaced have lower numbers than those that took their place.
+# Replaced parts have lower block numbers than the parts that replaced them.
 _REPLACED = f"""
     SELECT rows, toUnixTimestamp(min_time), toUnixTimestamp(max_time)
     {_PARTS} AND NOT active AND rows > 0 AND max_block_number > {{known}}
@@ -33,67 +33,67 @@ _REPLACED = f"""
 
 
 class RefusedError(ChimeraError):
-    """A repair would take away what nobody could compute again; nothing was changed."""
+    """A repair would remove rows that can't be computed again; nothing was changed."""
 
 
 class OvertakenError(ChimeraError):
-    """The stream job has stored rows of that day meanwhile: says whether they are still there."""
+    """The stream job stored rows of the day during the repair; the message tells whether they are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class HourPlan:
-    """What becomes of the rows of an hour."""
+    """Changes that a repair makes to the rows of an hour."""
 
     hour: Hour
     open: bool
-    """It keeps the rows it has."""
+    """True if the hour is open and keeps its rows."""
     kept: int
     changed: int = 0
-    """Sessions whose row gets other values, or that have one row afterwards instead of several."""
+    """Sessions whose row gets other values, or whose several rows become one."""
     added: int = 0
     removed: int = 0
     """Rows of sessions without events."""
     late: int = 0
-    """Of those changed and added, how many only get their late events."""
+    """Number of changed and added rows that only gain late events."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a repair does to a day."""
+    """Changes that a repair makes to a day."""
 
     day: date
     hours: tuple[HourPlan, ...]
 
     @property
     def changes(self) -> bool:
-        """Whether there is anything to do."""
+        """True if the repair changes any row."""
         return any(hour.changed or hour.added or hour.removed for hour in self.hours)
 
     def check(self) -> None:
-        """See that it is a repair.
+        """Check that the repair removes no row that can't be computed again.
 
         Raises:
-            RefusedError: ui_events has no event left of any closed hour, and rows would be removed.
+            RefusedError: ui_events has no events of any closed hour, and rows would be removed.
         """
         removed = sum(hour.removed for hour in self.hours)
         if removed and not any(hour.hour.events for hour in self.hours if not hour.open):
             raise RefusedError(
                 f"ui_events has no events of {self.day} any more: all {removed} rows of its closed hours would be "
-                "removed from session_stats, and could never be computed again; expected events to repair them from. "
-                f"If they are to go all the same: ALTER TABLE {TABLE} DROP PARTITION '{self.day}'"
+                "removed from session_stats and could never be computed again; expected events to repair them from. "
+                f"To remove them anyway: ALTER TABLE {TABLE} DROP PARTITION '{self.day}'"
             )
 
 
 def plan(audit: Audit, horizon: Horizon, day: date) -> Plan:
-    """What a repair of that day would do; changes nothing.
+    """Return the changes that a repair of the day would make; changes nothing.
 
     Args:
-        audit: of the two tables.
-        horizon: which hours are closed, and the late events.
+        audit: comparison of the two tables.
+        horizon: closed hours and late events.
         day: a partition of session_stats.
 
     Raises:
-        clickhouse_driver.errors.Error, OSError, EOFError: `pipeline.clickhouse.client.explained` says what follows.
+        clickhouse_driver.errors.Error, OSError, EOFError: wrap the call in `pipeline.clickhouse.client.explained`.
     """
     return Plan(day, tuple(_plan(audit, horizon, hour) for hour in audit.hours(day)))
 
@@ -119,18 +119,18 @@ def _plan(audit: Audit, horizon: Horizon, hour: Hour) -> HourPlan:
 
 
 def repair(settings: ClickHouseSettings, source: str, horizon: Horizon, day: date) -> None:
-    """Replace the day's partition: closed hours from their events, open ones as they are. All or nothing.
+    """Replace the day's partition, all or nothing: closed hours are computed, open hours keep their rows.
 
     Args:
-        settings: of a user with the rights that docs/session_stats.md lists.
-        source: the table that has the events.
-        horizon: which hours are closed.
-        day: a partition of session_stats, whose plan has been checked.
+        settings: ClickHouse, with a user that has the rights listed in docs/session_stats.md.
+        source: name of the table with the events.
+        horizon: closed hours.
+        day: a partition of session_stats; its plan must have been checked.
 
     Raises:
-        OvertakenError: rows came in between: again and again, and nothing was changed; or at the last moment, and they
-            are gone until the day is repaired once more.
-        clickhouse_driver.errors.Error, OSError, EOFError: `pipeline.clickhouse.client.explained` says what follows.
+        OvertakenError: new rows kept coming and nothing was changed; or rows came at the last moment and are lost until
+            the day is repaired again.
+        clickhouse_driver.errors.Error, OSError, EOFError: wrap the call in `pipeline.clickhouse.client.explained`.
     """
     with connect(settings) as client:
         audit = Audit(client, source)
@@ -143,20 +143,20 @@ def repair(settings: ClickHouseSettings, source: str, horizon: Horizon, day: dat
                     _check_nothing_lost(client, horizon, day, known)
                     return
     raise OvertakenError(
-        f"session_stats got new rows of {day} in each of {_MOST_TURNS} attempts; nothing was changed: expected a "
-        "moment without; try again when the stream job has caught up"
+        f"session_stats got new rows of {day} in each of {_MOST_TURNS} attempts; nothing was changed: expected no new "
+        "rows during a repair; try again when the stream job has caught up"
     )
 
 
 @contextmanager
 def _staging(settings: ClickHouseSettings, client: Any) -> Iterator[str]:
-    """A table like session_stats, of this repair alone; dropped however it ends."""
+    """Create a staging table like session_stats for this repair; it is always dropped at the end."""
     name = f"{TABLE}_repair_{secrets.token_hex(4)}"
     client.execute(f"CREATE TABLE {name} AS {TABLE}")
     try:
         yield name
     finally:
-        with connect(settings) as another:  # the first one may have been interrupted in the middle of something
+        with connect(settings) as another:  # the first connection may have been interrupted within a query
             another.execute(f"DROP TABLE {name}")
 
 
@@ -167,7 +167,7 @@ def _fill(client: Any, audit: Audit, horizon: Horizon, day: date, staging: str) 
 
 
 def _newest_block(client: Any, day: date) -> int:
-    """Grows with each block that is inserted into the partition; merges don't change it."""
+    """Return the greatest block number of the partition; it grows with each insert, and merges don't change it."""
     return int(client.execute(_NEWEST.format(day=day))[0][0])
 
 
@@ -176,9 +176,10 @@ def _replace(client: Any, day: date, staging: str) -> None:
 
 
 def _check_nothing_lost(client: Any, horizon: Horizon, day: date, known: int) -> None:
-    """ClickHouse lists replaced parts until it has cleaned up, which it does every half minute or so.
+    """Raise OvertakenError if rows of open hours were in the replaced parts.
 
-    What came of hours that had been closed before, by another repair or a recovery, follows from the same events.
+    ClickHouse lists replaced parts until it cleans up, about every half minute. Rows of closed hours don't matter:
+    another repair or a recovery stored them, and the same events give the same rows.
     """
     opened_at = horizon.closed_before * HOUR_SECONDS
     parts = [part for part in client.execute(_REPLACED.format(day=day, known=known)) if part[2] >= opened_at]
@@ -191,6 +192,6 @@ def _check_nothing_lost(client: Any, horizon: Horizon, day: date, known: int) ->
         times = " to ".join(f"{datetime.fromtimestamp(at, UTC):%H:%M}" for at in sorted({max(first, opened_at), last}))
         raise OvertakenError(
             f"{day} is repaired, but at the same moment the stream job stored {rows} rows of the hour {times} UTC, and "
-            f"they are gone with the old partition: run `chimera rollup repair --day {day} --execute` again as soon as "
+            f"they are lost with the old partition: run `chimera rollup repair --day {day} --execute` again as soon as "
             "`chimera rollup verify` counts that hour as closed"
         )

@@ -1,4 +1,4 @@
-"""Windows in the forms in which others have them: rows of session_stats; columns of a snapshot, and back from those."""
+"""Conversion of windows: to rows of session_stats, to columns of a snapshot, and back from these columns."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,15 @@ from pipeline.columns import Column
 from pipeline.rollup.fold import HOUR_MS, WINDOW, Windows, halves, whole
 
 _BESIDES = [name for name in WINDOW.names or () if name not in {"high", "low"}]
-"""What a window has besides its session."""
+"""Names of a window's fields without its session."""
 
 
 def rows_of(hour: int, windows: Windows) -> dict[str, Column]:
-    """The rows of session_stats of an hour's windows, columns in the table's order.
+    """Return the session_stats rows of an hour's windows, columns in the table's order.
 
     Args:
-        hour: its number.
-        windows: sorted by session, as the rows are.
+        hour: hours since 1970.
+        windows: sorted by session; the rows have the same order.
     """
     events, opens = windows["events"].astype(np.int64), windows["opens"]
     abandoned = opens - windows["answered"]
@@ -34,7 +34,7 @@ def rows_of(hour: int, windows: Windows) -> dict[str, Column]:
 
 
 def columns_of(windows_of: Mapping[int, Windows]) -> dict[str, NDArray[Any]]:
-    """Windows by hour, as columns: `hour`, `session_id`, and what WINDOW has besides; sorted by hour and session."""
+    """Return windows by hour as columns `hour`, `session_id` and the other fields of WINDOW, sorted by both."""
     hours = sorted(windows_of)
     windows = np.concatenate([np.empty(0, WINDOW), *map(windows_of.__getitem__, hours)])
     return {
@@ -45,7 +45,7 @@ def columns_of(windows_of: Mapping[int, Windows]) -> dict[str, NDArray[Any]]:
 
 
 def windows_of(columns: Mapping[str, NDArray[Any]]) -> dict[int, Windows]:
-    """The windows by hour, of the columns that they were."""
+    """Return the windows by hour from the result of `columns_of`."""
     windows = np.empty(len(columns["hour"]), WINDOW)
     windows["high"], windows["low"] = halves(columns["session_id"])
     for name in _BESIDES:

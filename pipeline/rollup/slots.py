@@ -1,7 +1,8 @@
-"""Which of the records of the state topic are whole snapshots: their keys, and the newest snapshot among them.
+"""Keys of the records in the state topic, and the choice of the newest whole snapshot among them.
 
-A record is a chunk of a snapshot or its manifest. Its key says whose it is: consumer group (what it has stored, and has
-closed by the clock, is its own), source topic by id, source partition, writer and slot; and which part of it:
+A record is a chunk of a snapshot or its manifest. Its key names the owner of the snapshot: consumer group (each group
+has its own stored rows and closings), id of the source topic, source partition, writer and slot. The last part of the
+key is the number of the chunk or the word manifest:
 
     chimera/Kq3mXo5pQ0uWm0n0aD2x7A/5/9f86d081a3b1c2d4.1/manifest
 """
@@ -17,24 +18,24 @@ MANIFEST = "manifest"
 
 
 class Key(NamedTuple):
-    """The key of a record."""
+    """Key of a record in the state topic."""
 
     group: str
     topic_id: str
     partition: int
     slot: str
-    """Writer and number."""
+    """Writer and slot number."""
     part: str
     """Number of a chunk, or `MANIFEST`."""
 
     def __bytes__(self) -> bytes:
-        """As it is written."""
+        """Encode the key."""
         parts = self._replace(topic_id=quote(self.topic_id, safe=""))  # Kafka's ids may have slashes
         return "/".join(map(str, parts)).encode()
 
     @classmethod
     def parse(cls, key: bytes) -> "Key | None":
-        """What was written; None when it is no key of ours."""
+        """Decode a key; None if it isn't a key of this format."""
         try:
             group, topic_id, partition, slot, part = key.decode().rsplit("/", 4)  # a group's name may have slashes
             parsed = cls(group, unquote(topic_id), int(partition), slot, part)
@@ -44,22 +45,22 @@ class Key(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What there was of a partition."""
+    """Snapshots found of one partition."""
 
     snapshot: Snapshot | None
-    """The newest whole one."""
+    """The newest whole snapshot; None if all are damaged."""
     older_offset: int | None
-    """Offset of the whole one before it."""
+    """Offset of the second newest whole snapshot."""
     damaged: tuple[str, ...]
-    """What was passed over: the slot, and what is wrong with it."""
+    """Skipped snapshots: slot and damage of each."""
 
 
 def newest(values: Mapping[Key, bytes], topic_id: str) -> Loaded | None:
-    """The newest whole snapshot of a source topic; None when there isn't even a damaged one.
+    """Return the newest whole snapshot of a source partition; None if there is no snapshot, not even a damaged one.
 
     Args:
-        values: the latest value of each key, of one partition.
-        topic_id: of the source topic.
+        values: the latest value of each key of the partition.
+        topic_id: id of the source topic.
     """
     slots: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
     for key, value in values.items():
@@ -80,12 +81,12 @@ def newest(values: Mapping[Key, bytes], topic_id: str) -> Loaded | None:
 
 
 def _progress(snapshot: Snapshot) -> tuple[int, int, int]:
-    """What tells the newer one of two: at the same offset, hours may have been closed by the clock, and been stored."""
+    """Return a sort key: at one offset, the clock may close hours, and hours may be stored."""
     return snapshot.offset, snapshot.watermark, snapshot.emitted_before
 
 
 def _unpack(parts: Mapping[str, bytes]) -> Snapshot:
     chunks = [parts[number] for number in sorted(parts.keys() - {MANIFEST}, key=int)]
     if MANIFEST not in parts:
-        raise DamagedSnapshotError("half-written, there is no manifest")
+        raise DamagedSnapshotError("half-written: the manifest is missing")
     return unpack(parts[MANIFEST], chunks)

@@ -1,7 +1,8 @@
-"""The windows of a partition as bytes: compressed chunks that fit into records, and a manifest that vouches for them.
+"""Snapshots of a partition as bytes: compressed chunks that fit into records, and a manifest with their checksum.
 
-The columns are compressed as one, and the chunks are cuts of that. Numbers are laid out byte by byte, the lowest byte
-of all of them first, which takes zstd half the time. The manifest is JSON, with a checksum of itself and the chunks.
+All columns are compressed together, and the result is cut into chunks. A column's numbers are stored byte by byte, the
+lowest byte of all numbers first: zstd then needs half the time. The manifest is JSON, with a checksum of itself and the
+chunks.
 """
 
 import hashlib
@@ -18,34 +19,34 @@ from pipeline.errors import ChimeraError
 from pipeline.rollup.fold import HOUR_MS
 
 CHUNK_BYTES = 1_000_000
-"""No chunk is larger: with its key it is below what a topic takes by default, 1 MiB."""
+"""Size limit of a chunk: with its key it stays below 1 MiB, the default limit of a topic."""
 
 _VERSION = 1
-_LEVEL = 1  # session ids don't compress, and the rest does at any level
+_LEVEL = 1  # session ids don't compress, and other columns do at any level
 _CHECKSUM = "sha256"
 
 
 class DamagedSnapshotError(ChimeraError):
-    """Manifest and chunks aren't what was packed together, or are of another version."""
+    """Manifest and chunks don't belong together, are damaged, or have another version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The windows of one partition, when all records below an offset were in them."""
+    """State of one partition that contains all records below an offset."""
 
     topic_id: str
-    """Kafka's id of the source topic: one that was deleted and created again under its name is another topic."""
+    """Kafka's id of the source topic: a topic that is deleted and created again gets another id."""
     partition: int
     offset: int
-    """Of the first record that isn't in it."""
+    """First offset whose record isn't in the snapshot."""
     watermark: int
-    """In ms."""
+    """Watermark in ms since the epoch."""
     columns: Mapping[str, NDArray[Any]]
-    """As `PartitionWindows.columns` gives them."""
+    """Result of `PartitionWindows.columns`."""
 
     @property
     def emitted_before(self) -> int:
-        """An hour number: the windows of all earlier hours had been stored in session_stats."""
+        """Hour number: the rows of all earlier hours are in session_stats."""
         hours = self.columns["window.hour"]
         closed = self.watermark // HOUR_MS
         return min(closed, int(hours.min())) if len(hours) else closed
@@ -66,7 +67,7 @@ def pack(snapshot: Snapshot, chunk_bytes: int = CHUNK_BYTES) -> Packed:
         chunk_bytes: size limit of a chunk.
     """
     raw = b"".join(map(_by_byte, snapshot.columns.values()))
-    data = bytes(cramjam.zstd.compress(raw, _LEVEL))  # all at once, because only then it lets other threads run
+    data = bytes(cramjam.zstd.compress(raw, _LEVEL))  # one call, because only then it releases the GIL
     chunks = [data[start : start + chunk_bytes] for start in range(0, len(data), chunk_bytes)]
     facts = {
         "version": _VERSION,
@@ -81,14 +82,14 @@ def pack(snapshot: Snapshot, chunk_bytes: int = CHUNK_BYTES) -> Packed:
 
 
 def unpack(manifest: bytes, chunks: Sequence[bytes]) -> Snapshot:
-    """Make the snapshot again.
+    """Turn bytes back into a snapshot.
 
     Args:
-        manifest: as packed.
-        chunks: in their order; more than the manifest speaks of are left over from another snapshot, and no harm.
+        manifest: the packed manifest.
+        chunks: the packed chunks in order; chunks beyond the manifest's count are left over and ignored.
 
     Raises:
-        DamagedSnapshotError: a byte of it differs from what was packed, or a chunk is missing.
+        DamagedSnapshotError: a byte differs from the packed ones, or a chunk is missing.
     """
     facts = _verified(manifest, chunks)
     kinds = [(name, np.dtype(dtype), length) for name, dtype, length in facts["columns"]]
@@ -104,18 +105,18 @@ def unpack(manifest: bytes, chunks: Sequence[bytes]) -> Snapshot:
 
 
 def _verified(manifest: bytes, chunks: Sequence[bytes]) -> dict[str, Any]:
-    """What the manifest says, once its checksum is right."""
+    """Return the facts of the manifest after checking its version and checksum."""
     try:
         facts = orjson.loads(manifest)
         version, count, checksum = facts["version"], facts["chunks"], facts.pop(_CHECKSUM)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise DamagedSnapshotError("the manifest is damaged") from None
     if version != _VERSION:
-        raise DamagedSnapshotError(f"the manifest is of version {version!r}, expected {_VERSION}")
+        raise DamagedSnapshotError(f"the manifest has version {version!r}, expected {_VERSION}")
     if isinstance(count, int) and len(chunks) < count:
         raise DamagedSnapshotError(f"{count - len(chunks)} of {count} chunks are missing")
     if not isinstance(count, int) or checksum != _checksum(facts, chunks[:count]):
-        raise DamagedSnapshotError("the checksum differs: it is damaged, or mixed with another one")
+        raise DamagedSnapshotError("the checksum differs: the snapshot is damaged, or mixed with another one")
     return dict(facts)
 
 

@@ -1,4 +1,4 @@
-"""Compares session_stats with what follows from ui_events, and says which differences late events explain."""
+"""Compare session_stats with ui_events, and tell which differences late events explain."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,27 +11,28 @@ from pipeline.rollup.horizon import Horizon, explains
 
 @dataclass(slots=True)
 class Report:
-    """What was compared, and what came out."""
+    """Result of a comparison."""
 
     hours: int = 0
-    """How many were compared."""
+    """Number of hours compared."""
     rows: int = 0
-    """How many were checked: those that session_stats has, and those that it lacks."""
+    """Number of rows checked: existing rows and missing rows."""
     found: Counter[Kind] = field(default_factory=Counter)
+    """Number of differences by kind."""
     explained: int = 0
-    """How many of these late events explain."""
+    """Number of differences that late events explain."""
     late_included: int = 0
-    """Rows that have late events in them: a repair has put them there."""
+    """Rows that include late events, from a repair."""
     listed: list[tuple[Difference, bool]] = field(default_factory=list)
-    """The first of the differences, and whether late events explain them."""
+    """The first differences; the bool is True if late events explain the difference."""
     open_hours: list[Hour] = field(default_factory=list)
-    """Left out: not all partitions have emitted them."""
+    """Hours left out because not all partitions have stored them."""
     gone_hours: list[Hour] = field(default_factory=list)
-    """Left out: of days before the first one that ui_events has events of."""
+    """Hours left out because they are before the first day of ui_events."""
 
     @property
     def unexplained(self) -> int:
-        """How many of the differences late events don't explain."""
+        """Number of differences that late events don't explain."""
         return self.found.total() - self.explained
 
 
@@ -42,17 +43,17 @@ def verify(
     limit: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Report:
-    """Compare every row of the hours that are closed, exactly.
+    """Compare every row of the closed hours exactly.
 
     Args:
-        audit: of the two tables.
-        horizon: which hours are closed, and the late events.
-        day: only this one, a partition of session_stats; otherwise all.
-        limit: how many of the differences are listed; all, when None.
-        progress: called with the number of hours compared and of all there are.
+        audit: comparison of the two tables.
+        horizon: closed hours and late events.
+        day: only this partition of session_stats; None for all days.
+        limit: number of differences to list; None for all.
+        progress: called with the number of hours compared and the number of all hours.
 
     Raises:
-        clickhouse_driver.errors.Error, OSError, EOFError: `pipeline.clickhouse.client.explained` says what follows.
+        clickhouse_driver.errors.Error, OSError, EOFError: wrap the call in `pipeline.clickhouse.client.explained`.
     """
     report, oldest, asked = Report(), audit.oldest_day(), audit.hours(day)
     for done, hour in enumerate(asked):

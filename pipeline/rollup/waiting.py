@@ -1,4 +1,4 @@
-"""The reorder buffer: events wait here until the watermark has passed them."""
+"""The reorder buffer: events wait in it until the watermark has passed them."""
 
 from collections.abc import Iterable
 from typing import NamedTuple, Self
@@ -11,12 +11,12 @@ from pipeline.columns import Ints, Mask
 Ids = NDArray[np.void]
 """Session ids, V16: big-endian bytes."""
 
-
 NEVER = 2**63 - 1
+"""Time of the oldest event of an empty buffer."""
 
 
 class Waiting(NamedTuple):
-    """Events that aren't in a window yet, as columns of one length."""
+    """Events that aren't in a window yet: columns of one length."""
 
     session_id: Ids
     ts: Ints
@@ -25,30 +25,30 @@ class Waiting(NamedTuple):
 
     @classmethod
     def none(cls) -> Self:
-        """No events."""
+        """Return columns without events."""
         return cls(np.empty(0, "V16"), np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.uint32))
 
     @classmethod
     def join(cls, parts: Iterable["Waiting"]) -> Self:
-        """Those of all parts, one after the other."""
+        """Join the events of all parts in their order."""
         return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
     def pick(self, rows: Mask | NDArray[np.intp]) -> "Waiting":
-        """Some of them."""
+        """Return the selected events."""
         return Waiting(self.session_id[rows], self.ts[rows], self.event_type[rows], self.latency_ms[rows])
 
 
 class Reorder:
-    """Events of one partition in the order of the log, in parts as they came.
+    """Buffer for the events of one partition, in log order.
 
     Args:
-        events: those it begins with.
+        events: the first events.
     """
 
     added: int
-    """How many have come since some were taken."""
+    """Number of events added since the last `take`."""
     oldest_ms: int
-    """Time of the earliest; NEVER when none waits."""
+    """Time of the earliest event; NEVER if the buffer is empty."""
 
     def __init__(self, events: Waiting) -> None:
         self._keep(events)
@@ -58,25 +58,25 @@ class Reorder:
 
     @property
     def enough(self) -> bool:
-        """Whether more have come than there were: all are looked at when some are taken, so it is done seldom."""
+        """True if more events were added than were left: `take` looks at all events, so it must be rare."""
         return self.added >= self._kept
 
     def add(self, events: Waiting) -> None:
-        """Let more events wait."""
+        """Append events."""
         if len(events.ts):
             self._parts.append(events)
             self.added += len(events.ts)
             self.oldest_ms = min(self.oldest_ms, int(events.ts.min()))
 
     def take(self, before_ms: int) -> Waiting:
-        """The events before that time, which don't wait any more."""
+        """Remove and return the events before that time."""
         events = self.all()
         taken = events.ts < before_ms
         self._keep(events.pick(~taken))
         return events.pick(taken)
 
     def all(self) -> Waiting:
-        """The events; never changed afterwards."""
+        """Return all events; the columns never change."""
         return Waiting.join(self._parts)
 
     def _keep(self, events: Waiting) -> None:

@@ -155,7 +155,7 @@ def test_a_half_written_one_is_passed_over(
     loaded = next_owner.load(_ID, [0])
 
     assert summary(loaded) == {0: (2, 1 if new_slot else None)}
-    reason = f"{died_in.slot}: {'half-written, there is no manifest' if new_slot else 'the checksum differs'}"
+    reason = f"{died_in.slot}: {'half-written: the manifest is missing' if new_slot else 'the checksum differs'}"
     assert [what.startswith(reason) for what in loaded[0].damaged] == [True]
     assert [(entry["log_level"], entry["reason"]) for entry in log] == [("warning", loaded[0].damaged[0])]
     for offset in (3, 4):

@@ -28,7 +28,9 @@ def _missing() -> float:
     ("beginning", "committed", "snapshot_at", "missing", "days"),
     [
         pytest.param(70, 100, 50, 20, "2026-01-01, 2026-01-02, 2026-01-03", id="behind the snapshot"),
-        pytest.param(70, 100, None, 70, "2026-01-03, and all before", id="no snapshot, and something was consumed"),
+        pytest.param(
+            70, 100, None, 70, "2026-01-03, and all earlier days", id="no snapshot, and something was consumed"
+        ),
         pytest.param(50, 100, 50, 0, None, id="all of it is there"),
         pytest.param(0, 100, None, 0, None, id="no snapshot, and the log is whole"),
         pytest.param(70, 70, None, 0, None, id="a new group, which has never had it"),
