@@ -1,4 +1,4 @@
-"""The columns of a micro-batch, and the verdicts on its records: what flows from the decoder to the sink."""
+"""Columns of a micro-batch and verdicts on its records: the data that the decoder hands to the sink."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class DictionaryColumn:
 
     @classmethod
     def encode(cls, values: Sequence[bytes]) -> "DictionaryColumn":
-        """The column of these row values; each distinct value gets a code, in order of appearance."""
+        """Encode the values of all rows; codes follow the order in which distinct values appear."""
         distinct = list(dict.fromkeys(values))
         code_of = {value: code for code, value in enumerate(distinct)}
         return cls(np.fromiter(map(code_of.__getitem__, values), np.uint32, len(values)), distinct)
@@ -32,46 +32,50 @@ class DictionaryColumn:
         return len(self.codes)
 
     def with_values(self, values: list[bytes]) -> "DictionaryColumn":
-        """The column with `values[i]` in place of its value i; equal values become one."""
+        """Replace each dictionary value by the one at its index in `values`; equal values become one."""
         encoded = DictionaryColumn.encode(values)
         return DictionaryColumn(encoded.codes[self.codes], encoded.values)
 
     def to_list(self) -> list[bytes]:
-        """Row by row."""
+        """The value of each row."""
         return list(map(self.values.__getitem__, self.codes.tolist()))
 
 
 Column = NDArray[Any] | list[bytes] | DictionaryColumn
-"""Integers and timestamps (ms) as int64, decimals as unscaled int64, floats as float32 or float64, booleans as bool,
-UUIDs as V16 (big-endian bytes), free text as a list of UTF-8 bytes, closed sets and patterned strings as
-DictionaryColumn, those whose pattern is one class of ASCII characters n times, such as commits, as V<n>."""
+"""The values of one field, row by row.
+
+Integers and timestamps (ms) are int64, decimals unscaled int64, floats float32 or float64, booleans bool, UUIDs V16
+(big-endian bytes), free text a list of UTF-8 bytes. Closed sets and strings with a pattern are a DictionaryColumn; if the
+pattern is one class of ASCII characters n times, as for commits, the strings are V<n>.
+"""
 
 
 class Rejection(NamedTuple):
-    """A record that isn't stored: its place in the micro-batch, and why; never its content."""
+    """A record that isn't stored, and the reason; never its content."""
 
     position: int
+    """Index of the record in the micro-batch."""
     reason: Reason
     detail: str
-    """The field and the bound it broke, where a field is to blame."""
+    """Explanation; names the field at fault and its bound, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The valid rows of a micro-batch, and the records that were rejected; together they are all of it."""
+    """The valid rows and the rejected records of a micro-batch; together they are all of its records."""
 
     columns: dict[str, Column]
-    """Every field of the newest schema, in its order, even when there is no row."""
+    """Every field of the newest schema, in its order, even without rows."""
     positions: Ints
-    """Place of each row's record in the micro-batch, ascending."""
+    """Index of each row's record in the micro-batch, ascending."""
     rejections: tuple[Rejection, ...]
-    """By position, ascending."""
+    """Ordered by position."""
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def passed(self, verdicts: "Verdicts") -> "Rows":
-        """The rows that these verdicts, one for each, let pass; the others are rejections from now on."""
+        """Apply one verdict to each row: return the rows that pass; the others become rejections."""
         refused = verdicts.rejections(self.positions)
         if not refused:
             return self
@@ -81,7 +85,7 @@ class Rows:
 
 
 class Verdicts:
-    """What is wrong with each of n records: the first problem found, or none."""
+    """The first problem found in each of n records, if any."""
 
     def __init__(self, count: int) -> None:
         self._problem_of = np.zeros(count, np.int32)  # 0 while a record is fine, else 1 + the index of its problem
@@ -89,24 +93,24 @@ class Verdicts:
 
     @property
     def passed(self) -> Mask:
-        """The records that nothing has rejected."""
+        """True for each record without a problem."""
         return ~self._problem_of.astype(np.bool_)
 
     def fail(self, bad: Mask, reason: Reason, detail: str) -> None:
-        """Reject the records of `bad` that nothing else has rejected before."""
+        """Reject the records of `bad` that weren't rejected before."""
         if bad.any():
             self._problems.append((reason, detail))
             self._problem_of[bad & self.passed] = len(self._problems)
 
     def rejections(self, positions: Ints) -> list[Rejection]:
-        """The rejected records; record i is the one at `positions[i]` of the micro-batch."""
+        """The rejected records; record i is at `positions[i]` in the micro-batch."""
         failed = np.flatnonzero(self._problem_of)
         codes, places = self._problem_of[failed].tolist(), positions[failed].tolist()
         return [Rejection(place, *self._problems[code - 1]) for place, code in zip(places, codes, strict=True)]
 
 
 def select(column: Column, keep: Mask) -> Column:
-    """The rows of a column where `keep` is true; nothing of the other rows stays behind."""
+    """The rows of a column where `keep` is true; a dictionary loses the values of the other rows."""
     if isinstance(column, list):
         return list(compress(column, keep.tolist()))
     if isinstance(column, DictionaryColumn):
@@ -116,7 +120,7 @@ def select(column: Column, keep: Mask) -> Column:
 
 
 def merge(parts: Sequence[Rows]) -> Rows:
-    """One Rows out of several that each hold some records of the same micro-batch, in the micro-batch's order."""
+    """Merge parts that each hold some records of one micro-batch, into the order of the micro-batch."""
     if len(parts) == 1:
         return parts[0]
     positions = np.concatenate([part.positions for part in parts])
@@ -127,7 +131,7 @@ def merge(parts: Sequence[Rows]) -> Rows:
 
 
 def _concatenate(columns: Sequence[Column], order: Ints) -> Column:
-    """Columns of one form, one after the other, then put in order."""
+    """Concatenate columns of one form, and arrange their rows by `order`."""
     arrays = [column for column in columns if isinstance(column, np.ndarray)]
     if arrays:
         return np.concatenate(arrays)[order]

@@ -1,4 +1,4 @@
-"""What a declared value should have been, in our words: pydantic decides that it's wrong, by a type we go by."""
+"""Words the problems that pydantic finds in settings and topics.yaml, by the type of the problem."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -29,11 +29,14 @@ _EXPECTED = {
 
 
 def validation_message(problem: Mapping[str, Any]) -> str:
-    """What was expected instead, of a problem that pydantic lists; a validator of ours says it in its ValueError."""
+    """Say which value was expected, for one entry of pydantic's `errors()`.
+
+    A validator of ours raises a ValueError with the words that follow `expected`.
+    """
     wording = _EXPECTED.get(problem["type"])
     return f"expected {wording.format(**problem.get('ctx', {}))}" if wording else problem["msg"]
 
 
 def unknown_key_message(known: Collection[str]) -> str:
-    """What to say of a key that nobody reads."""
+    """Say that a key is unknown, and list the known ones."""
     return f"unknown key; expected {', '.join(known)}"

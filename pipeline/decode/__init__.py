@@ -1,1 +1,1 @@
-"""Decoding and validation of micro-batches, by column."""
+"""Decodes and validates micro-batches by column: record values become valid rows and rejections."""

@@ -1,7 +1,7 @@
-"""Reads Avro fields of many records at once: one position per record, every step a numpy operation.
+"""Reads Avro fields of many records at once: one position per record, each step a numpy operation.
 
-Encodings are Avro's binary ones. Only the canonical form is accepted (shortest varints, booleans 0 or 1), so that a
-value has one encoding: exactly the bytes that encoding it again would give.
+The encoding is Avro's binary one, in canonical form only: shortest varints, booleans 0 or 1. So each value has one
+encoding, and encoding it again gives the same bytes.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _U64 = np.uint64
 _CONTINUE = _U64(0x8080808080808080)
 _SEVEN = _U64(0x7F)
 _ONE = _U64(1)
-# Masks and shifts that close the one-bit gaps between 7-bit groups: 8 bytes to 4 x 14, 2 x 28, 1 x 56 bits.
+# Masks and shifts that close the one-bit gaps between 7-bit groups: 8 bytes become 4 x 14, 2 x 28, then 1 x 56 bits.
 _SQUEEZE = (
     (_U64(0x007F007F007F007F), _U64(0x7F007F007F007F00), _ONE),
     (_U64(0x00003FFF00003FFF), _U64(0x3FFF00003FFF0000), _U64(2)),
@@ -29,7 +29,7 @@ _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """A stretch of bytes per record: where it starts in the buffer, and how long it is."""
+    """A span of bytes per record: its start in the buffer, and its length."""
 
     starts: Ints
     lengths: Ints
@@ -38,19 +38,19 @@ class Spans:
         return Spans(self.starts[rows], self.lengths[rows])
 
     def without(self, count: int) -> "Spans":
-        """The spans without their first `count` bytes."""
+        """Drop the first `count` bytes of each span."""
         return Spans(self.starts + count, self.lengths - count)
 
 
 Raw = NDArray[Any] | Spans
-"""A field of many records as it was read: numbers or booleans, or where its bytes are."""
+"""A field of many records before validation: numbers or booleans, or the spans of its bytes."""
 
 
 class ValueBuffer:
-    """The pieces of a micro-batch, one after the other, padded so that reads may reach beyond them on both sides."""
+    """The values of a micro-batch, one after the other, padded so that reads may reach beyond both ends."""
 
     MARGIN = 64
-    """Most bytes that a read may reach beyond."""
+    """Padding at each end, in bytes: reads reach no further."""
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
         self._data = b"".join([bytes(self.MARGIN), *pieces, bytes(self.MARGIN)])
@@ -58,25 +58,25 @@ class ValueBuffer:
         self.pieces = Spans(np.cumsum(lengths) - lengths + self.MARGIN, lengths)
 
     def gather(self, positions: Ints, width: int, dtype: str | None = None) -> NDArray[Any]:
-        """`width` bytes from each position on, as raw bytes (V<width>) or as `dtype`."""
-        # A view of every (overlapping) slice of the data: one copy of `width` bytes a record, and no index arithmetic.
+        """Read `width` bytes from each position, as raw bytes (V<width>) or as `dtype`."""
+        # A view of all overlapping slices of the data: this copies `width` bytes a record, without index arithmetic.
         count = len(self._data) - width + 1
         every: NDArray[Any] = np.ndarray((count,), np.dtype(dtype or f"V{width}"), buffer=self._data, strides=(1,))
         return every[positions]
 
     def slices(self, spans: Spans) -> list[bytes]:
-        """The bytes of each span as objects of their own."""
+        """Copy the bytes of each span."""
         data = self._data
         stops = (spans.starts + spans.lengths).tolist()
         return [data[start:stop] for start, stop in zip(spans.starts.tolist(), stops, strict=True)]
 
 
 class Cursor:
-    """A position in each of n records, moved on by reading a field. A rejected record is carried along and ignored.
+    """A position in each of n records; reading a field advances it. A rejected record is carried along and ignored.
 
     Args:
         buffer: holds the records.
-        records: their bodies, without framing.
+        records: spans of the records' bodies, without framing.
     """
 
     def __init__(self, buffer: ValueBuffer, records: Spans) -> None:
@@ -86,7 +86,7 @@ class Cursor:
         self._end = records.starts + records.lengths
 
     def read(self, avro_type: str, name: str) -> Raw:
-        """The next field of every record: int64, float32, float64 or bool, or the spans of strings and bytes."""
+        """Read the next field of every record: int64, float32, float64 or bool, or spans of strings and bytes."""
         match avro_type:
             case "long":
                 return self._longs(name)
@@ -101,7 +101,7 @@ class Cursor:
         return self._spans(name)
 
     def finish(self) -> None:
-        """Reject what goes on after its last field."""
+        """Reject each record that has bytes after its last field."""
         self.verdicts.fail(self._position != self._end, Reason.TRAILING_BYTES, "bytes after the last field")
 
     def _longs(self, name: str) -> Ints:
@@ -141,12 +141,12 @@ class Cursor:
         self._position = np.minimum(after, self._end)
 
     def _varints(self) -> tuple[NDArray[np.uint64], Ints, Mask]:
-        """Unsigned value, number of bytes, and whether it is malformed, of the varint at each position."""
+        """Read the varint at each position: unsigned value, number of bytes, and true if it is malformed."""
         words = self._buffer.gather(self._position, 8, "<u8")
         stops = ~words & _CONTINUE
-        if (stops & _U64(0x80)).all():  # every value fits one byte, as most lengths and small numbers do
+        if (stops & _U64(0x80)).all():  # each value fits one byte, as most lengths and small numbers do
             return words & _SEVEN, np.ones(len(words), np.int64), np.zeros(len(words), np.bool_)
-        # The lowest clear continuation bit marks the last byte; without one in 8 bytes the number is longer.
+        # The lowest clear continuation bit marks the last byte; if 8 bytes have none, the varint is longer.
         last = stops & (~stops + _ONE)
         below = last - _ONE
         value = words & (last | below) & ~_CONTINUE
@@ -160,7 +160,7 @@ class Cursor:
         return value, length, malformed
 
     def _complete(self, rows: Ints, value: NDArray[np.uint64], length: Ints, malformed: Mask) -> None:
-        """Complete, in place, the varints of nine and ten bytes; the tenth can only be 1."""
+        """Complete the varints of nine and ten bytes in place; a tenth byte must be 1."""
         ninth = self._buffer.gather(self._position[rows] + 8, 1, "u1").astype(np.uint64)
         tenth = self._buffer.gather(self._position[rows] + 9, 1, "u1").astype(np.uint64)
         ten = ninth > _SEVEN

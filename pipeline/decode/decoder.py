@@ -1,8 +1,7 @@
-"""Decodes a micro-batch: from the values of its records to the columns of its valid rows, and a reason for each other.
+"""Decodes a micro-batch: the values of its records become columns of valid rows, or rejections with a reason.
 
-Records are grouped by the schema they were written with, read field by field, resolved to the newest version and
-checked against what that declares. A record's verdict and row depend on the record, its value and its timestamp, and
-the schemas alone.
+Records are grouped by their writer schema, read field by field, resolved to the newest version and checked against its
+declarations. A record's verdict and row depend only on its value, its timestamp and the schemas.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -41,34 +40,35 @@ Sanitise = Callable[[Rows], Rows]
 
 
 class SchemaSource(Protocol):
-    """Knows the schemas behind Confluent's ids."""
+    """Source of the schemas that Confluent's frames refer to by id."""
 
     def schema(self, schema_id: int) -> dict[str, Any]:
-        """The Avro schema with that id.
+        """Return the Avro schema with this id, as parsed JSON.
 
         Raises:
-            LookupError: there is none.
-            UnresolvableError: it is nothing to read by.
-            UnavailableError: the registry doesn't answer; worth another try.
+            LookupError: no schema has this id.
+            UnresolvableError: the schema can't be used to read records.
+            UnavailableError: the registry doesn't answer; the call may be repeated.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class _WriterSchema:
-    """How the records of one schema are read: by columns, or one by one when it isn't flat."""
+    """One writer schema, and the way to read its records."""
 
     resolution: Resolution
     reference: Reference | None
+    """Reads records one by one if the schema isn't flat; None if the columnar path reads them."""
 
 
 class Decoder:
     """Decodes the records of one family.
 
     Args:
-        family: its schemas; records become rows of the newest.
-        registry: where Confluent-framed records find their schemas; without it they are rejected.
-        validation: how far an event's time may be from its record's.
-        sanitise: makes of valid rows what may be stored; without it they hold what was written.
+        family: the family; records become rows of its newest schema.
+        registry: source of schemas for Confluent-framed records; without it such records are rejected.
+        validation: limits on the distance between an event's time and its record's timestamp.
+        sanitise: reduces valid rows to the values that may be stored; without it rows hold the written values.
     """
 
     def __init__(
@@ -85,8 +85,8 @@ class Decoder:
         self._sanitise = sanitise
         self._validation = validation or ValidationSettings()
         self._versions = {schema.fingerprint: self._writer(schema.raw) for schema in family.schemas}
-        self._by_id: dict[int, _WriterSchema | UnresolvableError] = {}  # of the registry's, the last ones
-        # These lie in each buffer behind the records: defaults are read and checked as if they had been written.
+        self._by_id: dict[int, _WriterSchema | UnresolvableError] = {}  # schemas of the registry, cleared when full
+        # Each buffer holds these behind the records, so that defaults are read and checked like written values.
         self._default_texts = {
             field.name: field.default.encode("latin-1" if field.type == "bytes" else "utf-8")
             for field in family.schema.fields
@@ -96,14 +96,14 @@ class Decoder:
         self._no_rows = self._columns(own, self._buffer([]), Spans(nothing, nothing), nothing)
 
     def decode(self, values: Sequence[bytes | None], timestamps: Sequence[int] | Ints | None = None) -> Rows:
-        """Every record becomes a row or a rejection.
+        """Decode records; each becomes a row or a rejection.
 
         Args:
-            values: the values of the records, in the order of the micro-batch.
-            timestamps: what the broker says when each was written, ms; None when nobody knows.
+            values: values of the records, in the order of the micro-batch.
+            timestamps: Kafka timestamp of each record, ms; None skips the comparison of times.
 
         Raises:
-            UnavailableError: the registry doesn't answer; the same call is worth another try.
+            UnavailableError: the registry doesn't answer; the same call may be repeated.
         """
         verdicts = Verdicts(len(values))
         buffer = self._buffer(self._of_usual_size(verdicts, [value or b"" for value in values]))
@@ -130,7 +130,7 @@ class Decoder:
         return self._sanitise(rows) if self._sanitise else rows
 
     def _of_usual_size(self, verdicts: Verdicts, values: list[bytes]) -> list[bytes]:
-        """The values, nothing in the place of one that is worth no copy."""
+        """Reject oversize values, and return the values with empty bytes in their place, to avoid copying them."""
         if max(map(len, values), default=0) <= self._most_bytes:
             return values
         oversize = np.fromiter((len(value) > self._most_bytes for value in values), np.bool_, len(values))
@@ -150,7 +150,7 @@ class Decoder:
             return error
 
     def _groups(self, frames: Frames) -> Iterator[tuple[_WriterSchema | UnresolvableError, Mask, int]]:
-        """Each known writer, which records are its, and the size of their headers."""
+        """Yield each known writer schema, a mask of its records, and the size of their headers in bytes."""
         for fingerprint, writer in self._versions.items():
             yield writer, frames.with_fingerprint(fingerprint), SINGLE_OBJECT_HEADER_BYTES
         if self._registry:
@@ -186,12 +186,12 @@ class Decoder:
         return replace(rows, rejections=tuple(sorted([*rows.rejections, *rejections])))
 
     def _columns(self, resolution: Resolution, buffer: ValueBuffer, bodies: Spans, positions: Ints) -> Rows:
-        """Records of a flat schema: first their form; then, of those in form, what the newest schema declares."""
+        """Read records of a flat schema: check their form, then hold the well-formed ones to the newest schema."""
         cursor = Cursor(buffer, bodies)
         read: dict[str, Raw] = {}
         for name, avro_type in resolution.written.items():
             raw = cursor.read(avro_type, name)
-            if name in self._newest.by_name:  # a writer may have a thousand others
+            if name in self._newest.by_name:  # a writer schema may have a thousand other fields
                 read[name] = raw
         cursor.finish()
         rejections = cursor.verdicts.rejections(positions)
@@ -208,7 +208,7 @@ class Decoder:
         return Rows(columns, positions, tuple(rejections)).passed(verdicts)
 
     def _default(self, field: Field, buffer: ValueBuffer, count: int) -> Raw:
-        """The field's default, once for each of `count` records."""
+        """Repeat the field's default for `count` records."""
         if field.name not in self._default_texts:
             return np.full(count, field.default, _DTYPES[field.type])
         behind_records = list(self._default_texts).index(field.name) - len(self._default_texts)
@@ -223,7 +223,7 @@ def _reject_unframed(verdicts: Verdicts, values: Sequence[bytes | None], empty: 
 
 
 def _promoted(buffer: ValueBuffer, verdicts: Verdicts, field: Field, written_as: str | None, raw: Raw) -> Raw:
-    """What was read, as the type that the reader's field has."""
+    """Promote values to the type of the reader's field."""
     if isinstance(raw, Spans):
         if written_as == "string" and field.type == "bytes":
             check_utf8(verdicts, field, buffer.slices(raw))

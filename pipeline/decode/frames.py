@@ -1,4 +1,4 @@
-"""Frame headers of many records, read at once."""
+"""Reads the frame headers of many records at once."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from pipeline.schema.framing import (
 
 
 class Frames:
-    """The headers of many records, read at once."""
+    """Frame headers of many records."""
 
     def __init__(self, buffer: ValueBuffer, records: Spans) -> None:
         starts, lengths = records.starts, records.lengths
@@ -29,21 +29,21 @@ class Frames:
 
     @property
     def framed(self) -> Mask:
-        """The records that are framed in either way."""
+        """True for each record with a single-object or Confluent frame."""
         return self._single_object | self._confluent
 
     @property
     def schema_ids(self) -> list[int]:
-        """Every schema id that a Confluent-framed record names, once."""
+        """Distinct schema ids of the Confluent-framed records."""
         ids: list[int] = np.unique(self._schema_ids[self._confluent]).tolist()
         return ids
 
     def with_fingerprint(self, fingerprint: bytes) -> Mask:
-        """The single-object records of that schema."""
+        """True for each single-object record with this fingerprint."""
         same: Mask = self._fingerprints == int.from_bytes(fingerprint, "little")
         return self._single_object & same
 
     def with_schema_id(self, schema_id: int) -> Mask:
-        """The Confluent-framed records of that schema."""
+        """True for each Confluent-framed record with this schema id."""
         same: Mask = self._schema_ids == schema_id
         return self._confluent & same

@@ -1,7 +1,6 @@
-"""Reads records with fastavro, one at a time: for writers' schemas that aren't flat (unions, enums, nested types).
+"""Reads records with fastavro, one at a time, for writer schemas that aren't flat: unions, enums, nested types.
 
-fastavro alone is lax (it accepts an index of -1 and trailing bytes), so the form of the bytes is walked first, by the
-specification.
+fastavro alone is lax: it accepts an index of -1 and trailing bytes. So the strict walk checks the bytes first.
 """
 
 import io
@@ -16,11 +15,11 @@ from pipeline.errors import Reason
 
 
 class Reference:
-    """Reads the records of one writer's schema.
+    """Reads the records of one writer schema.
 
     Args:
-        writer: its schema, vetted.
-        fields: name and primitive type of the fields to read, which it has.
+        writer: the checked writer schema.
+        fields: name to primitive type of the fields to read; the writer schema has them all.
     """
 
     def __init__(self, writer: Any, fields: Mapping[str, str]) -> None:
@@ -30,10 +29,13 @@ class Reference:
         self._reader = fastavro.parse_schema({**writer, "fields": declared})
 
     def read(self, body: bytes) -> Any:
-        """The fields of one record, as values of their primitive types; what they declare isn't checked.
+        """Read the fields of one record, as values of primitive types; declared bounds aren't checked.
+
+        Args:
+            body: the record, without framing.
 
         Raises:
-            MalformedError: the bytes aren't Avro of the writer's schema, or hold what the fields have no place for.
+            MalformedError: the bytes aren't Avro of the writer schema, or a value doesn't fit its field's type.
         """
         walk_strictly(self._writer, self._named, body)
         try:
@@ -44,9 +46,9 @@ class Reference:
             raise MalformedError(Reason.WRONG_SCHEMA, "a value that can't be read as its field's type") from None
 
     def read_partly(self, body: bytes) -> tuple[dict[str, Any], MalformedError | None]:
-        """The fields of one record as they were written, up to the first that is not in form; and what is wrong there.
+        """Read the written fields of one record up to the first malformed one, and return its problem too.
 
-        What isn't UTF-8 is escaped.
+        Bytes that aren't UTF-8 are escaped.
         """
         ends, problem = [0], None
         try:
@@ -60,7 +62,7 @@ class Reference:
         return values, problem
 
     def flatten(self, body: bytes) -> bytes:
-        """The encoding of the fields alone, in their order.
+        """Encode the fields alone, in their order.
 
         Raises:
             MalformedError: as `read`.
@@ -71,7 +73,7 @@ class Reference:
 
 
 def _physical(schema: Any) -> Any:
-    """The schema without its logical types, so that values stay as they are written."""
+    """The schema without logical types, so that fastavro doesn't convert values."""
     if isinstance(schema, dict):
         return {key: _physical(value) for key, value in schema.items() if key != "logicalType"}
     return [_physical(branch) for branch in schema] if isinstance(schema, list) else schema

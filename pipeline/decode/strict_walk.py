@@ -1,7 +1,7 @@
-"""Walks the bytes of one Avro record as the specification lays them out, strictly, and makes no values of them.
+"""Walks strictly through the bytes of one Avro record, without making values.
 
-Only canonical varints, booleans of 0 or 1, indexes that exist, and nothing left over. Of a schema that is vetted, each
-type takes at least a byte and nesting has a limit: the walk is over when the bytes are.
+It accepts only canonical varints, booleans of 0 or 1 and existing indexes, and no bytes after the last field. Each type
+of a checked writer schema takes at least a byte and nesting is limited, so that the bytes bound the length of the walk.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _WIDTHS = {"null": 0, "float": 4, "double": 8}
 
 
 class MalformedError(Exception):
-    """A record that can't be read, and why; the message never holds its content."""
+    """A record that can't be read, with the reason; the message never holds its content."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -25,19 +25,22 @@ def walk_strictly(schema: Any, named: dict[str, Any], body: bytes) -> None:
     """Check the form of one record.
 
     Args:
-        schema: of the record, as fastavro parsed it.
-        named: the named types that it refers to.
+        schema: the record's schema, as fastavro parsed it.
+        named: the named types that the schema refers to.
         body: the whole record, without framing.
 
     Raises:
-        MalformedError: the first thing that is wrong with it.
+        MalformedError: the record is malformed; tells the first problem.
     """
     for _ in field_ends(schema, named, body):
         pass
 
 
 def field_ends(schema: Any, named: dict[str, Any], body: bytes) -> Iterator[int]:
-    """Where each field of a record ends, up to the first that isn't in form; see `walk_strictly`."""
+    """Yield the end of each field, as an index into `body`, up to the first malformed field.
+
+    Arguments and errors are those of `walk_strictly`.
+    """
     walk = _Walk(named, body)
     for field in schema["fields"]:
         walk.value(field["type"], field["name"])
@@ -47,6 +50,8 @@ def field_ends(schema: Any, named: dict[str, Any], body: bytes) -> Iterator[int]
 
 
 class _Walk:
+    """A position in the bytes of a record; each method passes over one part."""
+
     def __init__(self, named: dict[str, Any], body: bytes) -> None:
         self.named = named
         self.body = body
@@ -93,7 +98,7 @@ class _Walk:
             raise MalformedError(Reason.MALFORMED, f"{name}: a boolean is 0 or 1")
 
     def integer(self, bits: int, name: str) -> int:
-        """A zig-zag varint in its shortest form."""
+        """Pass over a zig-zag varint in its shortest form, and return its value."""
         unsigned = 0
         for place in range(10):
             self.skip(1, name)
@@ -120,7 +125,7 @@ class _Walk:
         self.skip(length, name)
 
     def blocks(self, schema: Any, name: str) -> None:
-        """The blocks of an array or a map; a negative count is followed by the block's size in bytes."""
+        """Pass over the blocks of an array or a map; the block's size in bytes follows a negative count."""
         while count := self.integer(64, name):
             end = None
             if count < 0:

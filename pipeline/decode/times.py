@@ -1,4 +1,4 @@
-"""Compares an event's time with that of its record: a clock that is decades off makes a table partition of each day."""
+"""Compares event times with record timestamps: a producer's wrong clock could create a table partition for each day."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,19 +9,19 @@ from pipeline.config import ValidationSettings
 from pipeline.errors import Reason
 from pipeline.schema.fields import Field
 
-_MOST_MS = 2**62  # records may claim any 64-bit number; of these, sums and differences with any limit fit
+_MOST_MS = 2**62  # a timestamp may be any 64-bit number; clipped to this, differences fit 64 bits
 
 
 def check_times(
     rows: Rows, fields: Iterable[Field], timestamps: Sequence[int] | Ints, validation: ValidationSettings
 ) -> Rows:
-    """Reject the rows with a time that is too far from their record's.
+    """Reject rows with a time too far from their record's timestamp.
 
     Args:
-        rows: of a micro-batch.
-        fields: of their schema.
-        timestamps: of all records of the micro-batch, ms.
-        validation: how far is too far.
+        rows: valid rows of a micro-batch.
+        fields: the fields of their schema.
+        timestamps: Kafka timestamps of all records of the micro-batch, ms.
+        validation: the limits.
     """
     written = np.asarray(timestamps, np.int64)[rows.positions].clip(-_MOST_MS, _MOST_MS)
     verdicts = Verdicts(len(rows))

@@ -1,7 +1,7 @@
-"""Checks decoded columns against what the family's schema declares: bounds, patterns, closed sets, lengths, forms.
+"""Checks decoded columns against the declarations of the schema: bounds, patterns, closed sets, lengths, forms.
 
-Every check looks at a whole column; a regular expression runs once per distinct value. A record's verdict depends on
-the record alone.
+Each check covers a whole column; a regular expression runs once per distinct value. A record's verdict depends only on
+that record.
 """
 
 import math
@@ -22,13 +22,19 @@ from pipeline.schema.fields import Field
 
 UUID_TEXT_BYTES = 36
 _UUID_DASHES = [8, 13, 18, 23]
-_UUID_DIGITS = ((0, 8, 0), (9, 13, 8), (14, 18, 12), (19, 23, 16), (24, 36, 20))  # text from, to; digits from
+_UUID_DIGITS = (
+    (0, 8, 0),
+    (9, 13, 8),
+    (14, 18, 12),
+    (19, 23, 16),
+    (24, 36, 20),
+)  # start and stop in the text, start in the digits
 _NOT_HEX = 0x100
 _ONE_CLASS = re.compile(r"\^(?P<class>\[[^\]\[\\^]+\])\{(?P<count>[1-9][0-9]*)\}\$")
 
 
 def _hex_pairs() -> NDArray[np.uint16]:
-    """Byte value of every pair of hexadecimal digits, indexed by the pair read as a little-endian number."""
+    """Table of the byte value of each pair of hexadecimal digits; the index is the pair as a little-endian number."""
     table = np.full(1 << 16, _NOT_HEX, np.uint16)
     for high in "0123456789abcdefABCDEF":
         for low in "0123456789abcdefABCDEF":
@@ -40,13 +46,13 @@ _HEX_PAIRS = _hex_pairs()
 
 
 def validate(buffer: ValueBuffer, verdicts: Verdicts, field: Field, raw: Raw) -> Column:
-    """Check one field of every record, reject the records it fails in, and give the column in its final form.
+    """Check one field of every record, reject the records that fail, and return the column in its final form.
 
     Args:
-        buffer: what spans refer to.
-        verdicts: one for each record.
-        field: what is declared.
-        raw: what was read: numbers, booleans, or spans of bytes.
+        buffer: the bytes that spans refer to.
+        verdicts: one verdict per record; failures are added.
+        field: the declaration.
+        raw: the field as it was read: numbers, booleans, or spans of bytes.
     """
     if not isinstance(raw, Spans):
         return _numbers(verdicts, field, raw)
@@ -88,12 +94,12 @@ def _numbers(verdicts: Verdicts, field: Field, values: NDArray[Any]) -> Column:
 
 
 def _check_bounds(verdicts: Verdicts, field: Field, values: NDArray[Any], scale: int = 1) -> None:
-    """Inclusive bounds, compared in the column's own type: 0.1 as a float isn't above 0.1."""
+    """Check inclusive bounds in the column's own type, so that 0.1 as a float32 isn't above a bound of 0.1."""
     low, high = field.minimum, field.maximum
     if values.dtype == np.int64:
         low = None if low is None else math.ceil(low * scale)
         high = None if high is None else math.floor(high * scale)
-    with np.errstate(over="ignore"):  # a bound that no float32 reaches is an infinity
+    with np.errstate(over="ignore"):  # a bound beyond float32 becomes infinite
         if low is not None:
             verdicts.fail(values < low, Reason.OUT_OF_BOUNDS, f"{field.name}: below {field.minimum}")
         if high is not None:
@@ -101,10 +107,10 @@ def _check_bounds(verdicts: Verdicts, field: Field, values: NDArray[Any], scale:
 
 
 def _decimals(buffer: ValueBuffer, verdicts: Verdicts, field: Field, spans: Spans) -> Ints:
-    """Two's complement big-endian integers, the value times 10^scale."""
+    """Read two's complement big-endian integers: the values times 10^scale."""
     starts, lengths = spans.starts, spans.lengths
     verdicts.fail(lengths == 0, Reason.MALFORMED, f"{field.name}: a decimal has at least one byte")
-    # The 8 bytes that end with the number, then an arithmetic shift that drops what stands before it.
+    # Read the 8 bytes that end with the number; an arithmetic shift drops the bytes before it.
     ending = buffer.gather(starts + lengths - 8, 8, ">i8").astype(np.int64)
     shift = (8 - np.clip(lengths, 1, 8)) * 8
     values = (ending << shift) >> shift
@@ -144,7 +150,7 @@ class _Strings:
         self.verdicts.fail(bad, reason, f"{self.field.name}: {expected}")
 
     def refuse(self, bad: Mask, reason: Reason, expected: str) -> None:
-        """Reject the records of `bad`; those that are no text at all, as such."""
+        """Reject the records of `bad` for `reason`, or for invalid UTF-8 or NUL if they have it."""
         rows = np.flatnonzero(bad)
         values = self.buffer.slices(self.spans[rows])
         for is_text, why, what in _TEXT:
@@ -161,7 +167,7 @@ class _Strings:
         return values
 
     def uuids(self) -> NDArray[np.void]:
-        """The canonical 36-character form, digits of either case, as 16 bytes."""
+        """Read UUIDs of the canonical 36-character form, digits in either case, as 16 bytes."""
         text = self.buffer.gather(self.spans.starts, UUID_TEXT_BYTES).view(np.uint8).reshape(-1, UUID_TEXT_BYTES)
         digits = np.empty((len(text), 32), np.uint8)
         for begin, stop, to in _UUID_DIGITS:
@@ -185,10 +191,10 @@ class _Strings:
         return DictionaryColumn(codes, allowed)
 
     def fixed(self, pattern: re.Pattern[str], allowed: bytes, width: int) -> NDArray[np.void]:
-        """Strings of one length and one class of characters."""
+        """Read strings of one length whose characters belong to one class."""
         text = self.buffer.gather(self.spans.starts, width)
         bad = self.spans.lengths != width
-        if text.tobytes().translate(None, allowed):  # one pass in C tells whether any row needs a closer look
+        if text.tobytes().translate(None, allowed):  # one pass in C finds whether any row has another character
             bad |= ~np.isin(text.view(np.uint8), list(allowed)).reshape(-1, width).all(axis=1)
         self.refuse(bad, Reason.PATTERN_MISMATCH, f"does not match {pattern.pattern}")
         return text
@@ -203,7 +209,7 @@ class _Strings:
 
 @cache
 def _one_class(pattern: re.Pattern[str]) -> tuple[bytes, int] | None:
-    """Of a pattern like `^[0-9a-f]{40}$`: the characters of the class, and how many there must be."""
+    """Characters and length that a pattern like `^[0-9a-f]{40}$` demands; None for other patterns."""
     match = _ONE_CLASS.fullmatch(pattern.pattern)
     if not match or not match["class"].isascii() or int(match["count"]) > ValueBuffer.MARGIN:
         return None

@@ -1,7 +1,6 @@
-"""What of a record may rest in ClickHouse: no raw personal data, whatever producers send.
+"""Keeps raw personal data out of ClickHouse, whatever producers send.
 
-Each open string of a schema declares its treatment (`declared`); `sanitise` applies it to the columns of a micro-batch:
-`user_agents` reduces browsers to what they are, `metadata` lets declared keys and values through, `text` takes out what
-looks personal (`rules`, in `plain` form). What can't be kept becomes a keyed hash and a length
-(`hashing`). See docs/privacy.md.
+Each open string of a schema declares its treatment (`pipeline.schema.privacy`). `sanitise` applies it to the columns of
+a micro-batch: `user_agents` reduces user agents, `metadata` keeps declared keys and values, `text` applies the `rules`
+to free text in its `plain` form. Other values become a keyed hash and a length (`hashing`). See docs/privacy.md.
 """

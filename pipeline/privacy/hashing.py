@@ -1,4 +1,4 @@
-"""The keyed hash in place of what isn't stored: equal values stay equal, and nobody can try some without the key."""
+"""The keyed hash that replaces a value: equal values have equal hashes, and guessing a value needs the key."""
 
 import hashlib
 
@@ -7,12 +7,12 @@ import orjson
 from pipeline.config import PrivacySettings, env_name
 from pipeline.errors import ConfigError
 
-_BLOCK = 64  # bytes of SHA-256's
-_INNER, _OUTER = 0x36, 0x5C  # of RFC 2104
+_BLOCK = 64  # block of SHA-256, in bytes
+_INNER, _OUTER = 0x36, 0x5C  # padding bytes of RFC 2104
 
 
 class Hasher:
-    """HMAC-SHA-256 with one key, which is taken in once: to copy what comes of it is faster than `hmac.digest`.
+    """HMAC-SHA-256 with one key. The key is hashed once; copying that state is faster than `hmac.digest`.
 
     Args:
         key: the secret, of any length.
@@ -24,26 +24,26 @@ class Hasher:
         self._outer = hashlib.sha256(bytes(byte ^ _OUTER for byte in block))
 
     def digest(self, text: str) -> str:
-        """The hash of a text, 64 hexadecimal digits."""
+        """Hash a text: 64 hexadecimal digits."""
         inner, outer = self._inner.copy(), self._outer.copy()
         inner.update(text.encode())
         outer.update(inner.digest())
         return outer.hexdigest()
 
     def mask(self, text: str) -> dict[str, str | int]:
-        """What is stored in place of a text: its hash, and its length in characters."""
+        """Replacement of a text: its hash, and its length in characters."""
         return {"len": len(text), "sha256": self.digest(text)}
 
     def masked(self, text: str) -> bytes:
-        """The same, as canonical JSON."""
+        """The replacement of `mask` as canonical JSON."""
         return orjson.dumps(self.mask(text))
 
 
 def configured_hasher(settings: PrivacySettings) -> Hasher:
-    """The hasher with the key of the settings.
+    """Return the hasher with the configured key.
 
     Raises:
-        ConfigError: there is no key; says how to make one.
+        ConfigError: no key is configured; the message tells how to make one.
     """
     if settings.hash_key is None:
         raise ConfigError(

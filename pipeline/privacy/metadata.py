@@ -1,7 +1,7 @@
-"""Metadata: a JSON object of which declared keys keep numbers, booleans and enumerated strings; the rest is hashed.
+"""Filters metadata, a JSON object: declared keys keep numbers, booleans and enumerated strings; the rest is hashed.
 
-Objects go by the keys they have themselves, wherever they stand; the items of an array by the key of the array.
-docs/privacy.md says what becomes of each kind of value.
+The rules apply to the keys of nested objects too; the items of an array follow the key of the array. docs/privacy.md
+lists the treatment of each kind of value.
 """
 
 from collections.abc import Mapping
@@ -18,11 +18,11 @@ _DECIMALS = 3
 
 
 class MetadataFilter:
-    """Reduces the metadata of one field.
+    """Filters the metadata of one field.
 
     Args:
-        declared: which keys and values are kept.
-        hasher: of the rest.
+        declared: the keys and values that are kept.
+        hasher: hashes the rest.
     """
 
     def __init__(self, declared: Metadata, hasher: Hasher) -> None:
@@ -30,7 +30,7 @@ class MetadataFilter:
         self._hasher = hasher
 
     def __call__(self, text: bytes) -> bytes:
-        """The reduced object as canonical JSON: keys sorted, no blanks.
+        """Return the filtered object as canonical JSON: sorted keys, no blanks.
 
         Raises:
             InvalidMetadataError: as `read_metadata`.
@@ -46,7 +46,7 @@ class MetadataFilter:
         return kept
 
     def _value(self, value: Any, allowed: frozenset[str] | None) -> Any:
-        """What is kept of a value; `allowed` are the strings of its key, None when that isn't declared."""
+        """Filter a value; `allowed` are the kept strings of its key, None for an undeclared key."""
         kind = type(value)
         if kind is str:
             return value if allowed and value in allowed else self._hasher.mask(value)

@@ -1,4 +1,7 @@
-r"""The plain form of a text: escapes such as `%40`, `&#64;` and `\u0040` decoded, nothing wide or invisible."""
+r"""Converts text to its plain form.
+
+Escapes such as `%40`, `&#64;` and `\u0040` are decoded, wide characters narrowed, and invisible ones dropped.
+"""
 
 import html
 import re
@@ -6,8 +9,8 @@ import unicodedata
 from functools import lru_cache
 from urllib.parse import unquote
 
-_ROUNDS = 8  # of escapes of different kinds within each other
-_CHARACTERS = 4096  # that are remembered
+_ROUNDS = 8  # limit of escapes within escapes
+_CHARACTERS = 4096  # cached
 _BEYOND = 0x110000
 _SURROGATES = range(0xD800, 0xE000)
 
@@ -23,11 +26,11 @@ _MINUS = "\u2212"
 _UNSEEN = frozenset(
     map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
 ) | frozenset(map(chr, range(0xE0100, 0xE01F0)))
-"""What Unicode has displays ignore and doesn't call a format character."""
+"""Characters that displays ignore, beside Unicode's format characters."""
 
 
 def plain(text: str) -> str:
-    """The text as a reader takes it; without NUL and other control characters, but with its lines."""
+    """Return the text as a reader sees it, without control characters other than line breaks and tabs."""
     for _ in range(_ROUNDS):
         decoded = _narrow(_decoded(text))
         if decoded == text:

@@ -1,23 +1,23 @@
-"""The rules for free text: what each of them finds, and what takes its place.
+"""The rules for free text: patterns of personal or secret parts, and their replacements.
 
-A rule finds a superset and, where it must look closer, decides in a function. Two things keep that safe and quick:
+A pattern may match too much; a function then decides about the match. Two principles keep this fast and safe:
 
-- No stretch is gone over again and again. What a pattern begins with is found once in a run, quantifiers are possessive
-  or bounded, and the rest is decided about what was found. A text of 8 KiB takes milliseconds, whatever it repeats.
-- No pattern asks for a digit but 0. Texts are looked at with zeros for their digits first, and where nothing is found
-  then, nothing may be there with the digits they have. So a function may let some digits through, but not for zeros.
+- No pattern scans a stretch repeatedly. The beginning of a pattern matches once in a run, quantifiers are possessive or
+  bounded, and functions decide the rest. A text of 8 KiB takes milliseconds, whatever it repeats.
+- No pattern needs a digit other than 0. Texts are first searched with all digits replaced by zeros; if this finds
+  nothing, the text itself must be clean too. So a function may accept some digits, but must not accept zeros.
 """
 
 import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-_RANDOM = 0.2  # changes by character, between letters and digits or of case, in words that have any; CamelCase has 0.16
-_RANDOM_CHARACTERS = 16  # of such words
-_KEY_CHARACTERS = 8  # of a word that changes more than once
+_RANDOM = 0.2  # changes of case or between letters and digits, per character of mixed words; CamelCase has 0.16
+_RANDOM_CHARACTERS = 16  # in mixed words
+_KEY_CHARACTERS = 8  # in a word with more than one change
 _IBAN_DIGITS = 10
 _DIGITS = 9
-_DIALLED_DIGITS = 7  # after a plus, or with an area code in brackets
+_DIALLED_DIGITS = 7  # after a plus, or with an area code in parentheses
 _IPV4_NUMBERS = 4
 _IPV6_GROUPS = 8
 _THOUSANDS = 3  # digits
@@ -40,15 +40,15 @@ Replacement = str | Callable[[re.Match[str]], str]
 
 
 class Rule(NamedTuple):
-    """What is looked for, and what takes its place."""
+    """One kind of personal or secret text, and its replacement."""
 
     needles: tuple[str, ...]
-    """One of them, in lower case, is in every text that the pattern matches; any text, when there are none."""
+    """Strings in lower case; each text that matches contains one of them. Empty: the pattern is always tried."""
     pattern: re.Pattern[str]
     replacement: Replacement
 
     def applied(self, text: str, lower: str) -> str:
-        """The text with everything replaced that the rule finds."""
+        """Replace every match in a text; `lower` is the text in lower case."""
         if self.needles and not any(needle in lower for needle in self.needles):
             return text
         return self.pattern.sub(self.replacement, text)
@@ -59,14 +59,14 @@ def _rule(replacement: Replacement, pattern: str, *needles: str) -> Rule:
 
 
 def _scheme(match: re.Match[str]) -> str:
-    """`basic authentication` is no secret, `basic YWxpY2U6aHVudGVyMg==` is one."""
+    """Replace credentials: `basic YWxpY2U6aHVudGVyMg==` has some, `basic authentication` has none."""
     scheme, credentials = match[1], match[2]
     secret = scheme.lower() == "bearer" or re.search(r"[0-9=]|[a-z][A-Z]", credentials)
     return f"{scheme} <token>" if secret else match[0]
 
 
 def _key(match: re.Match[str]) -> str:
-    """`sk-learn-2024` and `hf_transformers_bench` are names; a key has a word that isn't written like one."""
+    """Replace a key, which has a random word; `sk-learn-2024` and `hf_transformers_bench` are names."""
     counts = [(len(word), len(_PIECE.findall(word))) for word in _WORD.findall(match[0])]
     secret = any(
         (size >= _KEY_CHARACTERS and pieces > 2) or (size >= _RANDOM_CHARACTERS and pieces > 1)
@@ -76,7 +76,7 @@ def _key(match: re.Match[str]) -> str:
 
 
 def _address(match: re.Match[str]) -> str:
-    """An address keeps host and path. A password may hold what ends a host; a port is none."""
+    """Keep host and path of an address. A password may contain characters that end a host; a port is none."""
     address = match[1]
     host = re.split(r"[/?#]", address, maxsplit=1)[0]
     end = host.rfind("@")
@@ -88,24 +88,24 @@ def _address(match: re.Match[str]) -> str:
 
 
 def _mailbox(match: re.Match[str]) -> str:
-    """`lodash@4.17.21` is a version of something; four numbers are a host."""
+    """Replace a mail address; `lodash@4.17.21` is a version, but four numbers are a host."""
     host = match[1] or match[2]
     return match[0] if _VERSION.fullmatch(host) and host.count(".") + 1 != _IPV4_NUMBERS else "<email>"
 
 
 def _place(match: re.Match[str]) -> str:
-    """Two numbers below ten are a correlation or a share."""
+    """Replace a location; two numbers below ten are correlations or shares."""
     return "<location>" if re.search(r"\d\d\.", match[0]) else match[0]
 
 
 def _listed(match: re.Match[str]) -> str:
-    """`1,234,567,890` is one number, `192,168,13,37` an address."""
+    """Replace an address like `192,168,13,37`; `1,234,567,890` is one number."""
     thousands = all(len(group) == _THOUSANDS for group in match[0].split(",")[1:])
     return match[0] if thousands else "<ip>"
 
 
 def _groups(match: re.Match[str]) -> str:
-    """Eight groups are an address, and `::` where a group isn't written like `10:20::30` or `face::bed`."""
+    """Replace eight groups, and shorter forms with `::`, unless all groups look like `10:20::30` or `face::bed`."""
     groups = match[0].split(":")
     short = "" in groups and any(len(group) > 2 and re.search(r"\d", group) for group in groups)
     return "<ip>" if short or len(groups) >= _IPV6_GROUPS else match[0]
@@ -116,7 +116,7 @@ def _iban(match: re.Match[str]) -> str:
 
 
 def _number(match: re.Match[str]) -> str:
-    """Digits of a UUID, of dates and fractions or before a unit are nobody's: they say what, when or how much."""
+    """Replace a long number; the digits of UUIDs, dates, fractions and quantities with a unit don't count."""
     text, (start, end) = match.string, match.span()
     if _QUANTITY.match(text, start):
         return match[0]
@@ -129,7 +129,7 @@ def _number(match: re.Match[str]) -> str:
 
 
 def _random(match: re.Match[str]) -> str:
-    """A long run of characters that no word, no path and no UUID looks like."""
+    """Replace a long random run; words, paths and UUIDs don't look like one."""
     run = match[0]
     if _UUID.fullmatch(run):
         return run
@@ -147,16 +147,16 @@ _NAME = r"""
   | session | csrf | signature | jwt)
 [\w-]{0,40}+
 """
-"""What a secret stands beside, whatever is before and after it."""
+"""Names that secrets stand beside, with any prefix and suffix."""
 _PROSE = r"(?<![\w-])(?:secret|session|auth|signature|credentials?):[ \t]{1,8}[a-z]{1,12}(?![.,;!?]?\S)"
-"""`The Secret: A Story`, `session: closed`: such a word, and another one after a blank."""
+"""Prose such as `The Secret: A Story` or `session: closed`: one of these words, and a word after a blank."""
 _QUOTED = r"""(?:\\*+"(?:[^"\\\n]++|\\.)*+"? | \\*+'(?:[^'\\\n]++|\\.)*+'? | [\[({][^\])}\n]*+)"""
 _VALUE = rf"""(?:{_QUOTED}[^\s"'<>,;&\])}}]*+ | [^\s"'<>]++)"""
 _HOST = r"[\w-]++(?:\.[\w-]++)*+"
 _DOTTED = r"[\w-]++(?:\.[\w-]++)++"
 _PERSON = r"""[^\\/\s"'<>|:;,]"""
 _FILE = r"[\w-]++\.(?:mdx?|html?|json|ya?ml|txt|csv|py|[jt]sx?|css)(?![\w\\/.-])"
-"""`content/home/index.md`: what is right in such a folder isn't named like somebody."""
+"""Files such as `content/home/index.md`: a file in such a folder isn't a user's name."""
 
 RULES = (
     _rule(
@@ -242,4 +242,7 @@ RULES = (
     _rule(_number, r"\d(?<!\d\d)(?:[ ()./_-]{0,3}\d){6,}+"),
     _rule(_random, r"[\w+=-](?<![\w+=-]{2})[\w+/=-]{19,}+"),
 )
-"""Patterns begin with what they look for and look back after it where that passes over most of a text in C."""
+"""All rules, in the order of their application.
+
+Some patterns match a first character and look behind it afterwards, because the search for it then runs in C.
+"""

@@ -1,4 +1,4 @@
-"""Applies the declared treatments to the columns of a micro-batch; what comes out may be stored."""
+"""Applies the declared treatments to the columns of a micro-batch; the result may be stored."""
 
 import re
 import threading
@@ -20,20 +20,20 @@ from pipeline.schema.privacy import FORMS, Metadata, Text, UserAgent
 from pipeline.schema.versions import Schema
 
 CACHE_BYTES = 4 * 1024 * 1024
-"""Of one field: distinct values that were seen, and what became of them. Beyond it, all are forgotten."""
+"""Limit of one field's cache of values and their replacements; a full cache is emptied."""
 
-_ENTRY_BYTES = 200  # of two objects and their place in a dictionary, without their text
+_ENTRY_BYTES = 200  # estimate for two objects and their dictionary entry, without their text
 
 
 class Sanitiser:
-    """Makes of the valid rows of one family what may be stored; may be used from several threads at once.
+    """Reduces the valid rows of one family to the values that may be stored; safe to use from several threads.
 
     Args:
-        schema: the family's newest.
-        hasher: for what isn't kept.
+        schema: the family's newest schema.
+        hasher: hashes values that aren't kept.
 
     Raises:
-        ConfigError: a string that can hold anything doesn't declare its treatment.
+        ConfigError: a string with open text doesn't declare its treatment.
     """
 
     def __init__(self, schema: Schema, hasher: Hasher) -> None:
@@ -44,7 +44,7 @@ class Sanitiser:
         self._memories = {name: _Memory(treat) for name, treat in treats.items() if treat}
 
     def __call__(self, rows: Rows) -> Rows:
-        """The rows with treated columns; those that can't be treated are rejections instead."""
+        """Return the rows with treated columns; a row whose value can't be treated becomes a rejection."""
         verdicts = Verdicts(len(rows))
         columns = {name: self._column(name, column, verdicts) for name, column in rows.columns.items()}
         return replace(rows, columns=columns).passed(verdicts)
@@ -70,7 +70,7 @@ _Treat = Callable[[Sequence[bytes]], Sequence[_Treated]]
 
 
 class _Memory:
-    """What became of the values seen lately, so that each distinct one is treated once."""
+    """Cache of treated values, so that a repeated value is treated once."""
 
     def __init__(self, treat: _Treat) -> None:
         self._treat = treat
@@ -79,7 +79,7 @@ class _Memory:
         self._lock = threading.Lock()
 
     def treated(self, values: Sequence[bytes]) -> list[_Treated]:
-        """What is stored in place of each value."""
+        """Return the replacement of each value."""
         with self._lock:
             known, new = self._known, list(set(values).difference(self._known))
             for value, treated in zip(new, self._treat(new), strict=True):
@@ -91,7 +91,7 @@ class _Memory:
 
 
 def _treat(field: Field, hasher: Hasher) -> _Treat | None:
-    """What is done to many distinct values of a field; None when they are kept."""
+    """Return the function that treats distinct values of a field; None if they are stored unchanged."""
     match field.privacy:
         case Text(keep):
             return lambda values: _texts(values, keep)
@@ -120,7 +120,7 @@ def _reduced(metadata: MetadataFilter, value: bytes) -> _Treated:
 
 
 def _accepted(name: str, treated: Sequence[_Treated], verdicts: Verdicts) -> list[bytes]:
-    """What was treated; rows with a refusal are rejected, and hold nothing."""
+    """Reject the rows with a refusal, and return the values with empty bytes in their place."""
     for refusal in sorted({value for value in treated if isinstance(value, _Refusal)}):
         bad = np.fromiter((value == refusal for value in treated), np.bool_, len(treated))
         verdicts.fail(bad, Reason.INVALID_JSON, f"{name}: expected {refusal.expected}")

@@ -1,4 +1,4 @@
-"""User agents: reduced to family, major version and operating system, such as `Firefox 132 (Linux)`."""
+"""Reduces user agents to family, major version and operating system, such as `Firefox 132 (Linux)`."""
 
 import re
 from functools import cache
@@ -18,14 +18,14 @@ class UserAgentReducer:
     """Reduces user agents.
 
     Args:
-        hasher: of those that nobody knows.
+        hasher: hashes unknown user agents.
     """
 
     def __init__(self, hasher: Hasher) -> None:
         self._hasher = hasher
 
     def __call__(self, user_agent: bytes) -> bytes:
-        """What is kept; of one that no definition of ua-parser is for, hash and length as JSON."""
+        """Reduce a user agent; one that ua-parser doesn't know becomes hash and length as JSON."""
         text = user_agent.decode()
         resolve, names = _definitions()
         found = resolve(text, _DOMAINS)
@@ -41,10 +41,10 @@ class UserAgentReducer:
 
 @cache
 def _definitions() -> tuple[Resolver, frozenset[str]]:
-    """ua-parser's definitions, and every name that stands in them.
+    """Return ua-parser's definitions, and the names that they spell out.
 
-    Some definitions take any word before `bot` or `/1.0` for the family, so that whoever sends the user agent could say
-    anything. A family is kept when it is a name that the definitions themselves spell out.
+    Some definitions take any word before `bot` or `/1.0` for the family, so that a sender could store any text. So only
+    a family whose name the definitions spell out is kept.
     """
     agents, systems, _ = load_lazy_builtins()
     matchers: list[Any] = [*agents, *systems]

@@ -1,1 +1,1 @@
-"""Avro schemas: fields, versions, compatibility, and the framing of values."""
+"""Avro schemas: fields and versions, compatibility, writer schemas and their resolution, and the framing of values."""

@@ -1,7 +1,7 @@
-"""Whether a family's schema versions go together: a newer one must take every record that an older one allowed.
+"""Checks the compatibility of schema versions: a newer version accepts every record that an older one allowed.
 
-Backward-transitive, and stricter than Avro: a replay reads records of all versions and holds them to the newest one's
-bounds, so one that became narrower would reject records that were stored once.
+The check is backward-transitive, and stricter than Avro's: a replay reads records of all versions and holds them to the
+newest bounds, so a narrower bound would reject records that were stored before.
 """
 
 import math
@@ -21,23 +21,23 @@ _INTEGER_BITS = {"int": 32, "long": 64}
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why valid records would be rejected."""
+    """A reason why valid records would be rejected."""
 
     schema: Schema
     text: str
-    """Names the field, and what was expected."""
+    """The field, and the expected declaration."""
     older: Schema | None = None
-    """The version whose records they are; None when it's the schema itself that contradicts itself."""
+    """The version whose records would be rejected; None if the schema contradicts itself."""
 
     def __str__(self) -> str:
         return f"{self.schema.file}: {self.text}" + (f" (records of {self.older.file.name})" if self.older else "")
 
 
 def problems(families: Mapping[str, Sequence[Schema]]) -> tuple[Problem, ...]:
-    """Everything wrong with these schemas: in each version itself, and between it and each older one.
+    """All problems of these schemas: within each version, and between it and each older version.
 
     Args:
-        families: versions of each family, oldest first.
+        families: family name to its versions, oldest first.
     """
     return tuple(problem for versions in families.values() for problem in _family_problems(versions))
 
@@ -55,11 +55,11 @@ def _family_problems(versions: Sequence[Schema]) -> Iterator[Problem]:
 
 
 def _refused_default(field: Field) -> Iterator[str]:
-    """What a record without the field becomes has to be valid itself."""
+    """Yield the problem if the field refuses its own default."""
     if field.required:
         return
     value = field.default
-    if field.logical_type == "decimal":  # spelt as code points of the bytes
+    if field.logical_type == "decimal":  # JSON writes the bytes as code points
         value = Decimal(int.from_bytes(value.encode("latin-1"), "big", signed=True)).scaleb(-field.scale)
     try:
         converter(field)(value)
@@ -79,7 +79,7 @@ def _breaks(older: Schema, newer: Schema) -> Iterator[str]:
 
 
 def _narrowed(former: Field, field: Field) -> Iterator[str]:
-    """What the field refuses of what it formerly allowed."""
+    """Yield each declaration that refuses values which the former field allowed."""
     if field.logical_type != former.logical_type or (former.type, field.type) == ("bytes", "string"):
         yield f"expected {former.logical_type or former.type}, got {field.logical_type or field.type}"
     elif field.type == "string":
@@ -97,7 +97,7 @@ def _narrowed_values(former: Field, field: Field) -> Iterator[str]:
         try:
             converter(field)(value)
         except UnfitError as error:
-            yield f"expected to take {value!r} as before, takes {error}"
+            yield f"expected to accept {value!r} as before, accepts {error}"
 
 
 def _narrowed_text(former: Field, field: Field) -> Iterator[str]:
@@ -110,7 +110,7 @@ def _narrowed_text(former: Field, field: Field) -> Iterator[str]:
 
 
 def _range(field: Field) -> tuple[Decimal, Decimal]:
-    """The least and the greatest value that type and bounds allow."""
+    """Least and greatest value that type and bounds allow."""
     low, high = Decimal("-Infinity"), Decimal("Infinity")
     if field.type in _INTEGER_BITS:
         limit = Decimal(1 << _INTEGER_BITS[field.type] - 1)

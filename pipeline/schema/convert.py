@@ -1,12 +1,12 @@
-"""From a field's value as an event brings it to what Avro writes, checked against what the schema declares.
+"""Converts the field values of an event to the values that Avro writes, and checks them against the schema.
 
 | declared | accepted |
 |---|---|
 | timestamp | aware datetime, ISO 8601 text with an offset or Z, whole milliseconds since 1970; cut to the millisecond |
-| money | text, int, Decimal, or a float that says it exactly; never rounded |
+| money | text, int, Decimal, or a float that is exact in decimal; never rounded |
 | UUID | UUID, or text of the form 8-4-4-4-12 in either case |
 | int, long | int |
-| float, double | int or float, finite; bounds hold for the value as it is stored |
+| float, double | finite int or float; bounds apply to the stored value |
 | string, boolean, bytes | str, bool, bytes |
 """
 
@@ -24,26 +24,26 @@ from pipeline.schema.metadata import InvalidMetadataError, read_metadata
 from pipeline.schema.privacy import Metadata
 
 Convert = Callable[[Any], Any]
-"""Gives what Avro writes, or raises UnfitError."""
+"""Function that returns the value for Avro, or raises UnfitError."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _BITS = {"int": 32, "long": 64}
-_FLOAT_DIGITS = 15  # a decimal number of that many digits survives a round trip through a float
+_FLOAT_DIGITS = 15  # a decimal number of 15 digits survives a round trip through a float
 
 
 class UnfitError(Exception):
-    """A value that doesn't fit its field; the message is what was expected."""
+    """A value that doesn't fit its field; the message names the expected value."""
 
 
 def converter(field: Field) -> Convert:
-    """The function that checks and converts one field's values."""
+    """Return the function that checks and converts one field's values."""
     return _MAKERS[field.logical_type or field.type](field)
 
 
 def _uuid(_: Field) -> Convert:
-    """Lower case, because the text is also a key: a session has one key, however its id is written."""
+    """Convert to lower case, because the text is also a key: two spellings of a session id give one key."""
 
     def convert(value: Any) -> str:
         if isinstance(value, uuid.UUID):
@@ -117,7 +117,7 @@ def _float(field: Field) -> Convert:
 
 
 def _single(value: float) -> float:
-    """Rounded to single precision; infinite when too large for it."""
+    """Round to single precision; a number beyond its range becomes infinite."""
     return c_float(value).value
 
 
@@ -146,7 +146,13 @@ def _decimal(field: Field) -> Convert:
 
 
 def _exact(value: str | float | Decimal) -> Decimal:
-    """A JSON number arrives as a float, whose shortest form is what was written; ValueError beyond 15 digits."""
+    """The decimal number that a value stands for.
+
+    A JSON number arrives as a float; its shortest form is the number that was written, up to 15 digits.
+
+    Raises:
+        ValueError: a float with more digits.
+    """
     if not isinstance(value, float):
         return Decimal(value)
     number = Decimal(repr(value))

@@ -1,7 +1,7 @@
-"""The fields of an Avro schema, with the bounds and closed sets they declare.
+"""The fields of an Avro schema, with their bounds and closed sets.
 
-Units: `min` and `max` are in the field's own unit (milliseconds for `ts`, a decimal string for money), `max_length` is
-in UTF-8 bytes, `pattern` is a Python regular expression that the whole string must match.
+`min` and `max` are in the field's own unit (milliseconds for `ts`, a decimal string for money), `max_length` is in
+UTF-8 bytes, and `pattern` is a Python regular expression that must match the whole string.
 """
 
 import re
@@ -18,7 +18,7 @@ from pipeline.validation_messages import unknown_key_message
 PRIMITIVES = frozenset({"boolean", "int", "long", "float", "double", "string", "bytes"})
 LOGICAL_TYPES = {"uuid": "string", "decimal": "bytes", "timestamp-millis": "long"}
 NUMERIC = frozenset({"int", "long", "float", "double"})
-MAX_DECIMAL_PRECISION = 18  # what a 64-bit unscaled value holds
+MAX_DECIMAL_PRECISION = 18  # decimal digits of a 64-bit unscaled value
 NO_DEFAULT: Final[Any] = object()
 
 _TEXT_KEYS = ("pattern", "values", "max_length", "privacy")
@@ -30,11 +30,11 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a family's schema, with what a valid value must satisfy."""
+    """One field of a family's schema, with the conditions for a valid value."""
 
     name: str
     type: str
-    """Avro's primitive type."""
+    """Avro primitive type."""
     logical_type: str | None = None
     default: Any = NO_DEFAULT
     minimum: int | float | Decimal | None = None
@@ -48,26 +48,26 @@ class Field:
 
     @property
     def undeclared(self) -> bool:
-        """Whether any text could stand in it, and nothing says what becomes of personal data there."""
+        """True for a string that accepts open text but declares no treatment of personal data."""
         closed = self.logical_type is not None or self.values is not None
         return self.type == "string" and not closed and self.privacy is None
 
     @property
     def required(self) -> bool:
-        """Whether a record must bring the field itself."""
+        """True if the field has no default, so that each record must contain it."""
         return self.default is NO_DEFAULT
 
 
 def read_field(where: str, position: int, raw: Any) -> Field:
-    """One field as an .avsc declares it.
+    """Read one field of an .avsc.
 
     Args:
         where: the file, for messages.
-        position: of the field in the record, from 0; names the field in messages as long as its name isn't known.
-        raw: what stands there.
+        position: index of the field in the record, from 0; identifies the field in messages until its name is known.
+        raw: the declaration, as parsed JSON.
 
     Raises:
-        ConfigError: one line naming file, field, attribute and what was expected.
+        ConfigError: one line that names file, field, attribute and expected value.
     """
     if not isinstance(raw, dict):
         raise ConfigError(f"{where}: fields[{position}]: expected an object with name and type, got {raw!r}")
@@ -98,14 +98,23 @@ def read_field(where: str, position: int, raw: Any) -> Field:
 
 
 def check_keys(where: str, raw: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuse an attribute that nobody reads: Avro passes over it, and a bound that was meant would not be in force."""
+    """Refuse an unknown attribute: Avro ignores it, so that a misspelt bound would have no effect.
+
+    Args:
+        where: place of the attributes, for messages.
+        raw: the attributes.
+        known: the known names.
+
+    Raises:
+        ConfigError: the first unknown attribute, and the known ones.
+    """
     for key in raw:
         if key not in known:
             raise ConfigError(f"{where}.{key}: {unknown_key_message(known)}")
 
 
 def _type(where: str, raw: Any) -> tuple[str, str | None, int, int]:
-    """Avro's type, the logical one, precision and scale."""
+    """Avro type, logical type, precision and scale; both numbers are 0 unless it is a decimal."""
     declared = raw if isinstance(raw, dict) else {"type": raw}
     avro_type, logical_type = declared.get("type"), declared.get("logicalType")
     if not isinstance(avro_type, str) or avro_type not in PRIMITIVES:
@@ -128,12 +137,12 @@ def _check_applicable(where: str, raw: Mapping[str, Any], avro_type: str, logica
     numeric = avro_type in NUMERIC or logical_type == "decimal"
     for key in _TEXT_KEYS:
         if key in raw and not textual:
-            raise ConfigError(f"{where}.{key}: only a plain string can have it, this is {logical_type or avro_type}")
+            raise ConfigError(f"{where}.{key}: expected on a plain string only, this is {logical_type or avro_type}")
     for key in ("min", "max"):
         if key in raw and not numeric:
-            raise ConfigError(f"{where}.{key}: only a number can have it, this is {logical_type or avro_type}")
+            raise ConfigError(f"{where}.{key}: expected on a number only, this is {logical_type or avro_type}")
     if "values" in raw and "pattern" in raw:
-        raise ConfigError(f"{where}.pattern: expected none beside values, which say all there is to say")
+        raise ConfigError(f"{where}.pattern: expected none beside values, because values define the field completely")
 
 
 def _bound(where: str, key: str, raw: Mapping[str, Any], logical_type: str | None) -> int | float | Decimal | None:
@@ -178,10 +187,10 @@ def _privacy(where: str, raw: Mapping[str, Any]) -> Treatment | None:
     if "privacy" not in raw:
         return None
     if "values" in raw:
-        raise ConfigError(f"{where}.privacy: expected none beside values, which say all there is to say")
+        raise ConfigError(f"{where}.privacy: expected none beside values, because a closed set holds nothing personal")
     treatment = read_treatment(f"{where}.privacy", raw["privacy"])
     if isinstance(treatment, Keep) and "pattern" not in raw:
-        raise ConfigError(f"{where}.privacy: expected a pattern beside it: what is kept can't be any text")
+        raise ConfigError(f'{where}.privacy: expected a pattern beside "keep", because free text can\'t be kept')
     if isinstance(treatment, (UserAgent, Metadata)) and "pattern" in raw:
         raise ConfigError(f"{where}.pattern: expected none on a user agent or metadata")
     return treatment

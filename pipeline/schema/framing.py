@@ -1,4 +1,4 @@
-"""Framing of an Avro value in a Kafka record: Avro single-object encoding, or Confluent's."""
+"""Frames an Avro value for a Kafka record: as Avro single-object encoding, or as Confluent does."""
 
 SINGLE_OBJECT_MARKER = b"\xc3\x01"
 SINGLE_OBJECT_HEADER_BYTES = 10  # marker, 8-byte fingerprint
@@ -12,12 +12,12 @@ def frame_single_object(fingerprint: bytes, body: bytes) -> bytes:
 
 
 def frame_confluent(schema_id: int, body: bytes) -> bytes:
-    """Frame an Avro body with the id that a schema registry gave to its schema."""
+    """Frame an Avro body with its schema's id in the schema registry."""
     return CONFLUENT_MAGIC + schema_id.to_bytes(4, "big") + body
 
 
 def schema_name(value: bytes) -> str:
-    """The writer's schema as a frame names it: `fingerprint:<hex>`, `id:<n>`, or nothing when there is no frame."""
+    """Name of the writer schema in a frame: `fingerprint:<hex>` or `id:<n>`; empty for a value without a frame."""
     if value.startswith(SINGLE_OBJECT_MARKER) and len(value) >= SINGLE_OBJECT_HEADER_BYTES:
         return f"fingerprint:{value[len(SINGLE_OBJECT_MARKER) : SINGLE_OBJECT_HEADER_BYTES].hex()}"
     if value.startswith(CONFLUENT_MAGIC) and len(value) >= CONFLUENT_HEADER_BYTES:

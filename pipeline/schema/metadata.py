@@ -1,4 +1,4 @@
-"""Metadata as a schema declares it: a text that is a JSON object, within limits."""
+"""Reads the metadata of an event: a JSON object within limits of depth and size."""
 
 from typing import Any
 
@@ -6,18 +6,18 @@ import orjson
 
 MAX_DEPTH = 16
 MAX_VALUES = 1_000
-"""Objects, arrays and what is in them, all together: each may become a hash, which takes more room than it had."""
+"""Limit of objects, arrays and their members together: each may become a hash that is longer than the value."""
 
 
 class InvalidMetadataError(Exception):
-    """A text that isn't a JSON object within the limits; the message is what was expected, without any of the text."""
+    """A text that isn't a JSON object within the limits; the message names the expectation and quotes no text."""
 
 
 def read_metadata(text: bytes | str) -> dict[str, Any]:
-    """The object that a text of JSON is. Of two equal keys the last one counts.
+    """Parse a JSON object. If a key is repeated, the last value counts.
 
     Raises:
-        InvalidMetadataError: it is none, is nested too deeply or has too many values.
+        InvalidMetadataError: the text is no JSON object, is nested too deeply or has too many values.
     """
     try:
         document = orjson.loads(text)
@@ -26,7 +26,7 @@ def read_metadata(text: bytes | str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidMetadataError("a JSON object")
     raw = text if isinstance(text, bytes) else text.encode()
-    # What can't be too deep or too much isn't walked: a value takes at least two bytes.
+    # A short text with few brackets is within the limits, because a value takes at least two bytes: no walk needed.
     if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH or len(raw) > 2 * MAX_VALUES:
         _check_size(document)
     return document

@@ -1,4 +1,4 @@
-"""What a schema declares of a field's privacy: the `privacy` attribute of an .avsc."""
+"""The `privacy` attribute of an .avsc: the declared treatment of a field's personal data."""
 
 import re
 from collections.abc import Mapping
@@ -11,47 +11,47 @@ from pipeline.validation_messages import unknown_key_message
 MAX_ENUMERATED_CHARACTERS = 64
 
 FORMS = '"keep", "text", {"text": {"keep": pattern}}, "user_agent" or {"metadata": {"keys": {name: [values]}}}'
-"""What can be declared, for messages."""
+"""The valid declarations, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Stored as it is: its pattern lets nothing personal through."""
+    """The value is stored unchanged: its pattern admits nothing personal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Free text: what looks personal is replaced."""
+    """Free text: parts that look personal are replaced."""
 
     keep: re.Pattern[str] | None = None
-    """Texts that are stored as they are: identifiers that look like secrets and are none."""
+    """Pattern of texts that are stored unchanged: identifiers that only look like secrets."""
 
 
 @dataclass(frozen=True, slots=True)
 class UserAgent:
-    """Reduced to family, major version and operating system."""
+    """A user agent: reduced to family, major version and operating system."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """A JSON object of which only declared keys are kept."""
+    """A JSON object: only declared keys are kept."""
 
     keys: Mapping[str, frozenset[str]]
-    """Names that are kept, wherever they stand, with the strings that are kept as their values."""
+    """Kept key, at any depth, to the strings that are kept as its values."""
 
 
 Treatment = Keep | Text | UserAgent | Metadata
 
 
 def read_treatment(where: str, raw: Any) -> Treatment:
-    """The treatment that an attribute declares.
+    """Read the treatment that an attribute declares.
 
     Args:
         where: file, field and attribute, for messages.
-        raw: what stands there.
+        raw: the declaration, as parsed JSON.
 
     Raises:
-        ConfigError: it isn't one; says what was expected.
+        ConfigError: no valid declaration; the message lists the valid ones.
     """
     match raw:
         case "keep":

@@ -1,7 +1,7 @@
-"""How records of a writer's schema become rows of the newest one: by field name, as Avro's schema resolution says.
+"""Resolves a writer schema to the newest schema by field name, as Avro's schema resolution does.
 
-Stricter than Avro in one point: a logical type that the writer declares must be the reader's, for microseconds read as
-milliseconds are wrong without being noticed.
+It is stricter than Avro in one point: a logical type of the writer must be the reader's, because microseconds that are
+read as milliseconds would be wrong unnoticed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,28 +19,32 @@ PROMOTIONS = {
     "string": {"bytes"},
     "bytes": {"string"},
 }
-"""What a field of the reader's type may have been written as, other than as itself."""
+"""Reader's type to the other types that it can be read from."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """How to read one writer's records."""
+    """The way to read records of one writer schema."""
 
     writer: Any
-    """Its schema, checked."""
+    """The checked writer schema."""
     written: Mapping[str, str]
-    """Name and primitive type of each field, in the order of its bytes."""
+    """Name to primitive type of each field, in the order of its bytes."""
     missing: tuple[Field, ...]
-    """Fields of the newest schema that come from their defaults."""
+    """Fields of the newest schema that take their defaults."""
     flat: bool
-    """Whether the bytes are as they were written; else fastavro has to read them first, and lay them out like this."""
+    """True if `written` describes the record's own bytes; otherwise fastavro must first re-encode these fields."""
 
 
 def resolve(writer: Any, newest: Schema) -> Resolution:
-    """How records of the writer's schema, as parsed JSON from wherever, become rows of the newest one.
+    """Resolve a writer schema to the newest schema.
+
+    Args:
+        writer: the writer schema as parsed JSON, not trusted.
+        newest: the schema of the rows.
 
     Raises:
-        UnresolvableError: they can't.
+        UnresolvableError: records of this writer can't become rows of the newest schema.
     """
     writer = check_writer_schema(writer)
     _check_record(writer)
@@ -73,14 +77,14 @@ def _short_name(schema: Mapping[str, Any]) -> str:
 
 
 def _logical_types(declared: Any) -> Iterator[tuple[str, int, int]]:
-    """Logical type, precision and scale of a field's type, or of each branch of its union, where declared."""
+    """Yield logical type, precision and scale of a field's type, or of each branch of its union, if declared."""
     for branch in declared if isinstance(declared, list) else [declared]:
         if isinstance(branch, Mapping) and "logicalType" in branch:
             yield branch["logicalType"], branch.get("precision", 0), branch.get("scale", 0)
 
 
 def _primitive(declared: Any) -> str | None:
-    """The primitive type that is declared, or None when it is another type."""
+    """The declared primitive type; None for any other type."""
     avro_type = declared.get("type") if isinstance(declared, Mapping) else declared
     return avro_type if isinstance(avro_type, str) and avro_type in PRIMITIVES else None
 

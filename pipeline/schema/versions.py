@@ -1,4 +1,4 @@
-"""The Avro schemas: every version of every family, read from schemas/avro."""
+"""Reads every version of every family's Avro schema, usually from schemas/avro."""
 
 import json
 import re
@@ -28,31 +28,31 @@ class Schema:
     version: int
     file: Path
     raw: Mapping[str, Any]
-    """The .avsc as it stands."""
+    """The .avsc as parsed JSON."""
     parsed: Any
-    """What fastavro reads and writes with."""
+    """The schema as fastavro parsed it."""
     fields: tuple[Field, ...]
     fingerprint: bytes
-    """CRC-64-AVRO of the parsing canonical form, 8 bytes little-endian, as single-object framing carries it."""
+    """CRC-64-AVRO of the parsing canonical form, as single-object framing carries it: 8 bytes, little-endian."""
 
     @cached_property
     def by_name(self) -> dict[str, Field]:
-        """Field of a name."""
+        """Name to field."""
         return {field.name: field for field in self.fields}
 
 
 def fingerprint(schema: Any) -> bytes:
     """CRC-64-AVRO fingerprint of a schema, 8 bytes little-endian (Avro specification, "Single-object encoding")."""
     canonical = fastavro.schema.to_parsing_canonical_form(schema)
-    # fastavro's own hex digits are the 64-bit number's little-endian bytes, which is what the frame carries.
+    # fastavro's hex digits are the 64-bit number's little-endian bytes, as in the frame.
     return bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
 
 
 def load_schemas(directory: Path) -> dict[str, tuple[Schema, ...]]:
-    """All versions of all families in a directory, each family's oldest first.
+    """Read all schemas of a directory: family name to its versions, oldest first.
 
     Raises:
-        ConfigError: one line naming file, key and what was expected.
+        ConfigError: one line that names file, key and expected value.
     """
     families: dict[str, list[Schema]] = {}
     files = sorted(directory.glob("*.avsc"))
@@ -70,10 +70,10 @@ def load_schemas(directory: Path) -> dict[str, tuple[Schema, ...]]:
 
 
 def load_schema(path: Path) -> Schema:
-    """One .avsc file.
+    """Read one .avsc file.
 
     Raises:
-        ConfigError: not readable, not JSON, not a flat Avro record, or an attribute that makes no sense or is unknown.
+        ConfigError: not readable, not JSON, not a flat Avro record, or with a wrong or unknown attribute.
     """
     match = FILE_NAME.match(path.name)
     if not match:
@@ -90,7 +90,7 @@ def load_schema(path: Path) -> Schema:
 
 
 def _record(path: Path, raw: Any) -> tuple[Field, ...]:
-    """The fields of what has to be a record."""
+    """Read the fields of a schema that must be a record."""
     if not isinstance(raw, dict) or raw.get("type") != "record":
         raise ConfigError(f"{path}: type: expected a record with fields")
     check_keys(f"{path}: record", raw, _RECORD_KEYS)
@@ -119,7 +119,7 @@ def _json(path: Path) -> Any:
         raise ConfigError(f"{path}: not JSON: {name}")
 
     try:
-        # orjson keeps the last of two equal keys, and says nothing.
+        # json and not orjson, which silently keeps the last of two equal keys.
         return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique, parse_constant=constant)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None

@@ -1,8 +1,8 @@
-"""Vets the schema that foreign records were written with, before anything reads by it.
+"""Checks a writer schema from a registry before anything reads records with it.
 
-Who may register a schema may register any. What passes is small, shallow, not recursive, and each of its types takes at
-least a byte: a record can't make its reader do more than its own bytes are worth. What is handed on is made anew, of
-what says how bytes are laid out; defaults, aliases and all else that fastavro would look at stay behind.
+Anyone with access to the registry can register any schema. An accepted schema is small, shallow and not recursive, and
+each of its types takes at least a byte, so that the work for a record is bounded by its bytes. The result is built anew
+from the parts that define the layout of bytes; it has no defaults, aliases or other attributes that fastavro would use.
 """
 
 import re
@@ -16,43 +16,48 @@ from pipeline.schema.fields import PRIMITIVES
 MAX_SCHEMA_BYTES = 256 * 1024
 MAX_TYPES = 1000
 MAX_DEPTH = 32
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")  # names of fields are part of what is said about a record
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")  # explanations of a rejection quote field names
 _MOST_BYTES = 2**31 - 1
 _MEANING = ("logicalType", "precision", "scale")
 
 
 class UnresolvableError(Exception):
-    """Records of this writer's schema can't become rows of the newest one; the message says which field is to blame."""
+    """Records of this writer schema can't become rows of the newest schema; the message names the field at fault."""
 
 
 def parse_schema(text: str) -> Any:
-    """A schema as JSON.
+    """Parse the JSON of a schema.
 
     Raises:
-        UnresolvableError: it is none, or of more than MAX_SCHEMA_BYTES.
+        UnresolvableError: no JSON, or more than MAX_SCHEMA_BYTES.
     """
     if len(text.encode(errors="replace")) > MAX_SCHEMA_BYTES:
         raise UnresolvableError(f"a schema of more than {MAX_SCHEMA_BYTES} bytes")
     try:
-        return orjson.loads(text)  # which has a limit of its own to nesting
+        return orjson.loads(text)  # orjson limits the nesting itself
     except orjson.JSONDecodeError:
         raise UnresolvableError("a schema that isn't JSON") from None
 
 
 def check_writer_schema(schema: Any) -> Any:
-    """The schema in its least form: how bytes are laid out, and what they mean; names without their namespace.
+    """Return the schema reduced to the layout of bytes and logical types, with names without their namespace.
+
+    Args:
+        schema: parsed JSON, not trusted.
 
     Raises:
-        UnresolvableError: not an Avro schema, or one by which nothing should be read.
+        UnresolvableError: not an Avro schema, or beyond the limits of this module.
     """
     return _Check().type(schema, "schema", 0)
 
 
 class _Check:
+    """One pass over a schema; each method returns the reduced form of its part."""
+
     def __init__(self) -> None:
         self.types = 0
-        self.deepest = 0  # of the named type that is being looked at
-        self.heights: dict[str, int | None] = {}  # how deep a named type goes below itself; None while it is open
+        self.deepest = 0  # depth reached within the named type that is open
+        self.heights: dict[str, int | None] = {}  # named type to the depth below it; None while it is open
 
     def type(self, schema: Any, where: str, depth: int) -> Any:
         self.types += 1
@@ -82,7 +87,7 @@ class _Check:
         self.deepest = max(self.deepest, depth)
 
     def named(self, name: str, where: str, depth: int) -> str:
-        """A primitive type, or one that was defined before; null takes no byte, and is none."""
+        """Check a primitive type or the name of an earlier type; null is refused because it takes no byte."""
         short = name.rpartition(".")[2]
         if name not in PRIMITIVES:
             if short not in self.heights:
@@ -94,13 +99,13 @@ class _Check:
         return short
 
     def branch(self, schema: Any, where: str, depth: int) -> Any:
-        """Of a union, whose index is the byte that null needs."""
+        """Check a branch of a union; it may be null, because the union's index takes a byte."""
         if isinstance(schema, list):
             raise UnresolvableError(f"{where}: a union in a union")
         return "null" if schema in ("null", {"type": "null"}) else self.type(schema, where, depth)
 
     def definition(self, schema: Mapping[str, Any], where: str, depth: int) -> dict[str, Any]:
-        """Of a type that later ones may name."""
+        """Check the definition of a named type."""
         short = str(schema.get("name")).rpartition(".")[2]
         if not _is_name(short):
             raise UnresolvableError(f"{where}: expected a name of at most 128 letters, digits and _")
