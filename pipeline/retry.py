@@ -1,81 +1,142 @@
-"""One step of the way of a partition's data, made until it succeeds, for as long as the partition is ours.
+"""Retries: run a step of a partition's work until it succeeds, while this worker owns the partition.
 
-What a failed step leads to is decided by its kind (`pipeline.errors.FailureKind`): what is worth another try is tried
-again, for as long as it takes; any other failure is the caller's.
+The kind of a failure (`pipeline.errors.FailureKind`) decides what follows. A step that failed with kind RETRY runs
+again, without limit. Every other failure goes to the caller.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import random
+import time
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from concurrent.futures import Executor
-from typing import TypeVar
+from itertools import count
+from typing import Protocol, TypeVar
 
 import structlog
 
 from pipeline import metrics
-from pipeline.backoff import pauses
-from pipeline.clickhouse.client import describe, kind_of
 from pipeline.config import WorkerSettings
 from pipeline.errors import FailureKind
-from pipeline.transport.batches import MicroBatch, PartitionBatches
-from pipeline.transport.commit_metadata import lease_clock
+
+_MOST_DOUBLINGS = 30
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 T = TypeVar("T")
 
 
-Held = MicroBatch | PartitionBatches
-"""What is ours as long as it is `live`, by a commit that the broker took when it was `committed_at`."""
+class Held(Hashable, Protocol):
+    """A partition that this worker owns, or a micro-batch of it."""
+
+    @property
+    def topic(self) -> str:
+        """Topic of the partition."""
+        ...
+
+    @property
+    def partition(self) -> int:
+        """Number of the partition."""
+        ...
+
+    @property
+    def live(self) -> bool:
+        """True while this worker owns the partition."""
+        ...
+
+    @property
+    def committed_at(self) -> float:
+        """Time of the last commit that the broker accepted, by `lease_clock`."""
+        ...
+
+
 Renew = Callable[[Held], Awaitable[bool]]
-"""Commits again; False when it isn't ours any more."""
+"""Commits the state of a partition again; gives False if another worker owns it by now."""
 
 
 class LostPartitionError(Exception):
-    """The partition has gone to another worker, and what was to be done for it with it."""
+    """Another worker owns the partition, and does the rest of its work."""
 
 
 class _LeaseOverError(Exception):
-    """What we hold was recorded too long ago."""
+    """The last commit of the partition is too old."""
 
 
-class Attempts:
-    """Makes the steps of one family, or of the stream job.
+def lease_clock() -> float:
+    """Seconds that also pass while the machine is suspended, unlike those of `time.monotonic`; leases use them."""
+    return time.clock_gettime(_CLOCK)
+
+
+def pauses(first: float, longest: float) -> Iterator[float]:
+    """Yield pauses between attempts, without end: they double up to the longest.
+
+    Each is shortened at random, by half at most, so that workers don't retry all at once.
 
     Args:
-        name: whose steps these are, for metrics and log.
-        renew: records again what is held; False when it isn't ours any more.
-        settings: lease, and pauses between attempts.
+        first: the first pause, in seconds, before it is shortened.
+        longest: upper limit of a pause, in seconds.
+    """
+    for doublings in count():
+        pause = min(longest, first * 2 ** min(doublings, _MOST_DOUBLINGS))
+        yield pause * random.uniform(0.5, 1)  # noqa: S311 (no secret)
+
+
+class Retry:
+    """Runs the steps of one family, or of the rollup.
+
+    Args:
+        name: family or table, for metrics and log.
+        renew: commits the state of a partition again.
+        settings: length of the lease, and pauses between attempts.
+        kind_of: kind of a failure; None for an unforeseen one, which goes to the caller.
+        describe: a failure on one line, for the log.
     """
 
-    def __init__(self, name: str, renew: Renew, settings: WorkerSettings) -> None:
+    def __init__(
+        self,
+        name: str,
+        renew: Renew,
+        settings: WorkerSettings,
+        *,
+        kind_of: Callable[[BaseException], FailureKind | None],
+        describe: Callable[[BaseException], str],
+    ) -> None:
         self._name = name
         self._renew = renew
         self._lease_seconds = settings.lease_seconds
         self._backoff = (settings.retry_backoff_seconds, settings.retry_backoff_max_seconds)
-        self._log = structlog.get_logger("chimera.attempts").bind(family=name)
+        self._kind_of = kind_of
+        self._describe = describe
+        self._log = structlog.get_logger("chimera.retry").bind(family=name)
         self._failing: set[Held] = set()
 
     @property
-    def retrying(self) -> bool:
-        """Whether anything waits for something that has failed."""
+    def failing(self) -> bool:
+        """True while a step that failed waits for its next attempt, or makes it."""
         return bool(self._failing)
 
-    def repeats(self, held: Held) -> bool:
-        """Whether the step that is being made for this has failed before, and may have been done all the same."""
+    def has_failed(self, held: Held) -> bool:
+        """True if the step that runs now has failed before; it may have had its effect all the same."""
         return held in self._failing
 
     def check_lease(self, held: Held) -> None:
-        """Refuse to go on when this process may have slept for so long that the partition has another owner.
+        """Stop a step if the last commit is older than the lease.
 
-        Called within a step, which is then made again if the partition is still ours.
+        The process may have been suspended, and another worker may own the partition by now. A step calls this before
+        it writes. `run` then renews the lease and runs the step again, or raises LostPartitionError.
         """
         if lease_clock() - held.committed_at > self._lease_seconds:
             raise _LeaseOverError
 
-    async def make(self, held: Held, step: Callable[[], T], pool: Executor) -> T:
-        """Do it in a thread, again and again while that may help; never for what isn't ours any more.
+    async def run(self, held: Held, step: Callable[[], T], pool: Executor) -> T:
+        """Run a step in a thread until it succeeds, while this worker owns the partition.
+
+        Args:
+            held: partition or micro-batch of the step.
+            step: may run several times.
+            pool: threads to run it in.
 
         Raises:
-            LostPartitionError: it isn't.
-            Exception: what the step raised, when another try wouldn't help.
+            LostPartitionError: another worker owns the partition.
+            Exception: the failure of the step, if its kind isn't RETRY.
         """
         try:
             for attempt, pause in enumerate(pauses(*self._backoff), start=1):
@@ -88,23 +149,23 @@ class Attempts:
                         raise LostPartitionError from None
                     continue
                 except Exception as error:
-                    if kind_of(error) is not FailureKind.RETRY:
+                    if self._kind_of(error) is not FailureKind.RETRY:
                         raise
-                    self._say_failed(held, error, attempt, pause)
+                    self._note_failure(held, error, attempt, pause)
                 await asyncio.sleep(pause)
             raise AssertionError("pauses have no end")
         finally:
             self._failing.discard(held)
             metrics.RETRYING.labels(self._name).set(len(self._failing))
 
-    def _say_failed(self, held: Held, error: Exception, attempt: int, pause: float) -> None:
+    def _note_failure(self, held: Held, error: Exception, attempt: int, pause: float) -> None:
         self._failing.add(held)
         metrics.RETRIES.labels(self._name).inc()
         metrics.RETRYING.labels(self._name).set(len(self._failing))
         self._log.warning(
             "failed, trying again",
             batch=repr(held),
-            error=describe(error),
+            error=self._describe(error),
             attempt=attempt,
             pause_seconds=round(pause, 2),
         )

@@ -2,8 +2,8 @@
 
 from faust.cli.faust import cli
 
+from pipeline.retry import lease_clock
 from pipeline.transport.batches import MicroBatch
-from pipeline.transport.commit_metadata import lease_clock
 from pipeline.transport.consumer import MicroBatchConsumer
 
 

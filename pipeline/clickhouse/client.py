@@ -8,8 +8,9 @@ from typing import Any
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 
+from pipeline.clickhouse.codes import LOGIN_REFUSED, failure_kind
 from pipeline.config import ClickHouseSettings, env_name
-from pipeline.errors import ChimeraError, FailureKind, HaltError, UnavailableError, failure_kind
+from pipeline.errors import ChimeraError, FailureKind, HaltError, UnavailableError
 from pipeline.tls import handshake_error
 
 
@@ -80,7 +81,7 @@ def explain(error: BaseException, settings: ClickHouseSettings) -> ChimeraError:
         closed = isinstance(error, EOFError) and not settings.secure
         hint = f"; if the server expects TLS, set {env_name('clickhouse', 'secure')}" if closed else ""
         return UnavailableError(f"{where} is not available: {describe(error)}{hint}")
-    if isinstance(error, driver_errors.ServerException) and error.code in {192, 193, 194, 516}:
+    if isinstance(error, driver_errors.ServerException) and error.code in LOGIN_REFUSED:
         names = f"{env_name('clickhouse', 'user')} and {env_name('clickhouse', 'password')}"
         return HaltError(f"{where} refuses user {settings.user!r} or the password; check {names}")
     foreign = isinstance(

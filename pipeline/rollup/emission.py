@@ -1,8 +1,8 @@
-"""Stores the rows of a closed hour in session_stats: once, whoever does it and however often.
+"""Storage of closed hours in session_stats: each row once, whichever worker stores it, and however often.
 
-The token says which hour of which partition of which topic it is, and the rows of that are the same for everybody. What
-may have been stored before is looked for first, by hour and session: a token is forgotten in time, and a recovery may
-go back further than that.
+The token names topic, partition and hour. The rows of an hour are the same for every worker. ClickHouse forgets a token
+in time, and a recovery may go back further than that. So a worker first looks for rows that may be stored already, by
+hour and session.
 """
 
 from collections.abc import Mapping
@@ -14,69 +14,59 @@ import numpy as np
 from pipeline import metrics
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
-from pipeline.columns import Column, select
-from pipeline.errors import HaltError
-from pipeline.retry import Attempts, Held
+from pipeline.columns import Column, Mask
+from pipeline.retry import Held, Retry
 
-_MAX_ROWS = 100_000  # in one block
-_MOST_TURNS = 5
+_MAX_ROWS = 100_000
 
 
 class Emission:
     """Stores closed hours.
 
     Args:
-        sink: where it is.
-        attempts: how often, and for how long.
+        sink: server and database of session_stats.
+        retry: runs the inserts.
         pool: threads to insert in.
-        max_rows: size limit of a block.
+        max_rows: rows of one block, at most.
     """
 
-    def __init__(self, sink: Sink, attempts: Attempts, pool: Executor, *, max_rows: int = _MAX_ROWS) -> None:
-        self._max_rows = max_rows
+    def __init__(self, sink: Sink, retry: Retry, pool: Executor, *, max_rows: int = _MAX_ROWS) -> None:
         self._sink = sink
-        self._attempts = attempts
+        self._retry = retry
         self._pool = pool
+        self._max_rows = max_rows
 
     async def store(self, held: Held, token: str, rows: Mapping[str, Column], *, again: bool) -> None:
         """Store the rows of one hour of a partition.
 
         Args:
             held: the partition.
-            token: of that hour.
-            rows: all of it, sorted.
-            again: whether a former owner may have stored them.
+            token: names topic, partition and hour.
+            rows: all rows of the hour, sorted.
+            again: True if another worker may have stored them.
 
         Raises:
-            LostPartitionError: the partition has gone to another worker.
-            ChimeraError, clickhouse_driver.errors.Error: going on makes no sense.
+            LostPartitionError: another worker owns the partition.
+            ChimeraError, clickhouse_driver.errors.Error: the worker has to stop.
         """
         count = len(np.asarray(rows["hour"]))
         for number, start in enumerate(range(0, count, self._max_rows)):
             block = {name: np.asarray(column)[start : start + self._max_rows] for name, column in rows.items()}
             step = partial(self._store_now, held, f"{token}/{number}", block, again=again)
-            metrics.ROWS_INSERTED.labels(TABLE).inc(await self._attempts.make(held, step, self._pool))
+            metrics.ROWS_INSERTED.labels(TABLE).inc(await self._retry.run(held, step, self._pool))
 
     def _store_now(self, held: Held, token: str, rows: Mapping[str, Column], *, again: bool) -> int:
-        """Store those of the rows that aren't there; gives how many these were."""
-        check = partial(self._attempts.check_lease, held)
-        look = again or self._attempts.repeats(held)
-        stored = 0
-        for turn in range(_MOST_TURNS):
-            rows = self._missing(rows) if look else rows
-            if not (count := len(np.asarray(rows["hour"]))):
-                return stored
-            check()
-            self._sink.insert(TABLE, rows, f"{token}/{turn}" if turn else token, check)
-            stored = max(stored, count)
-            if not look:
-                return stored
-        raise HaltError(f"table {TABLE}: rows are gone as soon as they are inserted; is there a TTL that is over?")
+        """Insert the rows of a block, without those that are stored already; return the number of inserted rows."""
+        check = partial(self._retry.check_lease, held)
+        if again or self._retry.has_failed(held):
+            return self._sink.insert_missing(TABLE, rows, token, find=self._find_missing, check=check)
+        check()
+        self._sink.insert(TABLE, rows, token, check)
+        return len(np.asarray(rows["hour"]))
 
-    def _missing(self, rows: Mapping[str, Column]) -> dict[str, Column]:
-        """Those of the rows that the table doesn't have."""
+    def _find_missing(self, rows: Mapping[str, Column]) -> Mask:
+        """Mask of the rows that session_stats lacks."""
         hour = int(np.asarray(rows["hour"])[0])
         stored = self._sink.stored_sessions(TABLE, hour)
         sessions = np.asarray(rows["session_id"])
-        missing = np.fromiter((session not in stored for session in sessions.tolist()), np.bool_, len(sessions))
-        return {name: select(column, missing) for name, column in rows.items()}
+        return np.fromiter((session not in stored for session in sessions.tolist()), np.bool_, len(sessions))

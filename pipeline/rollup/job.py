@@ -20,12 +20,13 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from pipeline import metrics
+from pipeline.clickhouse.client import describe, kind_of
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Rows
 from pipeline.config import Settings
 from pipeline.errors import UnavailableError
-from pipeline.retry import Attempts, Held, LostPartitionError, Renew
+from pipeline.retry import Held, LostPartitionError, Renew, Retry
 from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.emission import Emission
 from pipeline.rollup.events import foreign_keys
@@ -111,15 +112,15 @@ class RollupJob:
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._folding = ThreadPoolExecutor(1, thread_name_prefix="rollup")
         self._saving = ThreadPoolExecutor(1, thread_name_prefix="rollup-snapshots")
-        self._attempts = Attempts(TABLE, renew, settings.worker)
-        self._emission = Emission(sink, self._attempts, ThreadPoolExecutor(1, thread_name_prefix="rollup-emission"))
+        self._retry = Retry(TABLE, renew, settings.worker, kind_of=kind_of, describe=describe)
+        self._emission = Emission(sink, self._retry, ThreadPoolExecutor(1, thread_name_prefix="rollup-emission"))
         self._said_foreign = False
         self._log = structlog.get_logger("chimera.rollup")
 
     @property
     def trouble(self) -> str | None:
         """Why rows don't flow; None while all is well."""
-        return f"{TABLE}: what has failed is tried again" if self._attempts.retrying else None
+        return f"{TABLE}: what has failed is tried again" if self._retry.failing else None
 
     # The agent's part.
 

@@ -15,9 +15,10 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from pipeline.errors import ChimeraError, HaltError, UnavailableError
+from pipeline.retry import Held, lease_clock
 from pipeline.transport.batches import MicroBatch, PartitionBatches, State
 from pipeline.transport.broker import NOBODY, BrokerThread
-from pipeline.transport.commit_metadata import Closing, Ranges, lease_clock
+from pipeline.transport.commit_metadata import Closing, Ranges
 from pipeline.transport.options import TransportOptions
 
 RETRY_SECONDS = 1.0
@@ -111,7 +112,7 @@ class Holder(driver.Consumer):
         ranges = Ranges(self._partitions[tp].topic_id, state.ends, state.closings)
         return OffsetAndMetadata(state.offset, str(ranges))
 
-    async def renew(self, held: MicroBatch | PartitionBatches) -> bool:
+    async def renew(self, held: Held) -> bool:
         """Record the state of a partition again, as if it were new; False when it isn't ours any more."""
         await self._until_answered(
             lambda: self._record([TP(held.topic, held.partition)]),

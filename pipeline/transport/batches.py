@@ -11,7 +11,6 @@ Pure bookkeeping: no Kafka, no clock of its own. The rules it keeps:
   where the state begins, and is no part of it.
 """
 
-import asyncio
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 from pipeline.catalog import BatchPolicy
 from pipeline.columns import Ints, Rows
 from pipeline.transport.commit_metadata import MOST_CLOSINGS, Closing
+from pipeline.transport.shared import Shared
 
 _ENOUGH = 0.1  # of the policy's rows
 
@@ -99,8 +99,8 @@ class MicroBatch:
         self.acks = acks
         self.replayed = replayed
         self._timestamps: Ints | None = None
-        self.decoded: asyncio.Future[Rows | None] | None = None
-        """What ingest makes of it, for other agents: see `pipeline.worker.ingest`."""
+        self.decoded: Shared[Rows] = Shared()
+        """Rows that ingest decodes; other agents wait for them."""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -352,6 +352,8 @@ class PartitionBatches:
         self._waiting.clear()
         self._sizes.clear()
         self._waiting_bytes = 0
+        for batch in self._in_flight:
+            batch.decoded.abandon()
         self._in_flight.clear()
         self._acked.clear()
 

@@ -12,7 +12,6 @@ version 2, and has them, as offset@hour, before the checksum; without any it is 
     2 Kq3mXo5pQ0uWm0n0aD2x7A 41999,61999 32000@496812 cbdab01c
 """
 
-import time
 import zlib
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,13 +23,6 @@ MOST_CLOSINGS = 64
 _RANGES_ONLY, _WITH_CLOSINGS = "1", "2"  # the versions
 _NOTHING = "-"
 _MOST_CHARACTERS = 4096  # Kafka's own limit, offset.metadata.max.bytes
-
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def lease_clock() -> float:
-    """Seconds that go on while the machine is asleep, which those of `time.monotonic` don't: what a lease goes by."""
-    return time.clock_gettime(_CLOCK)
 
 
 class Closing(NamedTuple):

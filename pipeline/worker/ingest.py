@@ -1,13 +1,20 @@
-"""The way of a micro-batch: decoded, validated, inserted, acknowledged, whatever fails on the way.
+"""The steps of a micro-batch, in their order: decode, reject, insert, acknowledge.
 
-What a failed step leads to is decided by its kind (`pipeline.errors.FailureKind`): the same block with the same token
-again, for as long as it takes; a halt, with nothing acknowledged; or, when ClickHouse refuses the data, looking for the
-guilty rows (`pipeline.clickhouse.refusals`) and inserting the others. What is rejected goes to the dead-letter topic.
+    place taken ─► decode ─► reject ─► insert ─► place free ─► acknowledge
+                             (place lent to others meanwhile)
+
+- Decode: records become rows and rejections. The rollup's agent gets the same rows.
+- Reject: dead letters are sent, and the broker acknowledges them, before any row is inserted. If a later version
+  accepts such records and repeats the micro-batch, ClickHouse knows its token, and stores no row twice.
+- Insert: rows are stored with the micro-batch's token. If ClickHouse refuses some for their data
+  (`pipeline.clickhouse.refusals`), these are rejected first, and the others inserted then.
+- Acknowledge: the offsets may be committed. A micro-batch whose step fails is never acknowledged.
+
+`pipeline.retry` repeats a step that fails for the time being: same block, same token, without limit.
 """
 
-import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from time import perf_counter
@@ -16,33 +23,34 @@ import structlog
 
 from pipeline import metrics
 from pipeline.catalog import Family
-from pipeline.clickhouse.client import kind_of
+from pipeline.clickhouse.client import describe, kind_of
 from pipeline.clickhouse.refusals import find_refused
 from pipeline.clickhouse.sink import Sink
-from pipeline.columns import Rejection, Rows, select
+from pipeline.columns import Column, Mask, Rejection, Rows
 from pipeline.config import WorkerSettings
 from pipeline.decode.decoder import Decoder
 from pipeline.dlq.writer import DeadLetters
-from pipeline.errors import FailureKind, HaltError
-from pipeline.retry import Attempts, LostPartitionError, Renew
+from pipeline.errors import FailureKind
+from pipeline.retry import LostPartitionError, Renew, Retry
 from pipeline.transport.batches import MicroBatch
-from pipeline.worker.reject_rate import Brake
+from pipeline.worker.places import Places
+from pipeline.worker.reject_rate import RejectRate
 
-_MOST_TURNS = 5
 _LOGGED_REJECTIONS = 10  # of one micro-batch; all of them are counted
 
 
 class Ingest:
-    """Takes the micro-batches of one family to their table.
+    """Brings the micro-batches of one family into their table.
 
     Args:
-        family: whose they are.
-        decoder: of that family.
-        sink: where its table is.
-        dead_letters: where its rejected records go.
-        renew: records the range of a micro-batch again; False when it isn't ours any more.
+        family: family of the micro-batches.
+        decoder: decoder of that family.
+        sink: server and database of the table.
+        dead_letters: writer to the family's dead-letter topic.
+        renew: commits the range of a micro-batch again; gives False if another worker owns the partition.
         pool: threads to decode and insert in.
-        settings: lease, and pauses between attempts.
+        places: limit on the micro-batches that are processed at once, of all families.
+        settings: lease, pauses between attempts, limit of the reject rate.
     """
 
     def __init__(
@@ -54,125 +62,122 @@ class Ingest:
         dead_letters: DeadLetters,
         renew: Renew,
         pool: Executor,
+        places: Places,
         settings: WorkerSettings,
     ) -> None:
         self._family = family
         self._decoder = decoder
         self._sink = sink
         self._dead_letters = dead_letters
-        self._attempts = Attempts(family.name, renew, settings)
+        self._retry = Retry(family.name, renew, settings, kind_of=kind_of, describe=describe)
         self._pool = pool
+        self._places = places
         self._log = structlog.get_logger("chimera.ingest").bind(family=family.name)
-        self._brake = Brake(settings.reject_ratio, settings.reject_window_seconds, settings.reject_minimum)
-        self._braking = False
+        self._reject_rate = RejectRate(settings.reject_ratio, settings.reject_window_seconds, settings.reject_minimum)
+        self._rate_is_high = False
         metrics.REJECT_BRAKE.labels(family.name).set(0)
 
     @property
     def trouble(self) -> str | None:
-        """Why the family's records don't flow, or too few of them into the table; None while all is well."""
-        why = "what has failed is tried again" if self._attempts.retrying else self._brake.why
+        """Reason why the family's records aren't stored, or too few of them; None if all is well."""
+        why = "what has failed is tried again" if self._retry.failing else self._reject_rate.excess
         return why and f"{self._family.name}: {why}"
 
-    def watch_brake(self) -> None:
-        """Tell log and metrics when the brake has gone on or off; to be called every second or so."""
-        why = self._brake.why
-        if self._braking == bool(why):
+    def watch_reject_rate(self) -> None:
+        """Log and count that the reject rate has passed its limit, in either direction; call it every second or so."""
+        excess = self._reject_rate.excess
+        if self._rate_is_high == bool(excess):
             return
-        self._braking = bool(why)
-        metrics.REJECT_BRAKE.labels(self._family.name).set(self._braking)
-        if why:
-            self._log.error("too many records are rejected", why=why)
+        self._rate_is_high = bool(excess)
+        metrics.REJECT_BRAKE.labels(self._family.name).set(self._rate_is_high)
+        if excess:
+            self._log.error("reject rate is above its limit", why=excess)
         else:
-            self._log.warning("no longer are too many records rejected")
+            self._log.warning("reject rate is back below its limit")
 
-    async def decode(self, batch: MicroBatch) -> Rows:
-        """The rows of a micro-batch, and its rejections, which are to be dead letters before the rows are inserted.
+    async def process(self, batch: MicroBatch) -> None:
+        """Take a micro-batch through all steps; leave it if another worker owns its partition.
 
         Raises:
-            LostPartitionError: the partition has gone to another worker meanwhile; likewise from the others.
-            ChimeraError, clickhouse_driver.errors.Error: going on makes no sense; likewise from the others.
+            ChimeraError, clickhouse_driver.errors.Error: the worker has to stop.
         """
-        if not batch.replayed:
-            metrics.RECORDS_CONSUMED.labels(self._family.name).inc(len(batch))
-        rows = None
         try:
-            rows = await self._attempts.make(
-                batch, partial(self._decoder.decode, batch.values, batch.timestamps), self._pool
-            )
+            async with self._places.take(self._family.name):
+                rows = await self._decode(batch)
+                if rows.rejections:
+                    async with self._places.lend():  # a dead-letter topic that can't be written delays no other family
+                        await self._reject(batch, rows.rejections)
+                await self._insert(batch, rows)
+            batch.ack()
+        except LostPartitionError:
+            self._log.info("micro-batch left to the partition's new owner", batch=repr(batch))
         finally:
-            self._to_be_decoded(batch).set_result(rows)
-        return rows
+            batch.decoded.abandon()
 
-    async def decoded(self, batch: MicroBatch) -> Rows:
-        """What `decode` comes to, for another agent that gets the same micro-batch: it is decoded once.
+    async def decode_replayed(self, batch: MicroBatch) -> Rows:
+        """Decode a micro-batch that is stored already and delivered again for the rollup alone.
 
         Raises:
-            LostPartitionError: it has come to nothing; if that isn't for the partition, the worker stops.
+            LostPartitionError: another worker owns the partition.
+            ChimeraError: the worker has to stop.
         """
-        rows = await self._to_be_decoded(batch)
-        if rows is None:
-            raise LostPartitionError
-        return rows
+        async with self._places.take(f"{self._family.name} replayed"):
+            return await self._run_decoder(batch)
 
-    def _to_be_decoded(self, batch: MicroBatch) -> "asyncio.Future[Rows | None]":
-        if batch.decoded is None:
-            batch.decoded = asyncio.get_running_loop().create_future()
-        return batch.decoded
+    async def _decode(self, batch: MicroBatch) -> Rows:
+        metrics.RECORDS_CONSUMED.labels(self._family.name).inc(len(batch))
+        return await batch.decoded.own(self._run_decoder(batch))
 
-    async def reject(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
-        """Take rejected records to the dead-letter topic, and return when it has them."""
+    async def _run_decoder(self, batch: MicroBatch) -> Rows:
+        return await self._retry.run(batch, partial(self._decoder.decode, batch.values, batch.timestamps), self._pool)
+
+    async def _reject(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
+        """Send rejected records to the dead-letter topic; return when the broker has acknowledged them."""
         if rejections:
-            await self._attempts.make(
-                batch, partial(self._dead_letters.send, batch, rejections), self._dead_letters.pool
-            )
+            await self._retry.run(batch, partial(self._dead_letters.send, batch, rejections), self._dead_letters.pool)
             self._report(batch, rejections)
 
-    async def insert(self, batch: MicroBatch, rows: Rows) -> None:
-        """Bring the rows of a micro-batch into their table; those that ClickHouse refuses become dead letters."""
+    async def _insert(self, batch: MicroBatch, rows: Rows) -> None:
+        """Insert the rows of a micro-batch, but for those that ClickHouse refuses: they become dead letters first."""
         while len(rows):
             try:
-                await self._insert(batch, rows)
+                await self._insert_block(batch, rows)
                 break
             except Exception as error:
                 if kind_of(error) is not FailureKind.DEAD_LETTER:
                     raise
-            rows = await self._attempts.make(
-                batch, partial(find_refused, self._sink, self._family.table, rows), self._pool
-            )
-            # Before the others are inserted: when this is repeated and all rows are taken, their token is known.
-            await self.reject(batch, rows.rejections)
-        # All of it at the same moment, however long that took: a rejection and its record leave the window together.
-        self._brake.count(records=len(batch), rejected=len(batch) - len(rows))
+            rows = await self._retry.run(batch, partial(find_refused, self._sink, self._family.table, rows), self._pool)
+            # Before the other rows, for the reason given at the top of this module.
+            await self._reject(batch, rows.rejections)
+        # Records and rejections are counted at the same moment, however long the steps took, so that they also leave
+        # the window together.
+        self._reject_rate.count(records=len(batch), rejected=len(batch) - len(rows))
 
-    async def _insert(self, batch: MicroBatch, rows: Rows) -> None:
+    async def _insert_block(self, batch: MicroBatch, rows: Rows) -> None:
         began = perf_counter()
-        await self._attempts.make(batch, partial(self._insert_now, batch, rows), self._pool)
+        await self._retry.run(batch, partial(self._insert_now, batch, rows), self._pool)
         metrics.INSERT_SECONDS.labels(self._family.name).observe(perf_counter() - began)
         metrics.ROWS_INSERTED.labels(self._family.name).inc(len(rows))
 
     def _insert_now(self, batch: MicroBatch, rows: Rows) -> None:
-        """Insert, unless this process has slept for so long that the partition may have another owner."""
-        check = partial(self._attempts.check_lease, batch)
+        """Insert while the lease lasts; after a repeated insert, insert again the rows that are missing."""
+        check = partial(self._retry.check_lease, batch)
         check()
         self._sink.insert(self._family.table, rows.columns, batch.token, check)
-        if batch.again or self._attempts.repeats(batch):
-            self._complete(batch, rows, check)
+        if batch.again or self._retry.has_failed(batch):
+            find = partial(self._find_missing, batch)
+            self._sink.insert_missing(
+                self._family.table, rows.columns, batch.token, find=find, check=check, first_turn=1
+            )
 
-    def _complete(self, batch: MicroBatch, rows: Rows, check: Callable[[], None]) -> None:
-        """Insert what ClickHouse took for repeated and doesn't have; whoever repeats this uses the same tokens."""
-        table, columns = self._family.table, rows.columns
-        for turn in range(1, _MOST_TURNS + 1):
-            missing = self._sink.missing_rows(table, self._family.key, columns)
-            if not missing.any():
-                return
+    def _find_missing(self, batch: MicroBatch, columns: Mapping[str, Column]) -> Mask:
+        missing = self._sink.missing_rows(self._family.table, self._family.key, columns)
+        if missing.any():
             self._log.warning("rows are missing after a repeated insert", batch=repr(batch), rows=int(missing.sum()))
-            columns = {name: select(column, missing) for name, column in columns.items()}
-            check()
-            self._sink.insert(table, columns, f"{batch.token}/{turn}", check)
-        raise HaltError(f"table {table}: rows are gone as soon as they are inserted; is there a TTL that is over?")
+        return missing
 
     def _report(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
-        """Count every rejected record by its reason, and log the first few: where they are, never what they hold."""
+        """Count rejected records by reason, and log the coordinates of the first few, without their content."""
         for reason, count in Counter(rejection.reason for rejection in rejections).items():
             metrics.RECORDS_REJECTED.labels(self._family.name, reason.value).inc(count)
         for position, reason, detail in rejections[:_LOGGED_REJECTIONS]:

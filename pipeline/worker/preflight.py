@@ -9,7 +9,6 @@ import structlog
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AclOperation
 
-from pipeline.backoff import pauses
 from pipeline.catalog import Catalog, RollupSpec
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.contract import check_rollup, check_tables
@@ -19,6 +18,7 @@ from pipeline.errors import ConfigError, HaltError, UnavailableError
 from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import check_connection, expect, explain_kafka
 from pipeline.kafka.topics import TopicAdmin
+from pipeline.retry import pauses
 
 _ANSWER_SECONDS = 5.0
 _FILLED_TABLES = "SELECT name FROM system.tables WHERE database = currentDatabase() AND total_rows > 0"

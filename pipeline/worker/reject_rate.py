@@ -1,7 +1,7 @@
-"""The brake: tells when so many records are rejected that something upstream must be wrong. It stops nothing.
+"""The reject rate of a family: the share of its records that are rejected, in a window that slides with the clock.
 
-One rejected record is its producer's business, half of them are an operator's: a schema that changed, or that nobody
-registered. Records and rejections are counted in a window that slides with the clock.
+One rejected record concerns its producer. If half of the records are rejected, an operator should look for a schema
+that changed or that isn't registered. A high reject rate stops nothing.
 """
 
 from collections import deque
@@ -9,39 +9,44 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-_STEPS = 60  # of which a window is made: memory is bounded, whatever flows
+_STEPS = 60  # the window consists of so many steps, which bounds the memory
 
 
 @dataclass(slots=True)
 class _Step:
-    """What came in one sixtieth of the window."""
+    """Counts of one sixtieth of the window."""
 
     number: int
     records: int = 0
     rejected: int = 0
 
 
-class Brake:
-    """Counts the records of one family and its rejections.
+class RejectRate:
+    """Counts the records of one family and their rejections.
 
     Args:
-        ratio: the brake is on while more than this part of the window's records was rejected; never with 1.
-        window_seconds: how far it looks back, to a sixtieth.
-        minimum: with fewer records in the window it is off.
+        limit: highest share of rejected records, 0 to 1; 1 is never exceeded.
+        window_seconds: length of the window, exact to a sixtieth.
+        minimum: with fewer records in the window the limit isn't exceeded.
         clock: seconds that never go back.
     """
 
     def __init__(
-        self, ratio: float, window_seconds: float, minimum: int, *, clock: Callable[[], float] = monotonic
+        self, limit: float, window_seconds: float, minimum: int, *, clock: Callable[[], float] = monotonic
     ) -> None:
-        self._ratio = ratio
+        self._limit = limit
         self._window_seconds = window_seconds
         self._minimum = minimum
         self._clock = clock
         self._steps: deque[_Step] = deque()
 
     def count(self, *, records: int, rejected: int) -> None:
-        """Take note of records that were stored or rejected, and how many of them were rejected."""
+        """Count records that were stored or rejected.
+
+        Args:
+            records: number of all of them.
+            rejected: number of the rejected ones among them.
+        """
         number = self._now()
         if not self._steps or self._steps[-1].number != number:
             self._steps.append(_Step(number))
@@ -50,16 +55,16 @@ class Brake:
         self._steps[-1].rejected += rejected
 
     @property
-    def why(self) -> str | None:
-        """What is wrong while the brake is on, in words; None while it is off."""
+    def excess(self) -> str | None:
+        """Rate and limit in words if the rate is above the limit, else None."""
         self._expire(self._now())
         records = sum(step.records for step in self._steps)
         rejected = sum(step.rejected for step in self._steps)
-        if records < self._minimum or rejected <= self._ratio * records:
+        if records < self._minimum or rejected <= self._limit * records:
             return None
         return (
             f"{rejected:,} of {records:,} records rejected in {self._window_seconds:g} s, "
-            f"more than {self._ratio:.0%} of them"
+            f"more than {self._limit:.0%} of them"
         )
 
     def _now(self) -> int:

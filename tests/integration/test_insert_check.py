@@ -17,11 +17,11 @@ from pipeline.config import Settings
 from pipeline.decode.decoder import Decoder
 from pipeline.dlq.writer import DeadLetters
 from pipeline.producer.encode import Encoder
-from pipeline.retry import Held
+from pipeline.retry import Held, lease_clock
 from pipeline.sample import sample
 from pipeline.transport.batches import MicroBatch, PartitionBatches, State
-from pipeline.transport.commit_metadata import lease_clock
 from pipeline.worker.ingest import Ingest
+from pipeline.worker.places import Places
 
 pytestmark = pytest.mark.integration
 
@@ -63,13 +63,11 @@ def _store(settings: Settings, family: Family, batch: MicroBatch) -> None:
             dead_letters=DeadLetters(settings.kafka, [family]),
             renew=renew,
             pool=pool,
+            places=Places(1),
             settings=settings.worker,
         )
 
-        async def process() -> None:
-            await ingest.insert(batch, await ingest.decode(batch))
-
-        asyncio.run(process())
+        asyncio.run(ingest.process(batch))
 
 
 def _query(settings: Settings, sql: str) -> list[tuple[int, ...]]:

@@ -7,16 +7,15 @@ import numpy as np
 import pytest
 
 from pipeline.catalog import load_catalog
-from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.client import connect, describe, kind_of
 from pipeline.clickhouse.migrate import migrate
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column
 from pipeline.config import Settings
-from pipeline.retry import Attempts, Held
+from pipeline.retry import Held, Retry, lease_clock
 from pipeline.rollup.emission import Emission
 from pipeline.transport.batches import PartitionBatches, State
-from pipeline.transport.commit_metadata import lease_clock
 
 pytestmark = pytest.mark.integration
 
@@ -48,7 +47,8 @@ def _store(
         return True
 
     with ThreadPoolExecutor(1) as pool:
-        emission = Emission(Sink(settings.clickhouse), Attempts(TABLE, renew, settings.worker), pool, max_rows=max_rows)
+        retry = Retry(TABLE, renew, settings.worker, kind_of=kind_of, describe=describe)
+        emission = Emission(Sink(settings.clickhouse), retry, pool, max_rows=max_rows)
         asyncio.run(emission.store(held, token, rows, again=again))
 
 

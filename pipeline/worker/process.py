@@ -1,0 +1,71 @@
+"""The worker process: it starts when its servers are there, and ends with the exit code of its failure."""
+
+import gc
+import logging.config
+import os
+import signal
+import threading
+from typing import Any, NoReturn
+
+import faust
+import structlog
+
+from pipeline.errors import ChimeraError
+from pipeline.worker.preflight import preflight
+
+_STOP_SECONDS = 3.0  # for the rest of a stop, after the drain
+# The garbage collector visits each record: tens of thousands in a micro-batch, and none is part of a cycle. With
+# Python's own threshold of 700 that takes as long as fetching them.
+_GC_THRESHOLD = (100_000, 20, 100)
+
+log = structlog.get_logger("chimera.worker")
+
+
+class Worker(faust.Worker):
+    """Faust's worker, with the preflight before its start and a limit on the time of its stop."""
+
+    app: Any  # pipeline.worker.app.App
+
+    def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
+        """Leave the log as the settings say; Faust's own method would add a spinner."""
+        del logger, level
+        self.spinner = None
+
+    def execute_from_commandline(self) -> NoReturn:
+        """Run until a signal or a failure."""
+        logging.config.dictConfig(dict(self.app.conf.logging_config or {}))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupted)  # until Faust's own handlers are in place
+        try:
+            preflight(self.app.settings, self.app.catalog)
+        except ChimeraError as error:
+            log.critical(str(error))
+            raise SystemExit(error.exit_code) from None
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLD)
+        try:
+            super().execute_from_commandline()
+        except SystemExit as end:
+            # A thread may still wait for a silent server. Its work isn't acknowledged, so the process ends without it.
+            self._leave(int(end.code or 0))
+
+    def _schedule_shutdown(self, number: signal.Signals) -> None:
+        """Stop; end the process when the time for the stop is over, even if a server is silent."""
+        seconds = self.app.settings.worker.drain_seconds + _STOP_SECONDS
+        watchdog = threading.Timer(seconds, self._leave_unfinished, [seconds])
+        watchdog.daemon = True
+        watchdog.start()
+        super()._schedule_shutdown(number)
+
+    def _leave_unfinished(self, seconds: float) -> None:
+        log.warning("leaving unfinished, what isn't committed is delivered again", after_seconds=seconds)
+        self._leave(0)
+
+    def _leave(self, code: int) -> NoReturn:
+        code = self.app.failure.exit_code if self.app.failure else code
+        log.info("stopped", exit_code=code)
+        os._exit(code)
+
+
+def _interrupted(number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
