@@ -1,4 +1,4 @@
-"""What a consumer group has committed, commit by commit: from the broker's own log of it."""
+"""The commits of a consumer group, read from the broker's log of commits."""
 
 import struct
 from collections import defaultdict
@@ -12,8 +12,8 @@ from pipeline.kafka.client import client_config
 from pipeline.transport.commit_metadata import Closing, Ranges, parse
 
 _TOPIC = "__consumer_offsets"
-_KEY_VERSIONS = {0, 1}  # of the keys that are commits; others are of the groups' members
-_VALUE_VERSION = 4  # what the broker of the development stack writes
+_KEY_VERSIONS = {0, 1}  # key versions of commits; other keys describe group members
+_VALUE_VERSION = 4  # value version that the development stack's broker writes
 _SECONDS = 30.0
 
 Place = tuple[str, int]
@@ -27,7 +27,7 @@ class _Commit(NamedTuple):
 
 
 class Commits:
-    """The commits of a group since this was made: which windows the clock has closed, as the broker has it.
+    """The commits of a group since this object was made, and the closings by the clock in them.
 
     Args:
         settings: broker and group.
@@ -43,23 +43,23 @@ class Commits:
         self._latest: dict[Place, set[Closing]] = {}
 
     def closings(self) -> Mapping[Place, set[Closing]]:
-        """The closings that count, of each partition.
+        """Return the valid closings of each partition.
 
-        A closing counts once the log has gone on after it, in the first commit that goes beyond its offset; or as long
-        as it is in the last commit, and the log hasn't gone on. What a commit without an answer has recorded, and the
-        next one has left out, never counts.
+        A closing is valid if the first commit beyond its offset contains it. While no commit goes beyond its offset, it
+        is valid as long as the last commit contains it. A closing from an unanswered commit that the next commit leaves
+        out is never valid.
         """
         self._read()
         return {place: self._gone_by[place] | latest for place, latest in self._latest.items()}
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Close the connection to the broker."""
         self._consumer.close()
 
     def _read(self) -> None:
         ends = self._ends()
         for number in ends:
-            self._positions.setdefault(number, 0)  # the topic wasn't there before the first group was
+            self._positions.setdefault(number, 0)  # the topic is created with the first group
         self._consumer.assign([TopicPartition(_TOPIC, number, at) for number, at in self._positions.items()])
         while any(self._positions[number] < end for number, end in ends.items()):
             message = self._consumer.poll(_SECONDS)
@@ -77,7 +77,7 @@ class Commits:
         self._latest[commit.place] = closings - passed
 
     def _commit(self, message: Message) -> _Commit | None:
-        """What is committed with it, if it is of our group and of micro-batches."""
+        """Return the commit in a message; None if it is of another group or has no ranges."""
         key, value = message.key() or b"", message.value()
         if struct.unpack_from(">h", key)[0] not in _KEY_VERSIONS or value is None:
             return None
@@ -91,20 +91,20 @@ class Commits:
         return _Commit((topic, struct.unpack(">i", rest)[0]), offset, ranges) if ranges else None
 
     def _ends(self) -> dict[int, int]:
-        """Offset after the last commit of each partition of the topic; none when it isn't there."""
+        """Return the end offset of each partition of the commit log; empty if the topic doesn't exist."""
         topic = self._consumer.list_topics(_TOPIC, _SECONDS).topics[_TOPIC]
         partitions = [TopicPartition(_TOPIC, number) for number in topic.partitions]
         return {tp.partition: self._consumer.get_watermark_offsets(tp, _SECONDS)[1] for tp in partitions}
 
 
 def _text(data: bytes) -> tuple[str, bytes]:
-    """A text that its length is written before, and what follows it."""
+    """Decode a text with a length prefix; return it and the rest of the data."""
     end = 2 + struct.unpack_from(">h", data)[0]
     return data[2:end].decode(), data[end:]
 
 
 def _compact_text(data: bytes) -> str:
-    """A text that its length, plus one, is written before: seven bits to a byte, the lowest first."""
+    """Decode a text whose prefix is its length plus one, as a varint with the lowest seven bits first."""
     length = shift = start = 0
     while data[start] & 0x80:
         length |= (data[start] & 0x7F) << shift

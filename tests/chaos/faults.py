@@ -1,6 +1,6 @@
-"""What is done to the pipeline: each fault a generator over a world, which yields when a run of it is over.
+"""Faults of the pipeline: each is a generator over a world, and yields after each run.
 
-A fault leaves workers behind that see all that was produced through.
+At its end a fault leaves workers running that process all produced events.
 """
 
 import random
@@ -21,14 +21,14 @@ from pipeline.devstack import Server
 Inflict = Callable[[World, random.Random, int], Iterator[None]]
 
 LOAD = 600
-"""Events a second."""
+"""Events per second."""
 PATIENCE_SECONDS = 60.0
 _FREEZING_POINTS = ("before_recorded", "before_lease", "not_sent", "asked", "sent", "inserted", "acked", "commit")
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that may happen, so many times in the long suite."""
+    """A fault, and its number of runs in the long suite."""
 
     name: str
     runs: int
@@ -37,13 +37,13 @@ class Fault:
 
 
 def kill(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
-    """Workers in a row, each killed at one of the points in turn; the next is loaded meanwhile."""
+    """Kill one worker after another, at the points in turn; the next worker is already loaded."""
     turns = [points[run % len(points)] for run in range(runs)]
     with world.load(LOAD):
         go(worker := victim_at(turns[0], world, rng, 0))
         for run, point in enumerate(turns, start=1):
             successor = victim_at(turns[run], world, rng, run) if run < runs else world.worker()
-            if point == "revoke":  # that is what a second worker brings about
+            if point == "revoke":  # a revoke needs a second worker
                 worker.wait_until_consuming()
                 go(successor)
             assert worker.wait(PATIENCE_SECONDS) == -signal.SIGKILL, worker.log[-2000:]
@@ -55,12 +55,13 @@ def kill(points: Sequence[str], world: World, rng: random.Random, runs: int) -> 
 
 
 def victim_at(point: str, world: World, rng: random.Random, run: int, *, freeze: bool = False) -> Worker:
+    """Return a worker that stops at a random passing of the point, for one of the families in turn."""
     family = world.families[run % len(world.families)]
     return world.worker(point, family, rng.randint(1, POINTS[point].passings), freeze=freeze)
 
 
 def _freeze(world: World, rng: random.Random, runs: int) -> Iterator[None]:
-    """One of two workers stops dead, the other takes over, and the first goes on as if nothing had happened."""
+    """Freeze one of two workers until the other has taken over its partitions, then let it go on."""
     with world.load(LOAD):
         go(steady := world.worker())
         steady.wait_until_consuming()
@@ -78,14 +79,14 @@ def _freeze(world: World, rng: random.Random, runs: int) -> Iterator[None]:
 
 @contextmanager
 def rebalanced(worker: Worker, partitions: str) -> Iterator[None]:
-    """What is done within the context makes the worker say that it consumes so many partitions."""
+    """Wait, at the end of the block, until the worker logs a new assignment with this number of partitions."""
     before = len(worker.lines(partitions))
     yield
     worker.wait_for(lambda: len(worker.lines(partitions)) > before and worker.ready, "rebalanced", PATIENCE_SECONDS)
 
 
 def scale(most: int, world: World, rng: random.Random, runs: int) -> Iterator[None]:
-    """One worker becomes so many, and these become one."""
+    """Scale from one worker to `most` workers and back."""
     with world.load(LOAD):
         go(first := world.worker())
         first.wait_until_consuming()
@@ -103,7 +104,7 @@ def scale(most: int, world: World, rng: random.Random, runs: int) -> Iterator[No
 
 
 def _bounce(hard: bool, world: World, rng: random.Random, runs: int) -> Iterator[None]:
-    """Of two workers one ends, at any time, and another comes."""
+    """Stop or kill one of two workers at a random time, and start another."""
     with world.load(LOAD):
         workers = [world.worker(), world.worker()]
         for worker in workers:
@@ -126,12 +127,12 @@ def _bounce(hard: bool, world: World, rng: random.Random, runs: int) -> Iterator
 def _restart(
     server: Callable[[World], Server], hard: bool, world: World, rng: random.Random, runs: int
 ) -> Iterator[None]:
-    """A server ends under load, and comes back after a while."""
+    """Stop or kill a server under load, and start it again after a while."""
     with world.load(LOAD):
         go(worker := world.worker())
         worker.wait_until_consuming()
         for _ in range(runs):
-            time.sleep(rng.uniform(0, 0.4))  # while it catches up, so that inserts are under way
+            time.sleep(rng.uniform(0, 0.4))  # the worker catches up, so inserts are in progress
             if hard:
                 server(world).kill()
             else:
@@ -143,21 +144,21 @@ def _restart(
 
 
 def _wait_for_rows(worker: Worker) -> None:
-    """Wait until it stores more than it has."""
+    """Wait until the worker stores more rows."""
     name = "chimera_rows_inserted_total"
     before = worker.metric(name)
     worker.wait_for(lambda: worker.metric(name) > before, "rows stored again", PATIENCE_SECONDS)
 
 
 def _harm(harms: Sequence[Harm], world: World, rng: random.Random, runs: int) -> Iterator[None]:
-    """An insert is harmed on its way, in one of these ways in turn."""
+    """Disturb an insert on the network, in these ways in turn."""
     with Proxy(world.settings.clickhouse.native_port, rng.getrandbits(32)) as proxy, world.load(LOAD):
         go(worker := world.worker(clickhouse_port=proxy.port))
         worker.wait_until_consuming()
         for run in range(runs):
             time.sleep(rng.uniform(0, 0.1))
             proxy.harm(harms[run % len(harms)])
-            eventually(lambda: proxy.idle, "an insert harmed", PATIENCE_SECONDS)
+            eventually(lambda: proxy.idle, "an insert disturbed", PATIENCE_SECONDS)
             yield
         stop(worker)
         go(last := world.worker())
@@ -165,6 +166,7 @@ def _harm(harms: Sequence[Harm], world: World, rng: random.Random, runs: int) ->
 
 
 def stop(worker: Worker) -> None:
+    """Stop a worker with SIGTERM; it must exit with code 0."""
     assert worker.terminate() == 0, worker.log[-2000:]
 
 
@@ -188,7 +190,7 @@ FAULTS = (
     Fault("ClickHouse killed and started", 30, partial(_restart, _clickhouse, True)),
     *(Fault(harm.value, 40, partial(_harm, [harm])) for harm in Harm),
 )
-"""All of them."""
+"""The faults of the long suite."""
 
 SAMPLE = (
     Fault("killed at each point", 11, partial(kill, list(INGEST_POINTS))),
@@ -198,4 +200,4 @@ SAMPLE = (
     Fault("broker stopped", 1, partial(_restart, _broker, False)),
     Fault("ClickHouse killed", 1, partial(_restart, _clickhouse, True)),
 )
-"""Twenty runs of many kinds, in little time."""
+"""Twenty runs of different faults, for the short suite."""

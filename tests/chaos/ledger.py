@@ -1,4 +1,4 @@
-"""What was produced, record by record, and what has become of each: the oracle."""
+"""The oracle: it produces events, keeps account of each record, and judges the result."""
 
 import random
 import uuid
@@ -19,22 +19,22 @@ from pipeline.rollup.audit import Difference
 from pipeline.sample import sample
 
 REFUSED_DURATION = 4242
-"""Milliseconds of a deployment that ClickHouse is made to refuse."""
+"""Duration in ms of a deployment that a constraint makes ClickHouse refuse."""
 
 START = datetime(2026, 1, 31, tzinfo=UTC)
-"""Of event time."""
+"""Beginning of event time."""
 
-_HOURS = 60  # an insert writes parts of three days
+_HOURS = 60  # an insert writes parts for three days
 _TEMPLATES = 40
 DAMAGED = 0.03
-"""Share of the events."""
+"""Share of damaged events."""
 
 _REFUSED = 0.005
 _SECONDS = 120
 
 
 class Coordinates(NamedTuple):
-    """Where a record is in Kafka."""
+    """Position of a record in Kafka."""
 
     topic: str
     partition: int
@@ -46,40 +46,41 @@ class Coordinates(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What has become of the records."""
+    """Result of the comparison."""
 
     events: int
     lost: Sequence[Coordinates] = ()
-    """Produced, and not where they belong: their table, or the dead-letter topic where they are damaged."""
+    """Records missing from their table or, if damaged, from the dead-letter topic."""
     duplicated: Sequence[Coordinates] = ()
-    """There more than once, or in both places."""
+    """Records that are stored more than once, or both stored and dead-lettered."""
     strangers: Sequence[str] = ()
-    """Rows and dead letters that nobody produced."""
+    """Rows and dead letters of records that weren't produced."""
     late: int = 0
-    """Events that came too late for the rollup."""
+    """Number of late events in the rollup."""
     windows: int | None = None
-    """Rows that session_stats must have, exactly; None where that isn't looked at."""
+    """Number of rows that session_stats must have; None if it isn't checked."""
     differences: Sequence[Difference] = ()
-    """Where it hasn't: rows that are missing, there more than once, other ones, or of windows that aren't closed."""
+    """Differences of session_stats: rows that are missing, split, different, or of open windows."""
 
     @property
     def sound(self) -> bool:
-        """Whether each record is where it belongs, once, and so is each row of session_stats."""
+        """True if nothing is lost, duplicated, unknown or different."""
         return not (self.lost or self.duplicated or self.strangers or self.differences)
 
 
 @dataclass(slots=True)
 class _Produced:
-    """Of one family: where each valid event is, by its identity, and where the others are."""
+    """Produced records of one family: valid events by identity, and damaged records."""
 
     valid: dict[uuid.UUID, Coordinates] = field(default_factory=dict)
     damaged: set[Coordinates] = field(default_factory=set)
 
 
 class Ledger:
-    """Produces events, each with an identity of its own in the column that is the family's key, and keeps account.
+    """Producer of events, with an account of every record.
 
-    Some are damaged, and some deployments are such as ClickHouse is made to refuse: these belong into dead letters.
+    Each event has its own identity, in the key column of its family. Damaged events, and deployments that ClickHouse
+    refuses, must become dead letters.
 
     Args:
         settings: broker and database.
@@ -109,16 +110,16 @@ class Ledger:
 
     @property
     def events(self) -> int:
-        """How many were produced."""
+        """Number of produced records."""
         return sum(len(produced.valid) + len(produced.damaged) for produced in self._produced.values())
 
     @property
     def ends(self) -> Mapping[tuple[str, int], int]:
-        """Offset after the last record of each topic and partition that has any."""
+        """End offset of each topic and partition with records."""
         return dict(self._ends)
 
     def produce(self, family: Family, count: int, *, damaged: float = DAMAGED) -> None:
-        """Publish so many events; they are delivered by the next `flush`."""
+        """Publish events; the next `flush` waits for their delivery."""
         for _ in range(count):
             event, identity = dict(self._random.choice(self._templates[family.name])), self._identity()
             event[family.key] = str(identity)
@@ -130,8 +131,8 @@ class Ledger:
             self._send(family, key, value if good else self._damage(value), identity if good and not refused else None)
 
     def flush(self) -> None:
-        """Wait until the broker has all of them."""
-        assert self._producer.flush(_SECONDS) == 0, "the broker doesn't take what is produced"
+        """Wait until the broker has all published events."""
+        assert self._producer.flush(_SECONDS) == 0, "the broker doesn't accept the published events"
         assert not self._failures, self._failures[0]
 
     def judge(self) -> Verdict:
@@ -156,11 +157,11 @@ class Ledger:
         return Verdict(self.events, sorted(lost), sorted(duplicated), strangers)
 
     def coordinates(self, family: Family, identity: uuid.UUID) -> Coordinates:
-        """Where a valid event is in Kafka."""
+        """Return the position of a valid event in Kafka."""
         return self._produced[family.name].valid[identity]
 
     def rows(self, family: Family) -> dict[uuid.UUID, int]:
-        """How often each identity is in the table."""
+        """Return the number of rows of each identity in the table."""
         with connect(self._settings.clickhouse) as client:
             return dict(client.execute(f"SELECT {family.key}, count() FROM {family.table} GROUP BY {family.key}"))
 
@@ -190,7 +191,7 @@ class Ledger:
         self._producer.poll(0)
 
     def _dead_letters(self) -> set[Coordinates]:
-        """Coordinates of all records that are dead letters; one that was written twice counts once."""
+        """Return the coordinates of all dead-lettered records; a dead letter that was written twice counts once."""
         consumer = Consumer(
             {**client_config(self._settings.kafka), "group.id": f"{self._settings.kafka.group_id}-oracle"}
         )
@@ -215,7 +216,7 @@ class Ledger:
 
 
 def _source(dead_letter: Message) -> Coordinates:
-    """Where a dead letter was before."""
+    """Return the position of a dead letter's original record."""
     headers = dict(dead_letter.headers() or [])
     topic, partition, offset = (headers[f"{HEADER_PREFIX}{name}"] for name in ("topic", "partition", "offset"))
     assert isinstance(topic, bytes)

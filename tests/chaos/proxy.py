@@ -1,4 +1,4 @@
-"""A TCP proxy between worker and ClickHouse that harms inserts: loses replies, cuts data, delays what is said."""
+"""A TCP proxy between worker and ClickHouse that disturbs inserts: it loses replies, cuts data, or delays both."""
 
 import asyncio
 import enum
@@ -10,12 +10,12 @@ from typing import Self
 from pipeline.devstack.ports import HOST
 
 _CHUNK = 65536
-_LINGER_SECONDS = 0.2  # a reply is lost so long after its beginning, when ClickHouse has surely done what it says
+_LINGER_SECONDS = 0.2  # wait before a reply is dropped: ClickHouse has then finished the insert
 _DELAY_SECONDS = 0.1
 
 
 class Harm(enum.Enum):
-    """What is done to an insert."""
+    """A disturbance of an insert."""
 
     LOSE_REPLY = "reply lost after the insert"
     CUT_DATA = "connection cut within the data"
@@ -23,7 +23,7 @@ class Harm(enum.Enum):
 
 
 class _Stage(enum.Enum):
-    """How far an insert has got on a connection."""
+    """Stage of an insert on a connection."""
 
     NONE = enum.auto()
     QUERY = enum.auto()
@@ -32,11 +32,11 @@ class _Stage(enum.Enum):
 
 
 class Proxy:
-    """Listens on a port of its own while the context lasts, in a thread of its own.
+    """A proxy with its own port and thread; it runs while the context lasts.
 
     Args:
         upstream: port of ClickHouse's native protocol.
-        seed: of the delays, and of where data are cut.
+        seed: seed of the delays and cuts.
     """
 
     def __init__(self, upstream: int, seed: int) -> None:
@@ -63,12 +63,12 @@ class Proxy:
         self._loop.close()
 
     def harm(self, harm: Harm, times: int = 1) -> None:
-        """Harm so many inserts from now on."""
+        """Disturb the next `times` inserts."""
         self._harm, self._times = harm, times
 
     @property
     def idle(self) -> bool:
-        """Whether all that was to be harmed has been."""
+        """True if no insert is left to disturb."""
         return self._times == 0
 
     async def _close(self) -> None:
@@ -87,7 +87,7 @@ class Proxy:
         await _Connection(self, (reader, writer), upstream).run()
 
     def _take(self, harm: Harm) -> bool:
-        """Whether an insert is to be harmed in this way."""
+        """Tell whether to disturb an insert in this way, and count it."""
         if self._harm is not harm or self._times == 0:
             return False
         self._times -= 1
@@ -101,7 +101,7 @@ class Proxy:
 
 
 class _Connection:
-    """One connection of the worker, and that to ClickHouse which it stands for."""
+    """A connection of the worker and its counterpart to ClickHouse."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class _Connection:
         self._stage = _Stage.NONE
 
     async def run(self) -> None:
-        """Pass on what both say until one of them ends."""
+        """Forward data in both directions until one side closes."""
         ways = [asyncio.ensure_future(self._requests()), asyncio.ensure_future(self._replies())]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)

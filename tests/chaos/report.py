@@ -1,4 +1,4 @@
-"""How the outcomes are told: a table, the same in the terminal and in docs/reliability.md, and what went wrong."""
+"""Report of the outcomes: tables for the terminal and docs/reliability.md, and the list of failures."""
 
 import os
 import platform
@@ -22,16 +22,16 @@ from pipeline.rollup.audit import Kind
 DOCS = Path(__file__).parents[2] / "docs" / "reliability.md"
 
 TABLE_WIDTH = 200
-"""Nothing of the tables is wider."""
+"""Width limit of the tables."""
 
 _LIBRARIES = ("chdb-core", "faust-streaming", "aiokafka", "clickhouse-driver")
-_INGEST, _ROLLUP = _SECTIONS = ("chaos", "chaos of the rollup")  # in the marks around the tables
+_INGEST, _ROLLUP = _SECTIONS = ("chaos", "chaos of the rollup")  # names in the markers around the tables
 _LISTED = 20
 _WIDTH = 120
 
 
 def totals(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Sums over all faults: of events, and, where these are of sessions, of the rows of session_stats."""
+    """Return the sums over all faults; for faults of the rollup also those of session_stats."""
     verdicts = [outcome.verdict for outcome in outcomes]
     sums = {
         "runs": sum(outcome.runs for outcome in outcomes),
@@ -53,7 +53,7 @@ def totals(outcomes: Sequence[Outcome]) -> dict[str, int]:
 
 
 def tables(outcomes: Sequence[Outcome]) -> Iterator[Table]:
-    """One of ingest and one of the rollup, if there are outcomes of them: a row for each fault, and the sums."""
+    """Yield a table for ingest and a table for the rollup, as far as there are outcomes: a row per fault, and sums."""
     for section in _SECTIONS:
         if chosen := [outcome for outcome in outcomes if _section(outcome) == section]:
             yield _table(chosen)
@@ -81,7 +81,7 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def failures(outcome: Outcome) -> Iterator[str]:
-    """What went wrong, record by record; of many of a kind, the first."""
+    """Yield a line per failure; only the first of each kind if there are many."""
     verdict = outcome.verdict
     if outcome.stuck:
         yield f"{outcome.fault}: stuck: {outcome.stuck}"
@@ -98,7 +98,10 @@ def failures(outcome: Outcome) -> Iterator[str]:
 
 
 def write_docs(outcomes: Sequence[Outcome], command: str) -> None:
-    """Put machine, command and tables between their marks in docs/reliability.md; what there is no table of stays."""
+    """Write machine, command and tables between their markers in docs/reliability.md.
+
+    A section without outcomes is left as it is.
+    """
     for section in _SECTIONS:
         if chosen := [outcome for outcome in outcomes if _section(outcome) == section]:
             _write_section(section, _table(chosen), command)

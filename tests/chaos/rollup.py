@@ -1,7 +1,7 @@
-"""What is done to the hourly rollup: kills and freezes on the way of an hour, of a snapshot and of a recovery.
+"""Faults of the hourly rollup: kills and freezes while hours are stored, snapshots are written or partitions restored.
 
-Event time goes by thousands of times as fast as the clock, so that hours close all the time. The records' timestamps
-are such that a partition's last hour is closed by the clock soon after the load has ceased.
+Event time passes thousands of times as fast as the clock, so hours close all the time. The records have timestamps that
+make the clock close a partition's last hour soon after the load ends.
 """
 
 import random
@@ -19,17 +19,17 @@ from chaos.sessions import SessionLedger
 from chaos.world import World, go, wait_until_frozen
 from pipeline.catalog import Family
 
-_PARTITIONS = 3  # of ui_events and of the state; all others have one
-_AFTER_SNAPSHOT_SECONDS = 0.3  # some records, and not enough for another one
+_PARTITIONS = 3  # of ui_events and the state topic; other topics have one
+_AFTER_SNAPSHOT_SECONDS = 0.3  # time for some records, but not for another snapshot
 _SETTLE_SECONDS = 60.0
-_BEHIND_SECONDS = 4200  # an hour and the grace: idle for no time, a partition's last hour is over
+_BEHIND_SECONDS = 4200  # an hour and the grace: the last hour is over as soon as the partition is idle
 _IDLE_SECONDS = 2
 _FREEZING_POINTS = ("added", "hour_not_sent", "hour_asked", "emitted", "chunks", "manifest", *CLOCK_POINTS)
 _SAMPLE_POINTS = ("emitted", "chunks", "replayed")
 
 
 class RollupWorld(World):
-    """A world in which nothing happens but ui_events."""
+    """A world with ui_events only."""
 
     worker_settings: ClassVar = {
         ("rollup", "idle_seconds"): _IDLE_SECONDS,
@@ -40,7 +40,7 @@ class RollupWorld(World):
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """The one that is produced."""
+        """The produced family."""
         return (self.catalog.family("ui_events"),)
 
     def __exit__(self, *arguments: object) -> None:
@@ -48,7 +48,7 @@ class RollupWorld(World):
         super().__exit__(*arguments)
 
     def settle(self) -> None:
-        """Wait until the clock has closed the last hours, and all rows are stored."""
+        """Wait until the clock has closed the last hours and all rows are stored."""
         super().settle()
 
         def all_closed() -> bool:
@@ -70,7 +70,7 @@ class RollupWorld(World):
 
 
 def _kill(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
-    """The first of the workers has snapshots to go on from, and something to replay."""
+    """Kill workers that have snapshots to restore from and records to replay."""
     with world.load(LOAD):
         go(first := world.worker())
         _wait_for_snapshots(first)
@@ -86,7 +86,7 @@ def _wait_for_snapshots(worker: Worker) -> None:
 
 
 def _kill_by_clock(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
-    """Killed when the log has come to rest; it goes on before the next worker comes."""
+    """Kill workers after the load has ended; it goes on before the next worker starts."""
     for run in range(runs):
         go(worker := victim_at(points[run % len(points)], world, rng, run))
         with world.load(LOAD):
@@ -100,13 +100,15 @@ def _kill_by_clock(points: Sequence[str], world: World, rng: random.Random, runs
 
 
 def _freeze(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
-    """One of two workers stops dead; the other takes over, and closes by the clock; then the first one goes on."""
+    """Freeze one of two workers until the other has taken over and closed hours by the clock, then let it go on."""
     with world.load(LOAD):
         go(steady := world.worker())
         steady.wait_until_consuming()
     for run in range(runs):
         point = points[run % len(points)]
-        nth = 1 if point in CLOCK_POINTS else rng.randint(1, ROLLUP_POINTS[point].passings)  # it may have one partition
+        nth = (
+            1 if point in CLOCK_POINTS else rng.randint(1, ROLLUP_POINTS[point].passings)
+        )  # the zombie may have only one partition
         go(zombie := world.worker(point, world.families[0], nth, freeze=True))
         with rebalanced(steady, f"partitions={world.partitions}"):
             with world.load(LOAD):
@@ -141,10 +143,10 @@ FAULTS = (
     ),
     Fault("rollup: 1 to 3 to 1 workers", 3, partial(scale, 3), RollupWorld),
 )
-"""All of them."""
+"""The faults of the long suite."""
 
 SAMPLE = (
     Fault("rollup killed", len(_SAMPLE_POINTS), partial(_kill, _SAMPLE_POINTS), RollupWorld),
     Fault("rollup frozen", 1, partial(_freeze, ["emitted"]), RollupWorld),
 )
-"""A few of them, in little time."""
+"""A few runs for the short suite."""

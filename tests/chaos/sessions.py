@@ -1,7 +1,7 @@
-"""Events of sessions whose time goes by quickly, and the rows that session_stats must have of them: an oracle.
+"""The oracle for session_stats: it produces events of sessions in fast event time, and knows the rows they must give.
 
-Which events came too late, and which hours are closed, follows from the log and from what the group has committed. It
-is worked out here record by record, in plain Python; what the rows then are, by SQL.
+Plain Python derives late events and closed hours from the log and the group's commits, record by record. SQL then
+computes the rows of the other events.
 """
 
 import time
@@ -23,7 +23,7 @@ from pipeline.rollup.fold import HOUR_MS
 from pipeline.transport.commit_metadata import Closing
 
 _SESSIONS = 60
-_STEP_MS = 12_000  # from one event to the next: 300 of them make an hour
+_STEP_MS = 12_000  # between two events: 300 steps make an hour
 _LATE = 0.01
 _LATEST_MS = 5 * HOUR_MS
 _TYPES = ("overlay_open", "query_submit", "query_submit", "error")
@@ -31,7 +31,7 @@ _COUNTED = "counted"
 
 
 _Log = Sequence[tuple[int, uuid.UUID]]
-"""Offset and identity of the valid records of a partition, in their order."""
+"""Offset and identity of a partition's valid records, in log order."""
 
 
 class _Event(NamedTuple):
@@ -45,26 +45,26 @@ class _Event(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What session_stats is to be made of."""
+    """Expected content of session_stats."""
 
     counted: Sequence[uuid.UUID]
-    """Identities of the events that are in a row."""
+    """Identities of the events that rows must count."""
     windows: int
-    """How many rows that makes."""
+    """Number of rows."""
     late: int
-    """How many events came too late."""
+    """Number of late events."""
     open: int
-    """How many are in windows that aren't closed."""
+    """Number of events in open windows."""
 
 
 class SessionLedger(Ledger):
-    """Produces ui_events of a number of sessions, out of order within the grace, some of them later than that.
+    """Producer of ui_events of some sessions: out of order within the grace, and some of them late.
 
     Args:
         settings: broker and database.
-        catalog: of which ui_events is produced.
+        catalog: the families; only ui_events is produced.
         seed: the same seed gives the same events.
-        behind_ms: so old are the records' timestamps when they are produced.
+        behind_ms: age of the records' timestamps when they are produced.
     """
 
     def __init__(self, settings: Settings, catalog: Catalog, seed: int, behind_ms: int) -> None:
@@ -80,7 +80,7 @@ class SessionLedger(Ledger):
         self._commits = Commits(settings.kafka)
 
     def produce(self, family: Family, count: int, *, damaged: float = DAMAGED) -> None:
-        """Publish so many events; they are delivered by the next `flush`."""
+        """Publish events; the next `flush` waits for their delivery."""
         assert family == self._source
         for _ in range(count):
             self._now_ms += _STEP_MS
@@ -104,7 +104,7 @@ class SessionLedger(Ledger):
                 self._send(family, key, value, identity, event.appended_at)
 
     def rows(self, family: Family) -> dict[uuid.UUID, int]:
-        """How often each identity is in the table: a session's id is many events', so the commit is each one's own."""
+        """Return the number of rows of each identity, which is in the column commit_sha: a session has many events."""
         if family != self._source:
             return super().rows(family)
         with connect(self._settings.clickhouse) as client:
@@ -112,7 +112,7 @@ class SessionLedger(Ledger):
         return {uuid.UUID(int=int(identity, 16)): count for identity, count in rows}
 
     def judge(self) -> Verdict:
-        """Compare what is stored with what was produced, and session_stats with what follows from it."""
+        """Compare stored with produced events, and session_stats with the expected rows."""
         expected, view = self.expected(), f"{_COUNTED}_events"
         with connect(self._settings.clickhouse) as client:
             client.execute(f"DROP VIEW IF EXISTS {view}")
@@ -124,12 +124,12 @@ class SessionLedger(Ledger):
         return replace(super().judge(), late=expected.late, windows=expected.windows, differences=differences)
 
     def stored_windows(self) -> int:
-        """How many rows session_stats has."""
+        """Return the number of rows of session_stats."""
         with connect(self._settings.clickhouse) as client:
             return int(client.execute(f"SELECT count() FROM {TABLE}")[0][0])
 
     def expected(self) -> Expected:
-        """What follows from the log as it is, and from what the clock has closed so far."""
+        """Return the content that follows from the current log and the closings so far."""
         closings, counted, late, unfinished = self._commits.closings(), list[uuid.UUID](), 0, 0
         for place, log in self._logs().items():
             watermark, in_time = self._replayed(log, sorted(closings.get(place, ())))
@@ -141,11 +141,11 @@ class SessionLedger(Ledger):
         return Expected(counted, len(windows), late, unfinished)
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Close the connection to the broker."""
         self._commits.close()
 
     def _event(self) -> _Event:
-        """Some of the same millisecond, many on the minute, and so on the hour."""
+        """Return a random event; some share a millisecond, and many are on the minute or on the hour."""
         ts = self._now_ms - self._random.randrange(self._grace_ms)
         if self._random.random() < _LATE:
             ts -= self._random.randrange(_LATEST_MS)
@@ -160,7 +160,7 @@ class SessionLedger(Ledger):
         return {place: sorted(log) for place, log in logs.items()}
 
     def _replayed(self, log: _Log, closings: Sequence[Closing]) -> tuple[int, list[uuid.UUID]]:
-        """The watermark at the end of a log, and the events that were in time."""
+        """Return the watermark at the end of a log, and the events in time."""
         watermark, in_time, left = 0, list[uuid.UUID](), list(closings)
         for offset, identity in log:
             while left and left[0].offset <= offset:

@@ -1,4 +1,4 @@
-"""Inflicts a fault on a world of its own, and says what it has led to."""
+"""Run a fault in its own world, and return its outcome."""
 
 import random
 import zlib
@@ -13,31 +13,31 @@ from pipeline.devstack import Stack
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a fault has led to."""
+    """Outcome of a fault."""
 
     fault: str
     runs: int
     verdict: Verdict
     stuck: str = ""
-    """What didn't come to pass, when the pipeline didn't get through."""
+    """Expected state that the pipeline didn't reach; empty if it got through."""
 
     @property
     def sound(self) -> bool:
-        """Whether each record is where it belongs, once, and the pipeline got through."""
+        """True if the pipeline got through and every record is in its place once."""
         return self.verdict.sound and not self.stuck
 
 
 def inflict(
     fault: Fault, runs: int, seed: int, *, stack: Stack, directory: Path, advance: Callable[[], None] = lambda: None
 ) -> Outcome:
-    """Inflict a fault so many times under one load, then see what has become of all that was produced.
+    """Run a fault several times under one load, then judge all produced events.
 
     Args:
-        fault: which.
-        runs: how often.
-        seed: of events, passings and pauses; each fault makes its own of it.
+        fault: the fault.
+        runs: number of runs.
+        seed: seed of events, passings and pauses; each fault derives its own seed from it.
         stack: broker and ClickHouse, which are brought back first if they are gone.
-        directory: for the logs of the workers.
+        directory: directory for the workers' logs.
         advance: called after each run.
     """
     for server in stack.servers:
@@ -53,5 +53,5 @@ def inflict(
             world.settle()
         except AssertionError as error:
             stuck = str(error).partition("\n")[0]
-            world.start_over()  # what is late isn't lost
+            world.start_over()  # delayed records aren't lost
         return Outcome(fault.name, done, world.ledger.judge(), stuck)

@@ -1,4 +1,4 @@
-"""Topics, tables and a consumer group of their own, a load that goes on, and workers that are there to be killed."""
+"""A world for faults: its own topics, tables and consumer group, a load, and workers that may be killed."""
 
 import os
 import secrets
@@ -23,7 +23,7 @@ from pipeline.devstack.ports import HOST, free_port
 from pipeline.kafka.client import client_config
 
 SESSION_SECONDS = 2.0
-"""How long a worker may be silent before its partitions are given to others."""
+"""Session timeout: a silent worker loses its partitions after this time."""
 
 _TESTS = Path(__file__).parent.parent
 _BATCH = {"max_rows": 60, "linger_seconds": 0.05}
@@ -43,18 +43,20 @@ _WORKER = {
 
 
 class World:
-    """Everything of one scenario; leaving the context kills its workers and deletes topics and database.
+    """The servers' objects and the workers of one scenario.
+
+    Leaving the context kills the workers, and deletes topics and database.
 
     Args:
-        stack: broker and ClickHouse, running.
-        directory: for logs.
-        seed: of the events.
+        stack: running broker and ClickHouse.
+        directory: directory for logs.
+        seed: seed of the events.
     """
 
     topic_partitions = 2
-    """Of each topic."""
+    """Partitions per topic."""
     worker_settings: ClassVar[Mapping[tuple[str, str], Any]] = {}
-    """Beside those of all worlds."""
+    """Additional settings of the workers."""
 
     def __init__(self, stack: Stack, directory: Path, seed: int) -> None:
         own = secrets.token_hex(4)
@@ -82,12 +84,12 @@ class World:
 
     @property
     def families(self) -> tuple[Family, ...]:
-        """All that are produced."""
+        """The produced families."""
         return self.catalog.families
 
     @property
     def partitions(self) -> int:
-        """How many there are of all topics that are consumed."""
+        """Number of partitions of all consumed topics."""
         return sum(family.topic.partitions for family in self.catalog.families)
 
     def worker(
@@ -100,15 +102,15 @@ class World:
         defect: str | None = None,
         clickhouse_port: int | None = None,
     ) -> Worker:
-        """A worker that has been loaded, and waits for `go`.
+        """Start a worker that waits for `go` after its imports.
 
         Args:
-            at: point at which it is killed; it lives when None.
-            family: whose passing of the point counts.
-            nth: which passing that is.
-            freeze: stop it there, to be continued.
-            defect: break this of it.
-            clickhouse_port: where it is told that ClickHouse is.
+            at: point at which it is killed; None for no kill.
+            family: family whose passings of the point count.
+            nth: number of the passing.
+            freeze: freeze the worker (SIGSTOP) instead of killing it.
+            defect: defect to give the worker.
+            clickhouse_port: port of ClickHouse in the worker's settings.
         """
         options = ["--at", at, "--nth", str(nth)] if at else []
         options += ["--topic", family.topic.name, "--table", family.table] if family else []
@@ -121,7 +123,7 @@ class World:
 
     @contextmanager
     def load(self, per_second: int) -> Iterator[None]:
-        """Events of all families that keep coming, while the context lasts; all of them are delivered when it ends."""
+        """Produce events of all families while the context lasts; all are delivered when it ends."""
         over, failures = threading.Event(), list[BaseException]()
         share = max(1, round(per_second * _LOAD_PAUSE_SECONDS / len(self.families)))
 
@@ -145,18 +147,18 @@ class World:
             raise failures[0]
 
     def settle(self) -> None:
-        """Wait until the workers have done what there is to do."""
+        """Wait until the workers have processed everything."""
         self.wait_until_committed()
 
     def wait_until_committed(self) -> None:
-        """Wait until the group has committed all that was produced; says where it hasn't when that takes too long."""
+        """Wait until the group has committed the end of every partition; the error names the partitions behind."""
         try:
             eventually(lambda: not self.behind(), "committed up to the end", _SETTLE_SECONDS)
         except AssertionError as error:
             raise AssertionError(f"{error}, but for {self.behind()}") from None
 
     def start_over(self) -> None:
-        """Kill all workers, and let a new one see to what they left, if it can."""
+        """Kill all workers, and let a new worker finish their work if it can."""
         self.stack.start()
         self._workers.close()
         go(self.worker())
@@ -164,7 +166,7 @@ class World:
             self.settle()
 
     def behind(self) -> Mapping[tuple[str, int], int]:
-        """How many records of each partition aren't committed, where there are any."""
+        """Return the lag of each partition that is behind."""
         ends = self.ledger.ends
         consumer = Consumer({**client_config(self.settings.kafka), "group.id": self.settings.kafka.group_id})
         try:
@@ -178,13 +180,13 @@ class World:
         return Ledger(self.settings, self.catalog, seed)
 
     def _declare(self, document: dict[str, Any]) -> None:
-        """Change the declaration of the topics: batches so small that a worker is in the middle of many."""
+        """Change the topics' declaration: small batches, so that a worker always has many in flight."""
         document["defaults"]["batch"] |= _BATCH
         for topic in document["topics"].values():
             topic["partitions"] = self.topic_partitions
 
     def _write_topics(self, file: Path, prefix: str) -> Path:
-        """The project's topics under names of their own."""
+        """Write the project's topics.yaml with prefixed topic names."""
         document = yaml.safe_load((_TESTS.parent / "topics.yaml").read_text(encoding="utf-8"))
         self._declare(document)
         document["topics"] = {f"{prefix}{name}": topic for name, topic in document["topics"].items()}
@@ -212,7 +214,7 @@ class World:
         )
 
     def _prepare_tables(self) -> None:
-        """Keep duplicates of bench_runs, which merging parts would hide; have some deployments refused."""
+        """Keep duplicates of bench_runs visible by preventing merges, and make ClickHouse refuse some deployments."""
         with connect(self.settings.clickhouse) as client:
             client.execute(
                 "ALTER TABLE bench_runs MODIFY SETTING max_bytes_to_merge_at_max_space_in_pool = 1,"
@@ -230,13 +232,13 @@ class World:
 
 
 def go(worker: Worker) -> None:
-    """Let a worker that has been loaded run."""
+    """Let a waiting worker run."""
     assert worker.process.stdin is not None
     worker.process.stdin.write(b"\n")
     worker.process.stdin.flush()
 
 
 def wait_until_frozen(worker: Worker, seconds: float = _SECONDS) -> None:
-    """Return when a worker has stopped (SIGSTOP)."""
+    """Wait until a worker is frozen (SIGSTOP)."""
     status = Path(f"/proc/{worker.process.pid}/stat")
     eventually(lambda: status.read_text().rpartition(") ")[2][0] == "T", "frozen", seconds)

@@ -158,8 +158,8 @@ def test_requeueing_previews_and_then_sends_each_back_once(
 
     preview = chimera("requeue", "--all")
     assert preview.returncode == 0
-    assert "  truncated  0 to requeue, 2 left: rejected 3 times, or not whole\n" in preview.stdout
-    assert "  foreign  0 to requeue, 1 left: nobody knows where they belong\n" in preview.stdout
+    assert "  truncated  0 to requeue, 2 left: rejected 3 times, or incomplete\n" in preview.stdout
+    assert "  foreign  0 to requeue, 1 left: their topic is unknown\n" in preview.stdout
     assert preview.stdout.endswith("20 to requeue; nothing was done: add --execute\n")
     assert (counts(chimera), values(settings, family)) == (before, [])
 

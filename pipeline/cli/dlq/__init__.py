@@ -1,4 +1,4 @@
-"""`chimera dlq`: look at dead letters, send their records back, or drop them."""
+"""`chimera dlq`: list, show, requeue and drop dead letters."""
 
 import click
 
@@ -9,15 +9,15 @@ from pipeline.cli.dlq.show import show
 
 @click.group()
 def dlq() -> None:
-    """Look at dead letters, send their records back to the topic they came from, or drop them.
+    """List, show, requeue and drop dead letters.
 
-    What a dead letter is, what each reason means and what can be done about it is in docs/dead_letters.md.
+    docs/dead_letters.md explains dead letters, the meaning of each reason, and what to do about it.
 
     \b
     Examples:
       chimera dlq ls
       chimera dlq show --reason unknown_schema --limit 3
-      chimera dlq requeue --reason unknown_schema             # shows what it would do
+      chimera dlq requeue --reason unknown_schema             # shows the plan
       chimera dlq requeue --reason unknown_schema --execute
       chimera dlq drop --until 2026-11-01 --execute
     """

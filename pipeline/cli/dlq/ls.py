@@ -1,4 +1,4 @@
-"""`chimera dlq ls`: how many dead letters there are, and why."""
+"""`chimera dlq ls`: count dead letters."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,9 +18,10 @@ from pipeline.dlq.show import as_text
 @in_state
 @as_json_option
 def ls(*, states: Sequence[str], as_json: bool, **conditions: Any) -> None:
-    """Count dead letters by topic, reason and state, with the times of the first and the last.
+    """Count dead letters by topic, reason and state.
 
-    A dead letter that was written twice counts once; `copies` are those beyond the first.
+    The output has the times of the first and the last dead letter. A dead letter that was written twice counts once;
+    `copies` counts the repetitions.
 
     \b
     Examples:
@@ -30,10 +31,10 @@ def ls(*, states: Sequence[str], as_json: bool, **conditions: Any) -> None:
 
     \b
     Exit codes:
-      0   counted, also when there is none
-      2   wrong usage
+      0   counted, even if there are no dead letters
+      2   the options are wrong
       69  the broker doesn't answer
-      70  the broker refuses, or lacks a topic
+      70  the broker refuses, or a topic is missing
       78  a setting, topics.yaml or a schema is wrong
     """
     _, found = read_topics(conditions)

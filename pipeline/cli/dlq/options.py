@@ -1,4 +1,4 @@
-"""Which dead letters the commands of `chimera dlq` are about: their options, and reading what these choose."""
+"""Options of `chimera dlq` that select dead letters, and reading the selected ones."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ Found = list[tuple[Reading, Selection]]
 
 
 class _Time(click.ParamType):
-    """ISO 8601; without an offset it is UTC."""
+    """A time in ISO 8601; UTC if it has no offset."""
 
     name = "time"
 
@@ -30,7 +30,7 @@ class _Time(click.ParamType):
         try:
             time = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"expected ISO 8601, as 2026-11-24 or 2026-11-24T12:00Z, got {value!r}", param, ctx)
+            self.fail(f"expected ISO 8601, such as 2026-11-24 or 2026-11-24T12:00Z, got {value!r}", param, ctx)
         return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
@@ -47,23 +47,23 @@ class _At(click.ParamType):
 
 
 _OPTIONS = (
-    click.option("--topic", "topics", multiple=True, help="Of this topic or family only; may be repeated, as others."),
+    click.option("--topic", "topics", multiple=True, help="Only this topic or family; may be repeated."),
     click.option(
         "--reason",
         "reasons",
         multiple=True,
         type=click.Choice([*(reason.value for reason in Reason), OTHER, FOREIGN]),
         metavar="REASON",
-        help="Rejected for this reason; `other` is one unknown here, `foreign` are records that no worker put there.",
+        help="Only this reason; may be repeated. `other`: unknown to this version; `foreign`: not written by a worker.",
     ),
-    click.option("--since", type=_Time(), help="Rejected at this time or later; ISO 8601, UTC unless it says another."),
+    click.option("--since", type=_Time(), help="Rejected at or after this time; ISO 8601, in UTC if it has no offset."),
     click.option("--until", type=_Time(), help="Rejected before this time."),
     click.option(
         "--at",
         multiple=True,
         type=_At(),
         metavar="TOPIC:PARTITION:OFFSET",
-        help="The one of the record there, or, with the dead-letter topic's name, the one there.",
+        help="Position of the rejected record, or, with a dead-letter topic, of the dead letter; may be repeated.",
     ),
 )
 
@@ -74,20 +74,20 @@ in_state = click.option(
     multiple=True,
     type=click.Choice(STATES),
     default=sorted(UNSETTLED),
-    help="In this state, rather than open or claimed, which wait for something to be done; may be repeated.",
+    help="Only this state; may be repeated.  [default: open and claimed, which aren't settled yet]",
 )
-as_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 
 
 def selecting(command: F) -> F:
-    """Give a command these options, as `topics`, `reasons`, `since`, `until` and `at`."""
+    """Add the options that select dead letters: `topics`, `reasons`, `since`, `until` and `at`."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def read_topics(conditions: dict[str, Any]) -> tuple[Settings, Found]:
-    """Read the dead-letter topics that are meant."""
+    """Read the selected dead-letter topics."""
     settings = load_settings()
     meant = _chosen(load_catalog(settings), **conditions)
     found = [(Reading(settings.kafka, family), selection) for family, selection in meant]
@@ -108,10 +108,10 @@ def _chosen(
     until: datetime | None,
     at: Sequence[tuple[str, int, int]],
 ) -> list[tuple[Family, Selection]]:
-    """The families that are meant, with what is meant of each.
+    """Return the selected families, with the selection of each.
 
     Raises:
-        click.UsageError: a topic is none of a family.
+        click.UsageError: a topic belongs to no family.
     """
     families = {_family(catalog, name).name for name in topics} or {family.name for family in catalog.families}
     places: dict[str, set[Place]] = {}

@@ -1,4 +1,4 @@
-"""`chimera dlq requeue` and `drop`: what becomes of dead letters; shown first, and noted when it is done."""
+"""`chimera dlq requeue` and `drop`: settle dead letters."""
 
 import sys
 from collections import Counter
@@ -16,12 +16,12 @@ from pipeline.dlq.settle import Settler
 
 _OUTCOMES = {
     "requeued": "requeued",
-    "found": "had been requeued by a run that broke off",
-    "left": "left, because another run has them or broke off less than a minute ago: try again",
+    "found": "already requeued by an interrupted run",
+    "left": "left, because another run has claimed them or was interrupted less than a minute ago: try again",
     "dropped": "dropped",
 }
-_all = click.option("--all", "everything", is_flag=True, help="All of them; of --topic, where that is given.")
-_execute = click.option("--execute", is_flag=True, help="Do it; otherwise it is only shown what would be done.")
+_all = click.option("--all", "everything", is_flag=True, help="Select all dead letters, or all of --topic.")
+_execute = click.option("--execute", is_flag=True, help="Make the changes; without it, only the plan is shown.")
 
 
 @click.command()
@@ -32,28 +32,29 @@ _execute = click.option("--execute", is_flag=True, help="Do it; otherwise it is 
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="Leave those that have been rejected so often: a record that nothing was done about would go round for ever.",
+    help="Leave records that were rejected this often: they would come back again and again.",
 )
 @_execute
 def requeue(*, everything: bool, max_attempts: int, execute: bool, **conditions: Any) -> None:
-    """Send the records of dead letters back to the topic they came from: key, value and headers as they were.
+    """Send dead letters back to their topics.
 
-    They get the time of requeueing as their timestamp, and the partition that their key has. Each is requeued once,
-    also when this is broken off and called again. What is rejected again is a new dead letter; attempts are counted.
+    Each record keeps its key, value and headers. Its timestamp is the time of the requeueing, and its key gives the
+    partition. Each record is requeued once, even if a run is interrupted and repeated. A record that is rejected again
+    becomes a new dead letter; its attempts are counted.
 
     \b
     Examples:
-      chimera dlq requeue --reason unknown_schema                       # shows what it would do
+      chimera dlq requeue --reason unknown_schema                       # shows the plan
       chimera dlq requeue --reason unknown_schema --since 2026-11-24 --execute
       chimera dlq requeue --at chimera.ui_events:3:41200 --execute
       chimera dlq requeue --all --max-attempts 5 --execute
 
     \b
     Exit codes:
-      0   done, or shown; what was left is said
-      2   wrong usage
-      69  the broker doesn't answer; what was done by then is noted
-      70  the broker refuses a record, or lacks a topic; likewise
+      0   requeued, or the plan was shown; the output names what was left
+      2   the options are wrong
+      69  the broker doesn't answer; the work done so far is kept
+      70  the broker refuses a record, or a topic is missing; the same holds
       78  a setting, topics.yaml or a schema is wrong
     """
     _check_narrowed(conditions, everything=everything)
@@ -63,8 +64,8 @@ def requeue(*, everything: bool, max_attempts: int, execute: bool, **conditions:
         returning = {(count.reason, count.state): count.letters for count in reading.index.counts(meant)}
         for count in reading.index.counts(selection):
             some = returning.get((count.reason, count.state), 0)
-            worn_out = f"rejected {max_attempts} times, or not whole"
-            why = "nobody knows where they belong" if count.reason == FOREIGN else worn_out
+            worn_out = f"rejected {max_attempts} times, or incomplete"
+            why = "their topic is unknown" if count.reason == FOREIGN else worn_out
             left = f", {count.letters - some:,} left: {why}" if some < count.letters else ""
             click.echo(f"{reading.family.topic.name}  {count.reason}  {some:,} to requeue{left}")
     if _agreed(wanted, "to requeue", execute=execute):
@@ -75,26 +76,26 @@ def requeue(*, everything: bool, max_attempts: int, execute: bool, **conditions:
 @selecting
 @_all
 @_execute
-@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@click.option("-y", "--yes", is_flag=True, help="Drop without asking.")
 def drop(*, everything: bool, execute: bool, yes: bool, **conditions: Any) -> None:
-    """Note that nobody wants these dead letters: they are neither counted nor requeued any more.
+    """Mark dead letters as dropped.
 
-    Kafka can't delete a single record: retention deletes them, with all that is of their age. Until then they are there
-    for whoever reads the topic, and `chimera dlq ls --state dropped` counts them.
+    Dropped dead letters are neither counted nor requeued. Kafka can't delete single records, so they stay in the topic
+    until retention deletes them. Until then `chimera dlq ls --state dropped` counts them.
 
     \b
     Examples:
-      chimera dlq drop --until 2026-11-01                               # shows what it would do
+      chimera dlq drop --until 2026-11-01                               # shows the plan
       chimera dlq drop --reason tombstone --topic ui_events --execute
       chimera dlq drop --all --execute --yes
 
     \b
     Exit codes:
-      0   done, or shown
+      0   dropped, or the plan was shown
       1   not confirmed
-      2   wrong usage, or neither a terminal to ask on nor --yes
-      69  the broker doesn't answer; what was done by then is noted
-      70  the broker refuses, or lacks a topic; likewise
+      2   the options are wrong, or neither a terminal nor --yes
+      69  the broker doesn't answer; the work done so far is kept
+      70  the broker refuses, or a topic is missing; the same holds
       78  a setting, topics.yaml or a schema is wrong
     """
     _check_narrowed(conditions, everything=everything)
@@ -105,7 +106,7 @@ def drop(*, everything: bool, execute: bool, yes: bool, **conditions: Any) -> No
     if _agreed(wanted, "to drop", execute=execute):
         if not yes:
             if not sys.stdin.isatty():
-                raise click.UsageError("there is no terminal to ask on: add --yes to drop them")
+                raise click.UsageError("there is no terminal for a confirmation: add --yes to drop them")
             click.confirm("Drop them?", abort=True, err=True)
         _settle(settings, wanted, Settler.drop, "Dropping")
 
@@ -117,7 +118,7 @@ def _check_narrowed(conditions: dict[str, Any], *, everything: bool) -> None:
 
 
 def _agreed(wanted: Found, what: str, *, execute: bool) -> bool:
-    """Whether there is anything to do, and it is to be done."""
+    """Print the total; return True if it is above 0 and --execute is given."""
     total = sum(reading.index.count(selection) for reading, selection in wanted)
     click.echo(f"{total:,} {what}" + ("" if execute or not total else "; nothing was done: add --execute"))
     return execute and total > 0

@@ -1,4 +1,4 @@
-"""`chimera dlq show`: what is in dead letters."""
+"""`chimera dlq show`: show the content of dead letters."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,14 +16,16 @@ from pipeline.kafka.registry import SchemaRegistry
 @click.command()
 @selecting
 @in_state
-@click.option("--limit", type=click.IntRange(min=1), default=10, show_default=True, help="At most so many.")
-@click.option("--unmask", is_flag=True, help="Show what is in them: keys, values, headers.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=10, show_default=True, help="Largest number of dead letters to show."
+)
+@click.option("--unmask", is_flag=True, help="Show the content of keys, values and headers.")
 @as_json_option
 def show(*, states: Sequence[str], limit: int, unmask: bool, as_json: bool, **conditions: Any) -> None:
-    """Show dead letters, read as far as they can be: field by field, up to what is wrong.
+    """Show dead letters, decoded up to their fault.
 
-    Of keys, values, headers and their names only type and length are shown, of ids too, unless --unmask is given: what
-    that shows may be personal data.
+    Values are shown field by field. Keys, values, ids, headers and header names are masked: only type and length are
+    shown, unless --unmask is given. The unmasked content may be personal data.
 
     \b
     Examples:
@@ -33,10 +35,10 @@ def show(*, states: Sequence[str], limit: int, unmask: bool, as_json: bool, **co
 
     \b
     Exit codes:
-      0   shown, also when there is none
-      2   wrong usage
+      0   shown, even if there are no dead letters
+      2   the options are wrong
       69  the broker doesn't answer
-      70  the broker refuses, or lacks a topic
+      70  the broker refuses, or a topic is missing
       78  a setting, topics.yaml or a schema is wrong
     """
     settings, found = read_topics(conditions)
