@@ -45,8 +45,8 @@ Column = NDArray[Any] | list[bytes] | DictionaryColumn
 """The values of one field, row by row.
 
 Integers and timestamps (ms) are int64, decimals unscaled int64, floats float32 or float64, booleans bool, UUIDs V16
-(big-endian bytes), free text a list of UTF-8 bytes. Closed sets and strings with a pattern are a DictionaryColumn; if the
-pattern is one class of ASCII characters n times, as for commits, the strings are V<n>.
+(big-endian bytes), free text a list of UTF-8 bytes. Closed sets and strings with a pattern are a DictionaryColumn, but
+strings of one length whose characters belong to one ASCII class, such as commits, are V<n>.
 """
 
 

@@ -57,51 +57,54 @@ _SCHEMAS = {**WRITERS, **{name: json.dumps(schema) for name, schema in FOREIGN.i
 _IDS = {name: number for number, name in enumerate(_SCHEMAS, 1)}
 
 
+_GREATEST, _LEAST = b"\xfe" + b"\xff" * 8 + b"\x01", b"\xff" * 9 + b"\x01"
+_ENDINGS: dict[str, dict[str, tuple[bytes, Reason | None]]] = {
+    "nullable": {
+        "null": (b"\0", None),
+        "a text": (b"\x02\x04ok", None),
+        "a branch that isn't there": (b"\x04", Reason.MALFORMED),
+        "branch -1": (b"\x01", Reason.MALFORMED),
+        "a branch of 64 bits": (_GREATEST, Reason.MALFORMED),
+    },
+    "mood": {
+        "a symbol": (b"\x02", None),
+        "a symbol that isn't there": (b"\x04", Reason.MALFORMED),
+        "symbol -1": (b"\x01", Reason.MALFORMED),
+        "a symbol of 64 bits": (_GREATEST, Reason.MALFORMED),
+    },
+    "open": {"true": (b"\x01", None), "2": (b"\x02", Reason.MALFORMED), "nothing": (b"", Reason.TRUNCATED)},
+    "sizes": {
+        "two, with the size of their block": (b"\x03\x04\x02\x04\0", None),
+        "more than bytes": (b"\x80\x80\x80\x80\x20" + b"\0" * 50, Reason.TRUNCATED),
+        "as many as a number says": (_GREATEST + b"\0" * 50, Reason.TRUNCATED),
+        "the least number": (_LEAST + b"\x02" + b"\0" * 50, Reason.TRUNCATED),
+        "a block of another size": (b"\x03\x10\x02\x04\0", Reason.MALFORMED),
+        "a block of a size below 0": (b"\x03\x01\x02\x04\0", Reason.MALFORMED),
+        "one of 33 bits": (b"\x02\x80\x80\x80\x80\x10\0", Reason.MALFORMED),
+        "no end": (b"\x02\x02", Reason.TRUNCATED),
+    },
+    "names": {
+        "a key of -1 bytes": (b"\x02\x01\0", Reason.MALFORMED),
+        "a key of all memory": (b"\x02" + _GREATEST, Reason.TRUNCATED),
+        "blocks by the thousand": (b"\x02\x02a\x02b" * 5000 + b"\0", None),
+    },
+    "hash": {"a byte too few": (b"abc", Reason.TRUNCATED), "a byte too many": (b"abcde", Reason.TRAILING_BYTES)},
+    "inner": {
+        "a map of symbols": (b"\0\x02\x02a\x02\0", None),
+        "a map with a symbol that isn't there": (b"\0\x02\x02a\x06\0", Reason.MALFORMED),
+    },
+}
+"""Extra field to the bytes that it ends a record with, and the verdict on the record."""
+
+
 def id_of(name: str) -> int:
     """What it is registered under."""
     return _IDS[name]
 
 
 def foreign_cases(ui: Maker) -> Iterator[Case]:
-    """Records whose last field, after all that is valid, isn't."""
-    huge, least = b"\xfe" + b"\xff" * 8 + b"\x01", b"\xff" * 9 + b"\x01"
-    endings: dict[str, dict[str, tuple[bytes, Reason | None]]] = {
-        "nullable": {
-            "null": (b"\0", None),
-            "a text": (b"\x02\x04ok", None),
-            "a branch that isn't there": (b"\x04", Reason.MALFORMED),
-            "branch -1": (b"\x01", Reason.MALFORMED),
-            "a branch of 64 bits": (huge, Reason.MALFORMED),
-        },
-        "mood": {
-            "a symbol": (b"\x02", None),
-            "a symbol that isn't there": (b"\x04", Reason.MALFORMED),
-            "symbol -1": (b"\x01", Reason.MALFORMED),
-            "a symbol of 64 bits": (huge, Reason.MALFORMED),
-        },
-        "open": {"true": (b"\x01", None), "2": (b"\x02", Reason.MALFORMED), "nothing": (b"", Reason.TRUNCATED)},
-        "sizes": {
-            "two, with the size of their block": (b"\x03\x04\x02\x04\0", None),
-            "more than bytes": (b"\x80\x80\x80\x80\x20" + b"\0" * 50, Reason.TRUNCATED),
-            "as many as a number says": (huge + b"\0" * 50, Reason.TRUNCATED),
-            "the least number": (least + b"\x02" + b"\0" * 50, Reason.TRUNCATED),
-            "a block of another size": (b"\x03\x10\x02\x04\0", Reason.MALFORMED),
-            "a block of a size below 0": (b"\x03\x01\x02\x04\0", Reason.MALFORMED),
-            "one of 33 bits": (b"\x02\x80\x80\x80\x80\x10\0", Reason.MALFORMED),
-            "no end": (b"\x02\x02", Reason.TRUNCATED),
-        },
-        "names": {
-            "a key of -1 bytes": (b"\x02\x01\0", Reason.MALFORMED),
-            "a key of all memory": (b"\x02" + huge, Reason.TRUNCATED),
-            "blocks by the thousand": (b"\x02\x02a\x02b" * 5000 + b"\0", None),
-        },
-        "hash": {"a byte too few": (b"abc", Reason.TRUNCATED), "a byte too many": (b"abcde", Reason.TRAILING_BYTES)},
-        "inner": {
-            "a map of symbols": (b"\0\x02\x02a\x02\0", None),
-            "a map with a symbol that isn't there": (b"\0\x02\x02a\x06\0", Reason.MALFORMED),
-        },
-    }
-    for field, some in endings.items():
+    """Records that are valid up to their extra last field."""
+    for field, some in _ENDINGS.items():
         for what, (ending, reason) in some.items():
             name = f"{field}: {what}"
             yield ui.case(name, frame_confluent(id_of(f"with {field}"), ui.body(name) + ending), reason)
