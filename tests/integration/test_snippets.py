@@ -1,0 +1,106 @@
+"""Python and shell snippets of README.md and docs/, run on the test's own topics and tables."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from support.events import events, publish, settled
+from support.processes import Worker, prepare
+from support.snippets import Snippet, run_python, run_shell, snippets
+
+from pipeline.catalog import Family
+from pipeline.config import Settings
+from pipeline.errors import UnavailableError
+from pipeline.producer.encode import Encoder
+
+pytestmark = pytest.mark.integration
+
+_EVENTS = 20
+_UNAVAILABLE = UnavailableError.exit_code
+_UNKNOWN_SCHEMA = b"\xc3\x01" + b"12345678"
+
+NOT_RUN = {
+    r"make \w+.*": "make targets run the tests, the demo and the benchmarks; tests/contract checks that the targets exist",
+    r"(nohup|time) make .*": "make targets run the tests, the demo and the benchmarks",
+    r"git (clone|push|tag) .*|cd \S+": "a clone or a change of the reader's own repository",
+    r"\. \.venv/bin/activate|python3? -m venv .*": "the test runs in that environment already",
+    r"(\S+ -m )?pip install .*|(\S+/)?pre-commit install.*": "changes the environment that the tests run in",
+    r"eval \"\$\(chimera stack up .*\)\"|chimera stack (up|down|status).*": "test_devstack starts and stops stacks",
+    r"chimera demo.*": "test_demo runs it",
+    r"faust -A pipeline worker.*": "runs until it is stopped; the worker of this test is one",
+    r"docker compose .*": "needs a container engine; tests/contract/test_compose.py checks the file",
+    r".*\.env\b.*": "writes or reads a file with secrets beside the reader's docker-compose.yml",
+    r"clickhouse-client .*|.*\| *clickhouse-client .*": "needs ClickHouse's own client; test_clickhouse_access runs the SQL",
+    r"kafka-acls\.sh .*": "needs Kafka's own tools and a broker with ACLs; test_kafka_access sets these ACLs",
+    r"chimera dlq drop .*--execute": "asks on a terminal before it deletes; test_dlq_command answers the question",
+}
+"""Commands that aren't run, as patterns of the whole command, and the reason."""
+
+PLACEHOLDERS = {
+    "chimera.ui_events:3:41200": "{topic}:0:0",
+    "events.jsonl --dry-run": "examples/ui_events.jsonl --dry-run",
+    "export CHIMERA_REGISTRY__URL=http://127.0.0.1:8081": "",
+}
+"""Texts that stand for something of the reader's own, and the test's replacements."""
+
+SNIPPETS = list(snippets())
+PAGES = sorted({snippet.page for snippet in SNIPPETS})
+
+
+def _reason(command: str) -> str | None:
+    """Reason why a command isn't run; None if it is run."""
+    return next((reason for pattern, reason in NOT_RUN.items() if re.fullmatch(pattern, command)), None)
+
+
+@pytest.fixture
+def family(settings: Settings) -> Family:
+    """Family whose first record becomes a dead letter; the other records become rows."""
+    family = prepare(settings).family("ui_events")
+    encoder = Encoder(family)
+    publish(settings, family.topic.name, [_UNKNOWN_SCHEMA])
+    publish(settings, family.topic.name, [encoder.encode(event).value for event in events(family.name, _EVENTS)])
+    return family
+
+
+@pytest.fixture
+def worker(settings: Settings, family: Family, environ: dict[str, str], tmp_path: Path) -> Iterator[Worker]:
+    """Worker that runs beside the snippets and has stored the family's records."""
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        settled(worker, settings, family, _EVENTS + 1)
+        yield worker
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_snippets_run(page: str, family: Family, worker: Worker, environ: Mapping[str, str]) -> None:
+    """Every snippet of a page runs without an error, in the order of the page."""
+    for snippet in (each for each in SNIPPETS if each.page == page):
+        text = _filled(snippet, family)
+        if "chimera rollup" in text:
+            _wait_for_the_rollup(worker, environ)
+        done = run_python(text, environ) if snippet.language == "python" else run_shell(text, environ)
+        assert done.returncode == 0, f"{snippet.name}\n{text}\n{done.stdout}{done.stderr}"
+
+
+def test_every_exception_has_a_reason_and_a_command() -> None:
+    """A pattern that matches no command would hide a snippet that nobody runs."""
+    commands = [command for snippet in SNIPPETS if snippet.language == "sh" for command in snippet.commands]
+    unused = {pattern for pattern in NOT_RUN if not any(re.fullmatch(pattern, command) for command in commands)}
+    assert unused == set()
+    assert all(NOT_RUN.values())
+
+
+def _wait_for_the_rollup(worker: Worker, environ: Mapping[str, str]) -> None:
+    """Wait until `chimera rollup verify` finds that the worker has caught up."""
+    worker.wait_for(lambda: run_shell("chimera rollup verify", environ).returncode != _UNAVAILABLE, "rollup caught up")
+
+
+def _filled(snippet: Snippet, family: Family) -> str:
+    """Text to run: placeholders filled, and without the commands that aren't run."""
+    text = snippet.text
+    if snippet.language == "sh":
+        text = "\n".join(command for command in snippet.commands if _reason(command) is None)
+    for placeholder, filling in PLACEHOLDERS.items():
+        text = text.replace(placeholder, filling.format(topic=family.topic.name))
+    return text
