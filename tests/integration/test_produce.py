@@ -92,7 +92,7 @@ def ui_events(count: int) -> list[dict[str, Any]]:
 
 def chimera(environ: dict[str, str], *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "pipeline.cli", "produce", *arguments]
-    return subprocess.run(command, env=environ, input=stdin, capture_output=True, timeout=60, check=False)
+    return subprocess.run(command, env=environ, input=stdin, capture_output=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_micro_batches_end_at_rows_at_bytes_or_after_the_linger(kafka: KafkaSett
     topic.produce([*numbers(20), bytes(1000), bytes(400), bytes(400), bytes(400), *numbers(3)])
 
     async def scenario() -> None:
-        async with Member(kafka, small_batches(topic.name, linger_seconds=1.5, batches_in_flight=9)) as member:
+        async with Member(kafka, small_batches(topic.name, linger_seconds=5.0, batches_in_flight=9)) as member:
             assert ranges_of(await member.take(4)) == [(0, 9), (10, 19), (20, 20), (21, 22)]
             assert await member.idle_for(0.5)
             assert ranges_of(await member.take()) == [(23, 26)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer as KafkaProducer
 from support.events import settled
-from support.processes import Worker, eventually, prepare
+from support.processes import PATIENCE_SECONDS, Worker, eventually, prepare
 
 from pipeline.config import Settings, env_name
 from pipeline.devstack.ports import HOST
@@ -45,7 +45,7 @@ _SECRETS = {
 
 
 def _ask(port: int, method: str, path: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    connection = http.client.HTTPConnection(HOST, port, timeout=PATIENCE_SECONDS)
     connection.request(method, path)
     response = connection.getresponse()
     response.read()

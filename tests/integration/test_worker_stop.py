@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from support.containers import ContainerStack
 from support.events import events, publish
-from support.processes import Worker, lag, prepare
+from support.processes import Worker, eventually, lag, prepare
 
 from pipeline.config import Settings, env_name
 from pipeline.devstack import Stack
@@ -29,6 +30,12 @@ def stopped_in_time(worker: Worker) -> int:
     assert time.monotonic() - began < _STOP_SECONDS
     assert "Traceback" not in worker.log
     return code
+
+
+def connected(worker: Worker, port: int) -> bool:
+    """True if the worker has a connection to this port."""
+    connections = psutil.Process(worker.process.pid).net_connections()
+    return any(each.raddr and each.raddr.port == port for each in connections)
 
 
 @pytest.mark.parametrize(
@@ -76,5 +83,5 @@ def test_while_it_waits_for_a_silent_server(
     prepare(settings)
     stack.clickhouse.pause()
     with Worker(environ, tmp_path / "log") as worker:
-        time.sleep(1)  # it says nothing while it waits for the answer
+        eventually(lambda: connected(worker, stack.clickhouse.port), "a connection to ClickHouse")
         assert stopped_in_time(worker) != 0

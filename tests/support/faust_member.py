@@ -12,7 +12,7 @@ from pipeline.config import KafkaSettings
 from pipeline.transport.batches import MicroBatch
 from pipeline.transport.consumer import TransportOptions
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 Handle = Callable[[MicroBatch], Awaitable[None]]
 

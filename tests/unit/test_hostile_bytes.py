@@ -13,7 +13,7 @@ from pipeline.decode.cursor import Cursor
 
 _PROFILE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 _AT_MOST = 400
-_SECONDS = 1.0  # for one input, on a machine that has other things to do
+_CPU_SECONDS = 1.0  # for one input
 
 
 def _begin_with(target: str) -> list[bytes]:
@@ -25,9 +25,9 @@ def _begin_with(target: str) -> list[bytes]:
 def test_nothing_that_was_found_breaks_anything(target: str) -> None:
     """Each seed gets one verdict, soon, and its neighbours are what they were."""
     for seed in _begin_with(target):
-        began = time.perf_counter()
+        began = time.process_time()
         TARGETS[target](seed)
-        assert time.perf_counter() - began < _SECONDS, seed
+        assert time.process_time() - began < _CPU_SECONDS, seed
 
 
 @pytest.mark.parametrize("target", TARGETS)
