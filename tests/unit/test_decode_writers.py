@@ -165,10 +165,10 @@ def test_a_schema_by_which_nothing_should_be_read_is_refused_at_once(text: str) 
     """Before fastavro sees it, and whatever the bytes are; what is said of it is short, and no text of the schema's."""
     registry = Registered(text)
     decoder = Decoder(load_catalog(Settings()).family("ui_events"), registry)
-    began = time.perf_counter()
+    began = time.process_time()
     bodies = (b"", b"\0" * 100, b"\x02" * 5000)
     rejections = [decoder.decode([frame_confluent(0, body)]).rejections[0] for body in bodies]
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
     assert {rejection.reason for rejection in rejections} == {Reason.WRONG_SCHEMA}
     assert len(rejections[0].detail) < 200
     assert registry.asked == 1
@@ -179,7 +179,7 @@ def test_a_foreign_record_costs_its_reader_no_more_than_its_bytes() -> None:
     lists = [{"type": "array", "items": "int"}, {"type": "map", "values": ["null", "int"]}]
     schema = record([*chain(MAX_DEPTH - 2), *({"name": f"f{at}", "type": each} for at, each in enumerate(lists))])
     newest = record([{"name": "count", "type": "int", "default": 1}])
-    began = time.perf_counter()
+    began = time.process_time()
     rows = Decoder(make_family([newest]), Known(schema)).decode([frame_confluent(0, b"\0" * 100_000)])
     assert rows.rejections[0].reason is Reason.TRUNCATED
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
