@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 import structlog
-from aiokafka.structs import TopicPartition
 
 from pipeline import metrics
 from pipeline.columns import Column
@@ -19,6 +18,7 @@ from pipeline.rollup.slots import Loaded
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.rollup.store import SnapshotStore
 from pipeline.transport.batches import Takeover
+from pipeline.transport.topic_partition import TopicPartition
 
 _SAY_SECONDS = 5.0
 _DAY_MS = 86_400_000

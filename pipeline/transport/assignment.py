@@ -128,8 +128,16 @@ class Holder(driver.Consumer):
             flight, the offset isn't that of the record to come, the log goes on, or there are too many to be recorded.
 
         Raises:
-            KafkaError: the broker doesn't answer, and whether it is recorded is unknown: nothing is decided here.
+            UnavailableError: the broker doesn't answer, and whether it is recorded is unknown: nothing is decided here.
         """
+        try:
+            return await self._close_by_clock(tp, offset, hour)
+        except KafkaError as error:
+            raise UnavailableError(
+                f"{tp.topic}-{tp.partition}: closing by the clock not committed: {error!r}"
+            ) from error
+
+    async def _close_by_clock(self, tp: TP, offset: int, hour: int) -> bool:
         partition, closing = self._partitions.get(tp), Closing(offset, hour)
         if partition is None or partition.with_closing(closing) is None or not await self._thread.at_the_end(tp):
             return False

@@ -9,7 +9,6 @@ from multiprocessing import get_context
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaError
 from faust.types import TP
 from support.faust_member import PATIENCE_SECONDS, Member, numbers, ranges_of, small_batches, until, values_of
 from support.kafka_topic import Topic
@@ -17,7 +16,7 @@ from support.kafka_topic import Topic
 from pipeline import metrics
 from pipeline.config import KafkaSettings
 from pipeline.devstack import Stack
-from pipeline.errors import ChimeraError, HaltError
+from pipeline.errors import ChimeraError, HaltError, UnavailableError
 from pipeline.transport import broker
 from pipeline.transport.batches import MicroBatch, Takeover
 from pipeline.transport.commit_metadata import Closing, Ranges
@@ -321,7 +320,7 @@ def test_a_closing_whose_answer_does_not_come_is_decided_by_the_next_commit(
                 return taken
 
             monkeypatch.setattr(thread, "commit_ranges", pause_first)
-            with pytest.raises(KafkaError):
+            with pytest.raises(UnavailableError):
                 await _close(member, topic.name, 10, 5)
             monkeypatch.undo()
             stack.kafka.resume()

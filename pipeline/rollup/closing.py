@@ -1,0 +1,85 @@
+"""Closed hours of assigned partitions: their rows are stored, and the clock closes those of idle partitions."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+import structlog
+
+from pipeline.config import RollupSettings
+from pipeline.errors import UnavailableError
+from pipeline.rollup.assigned import AssignedPartition, ClosingConsumer, in_thread
+from pipeline.rollup.clock import Clock
+from pipeline.rollup.emission import Emission
+from pipeline.rollup.idleness import hour_by_clock
+
+
+class HourCloser:
+    """Stores closed hours, and closes the hours of idle partitions.
+
+    Args:
+        settings: grace, and the time after which a partition is idle.
+        emission: stores the rows.
+        consumer: returns the transport's consumer.
+        folding: the thread that uses derivations.
+        clock: time of day and durations.
+    """
+
+    def __init__(
+        self,
+        settings: RollupSettings,
+        emission: Emission,
+        consumer: Callable[[], ClosingConsumer],
+        folding: Executor,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._emission = emission
+        self._consumer = consumer
+        self._folding = folding
+        self._clock = clock
+        self._log = structlog.get_logger("chimera.rollup")
+
+    async def store_closed(self, partition: AssignedPartition) -> None:
+        """Store the rows of closed hours, the earliest hour first; then remove their windows.
+
+        Windows go after their rows are stored. So a worker that restores any snapshot stores the same rows again.
+
+        Raises:
+            LostPartitionError: another worker owns the partition.
+            ChimeraError, clickhouse_driver.errors.Error: the worker has to stop.
+        """
+        if partition.storing.locked():
+            return
+        async with partition.storing:
+            while (held := partition.held(self._consumer())) and (
+                hour := partition.derivation.closed_hour()
+            ) is not None:
+                async with partition.lock:
+                    rows = await in_thread(self._folding, partition.derivation.rows_of, hour)
+                    again = partition.derivation.may_be_stored(hour)
+                token = f"{partition.topic_id}/{partition.tp.partition}/hour/{hour}"
+                await self._emission.store(held, token, rows, again=again)
+                async with partition.lock:
+                    partition.derivation.stored(hour)
+
+    def due(self, partition: AssignedPartition) -> int | None:
+        """Return the hour before which the clock closes all windows; None if it closes none."""
+        quiet_seconds = self._clock.monotonic() - partition.quiet_since
+        return hour_by_clock(partition.derivation.windows, self._clock.now(), quiet_seconds, self._settings)
+
+    async def close_by_clock(self, partition: AssignedPartition) -> None:
+        """Close the windows that are due, after the broker has accepted the closing."""
+        async with partition.lock:
+            hour = self.due(partition)
+            if hour is None or partition.held(self._consumer()) is None:
+                return
+            try:
+                committed = await self._consumer().close_by_clock(partition.tp, partition.derivation.offset, hour)
+            except UnavailableError as error:
+                self._log.warning("closing by the clock isn't committed, will try again", error=repr(error))
+                return
+            if committed:
+                await in_thread(self._folding, partition.derivation.close, hour)
+                partition.saved_at = float("-inf")  # the next snapshot makes the commit of the closing superfluous
+                where = {"topic": partition.tp.topic, "partition": partition.tp.partition}
+                self._log.info("windows of an idle partition closed by the clock", **where, before_hour=hour)
