@@ -19,23 +19,28 @@ _COUNT = np.dtype([("hour", np.int64), ("high", np.uint64), ("low", np.uint64), 
 
 
 class LateCounts:
-    """Number of late events by window, for one partition."""
+    """Number of late events by window, for one partition.
 
-    def __init__(self) -> None:
+    Args:
+        most_windows: number of windows to remember.
+    """
+
+    def __init__(self, most_windows: int = MOST_WINDOWS) -> None:
+        self._most_windows = most_windows
         self._parts = [np.empty(0, _COUNT)]
         self._rows = 0
 
     @classmethod
-    def restore(cls, columns: Mapping[str, NDArray[Any]]) -> "LateCounts":
+    def restore(cls, columns: Mapping[str, NDArray[Any]], most_windows: int = MOST_WINDOWS) -> "LateCounts":
         """Restore the counts from the columns that `columns` returned."""
-        counts = cls()
+        counts = cls(most_windows)
         counts._add(columns["hour"], columns["session_id"], columns["count"])
         return counts
 
     def add(self, ts: Ints, session_id: Ids) -> None:
         """Count one or more late events."""
         self._add(ts // HOUR_MS, session_id, 1)
-        if self._rows > 2 * MOST_WINDOWS or len(self._parts) > _MOST_PARTS:
+        if self._rows > 2 * self._most_windows or len(self._parts) > _MOST_PARTS:
             self._sum()
 
     def columns(self) -> dict[str, NDArray[Any]]:
@@ -60,6 +65,6 @@ class LateCounts:
         counts = rows[starts]
         if len(counts):
             counts["count"] = np.add.reduceat(rows["count"], starts)
-        counts = counts[-MOST_WINDOWS:]
+        counts = counts[-self._most_windows :]
         self._parts, self._rows = [counts], len(counts)
         return counts

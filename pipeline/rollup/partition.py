@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.columns import Column, Ints
 from pipeline.rollup.fold import ERROR, HOUR_MS, OPEN, SUBMIT, Windows, fold, merge
-from pipeline.rollup.late import LateCounts
+from pipeline.rollup.late import MOST_WINDOWS, LateCounts
 from pipeline.rollup.rows import columns_of, rows_of, windows_of
 from pipeline.rollup.waiting import NEVER, Ids, Reorder, Waiting
 
@@ -58,32 +58,38 @@ class PartitionWindows:
 
     Args:
         grace_ms: distance of the watermark behind the newest event.
+        least_folded: number of new events that a fold waits for, unless an hour closes.
+        most_late_windows: number of windows whose late events are remembered.
     """
 
-    def __init__(self, grace_ms: int) -> None:
+    def __init__(
+        self, grace_ms: int, *, least_folded: int = LEAST_FOLDED, most_late_windows: int = MOST_WINDOWS
+    ) -> None:
         self._grace_ms = grace_ms
+        self._least_folded = least_folded
+        self._most_late_windows = most_late_windows
         self._watermark = 0
         self._event_watermark = 0
         self._newest_appended_at = 0
         self._skewed = 0
         self._windows: dict[int, Windows] = {}
         self._reorder = Reorder(Waiting.none())
-        self._late = LateCounts()
+        self._late = LateCounts(most_late_windows)
 
     @classmethod
-    def restore(cls, grace_ms: int, watermark: int, columns: Mapping[str, NDArray[Any]]) -> Self:
-        """Restore the state from the result of `columns` and its watermark."""
+    def restore(cls, grace_ms: int, watermark: int, columns: Mapping[str, NDArray[Any]], **limits: int) -> Self:
+        """Restore the state from the result of `columns` and its watermark; `limits` go to the constructor."""
 
         def part(name: str) -> dict[str, NDArray[Any]]:
             return {key.removeprefix(name): column for key, column in columns.items() if key.startswith(name)}
 
-        state = cls(grace_ms)
+        state = cls(grace_ms, **limits)
         state._watermark = watermark
         state._event_watermark = int(columns["newest.watermark"][0])
         state._newest_appended_at = int(columns["newest.appended_at"][0])
         state._windows = windows_of(part("window."))
         state._reorder = Reorder(Waiting(**part("waiting.")))
-        state._late = LateCounts.restore(part("late."))
+        state._late = LateCounts.restore(part("late."), state._most_late_windows)
         return state
 
     @property
@@ -149,7 +155,7 @@ class PartitionWindows:
         """Move the watermark forward to `to_ms`: from now on, earlier events are late. It never moves back."""
         closes = to_ms // HOUR_MS > self._watermark // HOUR_MS
         self._watermark = max(self._watermark, to_ms)
-        if closes or (self._reorder.enough and self._reorder.added >= max(LEAST_FOLDED, self.open_windows)):
+        if closes or (self._reorder.enough and self._reorder.added >= max(self._least_folded, self.open_windows)):
             self._fold()
 
     def closed_hours(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""What session_stats means, in plain Python, event by event: the columnar windows have to give the same rows."""
+"""The definition of session_stats in plain Python, event by event; the columnar windows must give the same rows."""
 
 import math
 import struct
@@ -24,7 +24,7 @@ class Event(NamedTuple):
 
 
 class Closing(NamedTuple):
-    """All windows of earlier hours are closed, whatever the events say."""
+    """A closing by the clock: all windows of earlier hours are closed."""
 
     hour: int
 
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
 
 class LateEvent(NamedTuple):
-    """An event that is in no window."""
+    """A late event, which is in no window."""
 
     session_id: bytes
     ts: int
@@ -54,17 +54,17 @@ class LateEvent(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What has become of a log."""
+    """Outcome of a log."""
 
     rows: list[Row] = field(default_factory=list)
-    """Of the closed windows, by hour and session."""
+    """Rows of the closed windows, by hour and session."""
     late: list[LateEvent] = field(default_factory=list)
     missed: dict[tuple[int, bytes], int] = field(default_factory=dict)
     """Number of late events by hour number and session."""
 
 
 def outcome_of(log: Log) -> Outcome:
-    """Go through a log, with the grace of this module."""
+    """Return the outcome of a log with the grace of this module."""
     outcome, watermark, in_time = Outcome(), 0, list[Event]()
     for item in log:
         if isinstance(item, Closing):
@@ -82,7 +82,7 @@ def outcome_of(log: Log) -> Outcome:
 
 
 def rows_of(events: Iterable[Event]) -> list[Row]:
-    """One row for each session and hour that has events, by hour and session."""
+    """Return one row per session and hour with events, by hour and session."""
     windows: dict[tuple[int, bytes], list[Event]] = {}
     for event in events:
         windows.setdefault((event.ts // HOUR_MS, event.session_id), []).append(event)
@@ -105,9 +105,9 @@ def _row(hour: int, session_id: bytes, events: list[Event]) -> Row:
 
 
 def _abandoned(events: list[Event]) -> int:
-    """How many opens aren't followed by a submit, errors left out."""
+    """Return the number of opens whose next event, errors left out, isn't a submit."""
     told = sorted((event.ts, event.event_type) for event in events if event.event_type != "error")
-    types = [event_type for _, event_type in told] + ["nothing"]  # of one moment, "open" sorts before "submit"
+    types = [event_type for _, event_type in told] + ["nothing"]  # at the same time, "open" sorts before "submit"
     return sum(this == "open" and following != "submit" for this, following in pairwise(types))
 
 

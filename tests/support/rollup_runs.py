@@ -1,4 +1,4 @@
-"""Runs a log through the columnar windows of a partition, and tells the outcome in the reference's terms."""
+"""Run a log through the columnar windows of a partition; the results have the types of the reference."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -14,7 +14,7 @@ _TYPES = {"open": OPEN, "submit": SUBMIT, "error": ERROR}
 
 
 def columns(events: Sequence[Event]) -> Events:
-    """Events as the columns of a micro-batch."""
+    """Return events as the columns of a micro-batch."""
     ids, times, types, latencies, appended = list(zip(*events, strict=True)) or [()] * 5
     return Events(
         np.array(ids, "V16"),
@@ -26,18 +26,18 @@ def columns(events: Sequence[Event]) -> Events:
 
 
 def rows(windows: PartitionWindows, hour: int) -> list[Row]:
-    """The rows of a closed hour."""
+    """Return the rows of a closed hour."""
     return [Row(*row) for row in zip(*(np.asarray(c).tolist() for c in windows.rows(hour).values()), strict=True)]
 
 
 def missed(state: dict[str, NDArray[Any]]) -> dict[tuple[int, bytes], int]:
-    """Number of late events by hour number and session."""
+    """Return the number of late events by hour number and session."""
     hours, ids, counts = (state[f"late.{name}"].tolist() for name in ("hour", "session_id", "count"))
     return dict(zip(zip(hours, ids, strict=True), counts, strict=True))
 
 
 class Saved(NamedTuple):
-    """A snapshot: the windows at an offset, and what they were when it was made."""
+    """A snapshot at an offset, with copies of its columns."""
 
     offset: int
     watermark: int
@@ -46,15 +46,17 @@ class Saved(NamedTuple):
 
 
 class Run:
-    """Takes a log batch by batch, as the stream job does; an item's offset is its place in the log.
+    """A run that takes a log batch by batch, like the stream job; an item's offset is its place in the log.
 
     Args:
-        log: all of it.
+        log: the whole log.
+        limits: limits of `PartitionWindows`.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, **limits: int) -> None:
         self.log = log
-        self.windows = PartitionWindows(GRACE_MS)
+        self._limits = limits
+        self.windows = PartitionWindows(GRACE_MS, **limits)
         self.offset = 0
         self.late: list[LateEvent] = []
         self.stored: dict[int, list[Row]] = {}
@@ -62,11 +64,11 @@ class Run:
 
     @property
     def rows(self) -> list[Row]:
-        """Those that are stored, by hour and session."""
+        """The stored rows, by hour and session."""
         return [row for hour in sorted(self.stored) for row in self.stored[hour]]
 
     def take(self, count: int | None = None) -> None:
-        """The next items of the log, as one batch; all that are left without a count."""
+        """Add the next `count` items of the log as one batch; None for all that are left."""
         items = self.log[self.offset :][:count]
         for _, group in groupby(items, type):
             same = list(group)
@@ -81,7 +83,7 @@ class Run:
         self.late += map(LateEvent, *(column.tolist() for column in late))
 
     def store(self, *, remove: bool = True) -> None:
-        """Store the rows of closed hours; a repeated hour has to have the same ones."""
+        """Store the rows of closed hours; a repeated hour must have the same rows."""
         for hour in self.windows.closed_hours():
             new = rows(self.windows, hour)
             assert self.stored.setdefault(hour, new) == new
@@ -89,16 +91,16 @@ class Run:
                 self.windows.remove(hour)
 
     def snapshot(self) -> None:
-        """Make one."""
+        """Save a snapshot."""
         state = self.windows.columns()
         copies = {name: column.copy() for name, column in state.items()}
         self.snapshots.append(Saved(self.offset, self.windows.watermark, state, copies))
 
     def crash(self, back: int = 1) -> None:
-        """Lose all but the snapshots, and go on from one of them: the newest, or one further back."""
+        """Lose everything but the snapshots, and restore from the newest or an older one."""
         self.snapshots = self.snapshots[: len(self.snapshots) - back + 1]
         if not self.snapshots:
-            self.offset, self.windows = 0, PartitionWindows(GRACE_MS)
+            self.offset, self.windows = 0, PartitionWindows(GRACE_MS, **self._limits)
             return
         self.offset, watermark, state, _ = self.snapshots[-1]
-        self.windows = PartitionWindows.restore(GRACE_MS, watermark, state)
+        self.windows = PartitionWindows.restore(GRACE_MS, watermark, state, **self._limits)

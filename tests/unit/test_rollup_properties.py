@@ -6,13 +6,11 @@ What they are is said by the reference, event by event; it knows no batches, no 
 from itertools import accumulate
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.rollup_reference import GRACE_MS, Closing, Event, Log, outcome_of, rows_of
 from support.rollup_runs import Run, missed
 
-from pipeline.rollup import partition
 from pipeline.rollup.partition import HOUR_MS
 
 Step = tuple[str] | tuple[str, int]
@@ -79,24 +77,22 @@ def _logs(draw: st.DrawFn) -> Log:
 
 def _run(log: Log, steps: list[Step], least_folded: int) -> Run:
     """Go through a log in these steps."""
-    run = Run(log)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(partition, "LEAST_FOLDED", least_folded)
-        for step in steps:
-            match step:
-                case ("take", *count):
-                    run.take(*count)
-                case ("store",):
-                    run.store()
-                case ("store without removal",):
-                    run.store(remove=False)
-                case ("snapshot",):
-                    run.snapshot()
-                case ("reload",):
-                    run.snapshot()
-                    run.crash()
-                case ("crash", back):
-                    run.crash(back)
+    run = Run(log, least_folded=least_folded)
+    for step in steps:
+        match step:
+            case ("take", *count):
+                run.take(*count)
+            case ("store",):
+                run.store()
+            case ("store without removal",):
+                run.store(remove=False)
+            case ("snapshot",):
+                run.snapshot()
+            case ("reload",):
+                run.snapshot()
+                run.crash()
+            case ("crash", back):
+                run.crash(back)
     return run
 
 

@@ -16,7 +16,6 @@ from support.rollup_reference import GRACE_MS, Closing, Event, LateEvent, Log, o
 from support.rollup_runs import Run, columns, missed, rows
 
 import pipeline
-from pipeline.rollup import late, partition
 from pipeline.rollup.partition import HOUR_MS, PartitionWindows
 
 HOUR = 490_000
@@ -281,19 +280,17 @@ def test_the_watermark_never_goes_back() -> None:
         assert windows.watermark == START_MS + HOUR_MS - GRACE_MS
 
 
-def test_events_are_folded_before_their_hour_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits is at most twice what the grace holds, and a batch."""
-    monkeypatch.setattr(partition, "LEAST_FOLDED", 10)
-    windows = PartitionWindows(GRACE_MS)
+def test_events_are_folded_before_their_hour_is_over() -> None:
+    """At most twice the events of the grace and one batch wait."""
+    windows = PartitionWindows(GRACE_MS, least_folded=10)
     for ms in range(0, HOUR_MS, COLUMN_MS):
         windows.add(columns([_event("open", ms + i) for i in range(10)]))
         assert windows.waiting_events <= 2 * 21 + 10
     assert windows.open_windows == 1
 
 
-def test_late_events_are_counted_for_the_newest_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For so many of them as are remembered; which ones doesn't depend on the batches."""
-    monkeypatch.setattr(late, "MOST_WINDOWS", 3)
+def test_late_events_are_counted_for_the_newest_windows() -> None:
+    """The limited number of remembered windows doesn't depend on the batches."""
     log: Log = [
         Closing(HOUR + 6),
         *_drawn("a |o...oo......|............|oo..........|", "b |o...........|.....o......|o"),
@@ -301,7 +298,7 @@ def test_late_events_are_counted_for_the_newest_windows(monkeypatch: pytest.Monk
     ]
     counts = {(HOUR + 1, B): 1, (HOUR + 2, A): 2, (HOUR + 2, B): 1}
     for rows_at_once in range(1, 9):
-        run = Run(log)
+        run = Run(log, most_late_windows=3)
         while run.offset < len(log):
             run.take(rows_at_once)
         run.snapshot()
