@@ -70,10 +70,16 @@ _Treat = Callable[[Sequence[bytes]], Sequence[_Treated]]
 
 
 class _Memory:
-    """Cache of treated values, so that a repeated value is treated once."""
+    """Cache of treated values, so that a repeated value is treated once.
 
-    def __init__(self, treat: _Treat) -> None:
+    Args:
+        treat: computes the replacements of distinct values.
+        most_bytes: size at which the cache is emptied.
+    """
+
+    def __init__(self, treat: _Treat, most_bytes: int = CACHE_BYTES) -> None:
         self._treat = treat
+        self._most_bytes = most_bytes
         self._known: dict[bytes, _Treated] = {}
         self._bytes = 0
         self._lock = threading.Lock()
@@ -85,7 +91,7 @@ class _Memory:
             for value, treated in zip(new, self._treat(new), strict=True):
                 known[value] = treated
                 self._bytes += len(value) + len(treated) + _ENTRY_BYTES
-            if self._bytes > CACHE_BYTES:
+            if self._bytes > self._most_bytes:
                 self._known, self._bytes = {}, 0
         return list(map(known.__getitem__, values))
 

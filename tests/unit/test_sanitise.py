@@ -315,10 +315,9 @@ def test_the_deepest_and_the_largest_metadata_is_stored() -> None:
     assert _METADATA(orjson.dumps({"n": [1] * (MAX_VALUES - 2)}))
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_remembered_is_bounded() -> None:
     """Distinct values come and go; each is treated as if it were the first."""
-    monkeypatch.setattr(sanitise, "CACHE_BYTES", 10_000)
-    memory = sanitise._Memory(lambda values: [value[::-1] for value in values])
+    memory = sanitise._Memory(lambda values: [value[::-1] for value in values], most_bytes=10_000)
     for first in range(0, 1_000, 50):
         values = [b"%d" % number for number in range(first, first + 60)]
         assert memory.treated(values) == [value[::-1] for value in values]
