@@ -10,13 +10,11 @@ from itertools import islice
 from threading import Event
 from typing import Any
 
-from confluent_kafka import Producer as KafkaProducer
-
 from pipeline.catalog import Catalog
 from pipeline.clickhouse.client import connect, explained
 from pipeline.config import Settings
 from pipeline.devstack import WorkerProcess
-from pipeline.kafka.client import client_config
+from pipeline.kafka.producing import RecordProducer
 from pipeline.producer.encode import Encoder
 from pipeline.producer.producer import Producer
 from pipeline.rollup.audit import Audit
@@ -34,7 +32,7 @@ _SETTLED_SECONDS = 3.0  # the worker counts hours that wait once a second, and w
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Tally:
     """What has become of the events so far, by family, and how long it took from the first to the last."""
 
     produced: Counter[str]
@@ -53,7 +51,7 @@ class Outcome:
         return round(self.stored.total() / self.seconds) if self.seconds else 0
 
 
-def follow(settings: Settings, catalog: Catalog, worker: WorkerProcess, events: int, seed: int) -> Generator[Outcome]:
+def follow(settings: Settings, catalog: Catalog, worker: WorkerProcess, events: int, seed: int) -> Generator[Tally]:
     """Publish, and say what has become of the events until all are stored or rejected, or nothing happens any more.
 
     Closing it ends the publishing too.
@@ -85,7 +83,7 @@ def follow(settings: Settings, catalog: Catalog, worker: WorkerProcess, events: 
                     stored = Counter({family.name: _rows(client, family.table) for family in catalog.families})
                 if stored.total() + rejected.total() != done:
                     done, changed = stored.total() + rejected.total(), time.monotonic()
-                yield Outcome(produced.copy(), stored, rejected, changed - began)
+                yield Tally(produced.copy(), stored, rejected, changed - began)
         finally:
             leaving.set()
 
@@ -131,7 +129,7 @@ def _publish(
             produced[name] += 1
     # What the producer would never send: other programs may.
     encoders = {family.name: Encoder(family) for family in catalog.families}
-    careless = KafkaProducer(client_config(settings.kafka))
+    careless = RecordProducer(settings.kafka, {})
     for name, event in sampled:
         key, value = encoders[name].encode(event)
         careless.produce(catalog.family(name).topic.name, value[: len(value) // 2], key)

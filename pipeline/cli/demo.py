@@ -17,7 +17,7 @@ from pipeline.cli.demo_output import report, say_how_to_stop, show_answers, show
 from pipeline.cli.stack import fetch_jars
 from pipeline.clickhouse.migrate import migrate
 from pipeline.config import ENV_PREFIX, Settings, env_name, load_settings
-from pipeline.demo import DAMAGED, Outcome, check_sessions, follow
+from pipeline.demo import DAMAGED, Tally, check_sessions, follow
 from pipeline.devstack import Stack, WorkerProcess
 from pipeline.errors import ConfigError
 from pipeline.kafka.topics import TopicAdmin, plan
@@ -117,9 +117,9 @@ def _start(terminal: Console, home: Path, running: ExitStack) -> tuple[Stack, Wo
     return stack, worker, settings
 
 
-def _run(terminal: Console, settings: Settings, worker: WorkerProcess, events: int, seed: int) -> Outcome:
+def _run(terminal: Console, settings: Settings, worker: WorkerProcess, events: int, seed: int) -> Tally:
     """Publish the events with progress bars; print the counts at the end, also after a failure."""
-    outcome = Outcome(Counter(), Counter(), Counter(), 0)
+    outcome = Tally(Counter(), Counter(), Counter(), 0)
     columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         with (

@@ -16,7 +16,7 @@ from rich.table import Table
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.queries import load_queries
 from pipeline.config import ClickHouseSettings
-from pipeline.demo import Outcome
+from pipeline.demo import Tally
 from pipeline.devstack import Stack, WorkerProcess
 from pipeline.errors import ChimeraError
 from pipeline.rollup.verify import Report
@@ -39,7 +39,7 @@ class MismatchError(ChimeraError):
     """Produced events aren't stored + rejected events, or session_stats is wrong."""
 
 
-def report(outcome: Outcome, sessions: Report) -> None:
+def report(outcome: Tally, sessions: Report) -> None:
     """Print the counts as one JSON object.
 
     Raises:
@@ -69,7 +69,7 @@ def step(terminal: Console, done: str) -> Iterator[None]:
     terminal.print(f"[green]✓[/] {done} ({time.monotonic() - began:.1f} s)")
 
 
-def show_counts(terminal: Console, outcome: Outcome) -> None:
+def show_counts(terminal: Console, outcome: Tally) -> None:
     """Print produced, stored and rejected events by table."""
     table = Table(
         title=f"What became of the events, in {outcome.seconds:.1f} s",

@@ -1,6 +1,6 @@
-"""What `chimera dlq` does with the dead letters of a family: count, show, requeue, drop.
+"""Dead letters: the worker writes them; `chimera dlq` counts, shows, requeues and drops them.
 
-A dead-letter topic is read through `log` into an `index`, which knows each of the `letters` once and, by `receipts` in
-the same topic, what has become of it. `settle` sends records back to their source topic, or drops them; `content` reads
-as much of one as can be read, `show` puts it into words, masked.
+`writer` writes dead letters, with the header names of `headers`. `reading` reads a dead-letter topic into an `index`,
+which knows each of the `letters` once and its state by the `receipts` in the same topic. `settle` requeues or drops
+records; `content` reads the readable part of a value; `show` describes a dead letter, masked.
 """

@@ -1,4 +1,4 @@
-"""Reads as much of a dead letter's value as can be read: field by field, up to what is wrong."""
+"""Read the value of a dead letter field by field, up to the first error."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,20 +19,20 @@ from pipeline.schema.writer_schema import UnresolvableError, check_writer_schema
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What could be read of a value."""
+    """The readable part of a value."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """In their order, as they were written: physical values, unchecked."""
+    """Physical values by field name, in the order of the writer's schema, unchecked."""
     ends: str = ""
-    """Why nothing follows; empty when all was read."""
+    """Reason why nothing follows; empty if the whole value was read."""
 
 
 class Reader:
-    """Reads the values of one family's dead letters. Nothing that a value may hold makes it fail.
+    """Reads the values of one family's dead letters. No value makes it fail.
 
     Args:
-        family: its schemas.
-        registry: knows the schemas behind Confluent's ids.
+        family: owner of the schemas.
+        registry: source of the schemas with Confluent's ids.
     """
 
     def __init__(self, family: Family, registry: SchemaSource | None = None) -> None:
@@ -40,7 +40,7 @@ class Reader:
         self._registry = registry
 
     def read(self, value: bytes | None) -> Content:
-        """What it holds."""
+        """Read a value."""
         if not value:
             return Content(ends="null" if value is None else "no bytes")
         try:
@@ -50,7 +50,7 @@ class Reader:
             return Content(ends=str(error))
 
     def _split(self, value: bytes) -> tuple[Any, bytes]:
-        """The writer's schema, and what follows the frame."""
+        """Return the writer's schema and the bytes behind the frame."""
         name = schema_name(value)
         if name and value.startswith(SINGLE_OBJECT_MARKER):
             fingerprint = value[len(SINGLE_OBJECT_MARKER) : SINGLE_OBJECT_HEADER_BYTES]

@@ -1,7 +1,7 @@
-"""An index of one dead-letter topic: each dead letter once, how many copies there are, and what has become of it.
+"""An index of one dead-letter topic: each dead letter once, with its number of copies and its state.
 
-It is a temporary SQLite database, which goes to disk when it grows: memory is bounded, however many dead letters there
-are. It holds where they are and why, nothing of what they hold.
+The index is a temporary SQLite database that moves to disk as it grows, so memory is bounded however many dead letters
+there are. It holds places, reasons and states, and no content of any record.
 """
 
 import sqlite3
@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from pipeline.dlq.letters import OPEN, Letter, Record, read_letter
-from pipeline.dlq.receipts import Deed, Receipt, read_receipt
+from pipeline.dlq.letters import OPEN, DlqRecord, Letter, read_letter
+from pipeline.dlq.receipts import Outcome, Receipt, read_receipt
 
 CLAIM_SECONDS = 60
-"""So long a claim keeps others away; the run that made it has produced what it is about by then, or never will."""
+"""Age at which a claim no longer holds. By then its run has produced the records, or never will."""
 
-UNSETTLED = frozenset({OPEN, Deed.CLAIMED.value})
-"""States of those that still wait for something to be done."""
+UNSETTLED = frozenset({OPEN, Outcome.CLAIMED.value})
+"""States of dead letters that still have to be requeued or dropped."""
 
 _TABLES = """
 CREATE TABLE letters (id TEXT PRIMARY KEY, partition INT, offset INT, source_partition INT, source_offset INT,
@@ -36,7 +36,7 @@ FROM known
 _ADD_LETTER = """
 INSERT INTO letters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (id) DO UPDATE SET copies = copies + 1
 """
-# The first claim holds until it is too old. What it says of the ends stays: from there on its records may be.
+# The first claim holds until it is too old. Its ends stay: its records, if it produced any, are behind them.
 _ADD_CLAIM = """
 INSERT INTO fates VALUES (?1, 'claimed', ?2, ?3, ?2, ?4)
 ON CONFLICT (id) DO UPDATE SET run = excluded.run, claimed_at = excluded.claimed_at
@@ -58,7 +58,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which dead letters are meant; without a condition all."""
+    """Conditions that dead letters meet; without any, all do."""
 
     reasons: frozenset[str] = frozenset()
     since: datetime | None = None
@@ -68,7 +68,7 @@ class Selection:
     places: frozenset[Place] = frozenset()
     states: frozenset[str] = field(default=UNSETTLED)
     attempts_below: int | None = None
-    """Rejected less often than that, whole, and not foreign: those that can be requeued."""
+    """Rejected less often than this, whole, and not foreign: the dead letters that can be requeued."""
 
     def _conditions(self) -> Iterator[tuple[str, list[Any]]]:
         yield _one_of("state", self.states)
@@ -87,7 +87,7 @@ class Selection:
             yield either, [number for place in own + source for number in place]
 
     def where(self) -> tuple[str, list[Any]]:
-        """An SQL condition, and the values of its parameters."""
+        """Return an SQL condition and the values of its parameters."""
         conditions = list(self._conditions())
         return " AND ".join(sql for sql, _ in conditions), [value for _, values in conditions for value in values]
 
@@ -103,7 +103,7 @@ def _places(prefix: str, places: list[list[int]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Dead letters with the same reason and state: how many, with how many copies beyond the first, between when."""
+    """Number of dead letters with the same reason and state, of further copies of them, and their time range."""
 
     reason: str
     state: str
@@ -114,19 +114,21 @@ class Count:
 
 
 class Index:
-    """What is known of a dead-letter topic.
+    """Index of a dead-letter topic.
 
     Args:
-        source: the topic whose dead letters these are.
+        source: topic that the records of the dead letters come from.
+        claim_seconds: age at which a claim no longer holds.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, claim_seconds: float = CLAIM_SECONDS) -> None:
         self._source = source
+        self._claim_ms = round(claim_seconds * 1000)
         self._database = sqlite3.connect("")  # a file without a name, gone when it is closed
         self._database.executescript(_TABLES)
 
-    def add(self, record: Record, *, only_receipts: bool = False) -> None:
-        """Take note of a record of the topic: of each partition in the order of their offsets, each once."""
+    def add(self, record: DlqRecord, *, only_receipts: bool = False) -> None:
+        """Add a record of the topic. Each is added once, those of a partition in the order of their offsets."""
         receipt = read_receipt(record)
         if receipt:
             self._add_receipt(receipt, record.timestamp)
@@ -139,15 +141,15 @@ class Index:
         self._database.execute(_ADD_LETTER, (letter.id, *place, *facts))
 
     def _add_receipt(self, receipt: Receipt, timestamp: int) -> None:
-        if receipt.deed is Deed.CLAIMED:
+        if receipt.outcome is Outcome.CLAIMED:
             ends = orjson.dumps(receipt.ends, option=orjson.OPT_NON_STR_KEYS)
-            facts = (receipt.run, timestamp, ends, CLAIM_SECONDS * 1000)
+            facts = (receipt.run, timestamp, ends, self._claim_ms)
             self._database.executemany(_ADD_CLAIM, [(id_, *facts) for id_ in receipt.letters])
         else:
-            self._database.executemany(_ADD_RECEIPT, [(id_, receipt.deed, receipt.run) for id_ in receipt.letters])
+            self._database.executemany(_ADD_RECEIPT, [(id_, receipt.outcome, receipt.run) for id_ in receipt.letters])
 
     def counts(self, selection: Selection) -> list[Count]:
-        """By reason and state, in this order."""
+        """Count the selected dead letters by reason and state, in this order."""
         where, values = selection.where()
         found = self._database.execute(f"{_COUNTS} WHERE {where} GROUP BY reason, state ORDER BY reason, state", values)
         return [
@@ -156,11 +158,17 @@ class Index:
         ]
 
     def count(self, selection: Selection) -> int:
-        """How many there are."""
+        """Return the number of selected dead letters."""
         return sum(count.letters for count in self.counts(selection))
 
     def page(self, selection: Selection, limit: int, after: tuple[int, int] = (-1, -1)) -> list[Letter]:
-        """The first few of one partition of the dead-letter topic, behind partition and offset of the one before."""
+        """Return a page of one partition.
+
+        Args:
+            selection: conditions.
+            limit: most dead letters in the page.
+            after: partition and offset of the last dead letter of the page before.
+        """
         where, values = selection.where()
         found = self._database.execute(
             f"{_LETTERS} WHERE (partition, offset) > (?, ?) AND {where} ORDER BY partition, offset LIMIT ?",
@@ -170,18 +178,18 @@ class Index:
         letters = [Letter(**{**dict(row), "failed_at": _time(row["failed_at"])}) for row in found]
         return [letter for letter in letters if letter.partition == letters[0].partition]
 
-    def held(self, letters: Iterable[Letter], run: str) -> tuple[list[Letter], dict[str, dict[int, int]]]:
-        """Those whose claim is this run's; and of those that another run had claimed before, the ends it had noted."""
-        held, doubtful = [], {}
+    def claimed(self, letters: Iterable[Letter], run: str) -> tuple[list[Letter], dict[str, dict[int, int]]]:
+        """Return the dead letters that this run has claimed, and the ends of earlier claims on them, by id."""
+        ours, doubtful = [], {}
         for letter in letters:
             state, holder, first_run, ends = self._database.execute(
                 "SELECT state, run, first_run, ends FROM fates WHERE id = ?", [letter.id]
             ).fetchone()
-            if state == Deed.CLAIMED and holder == run:
-                held.append(letter)
+            if state == Outcome.CLAIMED and holder == run:
+                ours.append(letter)
                 if first_run != run:
                     doubtful[letter.id] = {int(partition): end for partition, end in orjson.loads(ends).items()}
-        return held, doubtful
+        return ours, doubtful
 
 
 def _time(seconds: float) -> datetime:

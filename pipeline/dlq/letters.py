@@ -1,28 +1,35 @@
-"""A dead letter as its headers describe it, and the headers that its record goes back with."""
+"""A dead letter as its headers describe it, and the headers of its record when it is requeued."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pipeline.dlq.writer import ATTEMPTS, CUT_PREFIX, HEADER_PREFIX, REASON, attempts_of
+from confluent_kafka import Message
+
+from pipeline.dlq.headers import (
+    ATTEMPTS,
+    CUT_PREFIX,
+    HEADER_PREFIX,
+    REQUEUED,
+    Headers,
+    attempts_of,
+    error_facts,
+    own_headers,
+)
 from pipeline.errors import Reason
 
-REQUEUED = "chimera.requeued"
-"""Header of a record that was requeued: the id of the dead letter that it was."""
 OPEN = "open"
 """State of a dead letter that nothing has been done about."""
 FOREIGN = "foreign"
-"""In the place of a reason: somebody else's record, which no worker wrote about a record of this topic."""
+"""Stands in place of a reason if no worker wrote the dead letter about a record of this topic."""
 OTHER = "other"
-"""In the place of a reason that this version doesn't know."""
-
-Headers = Sequence[tuple[str, bytes | None]]
+"""Stands in place of a reason that this version doesn't know."""
 
 
-class Record(NamedTuple):
-    """A record of a topic; its timestamp is in milliseconds."""
+class DlqRecord(NamedTuple):
+    """A record of a dead-letter topic: a dead letter or a receipt. Its timestamp is in ms."""
 
     partition: int
     offset: int
@@ -34,31 +41,38 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """What a dead letter says of itself; copies of one have the same id."""
+    """A dead letter, but for key, value and headers. All copies of a dead letter have the same id."""
 
     id: str
     partition: int
     offset: int
     source_partition: int | None
-    """Where its record was in the source topic; None when it is foreign."""
+    """Partition of its record in the source topic; None if the dead letter is foreign."""
     source_offset: int | None
     reason: str
     attempts: int
-    """How often its record has been rejected."""
+    """Number of times its record has been rejected."""
     whole: bool
-    """Whether it has all that its record had: one that was too large has not."""
+    """True if nothing was left out; parts of a record that is too large are."""
     copies: int
     state: str
     failed_at: datetime
 
     @property
     def foreign(self) -> bool:
-        """Whether it isn't known where it belongs."""
+        """True if it is unknown where its record belongs."""
         return self.source_partition is None
 
 
-def read_letter(source: str, record: Record) -> Letter:
-    """What a record of the dead-letter topic of `source` is."""
+def read_record(message: Message) -> DlqRecord:
+    """Copy a message that a client read from a dead-letter topic."""
+    headers: Any = message.headers() or []
+    at, timestamp = (message.partition() or 0, message.offset() or 0), message.timestamp()[1]
+    return DlqRecord(*at, timestamp, message.key(), message.value(), headers)
+
+
+def read_letter(source: str, record: DlqRecord) -> Letter:
+    """Read a dead letter from a record of the dead-letter topic of `source`."""
     facts = error_facts(record.headers)
     partition, offset = _number(facts.get("partition")), _number(facts.get("offset"))
     known = facts.get("topic") == source and partition is not None and offset is not None
@@ -77,39 +91,22 @@ def read_letter(source: str, record: Record) -> Letter:
     )
 
 
-def _digest(record: Record) -> str:
-    """Of the content: a source topic that was created anew has the same offsets again."""
+def _digest(record: DlqRecord) -> str:
+    """Return a digest of the content; coordinates alone repeat when a source topic is created anew."""
     digest = hashlib.blake2b(b"%d:" % len(record.key or b""), digest_size=8)
     digest.update(record.key or b"")
     digest.update(record.value or b"")
     return digest.hexdigest()
 
 
-def error_facts(headers: Headers) -> dict[str, str]:
-    """What the worker says of the failure: name without prefix to text; nothing when it isn't the worker who speaks.
-
-    Its headers are the last ones and begin with the reason. What a record came with may have such names too.
-    """
-    begin = max((at for at, (name, _) in enumerate(headers) if name == REASON), default=len(headers))
-    own = headers[begin:]
-    if not all(name.startswith(HEADER_PREFIX) for name, _ in own):
-        return {}
-    return {name.removeprefix(HEADER_PREFIX): (value or b"").decode(errors="replace") for name, value in own}
-
-
-def own_headers(headers: Headers) -> list[tuple[str, bytes | None]]:
-    """Those that the record had before it was a dead letter, or requeued."""
-    return [(name, value) for name, value in headers if not name.startswith(HEADER_PREFIX) and name != REQUEUED]
-
-
 def requeued_headers(letter: Letter, headers: Headers) -> list[tuple[str, bytes | None]]:
-    """The record's own headers, how often it has been rejected, and which dead letter it was."""
+    """Return the headers of a requeued record: its own, its number of attempts, and the id of its dead letter."""
     ours = [(ATTEMPTS, str(letter.attempts).encode()), (REQUEUED, letter.id.encode())]
     return [*own_headers(headers), *ours]
 
 
 def record_time(facts: Mapping[str, str]) -> datetime | None:
-    """The timestamp that the record had in the source topic; older versions don't tell."""
+    """Return the timestamp of the record in the source topic; None if an older version wrote the dead letter."""
     milliseconds = _number(facts.get("timestamp"))
     return None if milliseconds is None else _from_ms(milliseconds)
 
@@ -127,7 +124,7 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _from_ms(milliseconds: int) -> datetime:
-    """A record's timestamp. Whoever wrote it may have chosen the number: one that is no time is as old as can be."""
+    """Convert a record's timestamp. A producer may choose any number; 1970 stands for one that is no time."""
     try:
         return datetime.fromtimestamp(milliseconds / 1000, UTC)
     except (ValueError, OverflowError, OSError):

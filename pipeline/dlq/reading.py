@@ -1,60 +1,64 @@
-"""A dead-letter topic that was read to the end it had: what is in it, and the records themselves."""
+"""The dead letters of one family: an index of the whole topic, and the records one by one."""
 
 from collections.abc import Iterator, Sequence
 
 from pipeline.catalog import Family
 from pipeline.config import KafkaSettings
-from pipeline.dlq.index import Index, Selection
-from pipeline.dlq.letters import Letter, Record
-from pipeline.dlq.log import Log
+from pipeline.dlq.index import CLAIM_SECONDS, Index, Selection
+from pipeline.dlq.letters import DlqRecord, Letter, read_record
+from pipeline.kafka.failures import check_connection
+from pipeline.kafka.offsets import TopicReader
 
 PAGE = 500
-"""Most dead letters that are looked at together, and that one receipt is about."""
+"""Most dead letters in one page, and in one receipt."""
 
 
 class Reading:
-    """The dead letters of one family.
+    """A dead-letter topic, read to the end it had at first.
 
-    Raises what `Log` does, from all that asks the broker.
+    Methods that ask the broker raise UnavailableError if it doesn't answer, HaltError if it refuses.
 
     Args:
         settings: the broker.
-        family: whose dead letters these are.
+        family: owner of the dead letters.
+        claim_seconds: age at which a claim no longer holds.
     """
 
-    def __init__(self, settings: KafkaSettings, family: Family) -> None:
+    def __init__(self, settings: KafkaSettings, family: Family, *, claim_seconds: float = CLAIM_SECONDS) -> None:
         self.family = family
-        self.index = Index(family.topic.name)
-        self._log = Log(settings, family.dead_letters.name)
-        self._spans = self._log.spans()
-        self._read_to = {partition: end for partition, (_, end) in self._spans.items()}
+        self.index = Index(family.topic.name, claim_seconds=claim_seconds)
+        check_connection(settings)
+        self._topic = TopicReader(settings, family.dead_letters.name)
+        self._ranges = self._topic.ranges()
+        self._read_to = {partition: offsets.stop for partition, offsets in self._ranges.items()}
 
     def __len__(self) -> int:
-        """Records that there are to read, at most."""
-        return sum(end - first for first, end in self._spans.values())
+        """Most records that there are to read."""
+        return sum(map(len, self._ranges.values()))
 
     def read(self) -> Iterator[None]:
-        """Read all of them into the index, one a step."""
-        for record in self._log.read(self._spans):
-            self.index.add(record)
+        """Read all records into the index, one per step."""
+        for message in self._topic.read(self._ranges):
+            self.index.add(read_record(message))
             yield
 
     def read_receipts(self, partition: int, end: int) -> None:
-        """Take note of the receipts that have come since; new dead letters are left for another reading."""
-        for record in self._log.read({partition: (self._read_to[partition], end)}):
-            self.index.add(record, only_receipts=True)
+        """Read newer receipts of a partition, up to this offset; newer dead letters are left for another reading."""
+        for message in self._topic.read({partition: range(self._read_to[partition], end)}):
+            self.index.add(read_record(message), only_receipts=True)
         self._read_to[partition] = end
 
     def pages(self, selection: Selection, limit: int = PAGE) -> Iterator[list[Letter]]:
-        """The selected ones, some of one partition at a time."""
+        """Return the selected dead letters in pages, each of one partition."""
         after = (-1, -1)
         while letters := self.index.page(selection, limit, after):
             after = (letters[-1].partition, letters[-1].offset)
             yield letters
 
-    def records(self, letters: Sequence[Letter]) -> Iterator[tuple[Letter, Record]]:
-        """Dead letters of one partition with their records, but for those that retention has deleted meanwhile."""
+    def records(self, letters: Sequence[Letter]) -> Iterator[tuple[Letter, DlqRecord]]:
+        """Read the records of dead letters of one partition; those that retention has deleted are left out."""
         by_offset = {letter.offset: letter for letter in letters}
         if letters:
-            for record in self._log.pick(letters[0].partition, sorted(by_offset)):
+            for message in self._topic.pick(letters[0].partition, sorted(by_offset)):
+                record = read_record(message)
                 yield by_offset[record.offset], record

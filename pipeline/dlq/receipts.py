@@ -1,21 +1,21 @@
-"""Receipts: records of a dead-letter topic that say what has become of dead letters before them.
+"""Receipts: records of a dead-letter topic that say what was done with dead letters before them.
 
-A receipt is told from a dead letter by its last header. Nobody can forge one by what he publishes: the last headers of
-a dead letter are the worker's. Receipts outlive what they are about, because retention deletes from the front.
+The last header marks a receipt. A producer of events can't forge one: the last headers of a dead letter are the
+worker's. Receipts outlive their dead letters, because retention deletes from the front.
 """
 
 import enum
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from pipeline.dlq.letters import Record
+from pipeline.dlq.headers import RECEIPT
+from pipeline.dlq.letters import DlqRecord
 
-_HEADER = "chimera.receipt"
 
-
-class Deed(enum.StrEnum):
-    """What was done."""
+class Outcome(enum.StrEnum):
+    """State that a receipt gives to dead letters."""
 
     CLAIMED = "claimed"  # a run is about to requeue them
     REQUEUED = "requeued"
@@ -24,33 +24,33 @@ class Deed(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a run of `chimera dlq` did to some dead letters."""
+    """The outcome that a run of `chimera dlq` gave to some dead letters."""
 
-    deed: Deed
+    outcome: Annotated[Outcome, Field(alias="deed")]  # the name in the receipts that topics hold
     run: str
-    """Tells runs from each other."""
+    """Id of the run."""
     letters: tuple[str, ...]
-    """Their ids."""
+    """Ids of the dead letters."""
     ends: dict[int, int] = field(default_factory=dict)
     """Of a claim: the end of each partition of the source topic, before anything was requeued."""
 
     @property
     def value(self) -> bytes:
-        """Of the record that it is written as."""
-        return _RECEIPT.dump_json(self)
+        """Value of the receipt's record."""
+        return _RECEIPT.dump_json(self, by_alias=True)
 
     @property
     def headers(self) -> list[tuple[str, bytes | None]]:
-        """Of that record."""
-        return [(_HEADER, b"1")]
+        """Headers of the receipt's record."""
+        return [(RECEIPT, b"1")]
 
 
 _RECEIPT = TypeAdapter(Receipt)
 
 
-def read_receipt(record: Record) -> Receipt | None:
-    """The receipt that a record is; None when it is a dead letter, or nothing we know."""
-    if not record.headers or record.headers[-1][0] != _HEADER:
+def read_receipt(record: DlqRecord) -> Receipt | None:
+    """Read the receipt that a record holds; None for a dead letter and for anything unknown."""
+    if not record.headers or record.headers[-1][0] != RECEIPT:
         return None
     try:
         return _RECEIPT.validate_json(record.value or b"")

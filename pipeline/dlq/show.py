@@ -1,6 +1,6 @@
-"""A dead letter in words: for a terminal, or as a JSON object; values masked unless they are asked for.
+"""Show a dead letter: as text for a terminal or as a JSON object; values are masked by default.
 
-What producers wrote is never printed as it is: it could hold what a terminal obeys.
+Nothing that a producer wrote is printed unescaped, because it may hold control sequences for a terminal.
 """
 
 import json
@@ -12,8 +12,8 @@ from typing import Any
 
 from pipeline.catalog import Family
 from pipeline.dlq.content import Content
-from pipeline.dlq.letters import Letter, Record, error_facts, own_headers, record_time
-from pipeline.dlq.writer import CUT_PREFIX, HEADER_PREFIX
+from pipeline.dlq.headers import CUT_PREFIX, HEADER_PREFIX, error_facts, own_headers
+from pipeline.dlq.letters import DlqRecord, Letter, record_time
 from pipeline.schema.fields import Field
 
 _SHOWN_BYTES = 64
@@ -23,16 +23,15 @@ _MAX_MS = 253_402_300_800_000  # of the year 9999
 _MAX_DECIMAL_BYTES = 16
 
 
-def described(family: Family, letter: Letter, record: Record, content: Content, *, unmask: bool) -> dict[str, Any]:
-    """All there is to say about a dead letter, as JSON has it.
+def described(family: Family, letter: Letter, record: DlqRecord, content: Content, *, unmask: bool) -> dict[str, Any]:
+    """Describe a dead letter as a JSON object.
 
     Args:
-        family: whose it is.
-        letter: what the index knows of it.
-        record: it itself.
-        content: what could be read of its value.
-        unmask: say what keys, values and headers hold, and what these are called; else only how long they are, and of
-            which type.
+        family: owner of the dead letter.
+        letter: its entry in the index.
+        record: the dead letter itself.
+        content: the readable part of its value.
+        unmask: show keys, values, and names and values of headers; otherwise only their lengths and types.
     """
     say = _readable if unmask else _masked
     facts = {} if letter.foreign else error_facts(record.headers)
@@ -61,7 +60,7 @@ def described(family: Family, letter: Letter, record: Record, content: Content, 
 
 
 def lines(said: Mapping[str, Any]) -> Iterator[str]:
-    """The same for a terminal, without anything it would obey."""
+    """Make lines for a terminal of a description, without control sequences."""
     tries = f"{said['attempts']} {'try' if said['attempts'] == 1 else 'tries'}"
     copies = f", {said['copies']} copies" if said["copies"] > 1 else ""
     state = "" if said["state"] == "open" else f", {said['state']}"
@@ -86,7 +85,7 @@ def lines(said: Mapping[str, Any]) -> Iterator[str]:
 
 
 def as_text(time: datetime) -> str:
-    """ISO 8601, in milliseconds."""
+    """Format a time as ISO 8601, to the millisecond."""
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -101,7 +100,7 @@ def _masked(value: Any, _: Field | None) -> str:
 
 
 def _readable(value: Any, field: Field | None) -> Any:
-    """The value as JSON can hold it; money and times as people write them."""
+    """Convert a value to JSON; amounts of money and times as people write them."""
     match value, field and field.logical_type:
         case int(), "timestamp-millis" if 0 <= value < _MAX_MS:
             return as_text(_EPOCH + timedelta(milliseconds=value))
@@ -131,9 +130,9 @@ def _is_text(value: bytes) -> bool:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value)  # ASCII: whatever is no plain character is escaped
+    return json.dumps(value)  # ASCII: everything else is escaped
 
 
 def _plain(text: str) -> str:
-    """Without control characters, also those beyond ASCII."""
+    """Replace control characters, also those beyond ASCII."""
     return "".join(char if char.isprintable() else "?" for char in text)

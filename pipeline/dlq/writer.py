@@ -1,17 +1,16 @@
-"""Dead letters: what can't be stored goes to `<topic>.dlq` as it came, with headers that say what was wrong with it.
+"""Write dead letters: a rejected record goes to `<topic>.dlq` unchanged, with headers that say what was wrong with it.
 
-The original key, value and headers are untouched; ours follow them, prefixed `chimera.error.`, the reason first. The
-broker gives a dead letter a time of its own: it is kept from the rejection on, however old its record is. A dead letter
-may be written twice, when a worker dies before it could say that it was done: its coordinates tell.
+Key, value and headers of the record are untouched; the worker's headers follow them. The broker gives a dead letter its
+own time, so retention keeps it from the rejection on, however old its record is. A worker that dies before its commit
+leaves dead letters that are written twice; their coordinates are the same.
 
-Whoever can write a record can write one that is too large for the dead-letter topic with what we add, and that must not
-hold its partition up. Of such a record the headers are left out, or key and value as well, and a header says so, with
-size and hash; the whole of it stays in its source topic for as long as that keeps records.
+Anybody can write a record that is too large for the dead-letter topic once the worker's headers are added, and it must
+not block its partition. Then the record's headers are left out, or its key and value as well. A header says so, with
+size and hash. The whole record stays in its source topic for as long as that keeps records.
 """
 
 import enum
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -21,65 +20,54 @@ from typing import NamedTuple
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message
-from confluent_kafka import Producer as KafkaProducer
 
 from pipeline.catalog import Family
 from pipeline.columns import Rejection
 from pipeline.config import KafkaSettings
+from pipeline.dlq.headers import CUT_PREFIX, HEADER_PREFIX, attempts_of
 from pipeline.errors import UnavailableError
-from pipeline.kafka.client import client_config
-from pipeline.kafka.failures import barred
+from pipeline.kafka.failures import NO_TOPIC, explain_refusal, missing_topic
+from pipeline.kafka.producing import RecordProducer
 from pipeline.schema.framing import schema_name
 from pipeline.transport.batches import MicroBatch
-
-HEADER_PREFIX = "chimera.error."
-REASON = f"{HEADER_PREFIX}reason"
-"""The first of ours: what a record itself came with stands before it."""
-ATTEMPTS = f"{HEADER_PREFIX}attempts"
-CUT_PREFIX = f"{HEADER_PREFIX}cut."
-"""Of the headers that say what was left out: `headers`, `key`, `value`."""
 
 _TIMEOUT_SECONDS = 5.0
 _ANY_BYTES = 1_000_000_000
 _VERSION = version("chimera-pipeline")
-_A_COUNT = re.compile(rb"[0-9]{1,9}")  # anybody can write such a header
 _log = structlog.get_logger("chimera.dead_letters")
-
-Headers = list[tuple[str, str | bytes | None]]
-Delivered = Callable[[KafkaError | None, Message], None]
 
 
 class DeadLetters:
-    """Writes dead letters, from one thread at a time: that of `pool`.
+    """Writes dead letters, from one thread at a time: the thread of `pool`.
 
     Args:
         settings: the broker.
-        families: whose dead letters these are.
+        families: owners of the dead letters.
     """
 
     def __init__(self, settings: KafkaSettings, families: Iterable[Family]) -> None:
         self._topics = {family.topic.name: family.dead_letters for family in families}
         self._settings = settings
-        self._connected: KafkaProducer | None = None
+        self._connected: RecordProducer | None = None
         self.pool = ThreadPoolExecutor(1, thread_name_prefix="dead-letters")
 
     def send(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
-        """Write the rejected records of a micro-batch; returns when all replicas in sync have all of them.
+        """Write the rejected records of a micro-batch; return when all in-sync replicas have all of them.
 
         Raises:
-            UnavailableError: the broker didn't take all of them; worth another try, which may write some twice.
-            HaltError: it doesn't let us in, or we may not write there.
+            UnavailableError: the broker hasn't stored all of them; another try may write some twice.
+            HaltError: the broker refuses the login or the write.
         """
         topic, left = self._topics[batch.topic], rejections
         for cut in Cut:
             too_large = []
             for rejection, error in self._write(batch, left, cut):
-                # One that is no larger than was declared is refused because the topic isn't as declared.
+                # A smaller dead letter is only refused if the topic differs from its declaration.
                 if error.code() != KafkaError.MSG_SIZE_TOO_LARGE or (
                     dead_letter(batch, rejection, cut).size <= topic.max_message_bytes
                 ):
-                    self._connected = None  # the next one starts without what this one believes of broker and topics
-                    why = barred(error, self._settings, f"WRITE on topic {topic.name}")
+                    self._connected = None  # a new producer asks anew for brokers and topics
+                    why = explain_refusal(error, self._settings, f"WRITE on topic {topic.name}")
                     raise why or UnavailableError(self._explain(topic.name, error))
                 too_large.append(rejection)
             left = too_large
@@ -90,53 +78,49 @@ class DeadLetters:
     def _write(
         self, batch: MicroBatch, rejections: Sequence[Rejection], cut: "Cut"
     ) -> list[tuple[Rejection, KafkaError]]:
-        """Write these; returns which couldn't be, and why."""
+        """Write dead letters; return the ones that couldn't be written, and why."""
         failures: list[tuple[Rejection, KafkaError]] = []
 
-        def delivered(rejection: Rejection, error: KafkaError | None, _: Message) -> None:
+        def delivered(rejection: Rejection, error: KafkaError | None, _: Message | None) -> None:
             if error is not None:
                 failures.append((rejection, error))
 
         topic, producer = self._topics[batch.topic].name, self._producer()
-        for rejection in rejections:
-            try:
-                _produce(producer, topic, dead_letter(batch, rejection, cut), partial(delivered, rejection))
-            except KafkaException as error:
-                failures.append((rejection, error.args[0]))
-        producer.flush()
+        try:
+            for rejection in rejections:
+                key, value, headers = dead_letter(batch, rejection, cut)
+                producer.produce(topic, value, key, headers=headers, delivered=partial(delivered, rejection))
+            producer.flush()
+        except KafkaException as error:
+            failures.append((rejections[-1], error.args[0]))
         return failures
 
-    def _producer(self) -> KafkaProducer:
-        """Connected when there is a first dead letter."""
+    def _producer(self) -> RecordProducer:
+        """Return the producer; the first dead letter connects it."""
         if self._connected is None:
-            self._connected = KafkaProducer(
-                {
-                    **client_config(self._settings),
-                    "acks": "all",
-                    "compression.type": "zstd",  # the record may have been let in because it compresses well
-                    "partitioner": "murmur2_random",
-                    "linger.ms": 5,
-                    "batch.size": min(topic.max_message_bytes for topic in self._topics.values()) // 2,
-                    "message.max.bytes": _ANY_BYTES,  # the broker knows, and counts what is compressed
-                    "topic.metadata.propagation.max.ms": 1000,  # then a topic that isn't there is said to be missing
-                    "message.timeout.ms": round(_TIMEOUT_SECONDS * 1000),
-                    "log_level": 0,  # what goes wrong is raised
-                }
-            )
+            options = {
+                "acks": "all",
+                "compression.type": "zstd",  # the topic may have accepted the record only because it compresses well
+                "partitioner": "murmur2_random",
+                "linger.ms": 5,
+                "batch.size": min(topic.max_message_bytes for topic in self._topics.values()) // 2,
+                "message.max.bytes": _ANY_BYTES,  # the broker checks it, and counts compressed bytes
+                "topic.metadata.propagation.max.ms": 1000,  # a missing topic is reported after this
+            }
+            self._connected = RecordProducer(self._settings, options, timeout_seconds=_TIMEOUT_SECONDS)
         return self._connected
 
     def _explain(self, topic: str, error: KafkaError) -> str:
+        if error.code() in NO_TOPIC:
+            return f"dead letters can't be written: {missing_topic(self._settings, topic)}"
         what = f"Kafka at {self._settings.bootstrap_servers}: {topic} can't be written: {error.str()}"
-        match error.code():
-            case KafkaError.MSG_SIZE_TOO_LARGE:
-                return f"{what}; raise dead_letters.max_message_bytes in topics.yaml, then `chimera topics apply`"
-            case KafkaError.UNKNOWN_TOPIC_OR_PART | KafkaError._UNKNOWN_TOPIC:  # noqa: SLF001 (the client's own code)
-                return f"{what}; create it with `chimera topics apply`"
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return f"{what}; raise dead_letters.max_message_bytes in topics.yaml, then `chimera topics apply`"
         return what
 
 
 class Cut(enum.Enum):
-    """What is left out of a dead letter that is too large."""
+    """Parts that are left out of a dead letter that is too large."""
 
     NOTHING = 0
     HEADERS = 1
@@ -144,11 +128,11 @@ class Cut(enum.Enum):
 
 
 class DeadLetter(NamedTuple):
-    """What is written."""
+    """Key, value and headers of a dead letter."""
 
     key: bytes | None
     value: bytes | None
-    headers: Headers
+    headers: list[tuple[str, str | bytes | None]]
 
     @property
     def size(self) -> int:
@@ -156,18 +140,8 @@ class DeadLetter(NamedTuple):
         return len(self.key or b"") + len(self.value or b"") + len(_bytes_of(self.headers))
 
 
-def _produce(producer: KafkaProducer, topic: str, letter: DeadLetter, delivered: Delivered) -> None:
-    while True:
-        try:
-            producer.produce(topic, **letter._asdict(), on_delivery=delivered)
-        except BufferError:
-            producer.poll(0.1)
-        else:
-            return
-
-
 def dead_letter(batch: MicroBatch, rejection: Rejection, cut: Cut = Cut.NOTHING) -> DeadLetter:
-    """The record; its headers, then ours: what was wrong, where it was, which try this was; nothing of the value."""
+    """Make the dead letter of a record: the record, then headers with reason, place and attempts, never its content."""
     record = batch.records[rejection.position]
     left_out: dict[str, bytes] = {}
     if cut is not Cut.NOTHING:
@@ -190,7 +164,9 @@ def dead_letter(batch: MicroBatch, rejection: Rejection, cut: Cut = Cut.NOTHING)
             for name, part in left_out.items()
         },
     }
-    ours: Headers = [(f"{HEADER_PREFIX}{name}", fact.encode()) for name, fact in facts.items()]
+    ours: list[tuple[str, str | bytes | None]] = [
+        (f"{HEADER_PREFIX}{name}", fact.encode()) for name, fact in facts.items()
+    ]
     return DeadLetter(
         None if "key" in left_out else record.key,
         None if "value" in left_out else record.value,
@@ -199,12 +175,6 @@ def dead_letter(batch: MicroBatch, rejection: Rejection, cut: Cut = Cut.NOTHING)
 
 
 def _bytes_of(headers: Iterable[tuple[str, str | bytes | None]]) -> bytes:
-    """Names and values, one after the other."""
+    """Concatenate names and values."""
     parts = (part or b"" for header in headers for part in header)
     return b"".join(part.encode() if isinstance(part, str) else part for part in parts)
-
-
-def attempts_of(headers: Sequence[tuple[str, bytes | None]]) -> int:
-    """How often a record has become a dead letter before: what the last header of that name says."""
-    said = [value for name, value in headers if name == ATTEMPTS and value is not None and _A_COUNT.fullmatch(value)]
-    return int(said[-1]) if said else 0

@@ -1,1 +1,1 @@
-"""Clients, logins, topics and the schema registry."""
+"""Kafka through confluent-kafka: clients, logins, failures, topics, offset ranges, producing, the schema registry."""

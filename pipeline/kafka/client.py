@@ -1,13 +1,13 @@
 """Configuration of confluent-kafka's clients.
 
-Every client checks the broker's certificate and name, against the configured authority or those the system trusts.
+Every client checks the broker's certificate and name against the configured authority, or the system's authorities.
 """
 
 from pipeline.config import KafkaSettings
 
 
 def client_config(settings: KafkaSettings) -> dict[str, str | int]:
-    """Configuration that all clients of confluent-kafka share; holds the secrets in plain text."""
+    """Return the properties that all clients share. They hold the secrets in plain text."""
     config: dict[str, str | int] = {
         "bootstrap.servers": settings.bootstrap_servers,
         "client.id": "chimera",

@@ -1,7 +1,7 @@
-"""What a failure of Kafka means, by its code: worth another try, or for a person to look at.
+"""Explain a failure of Kafka by its code: UnavailableError if another try may help, HaltError if a person has to act.
 
-A broker that refuses a login or a handshake looks like one that is away: a client tries again for ever, and its request
-times out. So it is asked once more, by a client that lets us know why it can't connect.
+A client can't tell a refused login or handshake from an absent broker: it retries, and its request times out. A probe
+tells them apart: a new client that reports why it can't connect.
 """
 
 import asyncio
@@ -19,12 +19,13 @@ from pipeline.kafka.client import client_config
 from pipeline.kafka.oauth import Tokens
 from pipeline.tls import client_context, handshake_error
 
-_KNOCK_SECONDS = 10.0
-_DOWN_SECONDS = 2.0  # for those that are all down to come back, or to be reached at another address
+PROBE_SECONDS = 10.0
+"""Longest wait of a probe for an answer."""
+_DOWN_SECONDS = 2.0  # grace for brokers that are all down: one may come back, or answer at another address
 _POLL_SECONDS = 0.05
-_WATCH_SECONDS = 2.0  # between two looks at whether connections fail
+_WATCH_SECONDS = 2.0  # between two checks for failed connections
 _log = structlog.get_logger("chimera.kafka")
-# ruff: noqa: SLF001 (librdkafka's own error codes, which are below zero, are public under names with an underscore)
+# ruff: noqa: SLF001 (librdkafka's own error codes, all below zero, are public under names with an underscore)
 _FORBIDDEN = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -33,7 +34,7 @@ _FORBIDDEN = frozenset(
     }
 )
 _SHUT_OUT = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
-# Brokers that answer, but not now; any other refusal would be the same the next time.
+# Temporary refusals; any other refusal would be the same the next time.
 _NOT_NOW = frozenset(
     {
         KafkaError.BROKER_NOT_AVAILABLE,
@@ -53,25 +54,36 @@ _NOT_NOW = frozenset(
 )
 
 
-def check_connection(settings: KafkaSettings) -> None:
-    """Ask a broker for anything, to see whether it lets us in; a refusal is known at once.
+NO_TOPIC = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION},
+)
+"""Codes of a missing topic or partition."""
+
+
+def missing_topic(settings: KafkaSettings, topic: str) -> str:
+    """Say that a topic is missing, and how to create it."""
+    return f"{_where(settings)}: no topic {topic}; create it with `chimera topics apply`"
+
+
+def check_connection(settings: KafkaSettings, probe_seconds: float = PROBE_SECONDS) -> None:
+    """Check that a broker lets us in; a refusal is known at once.
 
     Raises:
-        HaltError: it doesn't.
-        UnavailableError: it doesn't answer, or the issuer of tokens doesn't.
+        HaltError: the broker or the token issuer refuses us.
+        UnavailableError: the broker or the token issuer doesn't answer.
     """
-    if (reply := _knock(settings)) is not None:
+    if (reply := _probe(settings, probe_seconds)) is not None:
         raise _no_answer(settings, reply)
 
 
 async def watch_login(settings: KafkaSettings, failed: Callable[[], int], halt: Callable[[HaltError], None]) -> None:
-    """Find out, for as long as a client runs, that brokers no longer let it in: aiokafka would try again for ever.
+    """Halt a running client that brokers no longer let in; aiokafka would retry for ever.
 
-    Twice in a row, because a broker that is being started or stopped may hang up in the middle of a login.
+    It takes two refusals in a row, because a broker that starts or stops may hang up in the middle of a login.
 
     Args:
         settings: of the client.
-        failed: how often it has failed to connect.
+        failed: returns the number of failed connections so far.
         halt: called with the refusal.
     """
     seen, before = 0, None
@@ -85,7 +97,7 @@ async def watch_login(settings: KafkaSettings, failed: Callable[[], int], halt: 
 
 
 def _refusal(settings: KafkaSettings) -> HaltError | None:
-    """Why brokers don't let us in; None when they do, or don't answer."""
+    """Return why brokers don't let us in; None if they do, or don't answer."""
     try:
         check_connection(settings)
     except HaltError as error:
@@ -95,37 +107,42 @@ def _refusal(settings: KafkaSettings) -> HaltError | None:
     return None
 
 
-def explain_kafka(error: KafkaError, settings: KafkaSettings, what: str = "") -> ChimeraError:
-    """Say which broker failed, how, and what to do about it.
+def explain_kafka(
+    error: KafkaError, settings: KafkaSettings, what: str = "", *, probe_seconds: float = PROBE_SECONDS
+) -> ChimeraError:
+    """Make an error that says which broker failed, how, and what to do about it.
 
     Args:
-        error: as a client has it.
-        settings: of the client.
-        what: was asked for, a topic or a group.
+        error: from a client.
+        settings: of that client.
+        what: the topic, group or operation that was asked for.
+        probe_seconds: longest wait for the reason of a failed connection.
     """
     if error.code() in _FORBIDDEN:
         return _forbidden(settings, what)
     if error.code() >= 0 and error.code() not in _NOT_NOW:
         return HaltError(f"{_where(settings)} refuses{what and f' {what}'}: {_described(error)}")
-    reply = _knock(settings) if error.code() < 0 else None
+    reply = _probe(settings, probe_seconds) if error.code() < 0 else None
     return _no_answer(settings, error if reply is None else reply)
 
 
-def barred(error: KafkaError, settings: KafkaSettings, what: str) -> ChimeraError | None:
-    """Why we aren't let in or may not do that, or that the issuer of tokens is away; None when it's something else."""
+def explain_refusal(error: KafkaError, settings: KafkaSettings, what: str) -> ChimeraError | None:
+    """Make an error for a refused login, a missing ACL or an absent token issuer; None for any other failure."""
     if error.code() in _FORBIDDEN:
         return _forbidden(settings, what)
     if error.code() >= 0 or not (settings.tls or settings.sasl):
         return None
-    reply = _knock(settings)
+    reply = _probe(settings, PROBE_SECONDS)
     return None if reply is None else _shut_out(settings, reply)
 
 
-def expect(needed: AclOperation, granted: frozenset[AclOperation], settings: KafkaSettings, what: str) -> None:
-    """See that an operation is among those that the broker grants on a topic or a group.
+def check_granted(needed: AclOperation, granted: frozenset[AclOperation], settings: KafkaSettings, what: str) -> None:
+    """Check that the broker grants an operation on a topic or a group.
+
+    A broker without an authorizer reports no operations at all; that passes.
 
     Raises:
-        HaltError: it isn't. A broker that doesn't tell, and grants nothing, will refuse when there is reason to.
+        HaltError: the operation isn't granted.
     """
     if granted and needed not in granted:
         raise _forbidden(settings, f"{needed.name} on {what}")
@@ -133,7 +150,7 @@ def expect(needed: AclOperation, granted: frozenset[AclOperation], settings: Kaf
 
 def _forbidden(settings: KafkaSettings, what: str) -> HaltError:
     user = f"user {settings.user!r}" if settings.user else "this client"
-    return HaltError(f"{_where(settings)} doesn't let {user} do that: {what}; docs/access.md has the ACLs it needs")
+    return HaltError(f"{_where(settings)} doesn't let {user} do that: {what}; docs/access.md lists the ACLs it needs")
 
 
 def _no_answer(settings: KafkaSettings, error: KafkaError) -> ChimeraError:
@@ -156,17 +173,17 @@ def _shut_out(settings: KafkaSettings, reply: KafkaError) -> ChimeraError | None
     return HaltError(f"{_where(settings)} refuses user {settings.user!r} or the password; check {names}")
 
 
-def _knock(settings: KafkaSettings) -> KafkaError | None:
-    """What keeps a new client from getting an answer; None when it gets one.
+def _probe(settings: KafkaSettings, seconds: float) -> KafkaError | None:
+    """Return why a new client gets no answer; None if it gets one.
 
-    A refusal is known at once. Anything else may be about one of several brokers, or of a name's addresses: another may
-    answer yet.
+    A refusal is known at once. Any other error may concern one of several brokers, or one address of a name, so the
+    probe keeps waiting for another one.
     """
     errors: list[KafkaError] = []
     config: dict[str, Any] = {**client_config(settings), "error_cb": errors.append, "log_level": 0}
     client = AdminClient(config)
-    answer = client.describe_cluster(request_timeout=_KNOCK_SECONDS)
-    deadline = time.monotonic() + _KNOCK_SECONDS
+    answer = client.describe_cluster(request_timeout=seconds)
+    deadline = time.monotonic() + seconds
     while not answer.done() and time.monotonic() < deadline:
         known = len(errors)
         client.poll(_POLL_SECONDS)
@@ -182,10 +199,10 @@ def _knock(settings: KafkaSettings) -> KafkaError | None:
 
 
 def _tls_refusal(settings: KafkaSettings) -> str | None:
-    """The reason of a handshake that fails, in one that says no more than that."""
+    """Return the reason of a failed handshake, by a handshake of Python's own; librdkafka doesn't say it."""
     for server in settings.bootstrap_servers.split(","):
         host, _, port = server.rpartition(":")
-        if error := handshake_error(client_context(settings), host.strip("[]"), int(port), _KNOCK_SECONDS):
+        if error := handshake_error(client_context(settings), host.strip("[]"), int(port), PROBE_SECONDS):
             return str(error)
     return None
 

@@ -1,4 +1,4 @@
-"""Tokens of an OAuth issuer, by the client-credentials grant: fetched in bounded time, renewed before they expire."""
+"""OAuth tokens by the client-credentials grant: fetched in bounded time, renewed before they expire."""
 
 import asyncio
 import base64
@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -19,58 +20,60 @@ from pipeline.errors import ChimeraError, HaltError, UnavailableError
 
 _ANSWER_SECONDS = 10.0
 _MOST_BYTES = 1024 * 1024
-_USED_UP = 0.8  # of a token's life: the rest is for an issuer that is away for a moment
-_LIFE_SECONDS = 300.0  # of a token whose issuer doesn't say
+_USED_UP = 0.8  # of a token's life; the rest bridges a short absence of the issuer
+_LIFE_SECONDS = 300.0  # of a token whose issuer states no lifetime
 _NOT_NOW = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 @dataclass(frozen=True, slots=True)
 class _Token:
     text: str
-    renew_at: float  # by the monotonic clock
+    renew_at: float  # by the clock
 
     def __repr__(self) -> str:
         return "<token>"
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Takes a redirection for the refusal that it is: it would take our secret elsewhere."""
+    """Treats a redirect as a refusal: following it would send our secret elsewhere."""
 
     def redirect_request(self, *_: Any) -> None:
-        """Go nowhere."""
+        """Don't follow the redirect."""
 
 
 class Tokens:
-    """The tokens of one client; may be asked from several threads.
+    """Tokens of one client. Use it from any number of threads.
 
     Args:
-        settings: the issuer, and whose tokens they are.
+        settings: issuer, client id and secret.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
+        self._clock = clock
         self._token: _Token | None = None
         self._fetching = threading.Lock()
 
     def token(self) -> str:
-        """A token that is valid now; the one of last time as long as most of its life isn't over.
+        """Return a valid token. It is fetched once and renewed when 80 % of its lifetime have passed.
 
         Raises:
             UnavailableError: the issuer doesn't answer.
-            HaltError: it refuses us, or what it says is no token.
+            HaltError: the issuer refuses us, or its answer holds no token.
         """
         with self._fetching:
-            if self._token is None or time.monotonic() >= self._token.renew_at:
+            if self._token is None or self._clock() >= self._token.renew_at:
                 self._token = self._fetch()
             return self._token.text
 
     def for_aiokafka(self) -> Any:
-        """These tokens in the form that aiokafka asks for; without one, it tries again as if the broker were away."""
+        """Return a token provider for aiokafka. Without a token, aiokafka retries as if the broker were away."""
         from aiokafka.abc import AbstractTokenProvider  # noqa: PLC0415 (the tools need no aiokafka)
         from aiokafka.errors import KafkaConnectionError  # noqa: PLC0415 (as above)
 
         class Provider(AbstractTokenProvider):  # type: ignore[misc] # untyped
-            async def token(_) -> str:  # noqa: N805 (self is the one around)
+            async def token(_) -> str:  # noqa: N805 (self is the enclosing object)
                 try:
                     return await asyncio.to_thread(self.token)
                 except ChimeraError as error:
@@ -79,7 +82,7 @@ class Tokens:
         return Provider()
 
     def _fetch(self) -> _Token:
-        asked_at, where = time.monotonic(), f"OAuth issuer at {self._settings.oauth_token_url}"
+        asked_at, where = self._clock(), f"OAuth issuer at {self._settings.oauth_token_url}"
         try:
             answer = orjson.loads(self._post())
             life = float(answer.get("expires_in", _LIFE_SECONDS))
@@ -99,7 +102,7 @@ class Tokens:
         except OSError as error:
             raise UnavailableError(f"{where} is not available: {error or type(error).__name__}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise HaltError(f"{where}: expected JSON with access_token, and expires_in in seconds") from None
+            raise HaltError(f"{where}: expected JSON with access_token and expires_in in seconds") from None
 
     def _post(self) -> bytes:
         settings = self._settings
@@ -107,7 +110,7 @@ class Tokens:
         login = ":".join(
             urllib.parse.quote(part) for part in (str(settings.user), settings.password.get_secret_value())
         )
-        request = urllib.request.Request(  # noqa: S310 (the setting takes http and https alone)
+        request = urllib.request.Request(  # noqa: S310 (the setting allows http and https only)
             str(settings.oauth_token_url),
             urllib.parse.urlencode(form).encode(),
             {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}", "Accept": "application/json"},

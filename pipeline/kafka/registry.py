@@ -1,4 +1,4 @@
-"""The schema registry: which schema an id stands for, and which id a schema has."""
+"""The schema registry: schemas by id, and ids of schemas."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ import orjson
 from cachetools import TTLCache
 from confluent_kafka.schema_registry import Schema as RegistrySchema
 from confluent_kafka.schema_registry import SchemaRegistryClient
-from confluent_kafka.schema_registry.common._httpx_compat import httpx  # whichever of two packages the client uses
+from confluent_kafka.schema_registry.common._httpx_compat import httpx  # either of two packages, as the client chooses
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from pipeline.config import RegistrySettings, env_name
@@ -20,24 +20,24 @@ from pipeline.schema.writer_schema import parse_schema
 _UNAUTHORIZED = {401, 403}
 _NOT_NOW = {408, 429}
 _SERVER_ERROR = 500
-# The registry's own codes, of which HTTP knows nothing: a mistyped path is "not found" as well.
+# The registry's own error codes. HTTP's 404 also stands for a mistyped path.
 _SUBJECT_NOT_FOUND, _SCHEMA_NOT_FOUND = 40401, 40403
-# Records may name any id: one that is unknown is asked for again, but not with each of them.
+# Records may name any id. An unknown id is remembered for a while, so that not every record asks the registry.
 _UNKNOWN_SECONDS = 30
 _MOST_UNKNOWN = 100_000
 
 
 class UnknownSchemaError(LookupError):
-    """The registry has no Avro schema with that id."""
+    """The registry has no Avro schema with this id."""
 
 
 class SchemaRegistry:
-    """A client of a registry with Confluent's interface; what it has answered once it doesn't ask again.
+    """A client of a registry with Confluent's interface. Use it from any number of threads.
 
-    That an id is unknown it believes for half a minute. Of use from several threads.
+    It remembers answers for good, and for half a minute that an id is unknown.
 
     Args:
-        settings: where the registry is, and how to log in.
+        settings: address and login of the registry.
 
     Raises:
         ConfigError: no URL is set.
@@ -52,16 +52,16 @@ class SchemaRegistry:
             options["basic.auth.user.info"] = f"{settings.user}:{settings.password.get_secret_value()}"
         self._client = SchemaRegistryClient(options)
         self._unknown: TTLCache[int, None] = TTLCache(_MOST_UNKNOWN, _UNKNOWN_SECONDS)
-        self._lock = Lock()  # of what is unknown
+        self._lock = Lock()  # guards _unknown
 
     def schema(self, schema_id: int) -> Any:
-        """The Avro schema with that id, as parsed JSON.
+        """Return the Avro schema with this id, as parsed JSON.
 
         Raises:
-            UnknownSchemaError: the registry has none.
-            UnresolvableError: what it has is no schema, or too large to be read.
-            UnavailableError: it doesn't answer; worth another try.
-            HaltError: it refuses us.
+            UnknownSchemaError: the registry has no such schema.
+            UnresolvableError: the schema is invalid, or too large to be read.
+            UnavailableError: the registry doesn't answer; another try may help.
+            HaltError: the registry refuses us.
         """
         with self._lock:
             known = schema_id not in self._unknown
@@ -69,7 +69,7 @@ class SchemaRegistry:
         if found is None or found.schema_type != "AVRO":
             with self._lock:
                 self._unknown.setdefault(schema_id, None)
-            raise UnknownSchemaError(f"schema {schema_id} at {self._settings.url}: there is none for Avro")
+            raise UnknownSchemaError(f"schema {schema_id} at {self._settings.url}: no such Avro schema")
         return parse_schema(found.schema_str or "")
 
     def _find(self, schema_id: int) -> RegistrySchema | None:
@@ -82,11 +82,11 @@ class SchemaRegistry:
                 raise
 
     def schema_id(self, topic: str, schema: Schema) -> int:
-        """The id of a schema under the subject `<topic>-value`, where it is registered when it isn't yet.
+        """Return the id of a schema under the subject `<topic>-value`; register the schema first if it is new.
 
         Raises:
-            UnavailableError: the registry doesn't answer; worth another try.
-            HaltError: it refuses us, or the schema.
+            UnavailableError: the registry doesn't answer; another try may help.
+            HaltError: the registry refuses us, or the schema.
         """
         subject, wanted = f"{topic}-value", RegistrySchema(orjson.dumps(schema.raw).decode(), "AVRO")
         with self._explained(f"{schema.file.name} as {subject}: "):

@@ -1,7 +1,7 @@
-"""Topics: how the cluster differs from topics.yaml, as data, and the requests that make it the same."""
+"""Topics: the plan of changes from the cluster to topics.yaml, and the requests that make them."""
 
 import enum
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +22,17 @@ from confluent_kafka.admin import (
 
 from pipeline.catalog import TopicSpec
 from pipeline.config import KafkaSettings
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, HaltError
 from pipeline.kafka.client import client_config
-from pipeline.kafka.failures import check_connection, explain_kafka
+from pipeline.kafka.failures import check_connection, explain_kafka, missing_topic
 
-_ANSWER_SECONDS = 10.0
 _CHANGE_SECONDS = 30.0
-_NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION})  # the latter: no such name can be
+_NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION})  # the latter: an invalid name
 
 
 @dataclass(frozen=True, slots=True)
 class LiveTopic:
-    """A topic as the cluster has it; `config` holds the values in force, set on the topic or not."""
+    """A topic in the cluster; `config` holds all values in force, set on the topic or not."""
 
     partitions: int
     replication: int
@@ -42,14 +41,14 @@ class LiveTopic:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What a plan compares with: the number of brokers, and every topic they have."""
+    """State of the cluster: number of brokers, and topics by name."""
 
     brokers: int
     topics: Mapping[str, LiveTopic]
 
 
 class Action(enum.StrEnum):
-    """What becomes of a topic."""
+    """Kind of a change to a topic."""
 
     CREATE = "+"
     ALTER = "~"
@@ -58,7 +57,7 @@ class Action(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One property of a topic: its value in the cluster, None when there is no such topic, and the declared one."""
+    """One property of a topic: its value in the cluster, None if the topic is missing, and its declared value."""
 
     name: str
     old: str | None
@@ -67,7 +66,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of one declared topic: all its properties when it is created, otherwise those that differ."""
+    """Change to one declared topic: all properties of a new topic, otherwise the properties that differ."""
 
     topic: TopicSpec
     action: Action
@@ -75,25 +74,25 @@ class Change:
 
     @property
     def grows(self) -> bool:
-        """Whether an existing topic gets more partitions: the records of a key may then land in another one."""
+        """True if an existing topic gets more partitions; records of a key may then go to another one."""
         return self.action is Action.ALTER and any(setting.name == "partitions" for setting in self.settings)
 
     @property
     def config(self) -> dict[str, str]:
-        """Those of the settings that are the broker's configuration of the topic."""
+        """Settings that belong to the broker's configuration of the topic."""
         return {setting.name: setting.new for setting in self.settings if setting.name in self.topic.config}
 
 
 def plan(topics: Iterable[TopicSpec], cluster: Cluster, file: Path) -> tuple[Change, ...]:
-    """What it takes to make the cluster's topics the declared ones; those that aren't declared are left alone.
+    """Plan the changes that make the cluster's topics match their declarations; other topics are left alone.
 
     Args:
-        topics: as declared.
-        cluster: as it is.
-        file: where they are declared, for messages.
+        topics: declarations.
+        cluster: current state.
+        file: file of the declarations, for messages.
 
     Raises:
-        ConfigError: something Kafka can't do: fewer partitions, another replication factor, more replicas than brokers.
+        ConfigError: Kafka can't do it: fewer partitions, another replication factor, more replicas than brokers.
     """
     return tuple(_change(topic, cluster, f"{file}: topics.{topic.name}") for topic in topics)
 
@@ -123,57 +122,63 @@ def _check_possible(topic: TopicSpec, live: LiveTopic, where: str) -> None:
     if topic.state_of and topic.partitions != live.partitions:
         raise ConfigError(
             f"{where}.partitions: expected {live.partitions}, as the topic has, got {topic.partitions}; with another "
-            "number, nobody would find the state that is in it, and it does for any number of source partitions"
+            "number, the state in it would not be found; any number works for any number of source partitions"
         )
     if topic.replication != live.replication:
         raise ConfigError(
             f"{where}.replication: expected {live.replication}, as the topic has, got {topic.replication}; "
-            "replicas are moved by kafka-reassign-partitions.sh"
+            "use kafka-reassign-partitions.sh to move replicas"
         )
 
 
 class TopicAdmin:
     """Reads and changes the topics of a cluster.
 
-    Its methods raise UnavailableError when the cluster doesn't answer, HaltError when it refuses; both say where it is.
+    Methods raise UnavailableError if the cluster doesn't answer, HaltError if it refuses; both name its address.
+
+    Args:
+        settings: the cluster.
+        answer_seconds: longest wait for an answer; a change may take 30 s.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, *, answer_seconds: float = 10.0) -> None:
         self._settings = settings
-        self._client = AdminClient({**client_config(settings), "log_level": 0})  # what fails is raised; once is enough
+        self._answer_seconds = answer_seconds
+        self._client = AdminClient({**client_config(settings), "log_level": 0})  # failures are raised instead
 
     def read(self, names: Iterable[str]) -> Cluster:
-        """The cluster, with those of the named topics that it has."""
+        """Read the state of the cluster; missing topics are left out."""
         check_connection(self._settings)
         present = self._describe(names)
         try:
-            brokers = self._client.describe_cluster(request_timeout=_ANSWER_SECONDS).result().nodes
+            brokers = self._client.describe_cluster(request_timeout=self._answer_seconds).result().nodes
         except KafkaException as error:
             raise explain_kafka(error.args[0], self._settings) from None
         configs = self._read_configs(present)
         return Cluster(len(brokers), {name: _live(topic, configs[name]) for name, topic in present.items()})
 
     def ids(self, names: Iterable[str]) -> dict[str, str]:
-        """Kafka's ids of those of the named topics that there are; a topic created anew under its name has another."""
+        """Return Kafka's ids of topics by name; missing topics are left out. A topic created anew has a new id."""
         return {name: str(topic.topic_id) for name, topic in self._describe(names).items()}
 
     def rights(self, names: Iterable[str]) -> dict[str, frozenset[AclOperation]]:
-        """What we may do with those of the named topics that there are."""
+        """Return the operations that we may do on topics, by name; missing topics are left out."""
         there = self._describe(names, include_authorized_operations=True)
         return {name: _rights(topic) for name, topic in there.items()}
 
     def group_rights(self, group: str) -> frozenset[AclOperation]:
-        """What we may do with a consumer group."""
+        """Return the operations that we may do on a consumer group."""
         asked = self._client.describe_consumer_groups(
-            [group], include_authorized_operations=True, request_timeout=_ANSWER_SECONDS
+            [group], include_authorized_operations=True, request_timeout=self._answer_seconds
         )
         return _rights(self._results(asked, "group ")[group])
 
     def _describe(self, names: Iterable[str], **options: bool) -> dict[str, TopicDescription]:
-        """Those of the topics that there are; HaltError when we may not even know that."""
+        """Describe topics by name; missing topics are left out."""
         there: dict[str, TopicDescription] = {}
         topics = TopicCollection(list(names))
-        for name, future in self._client.describe_topics(topics, request_timeout=_ANSWER_SECONDS, **options).items():
+        asked = self._client.describe_topics(topics, request_timeout=self._answer_seconds, **options)
+        for name, future in asked.items():
             try:
                 there[name] = future.result()
             except KafkaException as error:
@@ -182,7 +187,7 @@ class TopicAdmin:
         return there
 
     def apply(self, changes: Iterable[Change]) -> None:
-        """Make the changes. The brokers validate all of them first, so that what they refuse changes nothing."""
+        """Make the changes. Brokers validate all of them first, so a refusal leaves everything unchanged."""
         created = [_creation(change.topic) for change in changes if change.action is Action.CREATE]
         altered = [change for change in changes if change.action is Action.ALTER]
         grown = [NewPartitions(change.topic.name, change.topic.partitions) for change in altered if change.grows]
@@ -203,7 +208,7 @@ class TopicAdmin:
         return {name: {entry.name: entry.value for entry in of.values()} for name, of in entries.items()}
 
     def _results(self, futures: Mapping[Any, Future[Any]], kind: str = "topic ") -> dict[str, Any]:
-        """What came of each, when all have gone well."""
+        """Return all results by name; raise the first failure."""
         results = {}
         for resource, future in futures.items():
             name = getattr(resource, "name", resource)
@@ -212,6 +217,17 @@ class TopicAdmin:
             except KafkaException as error:
                 raise explain_kafka(error.args[0], self._settings, f"{kind}{name}") from None
         return results
+
+
+def check_topics_exist(settings: KafkaSettings, topics: Iterable[TopicSpec], existing: Container[str]) -> None:
+    """Check that the cluster has all topics.
+
+    Raises:
+        HaltError: a topic is missing; the message says how to create it.
+    """
+    for topic in topics:
+        if topic.name not in existing:
+            raise HaltError(missing_topic(settings, topic.name))
 
 
 def _rights(described: Any) -> frozenset[AclOperation]:

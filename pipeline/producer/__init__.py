@@ -1,4 +1,4 @@
-"""Producer of events: checks each event against its schema and sends it to its topic."""
+"""Producer of events: checks each event against its schema and publishes it to its topic."""
 
 from pipeline.producer.producer import Producer
 

@@ -1,6 +1,7 @@
-"""Turns an event into the key and the framed Avro value of its Kafka record, or says what is wrong with it.
+"""Encode an event as the key and the framed Avro value of a Kafka record, or say what is wrong with it.
 
-What is accepted here is exactly what the worker accepts: both check against what the family's newest schema declares.
+The encoder accepts exactly the events that the worker accepts: both check the declarations of the family's newest
+schema.
 """
 
 import io
@@ -19,7 +20,7 @@ _SHOWN_CHARACTERS = 60
 
 
 class InvalidEventError(ChimeraError):
-    """An event that the worker would reject; names the field, what was expected and what was found."""
+    """An event that the worker would reject; the message names the field, the expected and the actual value."""
 
 
 class Message(NamedTuple):
@@ -33,8 +34,8 @@ class Encoder:
     """Encodes the events of one family with its newest schema.
 
     Args:
-        family: what is declared.
-        schema_id: the id a registry gave to the schema, for Confluent framing; single-object framing when None.
+        family: owner of the schema.
+        schema_id: the schema's id in a registry, for Confluent framing; None for single-object framing.
     """
 
     def __init__(self, family: Family, schema_id: int | None = None) -> None:
@@ -43,15 +44,16 @@ class Encoder:
         self._schema_id = schema_id
         self._convert = {field.name: converter(field) for field in schema.fields}
         self._defaults = {field.name: _default(field) for field in schema.fields if not field.required}
-        # Values are converted here, so fastavro gets the schema without its logical types.
+        # This class converts the values, so fastavro gets the schema without logical types.
         fields = [{"name": field.name, "type": field.type} for field in schema.fields]
         self._schema = fastavro.parse_schema({"type": "record", "name": family.name, "fields": fields})
 
     def encode(self, event: Mapping[str, Any]) -> Message:
-        """Key and framed value of an event.
+        """Encode an event.
 
         Args:
-            event: field to value; `pipeline.schema.convert` says in which forms. Fields with a default may be left out.
+            event: values by field name, in the forms of `pipeline.schema.convert`. A field with a default may be
+                left out.
 
         Raises:
             InvalidEventError: the worker would reject it.
@@ -85,7 +87,7 @@ class Encoder:
 
 
 def _default(field: Field) -> Any:
-    """Avro writes the default of a bytes field as text, one character a byte."""
+    """Return a field's default. Avro writes the default of a bytes field as text, one character per byte."""
     return field.default.encode("latin-1") if field.type == "bytes" else field.default
 
 

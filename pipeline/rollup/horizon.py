@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from pipeline.catalog import RollupSpec, TopicSpec
 from pipeline.config import KafkaSettings, Settings
-from pipeline.errors import HaltError, UnavailableError
-from pipeline.kafka.client import client_config
-from pipeline.kafka.failures import explain_kafka
-from pipeline.kafka.topics import TopicAdmin
+from pipeline.errors import UnavailableError
+from pipeline.kafka.offsets import TopicReader
+from pipeline.kafka.topics import TopicAdmin, check_topics_exist
 from pipeline.rollup.audit import HOUR_SECONDS, Difference, Hour
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.rollup.store import SnapshotStore
 
-_ANSWER_SECONDS = 10.0
 _CATCH_UP_SECONDS = 15.0
 _POLL_SECONDS = 0.5
 _UNFINISHED = ("window.hour", "waiting.ts")  # columns of a snapshot
@@ -80,19 +77,12 @@ def read_horizon(
     """
     kafka, topic = settings.kafka, rollup.source.topic.name
     topic_id = _topic_id(kafka, rollup.source.topic, rollup.state)
-    consumer = Consumer({**client_config(kafka), "group.id": kafka.group_id, "log_level": 0})
-    store = SnapshotStore(kafka, rollup.state)
-    try:
-        logs = _logs(consumer, topic)
-        loaded = store.load(topic_id, logs.keys(), progress)
+    with TopicReader(kafka, topic) as reader:
+        logs = reader.ranges()
+        loaded = SnapshotStore(kafka, rollup.state).load(topic_id, logs.keys(), progress)
         snapshots = {partition: found.snapshot for partition, found in loaded.items() if found.snapshot}
         _check_complete(topic, logs, snapshots)
-        _await_stored(consumer, topic, snapshots, catch_up_seconds)
-    except KafkaException as error:
-        raise explain_kafka(error.args[0], kafka, f"topic {topic}") from error
-    finally:
-        store.close()
-        consumer.close()
+        _await_stored(reader, snapshots, catch_up_seconds)
     by_clock = int((clock() - settings.rollup.grace_seconds) // HOUR_SECONDS)
     closed = (_closed_before(snapshot, logs[partition], by_clock) for partition, snapshot in snapshots.items())
     return Horizon(min(closed, default=math.inf), tuple(snapshots.values()))
@@ -110,20 +100,8 @@ def _closed_before(snapshot: Snapshot, log: range, by_clock: int) -> int:
 def _topic_id(settings: KafkaSettings, *topics: TopicSpec) -> str:
     """That of the first one, when all are there."""
     ids = TopicAdmin(settings).ids(topic.name for topic in topics)
-    for topic in topics:
-        if topic.name not in ids:
-            where = f"Kafka at {settings.bootstrap_servers}"
-            raise HaltError(f"{where}: no topic {topic.name}; create it with `chimera topics apply`")
+    check_topics_exist(settings, topics, ids)
     return ids[topics[0].name]
-
-
-def _logs(consumer: Consumer, topic: str) -> dict[int, range]:
-    """The offsets of each partition that there are records of."""
-    numbers = consumer.list_topics(topic, _ANSWER_SECONDS).topics[topic].partitions
-    return {
-        number: range(*consumer.get_watermark_offsets(TopicPartition(topic, number), _ANSWER_SECONDS))
-        for number in numbers
-    }
 
 
 def _check_complete(topic: str, logs: Mapping[int, range], snapshots: Mapping[int, Snapshot]) -> None:
@@ -136,21 +114,19 @@ def _check_complete(topic: str, logs: Mapping[int, range], snapshots: Mapping[in
         )
 
 
-def _await_stored(consumer: Consumer, topic: str, snapshots: Mapping[int, Snapshot], seconds: float) -> None:
-    """Ingest acknowledges at its own pace: what a snapshot has counted may not be in ui_events yet."""
+def _await_stored(reader: TopicReader, snapshots: Mapping[int, Snapshot], seconds: float) -> None:
+    """Wait until ui_events has all events that the snapshots count; ingest commits at its own pace."""
     deadline = time.monotonic() + seconds
-    asked = [TopicPartition(topic, number) for number in snapshots]
+    asked = list(snapshots)
     while asked:
-        committed = consumer.committed(asked, _ANSWER_SECONDS)
-        behind = [place for place in committed if place.offset < snapshots[place.partition].offset]
-        if not behind:
-            return
-        if time.monotonic() > deadline:
-            place = behind[0]
+        committed = {number: -1 if offset is None else offset for number, offset in reader.committed(asked).items()}
+        asked = [number for number in asked if committed[number] < snapshots[number].offset]
+        if asked and time.monotonic() > deadline:
+            number = asked[0]
             raise UnavailableError(
-                f"topic {topic}, partition {place.partition}: the group has committed {max(place.offset, 0)}, the "
-                f"rollup has counted up to {snapshots[place.partition].offset}: ui_events may lack what is between; "
+                f"topic {reader.topic}, partition {number}: the group has committed {max(committed[number], 0)}, the "
+                f"rollup has counted up to {snapshots[number].offset}: ui_events may lack what is between; "
                 "expected the same, as soon as the worker has caught up: run it, then try again"
             )
-        asked = [TopicPartition(topic, place.partition) for place in behind]
-        time.sleep(_POLL_SECONDS)
+        if asked:
+            time.sleep(_POLL_SECONDS)

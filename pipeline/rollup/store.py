@@ -11,35 +11,24 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message
 
 from pipeline.catalog import TopicSpec
 from pipeline.config import KafkaSettings
 from pipeline.errors import ChimeraError, HaltError
-from pipeline.kafka.client import client_config
-from pipeline.kafka.failures import explain_kafka
+from pipeline.kafka.failures import NO_TOPIC, PROBE_SECONDS, explain_kafka, missing_topic
+from pipeline.kafka.offsets import TopicReader, offset_of
+from pipeline.kafka.producing import RecordProducer
 from pipeline.rollup.slots import MANIFEST, Key, Loaded, newest
 from pipeline.rollup.snapshot import CHUNK_BYTES, Snapshot, pack
 
 _ANSWER_SECONDS = 10.0
 _SLOTS = 2
-_CONSUMER = {
-    "enable.auto.commit": False,
-    "auto.offset.reset": "error",  # what was there a moment ago; a jump would leave something out
-    "fetch.message.max.bytes": 4 * 1024 * 1024,
-    "queued.max.messages.kbytes": 16 * 1024,
-    "fetch.wait.max.ms": 10,  # a fetch at the end of one partition is awaited before the next one is read
-    "fetch.queue.backoff.ms": 10,  # a full queue is read within moments, not in a second
-    "log_level": 0,  # what goes wrong is raised
-}
 _PRODUCER = {
     "acks": "all",
     "linger.ms": 5,
-    "topic.metadata.propagation.max.ms": 1000,  # then a topic that isn't there is said to be missing
-    "message.timeout.ms": round(_ANSWER_SECONDS * 1000),
-    "log_level": 0,
+    "topic.metadata.propagation.max.ms": 1000,  # a missing topic is reported after this
 }
-_NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})  # noqa: SLF001 (the client's own)
 
 log = structlog.get_logger("chimera.rollup")
 
@@ -67,15 +56,27 @@ class SnapshotStore:
         settings: broker and group.
         topic: the state topic.
         chunk_bytes: size limit of a chunk.
+        answer_seconds: longest wait for the broker.
+        probe_seconds: longest wait for the reason of a failure.
     """
 
-    def __init__(self, settings: KafkaSettings, topic: TopicSpec, *, chunk_bytes: int = CHUNK_BYTES) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topic: TopicSpec,
+        *,
+        chunk_bytes: int = CHUNK_BYTES,
+        answer_seconds: float = _ANSWER_SECONDS,
+        probe_seconds: float = PROBE_SECONDS,
+    ) -> None:
         self._chunk_bytes = chunk_bytes
+        self._answer_seconds = answer_seconds
+        self._probe_seconds = probe_seconds
         self._settings = settings
         self._topic = topic
         self._lock = threading.Lock()
         self._writers: defaultdict[tuple[str, int], _Writer] = defaultdict(_Writer)
-        self._connected: Producer | None = None
+        self._connected: RecordProducer | None = None
 
     def load(
         self, topic_id: str, partitions: Collection[int], progress: Progress = lambda _read, _total: None
@@ -97,17 +98,20 @@ class SnapshotStore:
             HaltError: it refuses, or has no such topic.
         """
         loaded = {}
-        consumer = Consumer({**client_config(self._settings), **_CONSUMER, "group.id": self._settings.group_id})
-        try:
-            for partition, values in self._read(consumer, partitions, progress):
+        reader = TopicReader(
+            self._settings,
+            self._topic.name,
+            answer_seconds=self._answer_seconds,
+            silence_seconds=self._answer_seconds,
+            probe_seconds=self._probe_seconds,
+            skip_deleted=False,  # a snapshot would lack what is skipped
+        )
+        with reader:
+            for partition, values in self._read(reader, partitions, progress):
                 self._writers[topic_id, partition] = _Writer(list(values))
                 if found := newest(values, topic_id):
                     loaded[partition] = found
                     self._warn(partition, found.damaged)
-        except KafkaException as error:
-            raise self._explained(error.args[0]) from None
-        finally:
-            consumer.close()
         return loaded
 
     def write(self, snapshot: Snapshot) -> None:
@@ -139,38 +143,20 @@ class SnapshotStore:
             self._connected = None
 
     def _read(
-        self, consumer: Consumer, partitions: Collection[int], progress: Progress
+        self, reader: TopicReader, partitions: Collection[int], progress: Progress
     ) -> Iterator[tuple[int, _Values]]:
-        """The group's records of each source partition; state partition by state partition, to hold little at once."""
-        count = self._count(consumer)
-        spans = {
-            place: consumer.get_watermark_offsets(TopicPartition(self._topic.name, place), _ANSWER_SECONDS)
-            for place in sorted({partition % count for partition in partitions})
-        }
-        passed, total = 0, sum(end - beginning for beginning, end in spans.values())
-        for place, (beginning, end) in spans.items():
+        """Read the group's records of each source partition; one state partition after the other, to save memory."""
+        count = len(reader.partitions())
+        ranges = reader.ranges(sorted({partition % count for partition in partitions}))
+        passed, total = 0, sum(map(len, ranges.values()))
+        for place, offsets in ranges.items():
             found: dict[int, _Values] = {partition: {} for partition in partitions if partition % count == place}
-            for read, message in self._messages(consumer, place, beginning, end):
-                self._note(message, found)
-                progress(passed + read, total)
-            passed += end - beginning
+            for messages in reader.batches(place, offsets):
+                for message in messages:
+                    self._note(message, found)
+                    progress(passed + offset_of(message) + 1 - offsets.start, total)
+            passed += len(offsets)
             yield from found.items()
-
-    def _messages(self, consumer: Consumer, place: int, beginning: int, end: int) -> Iterator[tuple[int, Message]]:
-        """What is between two offsets of a state partition, each with how far that is."""
-        consumer.assign([TopicPartition(self._topic.name, place, beginning)])
-        position = beginning
-        while position < end:
-            message = consumer.poll(_ANSWER_SECONDS)
-            if message is None:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001 (as above)
-            if error := message.error():
-                raise KafkaException(error)
-            offset = message.offset()
-            assert offset is not None  # only a message that is to be sent has none
-            position = offset + 1
-            if position <= end:
-                yield position - beginning, message
 
     def _note(self, message: Message, found: Mapping[int, _Values]) -> None:
         """Take a record for the latest of its key."""
@@ -187,38 +173,34 @@ class SnapshotStore:
             log.warning("snapshot passed over", topic=self._topic.name, partition=partition, reason=what)
 
     def _send(self, partition: int, values: Mapping[Key, bytes | None]) -> None:
-        """Write records of a source partition; returns when all replicas in sync have them."""
+        """Write records of a source partition; return when all in-sync replicas have them."""
         if not values:
             return
         failures: list[KafkaError] = []
 
-        def delivered(error: KafkaError | None, _: Message) -> None:
+        def delivered(error: KafkaError | None, _: Message | None) -> None:
             if error is not None:
                 failures.append(error)
 
-        if self._connected is None:
-            limit = {"message.max.bytes": self._topic.max_message_bytes}
-            self._connected = Producer({**client_config(self._settings), **_PRODUCER, **limit})
+        producer = self._producer()
         try:
-            place = partition % self._count(self._connected)
+            place = partition % producer.partitions(self._topic.name, self._answer_seconds)
             for key, value in values.items():
-                self._connected.produce(self._topic.name, value, bytes(key), place, on_delivery=delivered)
+                producer.produce(self._topic.name, value, bytes(key), partition=place, delivered=delivered)
+            producer.flush()
         except KafkaException as error:
             failures.append(error.args[0])
-        self._connected.flush()
         if failures:
-            self._connected = None  # the next one starts without what this one believes of the broker
+            self._connected = None  # a new producer asks anew for brokers and topics
             raise self._explained(failures[0])
 
-    def _count(self, client: Consumer | Producer) -> int:
-        """How many partitions the state topic has."""
-        topics = client.list_topics(self._topic.name, _ANSWER_SECONDS).topics
-        if error := topics[self._topic.name].error:
-            raise KafkaException(error)
-        return len(topics[self._topic.name].partitions)
+    def _producer(self) -> RecordProducer:
+        if self._connected is None:
+            options = {**_PRODUCER, "message.max.bytes": self._topic.max_message_bytes}
+            self._connected = RecordProducer(self._settings, options, timeout_seconds=self._answer_seconds)
+        return self._connected
 
     def _explained(self, error: KafkaError) -> ChimeraError:
-        if error.code() in _NO_TOPIC:
-            where = f"Kafka at {self._settings.bootstrap_servers}"
-            return HaltError(f"{where}: no topic {self._topic.name}; create it with `chimera topics apply`")
-        return explain_kafka(error, self._settings, f"topic {self._topic.name}")
+        if error.code() in NO_TOPIC:
+            return HaltError(missing_topic(self._settings, self._topic.name))
+        return explain_kafka(error, self._settings, f"topic {self._topic.name}", probe_seconds=self._probe_seconds)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 
 import structlog
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AclOperation
 
 from pipeline.catalog import Catalog, RollupSpec
@@ -15,9 +14,9 @@ from pipeline.clickhouse.contract import check_rollup, check_tables
 from pipeline.clickhouse.deduplication import check_deduplication_windows
 from pipeline.config import KafkaSettings, Settings, WorkerSettings, env_name
 from pipeline.errors import ConfigError, HaltError, UnavailableError
-from pipeline.kafka.client import client_config
-from pipeline.kafka.failures import check_connection, expect, explain_kafka
-from pipeline.kafka.topics import TopicAdmin
+from pipeline.kafka.failures import check_connection, check_granted
+from pipeline.kafka.offsets import TopicReader
+from pipeline.kafka.topics import TopicAdmin, check_topics_exist
 from pipeline.retry import pauses
 
 _ANSWER_SECONDS = 5.0
@@ -69,17 +68,15 @@ def check_topics(settings: KafkaSettings, catalog: Catalog, rollup: RollupSpec |
     check_connection(settings)
     admin = TopicAdmin(settings)
     rights = admin.rights(topic.name for topic in catalog.topics)
-    for topic in catalog.topics:
-        if topic.name not in rights:
-            where = f"Kafka at {settings.bootstrap_servers}"
-            raise HaltError(f"{where}: no topic {topic.name}; create it with `chimera topics apply`")
+    check_topics_exist(settings, catalog.topics, rights)
     for family in catalog.families:
-        expect(AclOperation.READ, rights[family.topic.name], settings, f"topic {family.topic.name}")
-        expect(AclOperation.WRITE, rights[family.dead_letters.name], settings, f"topic {family.dead_letters.name}")
+        source, dead_letters = family.topic.name, family.dead_letters.name
+        check_granted(AclOperation.READ, rights[source], settings, f"topic {source}")
+        check_granted(AclOperation.WRITE, rights[dead_letters], settings, f"topic {dead_letters}")
     if rollup:
         for needed in (AclOperation.READ, AclOperation.WRITE):
-            expect(needed, rights[rollup.state.name], settings, f"topic {rollup.state.name}")
-    expect(AclOperation.READ, admin.group_rights(settings.group_id), settings, f"group {settings.group_id}")
+            check_granted(needed, rights[rollup.state.name], settings, f"topic {rollup.state.name}")
+    check_granted(AclOperation.READ, admin.group_rights(settings.group_id), settings, f"group {settings.group_id}")
 
 
 def check_group(settings: Settings, catalog: Catalog) -> None:
@@ -93,30 +90,23 @@ def check_group(settings: Settings, catalog: Catalog) -> None:
     """
     with explained(settings.clickhouse), connect(settings.clickhouse) as client:
         filled = {name for (name,) in client.execute(_FILLED_TABLES)}
-    consumer = Consumer({**client_config(settings.kafka), "group.id": settings.kafka.group_id, "log_level": 0})
-    try:
-        for family in catalog.families:
-            if family.table in filled and (records := _records_of_a_fresh_group(consumer, family.topic.name)):
-                raise HaltError(
-                    f"group {settings.kafka.group_id} has committed no offset of {family.topic.name}, whose {records} "
-                    f"records would be stored in {settings.clickhouse.database}.{family.table}, which has rows: a "
-                    "second time, if they come from there; use the group that stored them, or, when they don't (the "
-                    f"topic was created anew), start once with {env_name('worker', 'allow_fresh_group')}=true"
-                )
-    except KafkaException as error:
-        raise explain_kafka(error.args[0], settings.kafka, f"group {settings.kafka.group_id}") from error
-    finally:
-        consumer.close()
+    for family in catalog.families:
+        if family.table in filled and (records := _records_of_a_fresh_group(settings.kafka, family.topic.name)):
+            raise HaltError(
+                f"group {settings.kafka.group_id} has committed no offset of {family.topic.name}, whose {records} "
+                f"records would be stored in {settings.clickhouse.database}.{family.table}, which has rows: a "
+                "second time, if they come from there; use the group that stored them, or, when they don't (the "
+                f"topic was created anew), start once with {env_name('worker', 'allow_fresh_group')}=true"
+            )
 
 
-def _records_of_a_fresh_group(consumer: Consumer, topic: str) -> int:
-    """How many records the topic has; 0 when the group has committed an offset of it."""
-    numbers = consumer.list_topics(topic, _ANSWER_SECONDS).topics[topic].partitions
-    partitions = [TopicPartition(topic, number) for number in numbers]
-    if any(partition.offset >= 0 for partition in consumer.committed(partitions, _ANSWER_SECONDS)):
-        return 0
-    watermarks = (consumer.get_watermark_offsets(partition, _ANSWER_SECONDS) for partition in partitions)
-    return sum(end - beginning for beginning, end in watermarks)
+def _records_of_a_fresh_group(settings: KafkaSettings, topic: str) -> int:
+    """Return the number of records in the topic; 0 if the group has committed an offset of it."""
+    with TopicReader(settings, topic, answer_seconds=_ANSWER_SECONDS) as reader:
+        numbers = reader.partitions()
+        if any(offset is not None for offset in reader.committed(numbers).values()):
+            return 0
+        return sum(map(len, reader.ranges(numbers).values()))
 
 
 def _until_available(check: Callable[[], None]) -> None:

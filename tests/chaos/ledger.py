@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.client import connect
 from pipeline.config import Settings
-from pipeline.dlq.writer import HEADER_PREFIX
+from pipeline.dlq.headers import HEADER_PREFIX
 from pipeline.kafka.client import client_config
 from pipeline.producer.encode import Encoder
 from pipeline.rollup.audit import Difference

@@ -17,7 +17,7 @@ from support.processes import eventually, in_foreground
 
 from pipeline.cli.demo_output import MismatchError, report
 from pipeline.config import env_name
-from pipeline.demo import DAMAGED, Outcome
+from pipeline.demo import DAMAGED, Tally
 from pipeline.devstack import Stack
 from pipeline.devstack.lock import holder
 from pipeline.devstack.ports import HOST
@@ -167,9 +167,9 @@ def test_a_directory_with_something_in_it_is_refused(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
 
 
-def _outcome(stored: int) -> Outcome:
+def _outcome(stored: int) -> Tally:
     """Of ten events of one family and five of another, one of them rejected; `stored` rows of the first."""
-    return Outcome(
+    return Tally(
         produced=Counter(ui_events=10, episodes=5),
         stored=Counter(ui_events=stored, episodes=4),
         rejected=Counter(episodes=1),
@@ -203,6 +203,6 @@ def test_a_row_of_session_stats_that_differs_is_a_failure(capsys: pytest.Capture
 
 def test_one_familys_loss_isnt_made_up_for_by_anothers_surplus() -> None:
     """Sums may agree where families don't."""
-    shifted = Outcome(Counter(ui_events=2, episodes=2), Counter(ui_events=1, episodes=3), Counter(), 1.0)
+    shifted = Tally(Counter(ui_events=2, episodes=2), Counter(ui_events=1, episodes=3), Counter(), 1.0)
     assert shifted.produced.total() == shifted.stored.total()
     assert not shifted.adds_up

@@ -23,11 +23,10 @@ from pipeline.cli.dlq.options import STATES
 from pipeline.columns import Rejection
 from pipeline.config import Settings, env_name
 from pipeline.devstack.ports import free_port
-from pipeline.dlq import settle
-from pipeline.dlq.index import Selection
-from pipeline.dlq.letters import Record
+from pipeline.dlq.index import CLAIM_SECONDS, Selection
+from pipeline.dlq.letters import DlqRecord
 from pipeline.dlq.reading import Reading
-from pipeline.dlq.receipts import Deed, Receipt
+from pipeline.dlq.receipts import Outcome, Receipt
 from pipeline.dlq.settle import Settler
 from pipeline.dlq.writer import DeadLetters
 from pipeline.errors import Reason
@@ -72,7 +71,7 @@ def family(settings: Settings) -> Family:
     return prepare(settings).family("ui_events")
 
 
-def reject(settings: Settings, family: Family, records: Sequence[Record], reason: Reason = Reason.MALFORMED) -> None:
+def reject(settings: Settings, family: Family, records: Sequence[DlqRecord], reason: Reason = Reason.MALFORMED) -> None:
     """Make dead letters of records of partition 1, as a worker does."""
     partition = PartitionBatches(family.topic.name, "id", 1, State(records[0].offset, ()), policy=family.batch, limit=1)
     partition.add(list(records), 0)
@@ -81,11 +80,11 @@ def reject(settings: Settings, family: Family, records: Sequence[Record], reason
     DeadLetters(settings.kafka, [family]).send(batch, rejections)
 
 
-def made_up(count: int, first: int = 0, **also: Any) -> list[Record]:
+def made_up(count: int, first: int = 0, **also: Any) -> list[DlqRecord]:
     """Records as a worker has them, with a key each."""
     numbers = range(first, first + count)
     now = round(time.time() * 1000)
-    return [Record(1, n, now, f"key-{n}".encode(), b"%d" % n, also.get("headers", [])) for n in numbers]
+    return [DlqRecord(1, n, now, f"key-{n}".encode(), b"%d" % n, also.get("headers", [])) for n in numbers]
 
 
 def messages(settings: Settings, topic: str) -> list[Message]:
@@ -225,12 +224,18 @@ def on_a_terminal(environ: Mapping[str, str], answer: str, *arguments: str) -> i
     return process.returncode
 
 
-def settler(settings: Settings, family: Family) -> tuple[Settler, Reading, Counter[str]]:
+def settler(
+    settings: Settings,
+    family: Family,
+    *,
+    claim_seconds: float = CLAIM_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[Settler, Reading, Counter[str]]:
     """A run that has read the dead letters."""
-    reading, outcome = Reading(settings.kafka, family), Counter[str]()
+    reading, outcome = Reading(settings.kafka, family, claim_seconds=claim_seconds), Counter[str]()
     for _ in reading.read():
         pass
-    return Settler(settings.kafka, reading, outcome), reading, outcome
+    return Settler(settings.kafka, reading, outcome, clock=clock), reading, outcome
 
 
 def go_round(run: Settler, reading: Reading) -> None:
@@ -272,8 +277,7 @@ def test_a_run_that_breaks_off_is_gone_on_with(
     go_round(second, reading)
     assert +outcome == {"left": 3}
 
-    monkeypatch.setattr("pipeline.dlq.index.CLAIM_SECONDS", 0)
-    third, reading, outcome = settler(settings, family)
+    third, reading, outcome = settler(settings, family, claim_seconds=0)
     go_round(third, reading)
     assert +outcome == +Counter(found=found, requeued=3 - found)
     assert values(settings, family) == [b"0", b"1", b"2", b"after", b"before"]
@@ -284,7 +288,7 @@ def test_how_old_a_claim_is_says_the_broker(settings: Settings, family: Family) 
     reject(settings, family, made_up(3))
     run, reading, outcome = settler(settings, family)
     letters = next(reading.pages(Selection()))
-    claim = Receipt(Deed.CLAIMED, "behind", tuple(letter.id for letter in letters), {0: 0, 1: 0})
+    claim = Receipt(Outcome.CLAIMED, "behind", tuple(letter.id for letter in letters), {0: 0, 1: 0})
     producer, hour_ago = Producer(client_config(settings.kafka)), round(time.time() * 1000) - 3_600_000
     producer.produce(family.dead_letters.name, claim.value, headers=[*claim.headers], timestamp=hour_ago)
     assert producer.flush(_SECONDS) == 0
@@ -304,14 +308,11 @@ def test_of_two_runs_at_once_one_has_each_dead_letter(settings: Settings, family
     assert values(settings, family) == [b"0", b"1", b"2", b"3", b"4"]
 
 
-def test_a_claim_that_gets_old_is_made_again(
-    settings: Settings, family: Family, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_claim_that_gets_old_is_made_again(settings: Settings, family: Family) -> None:
     """Many large records over a slow line: some now, the others under another claim; each once, all of them."""
     reject(settings, family, made_up(5))
-    now = iter(range(0, 10_000, 15))  # each look at the clock finds it 15 s on
-    monkeypatch.setattr(settle, "monotonic", lambda: next(now))
-    run, reading, outcome = settler(settings, family)
+    now = iter(range(0, 10_000, 15))  # the clock advances by 15 s at every call
+    run, reading, outcome = settler(settings, family, clock=lambda: next(now))
     go_round(run, reading)
     assert +outcome == {"requeued": 5}
     assert values(settings, family) == [b"0", b"1", b"2", b"3", b"4"]
@@ -412,10 +413,9 @@ def test_no_topic_and_no_broker_are_one_line(chimera: Chimera, monkeypatch: pyte
     """Without topics: how to make them. Without a broker: where none is."""
     missing = chimera("ls")
     assert (missing.returncode, missing.stderr.count("\n")) == (70, 1)
-    assert "create it with: chimera topics apply" in missing.stderr
+    assert "create it with `chimera topics apply`" in missing.stderr
     nowhere = f"127.0.0.1:{free_port()}"
     monkeypatch.setenv(env_name("kafka", "bootstrap_servers"), nowhere)
-    monkeypatch.setattr("pipeline.dlq.log._ANSWER_SECONDS", 0.5)
     away = chimera("ls")
     assert (away.returncode, away.stderr.count("\n")) == (69, 1)
     assert f"Kafka at {nowhere} is not available" in away.stderr

@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -335,22 +334,22 @@ def test_an_issuer_need_not_say_how_long_a_token_lives(
 ) -> None:
     """Then it is taken for one of five minutes: renewed after four."""
     monkeypatch.setattr(issuer, "says_life", False)
-    tokens, now, given = Tokens(_kafka(with_tokens)), time.monotonic(), issuer.given
+    now, given = 0.0, issuer.given
+    tokens = Tokens(_kafka(with_tokens), lambda: now)
     for seconds, fetched in ((0, 1), (239, 1), (242, 2)):
-        monkeypatch.setattr("pipeline.kafka.oauth.time.monotonic", lambda at=now + seconds: at)
+        now = seconds
         assert tokens.token()
         assert issuer.given == given + fetched
 
 
 def test_a_token_is_used_as_long_as_most_of_its_life_is_not_over(with_tokens: dict[str, str], issuer: Issuer) -> None:
     """Asked often, fetched once; then anew, before it expires."""
-    tokens, given = Tokens(_kafka(with_tokens)), issuer.given
-    with pytest.MonkeyPatch.context() as patch:
-        first = {tokens.token() for _ in range(3)}
-        now = time.monotonic()
-        patch.setattr("pipeline.kafka.oauth.time.monotonic", lambda: now + LIFE_SECONDS * 0.79)
-        assert {tokens.token()} == first
-        assert issuer.given == given + 1
-        patch.setattr("pipeline.kafka.oauth.time.monotonic", lambda: now + LIFE_SECONDS * 0.81)
-        tokens.token()
-        assert issuer.given == given + 2
+    now, given = 0.0, issuer.given
+    tokens = Tokens(_kafka(with_tokens), lambda: now)
+    first = {tokens.token() for _ in range(3)}
+    now = LIFE_SECONDS * 0.79
+    assert {tokens.token()} == first
+    assert issuer.given == given + 1
+    now = LIFE_SECONDS * 0.81
+    tokens.token()
+    assert issuer.given == given + 2

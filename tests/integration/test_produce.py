@@ -173,7 +173,7 @@ def test_an_event_that_the_broker_refuses_is_raised(settings: Settings) -> None:
 
 def test_a_missing_topic_is_explained(settings: Settings) -> None:
     """Before anything waits for it to appear."""
-    with pytest.raises(DeliveryError, match=r"\.ui_events: no such topic .* create it with: chimera topics apply$"):
+    with pytest.raises(DeliveryError, match=r"no topic .*\.ui_events; create it with `chimera topics apply`$"):
         Producer(settings).send("ui_events", ui_events(1)[0])
 
 

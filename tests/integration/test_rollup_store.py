@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,8 +47,8 @@ def store(settings: Settings, topic: TopicSpec) -> Open:
     admin.apply(plan([topic], admin.read([]), settings.topics.file))
     eventually(lambda: admin.read([topic.name]).topics, "the topic is there")
 
-    def opened(group_id: str = settings.kafka.group_id) -> SnapshotStore:
-        return SnapshotStore(settings.kafka.model_copy(update={"group_id": group_id}), topic)
+    def opened(group_id: str = settings.kafka.group_id, **limits: Any) -> SnapshotStore:
+        return SnapshotStore(settings.kafka.model_copy(update={"group_id": group_id}), topic, **limits)
 
     return opened
 
@@ -230,10 +231,8 @@ def test_an_empty_topic_has_nothing(store: Open) -> None:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The broker has a second to answer; the test fails when it is waited for much longer."""
-    monkeypatch.setattr("pipeline.rollup.store._ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr("pipeline.kafka.failures._KNOCK_SECONDS", 1.0)
+def impatient() -> Iterator[None]:
+    """The test fails if it takes 10 s."""
     began = time.monotonic()
     yield
     assert time.monotonic() - began < 10
@@ -243,7 +242,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_no_broker_is_said_with_its_address(topic: TopicSpec) -> None:
     """Nobody listens there: both ways end soon, and are worth another try."""
     nowhere = f"127.0.0.1:{free_port()}"
-    store = SnapshotStore(KafkaSettings(bootstrap_servers=nowhere), topic)
+    store = SnapshotStore(KafkaSettings(bootstrap_servers=nowhere), topic, answer_seconds=1.0, probe_seconds=1.0)
     with pytest.raises(UnavailableError, match=f"Kafka at {nowhere} is not available"):
         store.load(_ID, [0])
     with pytest.raises(UnavailableError, match=f"Kafka at {nowhere} is not available"):
@@ -261,12 +260,12 @@ def test_a_missing_topic_is_said_with_what_to_do(settings: Settings, topic: Topi
 @pytest.mark.usefixtures("impatient")
 def test_a_broker_that_falls_silent_is_not_waited_for(store: Open, stack: Stack | ContainerStack) -> None:
     """In the middle of a load, and before a write; when it is back, all is as it was."""
-    mine = store()
+    mine = store(answer_seconds=1.0, probe_seconds=1.0)
     for offset in (1, 2):
         for partition in (0, 1):
             mine.write(snapshot(offset, partition))
     with pytest.raises(UnavailableError, match="is not available"):
-        store().load(_ID, [0, 1], lambda _read, _total: stack.kafka.pause())
+        store(answer_seconds=1.0, probe_seconds=1.0).load(_ID, [0, 1], lambda _read, _total: stack.kafka.pause())
     with pytest.raises(UnavailableError, match="is not available"):
         mine.write(snapshot(3))
     stack.kafka.resume()

@@ -177,9 +177,8 @@ def test_on_a_terminal_apply_asks(
     assert (process.returncode, len(_cluster(settings).topics)) == (exit_code, created)
 
 
-def test_no_broker_is_said_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_broker_is_said_with_its_address() -> None:
     """Nobody listens there: worth another try, at the address that is named."""
     nowhere = f"127.0.0.1:{free_port()}"
-    monkeypatch.setattr("pipeline.kafka.topics._ANSWER_SECONDS", 0.5)
     with pytest.raises(UnavailableError, match=f"Kafka at {nowhere} is not available"):
-        TopicAdmin(KafkaSettings(bootstrap_servers=nowhere)).read([])
+        TopicAdmin(KafkaSettings(bootstrap_servers=nowhere), answer_seconds=0.5).read([])

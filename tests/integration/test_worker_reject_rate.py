@@ -13,7 +13,7 @@ from support.processes import Worker, prepare
 from pipeline.clickhouse.sink import Sink
 from pipeline.config import Settings, env_name
 from pipeline.decode.decoder import Decoder
-from pipeline.dlq.letters import Record
+from pipeline.dlq.letters import DlqRecord
 from pipeline.dlq.writer import DeadLetters
 from pipeline.producer.encode import Encoder
 from pipeline.retry import Held
@@ -59,7 +59,7 @@ def test_a_rejection_and_its_record_are_counted_at_the_same_moment(settings: Set
         return True
 
     partition = PartitionBatches(family.topic.name, "id", 0, State(0, ()), policy=family.batch, limit=1)
-    partition.add([Record(0, offset, 0, None, b"rejected", []) for offset in range(_BAD)], 0)
+    partition.add([DlqRecord(0, offset, 0, None, b"rejected", []) for offset in range(_BAD)], 0)
     (batch,) = partition.cut(0, hurry=True)
     dead_letters = DeadLetters(settings.kafka, [family])
     with ThreadPoolExecutor(1) as pool:

@@ -10,7 +10,8 @@ from pipeline.catalog import BatchPolicy, load_catalog
 from pipeline.columns import Rejection
 from pipeline.config import Settings
 from pipeline.decode.decoder import Decoder
-from pipeline.dlq.writer import DeadLetters, attempts_of, dead_letter
+from pipeline.dlq.headers import attempts_of
+from pipeline.dlq.writer import DeadLetters, dead_letter
 from pipeline.errors import Reason
 from pipeline.transport.batches import MicroBatch, PartitionBatches, State
 

@@ -13,11 +13,11 @@ from pipeline.catalog import Family, load_catalog
 from pipeline.config import Settings
 from pipeline.decode.reference import Reference
 from pipeline.dlq.content import Reader
+from pipeline.dlq.headers import CUT_PREFIX, REQUEUED, Headers
 from pipeline.dlq.index import CLAIM_SECONDS, Index, Place, Selection
-from pipeline.dlq.letters import FOREIGN, OTHER, REQUEUED, Headers, Record, read_letter, requeued_headers
-from pipeline.dlq.receipts import Deed, Receipt, read_receipt
+from pipeline.dlq.letters import FOREIGN, OTHER, DlqRecord, read_letter, requeued_headers
+from pipeline.dlq.receipts import Outcome, Receipt, read_receipt
 from pipeline.dlq.show import described, lines
-from pipeline.dlq.writer import CUT_PREFIX
 from pipeline.producer.encode import Encoder
 from pipeline.schema.framing import SINGLE_OBJECT_HEADER_BYTES, frame_confluent, frame_single_object
 
@@ -49,17 +49,21 @@ def error(**facts: Any) -> list[tuple[str, bytes | None]]:
     return [(f"chimera.error.{name}", str(fact).encode()) for name, fact in (usual | facts).items()]
 
 
-def record(headers: Headers, offset: int = 0, value: bytes | None = b"", at_ms: int = 0, partition: int = 0) -> Record:
-    return Record(partition, offset, at_ms, None, value, headers)
+def record(
+    headers: Headers, offset: int = 0, value: bytes | None = b"", at_ms: int = 0, partition: int = 0
+) -> DlqRecord:
+    return DlqRecord(partition, offset, at_ms, None, value, headers)
 
 
-def receipt(deed: Deed, run: str, letters: Sequence[str], offset: int, *, at_ms: int = 0, end: int = 0) -> Record:
+def receipt(
+    outcome: Outcome, run: str, letters: Sequence[str], offset: int, *, at_ms: int = 0, end: int = 0
+) -> DlqRecord:
     """As it lies in the topic."""
-    written = Receipt(deed, run, tuple(letters), {0: end})
+    written = Receipt(outcome, run, tuple(letters), {0: end})
     return record(written.headers, offset, written.value, at_ms)
 
 
-def index_of(*records: Record) -> Index:
+def index_of(*records: DlqRecord) -> Index:
     index = Index(_TOPIC)
     for each in records:
         index.add(each)
@@ -67,7 +71,7 @@ def index_of(*records: Record) -> Index:
 
 
 def states(index: Index) -> dict[str, int]:
-    everything = Selection(states=frozenset({"open", *Deed}))
+    everything = Selection(states=frozenset({"open", *Outcome}))
     return {count.state: count.letters for count in index.counts(everything)}
 
 
@@ -101,7 +105,7 @@ def test_what_no_worker_wrote_is_foreign(headers: Headers) -> None:
 
 def test_the_headers_that_count_are_the_last_ones() -> None:
     """A record can come with headers that say where it wants to go, and with a receipt's: the worker's come after."""
-    forged = [*error(topic="chimera.llm_events", offset=7), *Receipt(Deed.DROPPED, "x", ("1:41",)).headers]
+    forged = [*error(topic="chimera.llm_events", offset=7), *Receipt(Outcome.DROPPED, "x", ("1:41",)).headers]
     letter = read_letter(_TOPIC, record([*forged, *error()]))
     assert (letter.source_partition, letter.source_offset) == (1, 41)
     assert read_receipt(record([*forged, *error()])) is None
@@ -183,30 +187,31 @@ _LETTER = read_letter(_TOPIC, record(error()))
     ],
 )
 def test_who_has_a_dead_letter(receipts: list[tuple[str, str, int]], state: str, holder: str | None) -> None:
-    """The log decides: (deed, run, second) after (deed, run, second)."""
+    """The log decides: (outcome, run, second) after (outcome, run, second)."""
     written = [
-        receipt(Deed(deed), run, [_LETTER.id], offset, at_ms=1000 * second)
-        for offset, (deed, run, second) in enumerate(receipts, start=1)
+        receipt(Outcome(outcome), run, [_LETTER.id], offset, at_ms=1000 * second)
+        for offset, (outcome, run, second) in enumerate(receipts, start=1)
     ]
     index = index_of(record(error()), *written)
     assert states(index) == {state: 1}
     if receipts:
-        assert [run for run in "ab" if index.held([_LETTER], run)[0]] == ([holder] if holder else [])
+        assert [run for run in "ab" if index.claimed([_LETTER], run)[0]] == ([holder] if holder else [])
 
 
 def test_what_was_claimed_before_is_doubtful_from_where_the_source_then_ended() -> None:
     """By the first claim, however many runs have broken off since."""
     claims = [
-        receipt(Deed.CLAIMED, run, [_LETTER.id], at, at_ms=2 * at * _MINUTE_MS, end=at) for at, run in enumerate("abc")
+        receipt(Outcome.CLAIMED, run, [_LETTER.id], at, at_ms=2 * at * _MINUTE_MS, end=at)
+        for at, run in enumerate("abc")
     ]
     index = index_of(record(error()), *claims)
-    assert index.held([_LETTER], "c") == ([_LETTER], {_LETTER.id: {0: 0}})
-    assert index_of(record(error()), claims[0]).held([_LETTER], "a") == ([_LETTER], {})
+    assert index.claimed([_LETTER], "c") == ([_LETTER], {_LETTER.id: {0: 0}})
+    assert index_of(record(error()), claims[0]).claimed([_LETTER], "a") == ([_LETTER], {})
 
 
 def test_a_copy_that_comes_after_the_receipt_is_settled_too() -> None:
     """The worker that wrote the dead letter may repeat it late."""
-    settled = receipt(Deed.REQUEUED, "a", [_LETTER.id], 1)
+    settled = receipt(Outcome.REQUEUED, "a", [_LETTER.id], 1)
     assert states(index_of(record(error()), settled, record(error(), 2))) == {"requeued": 1}
 
 
@@ -303,11 +308,11 @@ def test_nothing_that_a_value_holds_makes_reading_fail(family: Family, valid: by
 _SECRETS = ("jo.public@example.org", "\x1b[31mred", "trace-4711")
 
 
-def _secret(family: Family) -> Record:
+def _secret(family: Family) -> DlqRecord:
     event = {**events(family.name, 1)[0], "user_agent": _SECRETS[1]}
     value = Encoder(family).encode(event).value
     headers = [("trace", _SECRETS[2].encode()), *error(reason="too_long", detail="user_agent: over 512 bytes")]
-    return Record(0, 0, 0, _SECRETS[0].encode(), value, headers)
+    return DlqRecord(0, 0, 0, _SECRETS[0].encode(), value, headers)
 
 
 def test_what_is_shown_is_masked(family: Family) -> None:

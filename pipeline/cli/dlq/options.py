@@ -12,10 +12,10 @@ from pipeline.config import Settings, load_settings
 from pipeline.dlq.index import UNSETTLED, Place, Selection
 from pipeline.dlq.letters import FOREIGN, OPEN, OTHER
 from pipeline.dlq.reading import Reading
-from pipeline.dlq.receipts import Deed
+from pipeline.dlq.receipts import Outcome
 from pipeline.errors import Reason
 
-STATES = (OPEN, *(deed.value for deed in Deed))
+STATES = (OPEN, *(outcome.value for outcome in Outcome))
 
 F = TypeVar("F", bound=Callable[..., Any])
 Found = list[tuple[Reading, Selection]]
