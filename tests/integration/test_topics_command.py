@@ -91,7 +91,7 @@ def test_what_differs_is_altered_and_the_rest_stays(chimera: Chimera, settings: 
     assert applied.returncode == 0
     line = f"~ {name}  partitions 2 → 3, retention.ms 604800000 → 3600000, max.message.bytes 1048576 → 2048"
     assert " ".join(line.split()) in [" ".join(shown.split()) for shown in applied.stdout.splitlines()]
-    assert f"warning: {name}: with more partitions, the records of a session_id may go to another" in applied.stderr
+    assert f"warning: {name}: with more partitions, new records of a session_id may go to another" in applied.stderr
     assert (
         "Every open hour of a session_id that moves is split into two windows: `chimera rollup verify`"
         in applied.stderr
