@@ -1,4 +1,4 @@
-"""How the log looks: structlog's events and everybody else's records in one form, console or JSON lines."""
+"""Log configuration: the pipeline's events and the lines of libraries in one format, console or JSON lines."""
 
 import logging
 import os
@@ -9,8 +9,9 @@ import structlog
 
 from pipeline.config import LogSettings
 
-# Faust and aiokafka tell of every step of a rebalance, also in the name of our classes; our own log is named chimera.
-# The driver prints a stack for each refused connection, the registry's client a line for each request.
+# Lowest level per library; our own loggers are named chimera. Faust and aiokafka log every step of a rebalance, some
+# under the names of our classes. The driver logs a stack for each refused connection, the registry's client a line for
+# each request.
 _NOISY = {
     "aiokafka": logging.WARNING,
     "clickhouse_driver": logging.ERROR,
@@ -24,14 +25,14 @@ _REPEATED_SECONDS = 30.0
 
 
 class Seldom(logging.Filter):
-    """Lets libraries say the same thing once in a while: without a broker, aiokafka has 60 lines a second to tell."""
+    """Lets a library repeat a message only every 30 seconds; without a broker, aiokafka logs 60 lines a second."""
 
     def __init__(self) -> None:
         super().__init__()
         self._said_at: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is ours, or the first of its kind in a while; its kind is the text before any values."""
+        """Tell whether to log a line: one of ours, or a library's first with its text, before values, in a while."""
         kind = (record.name, str(record.msg))
         if record.name.partition(".")[0] not in _NOISY:
             return True
@@ -42,7 +43,7 @@ class Seldom(logging.Filter):
 
 
 def logging_config(settings: LogSettings) -> dict[str, Any]:
-    """Configuration for `logging.config`, and for Faust, which applies it itself; sets structlog up on the way."""
+    """Return the configuration for `logging.config`, which Faust applies; configure structlog alike."""
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

@@ -1,1 +1,1 @@
-"""The worker: its Faust app, the ingest of a micro-batch, and its web pages."""
+"""The worker: its Faust app and process, the ingest of micro-batches, and its web pages."""

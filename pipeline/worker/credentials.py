@@ -10,7 +10,7 @@ from pipeline.kafka.oauth import Tokens
 
 
 def faust_credentials(settings: KafkaSettings) -> Any:
-    """Credentials that Faust passes to aiokafka; None for a broker without TLS and login."""
+    """Return the credentials that Faust passes to aiokafka; None for a broker without TLS and login."""
     context = tls.client_context(settings) if settings.tls else None
     if settings.oauth_token_url:
         return OAuthCredentials(oauth_cb=Tokens(settings).for_aiokafka(), ssl_context=context)

@@ -1,4 +1,4 @@
-"""Before the worker starts: is everything there that it needs, and is it what this version expects?"""
+"""Checks before the worker starts: servers, topics, rights, tables and the consumer group are as this version needs."""
 
 import socket
 import time
@@ -26,11 +26,11 @@ log = structlog.get_logger("chimera.preflight")
 
 
 def preflight(settings: Settings, catalog: Catalog) -> None:
-    """Wait for Kafka and ClickHouse, however long that takes, saying so; then check topics, tables and group.
+    """Wait for Kafka and ClickHouse without limit, and check port, topics, tables and group.
 
     Raises:
-        ConfigError: the web server's port can't be had.
-        HaltError: waiting wouldn't help: refused credentials, a missing topic, a table that differs, a fresh group.
+        ConfigError: the web server can't listen on its port.
+        HaltError: waiting wouldn't help: refused login, missing topic, wrong table, or fresh group.
     """
     check_web_port(settings.worker)
     rollup = catalog.rollup if settings.rollup.enabled else None
@@ -44,10 +44,10 @@ def preflight(settings: Settings, catalog: Catalog) -> None:
 
 
 def check_web_port(settings: WorkerSettings) -> None:
-    """See that the web server could listen now.
+    """Check that the web server can listen on its port.
 
     Raises:
-        ConfigError: it couldn't.
+        ConfigError: the port is taken, or the address isn't this machine's.
     """
     try:
         socket.create_server((settings.web_host, settings.web_port)).close()
@@ -57,12 +57,12 @@ def check_web_port(settings: WorkerSettings) -> None:
 
 
 def check_topics(settings: KafkaSettings, catalog: Catalog, rollup: RollupSpec | None) -> None:
-    """Find all topics, and see that we may do with them what we have to.
+    """Check that all topics exist, and that the user has the rights that the worker needs.
 
-    The worker reads those of the families, writes to those of their dead letters, and does both to the rollup's state.
+    The worker reads the families' topics, writes to their dead-letter topics, and does both with the rollup's state.
 
     Raises:
-        HaltError: one is missing, an ACL is, or the broker doesn't let us in.
+        HaltError: a topic or an ACL is missing, or the broker refuses the login.
         UnavailableError: the broker doesn't answer.
     """
     check_connection(settings)
@@ -80,12 +80,12 @@ def check_topics(settings: KafkaSettings, catalog: Catalog, rollup: RollupSpec |
 
 
 def check_group(settings: Settings, catalog: Catalog) -> None:
-    """See that the group wouldn't begin with topics whose records are in their tables already.
+    """Check that the group wouldn't consume a topic from its beginning while the table has rows already.
 
-    The tables are looked at first: a worker that starts at the same time commits something before it stores a row.
+    The tables are checked first, because a worker that starts at the same time commits before it stores a row.
 
     Raises:
-        HaltError: it would; says with which topic, and what to do.
+        HaltError: the group would; the message names the topic, and what to do.
         UnavailableError: a server doesn't answer.
     """
     with explained(settings.clickhouse), connect(settings.clickhouse) as client:

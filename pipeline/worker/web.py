@@ -1,4 +1,4 @@
-"""What the worker serves over HTTP: its metrics, and whether it is ready; nothing else of what Faust has to offer."""
+"""The worker's HTTP pages: metrics and readiness, and none of Faust's own."""
 
 from http import HTTPStatus
 from typing import Any
@@ -10,7 +10,7 @@ from faust.web.drivers import aiohttp as driver
 
 
 class Web(driver.Web):
-    """Faust's web server with the app's own pages alone, no tables or statistics; it doesn't say what it is."""
+    """Faust's web server without Faust's pages, and without the header that names its software."""
 
     default_blueprints = ()
     production_blueprints = ()
@@ -27,7 +27,7 @@ async def _without_server(_request: Any, response: Any) -> None:
 
 
 async def ready(web: View, _request: Request) -> Response:
-    """200 while records flow, else 503 with the reasons."""
+    """Answer 200 while records flow, else 503 with the reasons."""
     app: Any = web.app
     if not app.troubles:
         return web.text("ready\n")
@@ -36,5 +36,5 @@ async def ready(web: View, _request: Request) -> Response:
 
 
 async def metrics(web: View, _request: Request) -> Response:
-    """All metrics, as Prometheus reads them."""
+    """Answer with all metrics in Prometheus' text format."""
     return web.bytes(prometheus_client.generate_latest(), content_type="text/plain")

@@ -1,4 +1,4 @@
-"""Rows of closed hours on a real ClickHouse: stored once, however often, and also when the token is forgotten."""
+"""Rows of closed hours on a real ClickHouse: stored once, however often, and also after the token is forgotten."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +38,7 @@ def _rows(count: int) -> dict[str, Column]:
 def _store(
     settings: Settings, rows: dict[str, Column], *, again: bool, token: str = "id/0/hour/7", max_rows: int = 100_000
 ) -> None:
-    """As a worker does it that has just got the partition."""
+    """Store an hour as a worker that has just been assigned the partition."""
     family = load_catalog(settings).family("ui_events")
     held = PartitionBatches(family.topic.name, "id", 0, State(0, ()), policy=family.batch, limit=2)
     held.recorded(State(0, ()), lease_clock())
@@ -59,7 +59,7 @@ def _count(settings: Settings) -> tuple[int, int]:
 
 
 def test_a_repeated_hour_is_stored_once(settings: Settings) -> None:
-    """By its token alone, when nobody says that it may have been stored."""
+    """The token is enough if no other worker may have stored the hour."""
     migrate(settings.clickhouse)
     for _ in range(2):
         _store(settings, _rows(5), again=False)
@@ -67,7 +67,7 @@ def test_a_repeated_hour_is_stored_once(settings: Settings) -> None:
 
 
 def test_an_hour_is_stored_once_when_its_token_is_forgotten(settings: Settings) -> None:
-    """By looking for its sessions; without looking it is doubled, so that this test would tell."""
+    """The worker looks for its sessions; without that the rows are doubled, so this test would fail."""
     migrate(settings.clickhouse)
     with connect(settings.clickhouse) as client:
         client.execute(f"ALTER TABLE {TABLE} MODIFY SETTING non_replicated_deduplication_window = 0")
@@ -78,8 +78,8 @@ def test_an_hour_is_stored_once_when_its_token_is_forgotten(settings: Settings) 
     assert _count(settings) == (10, 5)
 
 
-def test_rows_that_are_lost_behind_a_known_token_come_back(settings: Settings) -> None:
-    """As a killed server may lose them; a day that was repaired has some of them already."""
+def test_lost_rows_of_a_known_token_are_inserted_again(settings: Settings) -> None:
+    """A killed server may lose them; a repaired day has some of them already."""
     migrate(settings.clickhouse)
     _store(settings, _rows(6), again=False)
     with connect(settings.clickhouse) as client:
@@ -90,7 +90,7 @@ def test_rows_that_are_lost_behind_a_known_token_come_back(settings: Settings) -
 
 
 def test_a_large_hour_is_stored_in_blocks(settings: Settings) -> None:
-    """Each with a token of its own: none is dropped as a repetition of another."""
+    """Each block has a token of its own, so none is dropped as a duplicate of another."""
     migrate(settings.clickhouse)
     for _ in range(2):
         _store(settings, _rows(25), again=False, max_rows=10)

@@ -1,4 +1,4 @@
-"""The stream job end to end: session_stats is what SQL makes of ui_events, and stays so whatever happens to workers."""
+"""The rollup end to end: session_stats equals the result of SQL over ui_events, also after workers were killed."""
 
 import random
 import time
@@ -46,7 +46,7 @@ def _event(ts: int, session: str = _SESSIONS[0], event_type: str = "overlay_open
 
 
 def _events(count: int, hours: float, seed: int, begin: int = _BEGIN) -> list[dict[str, Any]]:
-    """Out of order within the grace, two to a partition's end that are later than all others."""
+    """Events out of order within the grace."""
     rng = random.Random(seed)
     times = [begin + round(hours * HOUR_MS * number / count) for number in range(count)]
     times.sort(key=lambda ts: ts + rng.uniform(0, _GRACE_MS - 1))
@@ -56,7 +56,7 @@ def _events(count: int, hours: float, seed: int, begin: int = _BEGIN) -> list[di
 def _publish(
     settings: Settings, family: Family, events: Iterable[Mapping[str, Any]], key: bytes = b"", *, old: bool = False
 ) -> None:
-    """Each session to its partition, with its key unless another one is given; with the event's time, when old."""
+    """Publish each session to its partition, with its own key by default; if `old`, with the event's time."""
     encoder, producer = Encoder(family), KafkaProducer({**client_config(settings.kafka), "linger.ms": 50})
     for event in events:
         message = encoder.encode(event)
@@ -67,7 +67,7 @@ def _publish(
 
 
 def _soon_followed(environ: dict[str, str]) -> dict[str, str]:
-    """When a worker is killed, another one gets its partitions in seconds."""
+    """Environment in which the broker notices a killed worker within seconds."""
     return {
         **environ,
         env_name("kafka", "session_timeout_seconds"): "6",
@@ -81,7 +81,7 @@ def _stats(settings: Settings) -> int:
 
 
 def _expected(settings: Settings, before: int) -> int:
-    """Windows of hours before that one."""
+    """Number of windows of the hours before that one."""
     windows = (
         f"SELECT uniqExact(session_id, toStartOfHour(ts)) FROM ui_events WHERE toUnixTimestamp(ts) < {before * 3600}"
     )
@@ -90,7 +90,7 @@ def _expected(settings: Settings, before: int) -> int:
 
 
 def _differences(settings: Settings, before: int) -> list[Difference]:
-    """Rows of hours before that one that aren't what SQL makes of ui_events."""
+    """Differences between session_stats and SQL over ui_events in the hours before that one."""
     with connect(settings.clickhouse) as client:
         audit = Audit(client, "ui_events")
         hours = [hour for hour in audit.hours(None) if hour.number < before]
@@ -98,7 +98,7 @@ def _differences(settings: Settings, before: int) -> list[Difference]:
 
 
 def _delete_before(settings: Settings, family: Family, offset: int) -> None:
-    """As retention does it, in both partitions."""
+    """Delete the records before an offset in both partitions, as retention does."""
     admin = AdminClient({**client_config(settings.kafka)})
     for deleted in admin.delete_records(
         [TopicPartition(family.topic.name, number, offset) for number in (0, 1)]
@@ -106,8 +106,8 @@ def _delete_before(settings: Settings, family: Family, offset: int) -> None:
         deleted.result(30)
 
 
-def test_closed_hours_are_what_sql_makes_of_them(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
-    """Every row of every hour that is over, once; none of one that isn't; late events are in ui_events alone."""
+def test_closed_hours_equal_sql_over_ui_events(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
+    """Each closed hour has each row once, and an open hour has none; late events are in ui_events alone."""
     family = prepare(settings).family("ui_events")
     events, last_hour = _events(3000, 5.5, seed=1), _BEGIN // HOUR_MS + 5
     late = [_event(_BEGIN + 17, session) for session in _SESSIONS[:2]]
@@ -129,7 +129,7 @@ def test_closed_hours_are_what_sql_makes_of_them(settings: Settings, environ: di
 def test_a_killed_worker_is_followed_by_one_that_goes_on(
     settings: Settings, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """From its snapshot, or without any from the log's beginning: no row is lost, doubled or different."""
+    """The next worker restores a snapshot, or reads the whole log: no row is lost, doubled or different."""
     family = prepare(settings).family("ui_events")
     events, last_hour = _events(3000, 5.5, seed=2), _BEGIN // HOUR_MS + 5
     environ = _soon_followed({**environ, env_name("rollup", "snapshot_seconds"): "3600"})
@@ -151,11 +151,11 @@ def test_a_killed_worker_is_followed_by_one_that_goes_on(
 
 
 def test_an_idle_partition_is_closed_by_the_clock(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
-    """Its last hour too, though nothing comes after it; whoever goes on knows, and takes what comes then for late."""
+    """The last hour is closed without a later record; the next worker knows, and takes later events of it for late."""
     document = yaml.safe_load(settings.topics.file.read_text(encoding="utf-8"))
     for topic in document["topics"].values():
         if topic.get("family") == "ui_events":
-            topic["timestamps"] = "producer"  # so that the events are as old as they say
+            topic["timestamps"] = "producer"  # so that records have the times of their events
     settings.topics.file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     family = prepare(settings).family("ui_events")
     environ = _soon_followed({**environ, env_name("rollup", "idle_seconds"): "1"})
@@ -177,7 +177,7 @@ def test_an_idle_partition_is_closed_by_the_clock(settings: Settings, environ: d
         assert sum(difference.uncounted_events for difference in _differences(settings, begin // HOUR_MS + 1)) == 10
 
 
-def test_a_key_that_is_no_session_is_counted_and_said_once(
+def test_a_key_that_is_no_session_is_counted_and_logged_once(
     settings: Settings, environ: dict[str, str], tmp_path: Path
 ) -> None:
     """The event is stored all the same."""
@@ -194,8 +194,10 @@ def test_a_key_that_is_no_session_is_counted_and_said_once(
         assert len(worker.lines("the key of a record isn't its session_id")) == 1
 
 
-def test_what_retention_took_from_a_replay_is_said(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
-    """How much it was and which days may be repaired; ingest goes on, and so does the rest of the rollup."""
+def test_records_deleted_before_their_replay_are_logged(
+    settings: Settings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """The log names their number and the days to repair; ingest and the rest of the rollup go on."""
     family = prepare(settings).family("ui_events")
     events, last_hour = _events(1000, 3.5, seed=6), _BEGIN // HOUR_MS + 3
     without = {**environ, env_name("rollup", "enabled"): "false"}
@@ -219,10 +221,10 @@ def test_what_retention_took_from_a_replay_is_said(settings: Settings, environ: 
     assert len(_differences(settings, last_hour)) > 0
 
 
-def test_a_busy_worker_leaves_snapshots_when_it_goes(
+def test_a_busy_worker_writes_snapshots_when_it_stops(
     settings: Settings, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """Though ingest is behind: what it drops is not waited for, and the next one has little to replay."""
+    """Ingest may be behind: the stop doesn't wait for it, and the next worker has little to replay."""
     document = yaml.safe_load(settings.topics.file.read_text(encoding="utf-8"))
     document["defaults"]["batch"]["max_rows"] = 500
     settings.topics.file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a worker shows to those who ask it and those who read its log: two pages, and no secret."""
+"""The worker serves two pages, and shows no secret there or in its log."""
 
 import http.client
 import socket
@@ -53,8 +53,8 @@ def _ask(port: int, method: str, path: str) -> http.client.HTTPResponse:
     return response
 
 
-def test_only_what_is_needed_is_served(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
-    """Metrics and readiness, to be read, on the loopback interface; nothing of Faust's own, and not what serves it."""
+def test_only_metrics_and_readiness_are_served(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
+    """Both pages are read-only and on the loopback interface; Faust's own pages and its server header are gone."""
     prepare(settings)
     port = settings.worker.web_port
     with Worker(environ, tmp_path / "log") as worker:
@@ -74,7 +74,7 @@ def test_only_what_is_needed_is_served(settings: Settings, environ: dict[str, st
 
 
 def test_no_secret_is_shown(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
-    """Not in a log at its most talkative, of a worker that works and one that isn't let in; not by a tool."""
+    """No secret is in the debug log of a worker, be it working or refused, nor in the output of a command."""
     family = prepare(settings).family("ui_events")
     key = env_name("privacy", "hash_key")
     environ = environ | {env_name("log", "level"): "DEBUG", key: _SECRETS[key]}

@@ -1,4 +1,4 @@
-"""The worker end to end: what is published is in its table as it was, in whatever way it was written."""
+"""The worker end to end: published events are in their tables unchanged, however they were written."""
 
 import shutil
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_events_of_all_families_arrive_as_they_were(
 
 
 def test_every_codec_is_read(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
-    """Whatever a producer compresses with."""
+    """The worker reads every compression of Kafka."""
     family = prepare(settings).family("ui_events")
     codecs = ("none", "gzip", "lz4", "snappy", "zstd")
     each = events(family.name, _EVENTS)
@@ -59,7 +59,7 @@ def test_every_codec_is_read(settings: Settings, environ: dict[str, str], tmp_pa
 def test_schemas_come_from_the_registry(
     settings: Settings, environ: dict[str, str], tmp_path: Path, schema_registry: RegistryServer
 ) -> None:
-    """Its ids are enough; an unknown one or another family's is rejected, and while it is silent nothing is."""
+    """Ids of the registry are enough; unknown ones and other families' are rejected; a silent registry rejects none."""
     catalog = prepare(settings)
     family, other = catalog.family("ui_events"), catalog.family("llm_events")
     environ = {

@@ -1,4 +1,4 @@
-"""What the worker rejects is in the dead-letter topic before its offset is committed, as it was, or nothing goes on."""
+"""Dead letters: a rejected record is in its dead-letter topic, unchanged, before its offset is committed."""
 
 import hashlib
 import json
@@ -26,12 +26,12 @@ _PREFIX = "chimera.error."
 
 
 def dead_letters(settings: Settings, family: Family, count: int) -> list[Message]:
-    """All of the family's, which must be so many."""
+    """Return all dead letters of the family; check their number."""
     return messages(settings, TopicPartition(family.dead_letters.name, 0, 0), count)
 
 
 def messages(settings: Settings, partition: TopicPartition, count: int) -> list[Message]:
-    """All that a partition has, which must be so many."""
+    """Return all messages of a partition; check their number."""
     consumer = Consumer({**client_config(settings.kafka), "group.id": "-"})
     try:
         assert consumer.get_watermark_offsets(partition, _SECONDS) == (0, count)
@@ -49,9 +49,9 @@ def set_limit(settings: Settings, topic: str, max_message_bytes: int) -> None:
 
 
 def test_dead_letters_are_the_records_as_they_were(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
-    """Key, value and headers to the byte, also where they are null, doubled or no text; the timestamp in a header.
+    """Key, value and headers are equal byte for byte, also if they are null, doubled or no text.
 
-    That of the dead letter is of its rejection, so that retention keeps it from then on.
+    The record's timestamp is in a header. The dead letter's own is the time of rejection, for the sake of retention.
     """
     family = prepare(settings).family("ui_events")
     records: list[dict[str, Any]] = [
@@ -86,7 +86,7 @@ def test_dead_letters_are_the_records_as_they_were(settings: Settings, environ: 
 
 
 def test_a_record_as_large_as_its_topic_takes_fits(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
-    """With its headers, and when it was let in only because it compresses well."""
+    """A record fits with its headers, also if the broker accepted it only because it compresses well."""
     family = prepare(settings).family("ui_events")
     limit = family.topic.max_message_bytes
     noise = random.Random(1).randbytes(limit // 2)
@@ -101,10 +101,10 @@ def test_a_record_as_large_as_its_topic_takes_fits(settings: Settings, environ: 
     assert [letter.value() for letter in dead_letters(settings, family, len(values))] == values
 
 
-def test_what_is_too_large_for_a_dead_letter_is_left_out_and_holds_nothing_up(
+def test_parts_too_large_for_a_dead_letter_are_cut_and_delay_nothing(
     settings: Settings, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """Headers, or a value, that only a greater effort at compression than ours makes as small as the topic wants it."""
+    """Headers, or a value, fit the topic only with a stronger compression than the worker's."""
     family = prepare(settings).family("ui_events")
     noise = random.Random(1).randbytes(900_000)
     large = (noise + bytes(2_000_000)) * 3 + noise
@@ -143,7 +143,7 @@ def test_what_is_too_large_for_a_dead_letter_is_left_out_and_holds_nothing_up(
 
 
 def _own(letter: Message) -> dict[str, str]:
-    """The headers that are added, by their names without the prefix."""
+    """Headers that the worker added, by name without prefix."""
     headers: Any = letter.headers()
     return {name.removeprefix(_PREFIX): value.decode() for name, value in headers if name.startswith(_PREFIX)}
 
@@ -175,7 +175,7 @@ def test_a_topic_that_cannot_be_written_holds_its_source(
     spoil: Callable[[Settings, Family], Callable[[], None]],
     advice: str,
 ) -> None:
-    """Not ready, nothing committed, nothing dropped, and why; other families go on, and this one when it can."""
+    """The worker isn't ready, commits and drops nothing of the family, and logs the reason; other families go on."""
     catalog = prepare(settings)
     family, other = catalog.family("ui_events"), catalog.family("llm_events")
     environ = {

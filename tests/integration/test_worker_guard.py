@@ -1,4 +1,4 @@
-"""A group that has committed nothing, and tables that have rows: the worker asks before it stores everything again."""
+"""A group without commits and a table with rows: the worker refuses to store everything again."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ _EVENTS = 20
 
 @pytest.fixture
 def family(settings: Settings) -> Family:
-    """One whose topic has records, with its table still empty."""
+    """A family whose topic has records and whose table is empty."""
     family = prepare(settings).family("ui_events")
     publish(
         settings, family.topic.name, [Encoder(family).encode(event).value for event in events(family.name, _EVENTS)]
@@ -32,7 +32,7 @@ def family(settings: Settings) -> Family:
 def test_a_fresh_group_is_refused_where_its_records_would_be_stored_again(
     settings: Settings, environ: dict[str, str], family: Family, tmp_path: Path
 ) -> None:
-    """Two workers that start at once on an empty table aren't disturbed; another group is, unless it is told to."""
+    """Two workers may start at once on an empty table; another group is refused, unless a setting allows it."""
     second = {**environ, env_name("worker", "web_port"): str(free_port())}
     with Worker(environ, tmp_path / "log") as worker, Worker(second, tmp_path / "second") as other:
         for each in (worker, other):
@@ -54,7 +54,7 @@ def test_a_fresh_group_is_refused_where_its_records_would_be_stored_again(
 
 
 def test_tables_without_rows_and_topics_without_records_are_no_reason(settings: Settings, family: Family) -> None:
-    """Neither a full topic with an empty table, nor rows of a family whose topic is empty."""
+    """The worker starts with a full topic and an empty table, and with rows and an empty topic."""
     with connect(settings.clickhouse) as client:
         client.execute("INSERT INTO episodes (run_id) VALUES", [{"run_id": "5ec4e700-5ec4-4e70-8ec4-e7005ec4e700"}])
         check_group(settings, prepare(settings))

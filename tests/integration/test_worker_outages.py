@@ -1,4 +1,4 @@
-"""The worker when something else is gone, or it is itself: nothing is lost, nothing is stored twice."""
+"""Outages of servers and stops of the worker: no event is lost, and none is stored twice."""
 
 import signal
 import threading
@@ -30,7 +30,7 @@ _STOP_SECONDS = 10
 
 
 def events(count: int, first: int = 0) -> Iterator[dict[str, Any]]:
-    """Numbered by their latency."""
+    """Events whose latency is their number."""
     start = datetime(2026, 1, 31, tzinfo=UTC)
     for at, (_, event) in enumerate(sample(count, seed=5, start=start, hours=1, families=["ui_events"])):
         yield {**event, "latency_ms": first + at}
@@ -44,7 +44,7 @@ def publish(settings: Settings, catalog: Catalog, count: int, first: int = 0) ->
 
 @contextmanager
 def load(settings: Settings, catalog: Catalog, count: int) -> Iterator[None]:
-    """Events that keep coming while the context lasts; all of them are published when it ends."""
+    """Publish events during the context; all of them are published when it ends."""
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -63,7 +63,7 @@ def load(settings: Settings, catalog: Catalog, count: int) -> Iterator[None]:
 
 
 def stored(settings: Settings) -> tuple[int, int]:
-    """Rows, and different ones among them."""
+    """Number of rows, and number of distinct ones."""
     with connect(settings.clickhouse) as client:
         (counts,) = client.execute("SELECT count(), uniqExact(latency_ms) FROM ui_events")
     rows, distinct = counts
@@ -72,7 +72,7 @@ def stored(settings: Settings) -> tuple[int, int]:
 
 @pytest.fixture
 def catalog(settings: Settings) -> Catalog:
-    """Topics and tables of the test, with micro-batches so small that a worker is always in the middle of many."""
+    """Topics and tables of the test, with so small micro-batches that a worker always has many in flight."""
     declared = yaml.safe_load(settings.topics.file.read_text(encoding="utf-8"))
     declared["defaults"]["batch"]["max_rows"] = _MAX_ROWS
     settings.topics.file.write_text(yaml.safe_dump(declared), encoding="utf-8")
@@ -86,7 +86,7 @@ def test_clickhouse_restarted_under_load(
     stack: Stack | ContainerStack,
     tmp_path: Path,
 ) -> None:
-    """The worker says that it isn't ready while ClickHouse is gone, goes on by itself, and stores each event once."""
+    """The worker isn't ready while ClickHouse is gone; it goes on by itself, and stores each event once."""
     environ = {**environ, env_name("worker", "retry_backoff_max_seconds"): "1"}
     count = 20_000
     with Worker(environ, tmp_path / "log") as worker:
@@ -116,7 +116,7 @@ def test_a_server_away_for_longer_than_a_session(  # noqa: PLR0917 (fixtures, an
     tmp_path: Path,
     server: str,
 ) -> None:
-    """The worker holds a bounded number of records, keeps its partitions while the broker is there, and catches up."""
+    """The worker holds a bounded number of records, keeps its partitions if the broker is there, and catches up."""
     session = 6.0  # the least that a broker allows
     environ = {
         **environ,
@@ -151,7 +151,7 @@ def test_a_server_away_for_longer_than_a_session(  # noqa: PLR0917 (fixtures, an
 def test_a_worker_stopped_under_load(
     settings: Settings, catalog: Catalog, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """SIGTERM ends it soon and with 0; the next one stores the rest, and nothing twice."""
+    """SIGTERM ends the worker soon and with 0; the next worker stores the rest, and no row twice."""
     count = 30_000
     with load(settings, catalog, count), Worker(environ, tmp_path / "log") as worker:
         worker.wait_until_consuming()
@@ -169,7 +169,7 @@ def test_a_worker_stopped_under_load(
 def test_a_worker_stopped_while_clickhouse_is_silent(
     settings: Settings, catalog: Catalog, environ: dict[str, str], stack: Stack | ContainerStack, tmp_path: Path
 ) -> None:
-    """It doesn't wait for an answer that may never come, and leaves the events to the next worker."""
+    """The worker doesn't wait for an answer that may never come; the next worker stores the events."""
     environ = {**environ, env_name("worker", "drain_seconds"): "0.5"}
     count = 1_000
     with Worker(environ, tmp_path / "log") as worker:
@@ -209,14 +209,14 @@ def test_a_broker_restarted_under_load(
     assert stored(settings) == (2 * count, 2 * count)
 
 
-def test_nobody_there_at_the_start(
+def test_no_server_at_the_start(
     settings: Settings,
     catalog: Catalog,
     environ: dict[str, str],
     stack: Stack | ContainerStack,
     tmp_path: Path,
 ) -> None:
-    """The worker says whom it waits for, and where; each is waited for, and then events flow."""
+    """The worker logs the name and address of the server that it waits for; when both are there, events flow."""
     publish(settings, catalog, 100)
     for server in stack.servers:
         server.stop()
@@ -236,7 +236,7 @@ def test_nobody_there_at_the_start(
 def test_a_worker_that_waits_can_be_stopped(
     number: signal.Signals, catalog: Catalog, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """At once, and without a trace of where it stood."""
+    """The worker ends at once, and without a stack trace."""
     assert catalog
     environ = {**environ, env_name("clickhouse", "port"): str(free_port())}
     with Worker(environ, tmp_path / "log") as worker:

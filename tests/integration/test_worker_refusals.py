@@ -1,4 +1,4 @@
-"""When the worker can't go on: it says why in one line, acknowledges nothing, and ends with an exit code that tells."""
+"""A worker that can't go on logs the reason in one line, acknowledges nothing, and ends with its exit code."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServe
 
 
 def publish(settings: Settings) -> str:
-    """Publish events of one family; returns the topic."""
+    """Publish events of one family; return the topic."""
     catalog = prepare(settings)
     start = datetime(2026, 1, 31, tzinfo=UTC)
     with Producer(settings, catalog) as producer:
@@ -39,7 +39,7 @@ def publish(settings: Settings) -> str:
 
 
 def as_writer(environ: dict[str, str], server: ClickHouseServer, password: str) -> dict[str, str]:
-    """The environment of a worker that logs in to the server with users."""
+    """Environment of a worker that logs in to the server that checks passwords."""
     login = {"port": str(server.port), "user": "writer", "password": password}
     return environ | {env_name("clickhouse", key): value for key, value in login.items()}
 
@@ -47,7 +47,7 @@ def as_writer(environ: dict[str, str], server: ClickHouseServer, password: str) 
 def test_a_wrong_password_halts(
     settings: Settings, environ: dict[str, str], server: ClickHouseServer, tmp_path: Path
 ) -> None:
-    """The line says whose it is and where to set it, and doesn't repeat it."""
+    """The line names user and setting, and doesn't show the password."""
     topic = publish(settings)
     with Worker(as_writer(environ, server, "hunter2"), tmp_path / "log") as worker:
         line = last_word(worker, HaltError.exit_code)
@@ -60,7 +60,7 @@ def test_a_wrong_password_halts(
 def test_the_right_password_lets_the_worker_in(
     settings: Settings, environ: dict[str, str], server: ClickHouseServer, tmp_path: Path
 ) -> None:
-    """The same user, who needs no more than to insert; everything is stored."""
+    """A user with no more than the right to insert is enough to store everything."""
     topic = publish(settings)
     prepare(settings.model_copy(update={"clickhouse": settings.clickhouse.model_copy(update={"port": server.port})}))
     with Worker(as_writer(environ, server, _PASSWORD), tmp_path / "log") as worker:
@@ -81,7 +81,7 @@ def test_the_right_password_lets_the_worker_in(
 def test_a_table_that_does_not_fit(
     settings: Settings, environ: dict[str, str], tmp_path: Path, before: str, expected: str
 ) -> None:
-    """Found before anything is consumed."""
+    """The worker finds the difference before it consumes a record."""
     topic = publish(settings)
     with connect(settings.clickhouse) as client:
         client.execute(before)
@@ -91,7 +91,7 @@ def test_a_table_that_does_not_fit(
 
 
 def test_missing_topics(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
-    """The line names broker, topic, and what creates it."""
+    """The line names the broker, the topic, and the command that creates it."""
     with Worker(environ, tmp_path / "log") as worker:
         line = last_word(worker, HaltError.exit_code)
     assert f"Kafka at {settings.kafka.bootstrap_servers}: no topic " in line
@@ -99,7 +99,7 @@ def test_missing_topics(settings: Settings, environ: dict[str, str], tmp_path: P
 
 
 def test_a_table_altered_under_the_worker(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
-    """It stops with nothing acknowledged; when the table is mended, the next one stores everything, once."""
+    """The worker stops and acknowledges nothing; with the table mended, the next worker stores everything, once."""
     prepare(settings)
     environ = {**environ, env_name("worker", "drain_seconds"): "1"}
     with Worker(environ, tmp_path / "log") as worker:
@@ -157,7 +157,7 @@ def _authority(_: Path) -> dict[str, str]:
 def test_wrong_configuration(
     environ: dict[str, str], tmp_path: Path, wrong: Callable[[Path], dict[str, str]], named: list[str]
 ) -> None:
-    """One line names the variable or the file and its key, and what was expected."""
+    """One line names the variable, or the file and its key, and the expected value."""
     directory = tmp_path / "wrong"
     directory.mkdir()
     with Worker({**environ, **wrong(directory)}, tmp_path / "log") as worker:
@@ -167,7 +167,7 @@ def test_wrong_configuration(
 
 
 def test_the_web_servers_value_is_taken(environ: dict[str, str], tmp_path: Path) -> None:
-    """By another worker on the same machine, say."""
+    """Another worker on the same machine may have the port."""
     with socket.create_server(("127.0.0.1", int(environ[env_name("worker", "web_port")]))) as taken:
         with Worker(environ, tmp_path / "log") as worker:
             line = last_word(worker, ConfigError.exit_code)

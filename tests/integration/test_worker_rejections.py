@@ -1,4 +1,4 @@
-"""What the worker does about records that can't become rows: each is rejected for its reason, none holds others up."""
+"""Rejected records: each has its reason, and none delays another record."""
 
 import io
 import math
@@ -38,14 +38,14 @@ _SECRETS = {
 
 
 def unchecked(family: Family, event: Mapping[str, Any]) -> bytes:
-    """The record of an event that may break what the schema declares."""
+    """Encode an event without checking it against the schema."""
     stream = io.BytesIO()
     fastavro.schemaless_writer(stream, fastavro.parse_schema(dict(family.schema.raw)), event)
     return frame_single_object(family.schema.fingerprint, stream.getvalue())
 
 
 def bad_values(family: Family, good: Mapping[str, Any]) -> list[tuple[Reason, bytes | None]]:
-    """A record for every way to be wrong without a registry, each made from a valid event."""
+    """Reason and value of a record for each kind of rejection, without a registry; made from a valid event."""
     valid = Encoder(family).encode(good).value
     body = valid[SINGLE_OBJECT_HEADER_BYTES:]
     return [
@@ -74,7 +74,7 @@ def bad_values(family: Family, good: Mapping[str, Any]) -> list[tuple[Reason, by
 def test_a_bad_record_is_rejected_and_its_neighbours_are_stored(
     settings: Settings, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """Counted by its reason and logged by its place, without a word of what it holds; nothing waits for it."""
+    """The metric counts it by reason, and the log shows its coordinates without its content; no record waits for it."""
     family = prepare(settings).family("ui_events")
     good = {**events(family.name, 1)[0], **_SECRETS}
     bad = bad_values(family, good)
@@ -101,7 +101,7 @@ def test_a_bad_record_is_rejected_and_its_neighbours_are_stored(
         assert secret not in text
 
 
-def test_a_number_that_is_none_is_rejected(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
+def test_nan_and_infinities_are_rejected(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
     """NaN and infinities would spoil every mean."""
     family = prepare(settings).family("episodes")
     good = [{**event, "confidence_score": 0.3} for event in events(family.name, 3)]
@@ -118,10 +118,10 @@ def test_a_number_that_is_none_is_rejected(settings: Settings, environ: dict[str
     assert bag(rows(settings, family.table)) == bag(as_stored(family, event) for event in good)
 
 
-def test_a_header_whose_name_is_no_text_stops_nobody(
+def test_a_header_whose_name_is_no_text_stops_nothing(
     settings: Settings, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """The broker takes it, compressed or not: its record is like any other, and those after it come."""
+    """The broker accepts the header, compressed or not; the worker stores its record, and the records after it."""
     family = prepare(settings).family("ui_events")
     good = events(family.name, 6)
     values = [Encoder(family).encode(event).value for event in good]
@@ -140,7 +140,7 @@ def test_a_header_whose_name_is_no_text_stops_nobody(
 def test_rows_that_clickhouse_refuses_are_found_and_rejected(
     settings: Settings, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """The guilty ones alone; all others of their micro-batch are stored, once."""
+    """Only the refused rows are rejected; all others of their micro-batch are stored, once."""
     family = prepare(settings).family("ui_events")
     with connect(settings.clickhouse) as client:
         client.execute("ALTER TABLE ui_events ADD CONSTRAINT odd CHECK latency_ms NOT IN (0, 4, 5, 99)")

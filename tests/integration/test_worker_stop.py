@@ -1,4 +1,4 @@
-"""SIGTERM ends the worker within ten seconds, whoever doesn't answer; what it has begun it finishes when it can."""
+"""SIGTERM ends the worker within ten seconds and with exit code 0, also while a server is silent."""
 
 import time
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Trouble = Callable[[Stack | ContainerStack], None]
 
 
 def stopped_in_time(worker: Worker) -> int:
-    """Its exit code."""
+    """Stop the worker, check that it took less than ten seconds, and return its exit code."""
     began = time.monotonic()
     code = worker.terminate(_STOP_SECONDS)
     assert time.monotonic() - began < _STOP_SECONDS
@@ -47,22 +47,22 @@ def connected(worker: Worker, port: int) -> bool:
         pytest.param(lambda stack: (stack.kafka.pause(), stack.clickhouse.pause()), id="both are silent"),
     ],
 )
-def test_in_trouble(
+def test_a_worker_with_inserts_under_way_stops(
     settings: Settings, environ: dict[str, str], stack: Stack | ContainerStack, tmp_path: Path, trouble: Trouble
 ) -> None:
-    """With inserts under way."""
+    """No server that is gone or silent delays the stop."""
     family = prepare(settings).family("ui_events")
     values = [Encoder(family).encode(event).value for event in events(family.name, _EVENTS)]
     with Worker(environ, tmp_path / "log") as worker:
         worker.wait_until_consuming()
         publish(settings, family.topic.name, values)
-        worker.wait_for(lambda: worker.metric("chimera_records_consumed_total") > 0, "something under way")
+        worker.wait_for(lambda: worker.metric("chimera_records_consumed_total") > 0, "records consumed")
         trouble(stack)
         assert stopped_in_time(worker) == 0
 
 
-def test_in_a_rebalance(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
-    """Just as another worker joins; what was inserted is committed all the same, or by that one."""
+def test_a_worker_in_a_rebalance_stops(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
+    """The worker stops just as another one joins; either of them commits the inserted rows."""
     family = prepare(settings).family("ui_events")
     values = [Encoder(family).encode(event).value for event in events(family.name, _EVENTS)]
     second = {**environ, env_name("worker", "web_port"): str(free_port())}
@@ -76,10 +76,10 @@ def test_in_a_rebalance(settings: Settings, environ: dict[str, str], tmp_path: P
             assert stopped_in_time(other) == 0
 
 
-def test_while_it_waits_for_a_silent_server(
+def test_a_worker_that_waits_for_its_start_stops(
     settings: Settings, environ: dict[str, str], stack: Stack | ContainerStack, tmp_path: Path
 ) -> None:
-    """Before it has begun."""
+    """A worker that waits for a silent ClickHouse before it starts ends with another exit code than 0."""
     prepare(settings)
     stack.clickhouse.pause()
     with Worker(environ, tmp_path / "log") as worker:

@@ -1,4 +1,4 @@
-"""What reaches the log, and how often."""
+"""Filter of the log: a library's repeated lines are dropped."""
 
 import logging
 
@@ -20,15 +20,15 @@ def _record(name: str, message: str, value: int, at: float) -> logging.LogRecord
         pytest.param("chimera.ingest", [True, True, True, True], id="our own"),
     ],
 )
-def test_a_library_repeats_itself_only_once_in_a_while(name: str, expected: list[bool]) -> None:
-    """With other values it is still the same message; our own log isn't touched."""
+def test_a_library_repeats_a_message_only_every_30_seconds(name: str, expected: list[bool]) -> None:
+    """Lines that differ in their values are the same message; our own log isn't filtered."""
     seldom = Seldom()
     said = [seldom.filter(_record(name, "no node %s", value, at)) for value, at in enumerate([0.0, 1.0, 29.0, 30.0])]
     assert said == expected
 
 
-def test_another_message_is_not_held_back() -> None:
-    """Nor is the same one of another part of the library."""
+def test_another_message_is_not_dropped() -> None:
+    """Another text, or the same text of another library, is another message."""
     seldom = Seldom()
     records = [_record(name, text, 1, 0.0) for name in ("mode", "aiokafka") for text in ("no node %s", "no topic %s")]
     assert all(seldom.filter(record) for record in records)
