@@ -1,1 +1,1 @@
-"""Records and schemas made to do harm, and the personal data that must not rest anywhere, run through a real worker."""
+"""Hostile records, hostile schemas and a corpus of personal data, run through a real worker."""

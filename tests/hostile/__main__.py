@@ -1,4 +1,4 @@
-"""`python -m hostile`: run what is made to do harm through a real worker, and report what got through."""
+"""`python -m hostile`: run hostile records and personal data through a real worker, and report the failures."""
 
 import os
 import shutil
@@ -22,8 +22,8 @@ from pipeline.devstack.ports import free_port
 def main() -> None:
     """Run the hostile cases through a real worker, each between two valid neighbours, and the corpus of personal data.
 
-    Broker and ClickHouse are started for it, and stopped after it. What is wrong is listed on standard output, whose
-    last line is a JSON object; logs are kept where the last line on standard error says.
+    The command starts a broker and ClickHouse, and stops them at the end. Standard output lists the failures; its last
+    line is a JSON object. After a failure the logs are kept; the last line on standard error names their directory.
 
     \b
     Examples:
@@ -33,11 +33,11 @@ def main() -> None:
     \b
     Exit codes:
       0  every case has its verdict, no neighbour is lost, and nothing personal is found
-      1  something is wrong
+      1  a verdict is wrong, a neighbour is lost, or personal data is found
     """
     directory = Path(mkdtemp(prefix="chimera-hostile-"))
     with Console(stderr=True).status("hostile cases") as status, Stack(directory / "stack") as stack:
-        _ours_alone({**stack.environment, env_name("worker", "web_port"): str(free_port())})
+        _use_only({**stack.environment, env_name("worker", "web_port"): str(free_port())})
         outcome = run(load_settings(), os.environ, directory)
         status.update("personal data")
         found = leaks(load_settings(), os.environ, directory)
@@ -59,8 +59,8 @@ def main() -> None:
     sys.exit(0 if sound else 1)
 
 
-def _ours_alone(environ: dict[str, str]) -> None:
-    """Settings of the caller's have no say."""
+def _use_only(environ: dict[str, str]) -> None:
+    """Remove the caller's settings from the environment, and set these."""
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
         del os.environ[name]
     os.environ.update(environ)

@@ -1,4 +1,4 @@
-"""The hostile cases, and some that only look hostile and are stored: what is wrong with each, and its verdict."""
+"""All hostile cases with their verdicts, and valid cases that only look hostile."""
 
 import gzip
 import math
@@ -20,7 +20,7 @@ from pipeline.schema.framing import SINGLE_OBJECT_HEADER_BYTES, frame_confluent,
 
 MIB = 1 << 20
 _DAY_MS = 86_400_000
-_LAST_MS = 2**32 * 1000 - 1  # of what DateTime and the daily partitions can hold, in 2106
+_LAST_MS = 2**32 * 1000 - 1  # last moment of DateTime and the daily partitions, in 2106
 _NO_UTF8 = {
     "overlong": b"\xc0\xaf",
     "surrogate": b"\xed\xa0\x80",
@@ -31,7 +31,7 @@ _NO_UTF8 = {
 
 
 def all_cases(catalog: Catalog) -> list[Case]:
-    """All of them, those with many bytes at the end, so that the others are in one micro-batch."""
+    """All cases; large ones come last, so that the others share a micro-batch."""
     made = makers(catalog)
     by_family = [*(maker.cuts() for maker in made.values()), *(_times(maker) for maker in made.values())]
     ui, bench, episodes = made["ui_events"], made["bench_runs"], made["episodes"]
@@ -66,7 +66,7 @@ def _frames(made: dict[str, Maker]) -> Iterator[Case]:
 
 
 def _bytes(ui: Maker) -> Iterator[Case]:
-    """The varints of the first field, the length of the second, the last, which is an int."""
+    """Yield cases about the varint of the first field, the length of the second, and the int at the end."""
     body = ui.body("bytes")
     session = b"\x48" + identity("bytes").encode()
     ts, rest = body[: body.index(session)], body[body.index(session) :]
@@ -191,7 +191,7 @@ def _times(maker: Maker) -> Iterator[Case]:
 
 
 def _words(made: dict[str, Maker]) -> Iterator[Case]:
-    """Closed sets, and patterns that aren't one class of characters."""
+    """Yield cases about closed sets, and patterns that aren't one class of characters."""
     for name, text in {"in capitals": "ERROR", "with a blank": "error ", "a prefix": "err", "nothing": ""}.items():
         yield made["ui_events"].broken(f"an event type: {name}", Reason.NOT_IN_SET, event_type=text)
     for name, text in {
@@ -225,7 +225,7 @@ def _floats(episodes: Maker) -> Iterator[Case]:
 
 
 def _decimals(bench: Maker) -> Iterator[Case]:
-    """Ten digits, six of them behind the point."""
+    """Yield cases about decimals of ten digits, six of them after the point."""
     for name, (octets, reason) in {
         "a digit too many": ((10**10).to_bytes(5, "big"), Reason.OUT_OF_BOUNDS),
         "a digit too many, below 0": ((-(10**10)).to_bytes(5, "big", signed=True), Reason.OUT_OF_BOUNDS),

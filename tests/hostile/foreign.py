@@ -1,4 +1,4 @@
-"""A registry that anybody may register anything in, and records of foreign schemas that may be read by."""
+"""Foreign writer schemas that are accepted, records of them, and a registry that serves them and the refused ones."""
 
 import io
 import json
@@ -51,7 +51,7 @@ FOREIGN: dict[str, Any] = {
     },
     "all nullable": {**_NEWEST, "fields": [{**field, "type": ["null", field["type"]]} for field in PLAIN]},
 }
-"""Schemas that records may be read by, and what they have beside the newest one's fields; a record ends with that."""
+"""Accepted writer schemas. Most have the fields of the newest schema and extra ones at the end."""
 
 _SCHEMAS = {**WRITERS, **{name: json.dumps(schema) for name, schema in FOREIGN.items()}, NEITHER: "{}"}
 _IDS = {name: number for number, name in enumerate(_SCHEMAS, 1)}
@@ -98,12 +98,12 @@ _ENDINGS: dict[str, dict[str, tuple[bytes, Reason | None]]] = {
 
 
 def id_of(name: str) -> int:
-    """What it is registered under."""
+    """The id of the schema with this name."""
     return _IDS[name]
 
 
 def foreign_cases(ui: Maker) -> Iterator[Case]:
-    """Records that are valid up to their extra last field."""
+    """Yield records that are valid up to their extra last field, and records with nullable fields."""
     for field, some in _ENDINGS.items():
         for what, (ending, reason) in some.items():
             name = f"{field}: {what}"
@@ -138,11 +138,11 @@ def _nullable(ui: Maker) -> Iterator[Case]:
 
 @contextmanager
 def registry(port: int) -> Iterator[None]:
-    """Serve all of these schemas, as Confluent's registry does."""
+    """Serve all these schemas on a port, as Confluent's registry does."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = -1  # an answer in one packet: in two, the second waits for an acknowledgement
+        wbufsize = -1  # send an answer in one packet; the second of two would wait for an acknowledgement
 
         def do_GET(self) -> None:
             number = self.path.partition("/schemas/ids/")[2].partition("?")[0]
@@ -163,7 +163,7 @@ def registry(port: int) -> Iterator[None]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Suppress the log."""
 
     with ThreadingHTTPServer((HOST, port), Handler) as server:
         server.daemon_threads = True  # clients keep their connections open

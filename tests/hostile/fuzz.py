@@ -1,4 +1,4 @@
-"""`python -m hostile.fuzz`: let a fuzzer that sees which code runs look for bytes that break the decoder."""
+"""`python -m hostile.fuzz`: search for bytes that break the decoder, with a fuzzer that measures code coverage."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import click
 from hostile.seeds import load, make, store
 from hostile.targets import TARGETS
 
-# libFuzzer and what it sees of our code take memory for themselves, a few KB for each input.
+# libFuzzer and its coverage data take memory too, a few KB for each input.
 _OPTIONS = ("-timeout=5", "-malloc_limit_mb=256", "-rss_limit_mb=4096", "-max_len=4096", "-print_final_stats=1")
 _KEYS = ("type", "name", "fields", "items", "values", "symbols", "size", "namespace", "logicalType", "extra", "UiEvent")
 _KINDS = (
@@ -33,13 +33,13 @@ _WORDS = (*(f'\\"{word}\\"' for word in (*_KEYS, *_KINDS)), "{", "}", "[", "]", 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("target", type=click.Choice(list(TARGETS)))
-@click.option("--seconds", default=300, show_default=True, type=click.IntRange(min=1), help="How long.")
-@click.option("--keep", is_flag=True, help="Keep what reaches code that nothing else does, as a seed.")
+@click.option("--seconds", default=300, show_default=True, type=click.IntRange(min=1), help="Duration of the search.")
+@click.option("--keep", is_flag=True, help="Keep inputs that reach new code as seeds.")
 def main(target: str, seconds: int, keep: bool) -> None:
-    """Fuzz what is read of a record, of the schema that a registry says it was written with, or of its texts.
+    """Fuzz the decoding of records, the checks of writer schemas, or the sanitising of texts.
 
-    A crash, five seconds over one input, or an allocation of 256 MB is a failure; the input is in the last lines, and
-    in a file of the working directory. Needs the extra `fuzz`.
+    A crash, five seconds for one input, or an allocation of 256 MB is a failure. The last lines of output and a file in
+    the working directory have the input. Needs the extra `fuzz`.
 
     \b
     Examples:
@@ -48,8 +48,9 @@ def main(target: str, seconds: int, keep: bool) -> None:
 
     \b
     Exit codes:
-      0   nothing was found in that time
-      70  something was
+      0   no failure was found in that time
+      70  an input took too long
+      71  an input took too much memory
       77  an input failed
     """
     with TemporaryDirectory() as directory:
@@ -59,7 +60,7 @@ def main(target: str, seconds: int, keep: bool) -> None:
         for number, seed in enumerate([*load(target), *make(target)]):
             (corpus / str(number)).write_bytes(seed)
         ended = _fuzz(target, f"-max_total_time={seconds}", f"-dict={words}", str(corpus))
-        if keep and ended == 0:  # what it has added has names of another form
+        if keep and ended == 0:  # files that the fuzzer added have other names
             found = [file.read_bytes() for file in corpus.iterdir() if not file.name.isdigit()]
             store(target, [*load(target), *found])
     sys.exit(ended)

@@ -1,4 +1,4 @@
-"""Runs the corpus of personal data through a real worker, and looks for it in all that the worker leaves behind."""
+"""Runs the corpus of personal data through a real worker, and searches all of the worker's traces for it."""
 
 import subprocess
 import sys
@@ -15,17 +15,19 @@ from pipeline.clickhouse.client import connect
 from pipeline.config import Settings, env_name
 from pipeline.devstack.ports import HOST
 
-_LETTERS = 1_000_000  # more than there are
+_LETTERS = 1_000_000  # above the number of dead letters
 _TABLES = "SELECT name FROM system.tables WHERE database = currentDatabase()"
 
 
 def leaks(settings: Settings, environ: Mapping[str, str], directory: Path) -> dict[str, list[str]]:
-    """Where any of the corpus is found, and what; each string has been in each text field of each family.
+    """Place to the strings of the corpus that were found there; empty if nothing leaked.
+
+    Each string was in each text field of each family.
 
     Args:
-        settings: of broker and database.
-        environ: of the worker, which amounts to these settings.
-        directory: for its log.
+        settings: settings of broker and database.
+        environ: environment of the worker, with the same settings.
+        directory: directory for its log.
     """
     catalog = prepare(settings)
     records = {family.name: _records(family) for family in catalog.families if pii.text_fields(family)}
@@ -48,7 +50,7 @@ def leaks(settings: Settings, environ: Mapping[str, str], directory: Path) -> di
 
 
 def _shown(environ: Mapping[str, str], *command: str) -> str:
-    """What `chimera` says, on whichever of its two streams."""
+    """Run `chimera`, and return its output of both streams."""
     chimera = Path(sys.executable).with_name("chimera")
     return subprocess.run(
         [chimera, *command], env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, text=True
@@ -61,7 +63,7 @@ def _records(family: Family) -> list[bytes]:
 
 
 def _in_tables(settings: Settings) -> dict[str, str]:
-    """All values of all columns of every table."""
+    """Table to all its values in searchable form."""
     with connect(settings.clickhouse) as client:
         tables = [table for (table,) in client.execute(_TABLES)]
         return {table: pii.searched(client.execute(f"SELECT * FROM `{table}`")) for table in tables}

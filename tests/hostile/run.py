@@ -1,4 +1,4 @@
-"""Runs the hostile cases through a real worker, each between two valid neighbours, and reads what became of them."""
+"""Runs the hostile cases through a real worker, each between two valid neighbours, and compares the verdicts."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -26,26 +26,26 @@ REASON = f"{_PREFIX}reason"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the cases."""
+    """Result of a run."""
 
     cases: int
     wrong: Sequence[str]
-    """Cases with another verdict than they should have, and which."""
+    """Cases with a wrong verdict: name, expected and actual verdict."""
     lost: Sequence[str]
-    """Valid neighbours that aren't stored, once."""
+    """Valid neighbours that aren't stored exactly once."""
     inserts: Mapping[str, int]
-    """Family to how many inserts its rows came in."""
+    """Family to the number of inserts of its rows."""
 
 
 def run(settings: Settings, environ: Mapping[str, str], directory: Path) -> Outcome:
-    """Publish all cases, let a worker take them, and judge.
+    """Publish all cases, let a worker consume them, and compare the verdicts.
 
-    The registry isn't there when the worker starts: nothing may be decided without it.
+    The registry starts after the worker, which must decide nothing without it.
 
     Args:
-        settings: of broker and database, both empty of our topics and tables.
-        environ: of the worker, which amounts to these settings.
-        directory: for its log.
+        settings: settings of broker and database; neither has our topics and tables yet.
+        environ: environment of the worker, with the same settings.
+        directory: directory for its log.
     """
     catalog = prepare(settings)
     cases = all_cases(catalog)
@@ -64,7 +64,7 @@ def run(settings: Settings, environ: Mapping[str, str], directory: Path) -> Outc
             family.name: round(worker.metric("chimera_insert_seconds_count", family=family.name))
             for family, _ in by_family
         }
-        assert worker.terminate() == 0  # its group is free for the next one
+        assert worker.terminate() == 0  # frees the consumer group for the next worker
     wrong = [line for family, some in by_family for line in _wrong(settings, family, some)]
     lost = [line for family, some in by_family for line in _lost(settings, family, some)]
     return Outcome(len(cases), wrong, lost, inserts)
@@ -75,7 +75,7 @@ def _neighbour(number: int) -> str:
 
 
 def _publish(settings: Settings, family: Family, cases: Sequence[Case]) -> None:
-    """All in one partition: case n has offset 2n + 1, and a valid record of its own on both sides."""
+    """Publish all in one partition: case n has offset 2n + 1, with a valid record before and after it."""
     maker, producer = Maker(family), Producer({**client_config(settings.kafka), **_CODEC})
     topic = family.topic.name
     for number, case in enumerate(cases):
@@ -86,7 +86,7 @@ def _publish(settings: Settings, family: Family, cases: Sequence[Case]) -> None:
 
 
 def _wrong(settings: Settings, family: Family, cases: Sequence[Case]) -> list[str]:
-    """The cases that weren't rejected for their reason, or not stored."""
+    """Describe the cases that were neither stored nor rejected as expected."""
     verdicts = _letters(settings, family)
     stored = _stored(settings, family)
     wrong = []
@@ -111,7 +111,7 @@ def _stored(settings: Settings, family: Family) -> Counter[str]:
 
 
 def _letters(settings: Settings, family: Family) -> dict[int, str]:
-    """Offset in the source to the reason, of all dead letters of the family."""
+    """Source offset to reason, for all dead letters of the family."""
     consumer = Consumer({**client_config(settings.kafka), "group.id": "-"})
     try:
         partition = TopicPartition(family.dead_letters.name, 0, 0)

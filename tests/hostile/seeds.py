@@ -1,6 +1,6 @@
-"""What the fuzzer begins with: the hostile cases, and inputs that it found to reach what nothing else does.
+"""Seeds of the fuzzer: the hostile cases, and inputs that reach code which no case reaches.
 
-The latter are in seeds/<target>.txt, one a line as Python writes bytes, so that one can see what they are.
+seeds/<target>.txt holds these inputs, one Python bytes literal a line, so that they are readable.
 """
 
 import ast
@@ -23,19 +23,19 @@ _MOST_BYTES = 2048
 
 
 def load(target: str) -> list[bytes]:
-    """The inputs that are kept."""
+    """The stored inputs of a target."""
     return [ast.literal_eval(line) for line in _file(target).read_text(encoding="ascii").splitlines()]
 
 
 def store(target: str, seeds: Iterable[bytes]) -> None:
-    """Keep those that no case makes."""
+    """Store the inputs that no case makes."""
     made = set(make(target))
     lines = sorted({repr(seed) for seed in seeds if seed not in made and len(seed) <= _MOST_BYTES})
     _file(target).write_text("".join(f"{line}\n" for line in lines), encoding="ascii")
 
 
 def make(target: str) -> list[bytes]:
-    """The cases, as inputs of that target."""
+    """The cases as inputs of a target."""
     return [seed for seed in dict.fromkeys(_MADE[target]()) if len(seed) <= _MOST_BYTES]
 
 

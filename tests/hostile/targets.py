@@ -1,6 +1,6 @@
-"""What has to hold of any bytes at all: as a record, and as the schema of one. A failure is an AssertionError.
+"""Properties that hold for any bytes, as a record, as a writer schema and as texts; a failure is an AssertionError.
 
-Both take one byte string, as a fuzzer makes them, so that whatever has ever failed is a line in a file of seeds.
+Each target takes one byte string, as a fuzzer makes them, so that a failed input can become a line in a file of seeds.
 """
 
 from collections.abc import Callable
@@ -22,11 +22,11 @@ from pipeline.schema.framing import frame_confluent
 from pipeline.schema.writer_schema import UnresolvableError, check_writer_schema, parse_schema
 
 _BODY = b"\n\n"
-"""What separates a schema from the bytes that are read by it; JSON without blanks has none."""
+"""Separates a schema from the bytes of a record; JSON without blanks doesn't contain it."""
 
 
 class _Writer(NamedTuple):
-    """A schema to read by, and the family that it is of."""
+    """A writer schema, its family, and a decoder for its records."""
 
     maker: Maker
     schema: Any
@@ -37,7 +37,7 @@ class _Writer(NamedTuple):
 
 
 class _Registered:
-    """A registry that has one schema."""
+    """A registry with one schema."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text
@@ -48,7 +48,7 @@ class _Registered:
 
 @cache
 def writers() -> tuple[_Writer, ...]:
-    """The newest schema of each family, and foreign ones that aren't flat."""
+    """The newest schema of each family, and foreign schemas that aren't flat."""
     made = [Maker(family) for family in load_catalog(Settings()).families]
     (ui,) = (maker for maker in made if maker.family.name == "ui_events")
     own = [(maker, maker.family.schema.raw, None, maker.framed) for maker in made]
@@ -69,7 +69,7 @@ def _writer(maker: Maker, schema: Any, decoder: Decoder, frame: Callable[[bytes]
 
 @cache
 def _sanitising() -> tuple[_Writer, ...]:
-    """The newest schema of each family, and decoders that reduce what is personal."""
+    """The newest schema of each family, with decoders that sanitise."""
     hasher = Hasher(b"a key of the tests")
     makers = [writer.maker for writer in writers()[: -len(FOREIGN)]]
     return tuple(
@@ -84,10 +84,10 @@ def _sanitising() -> tuple[_Writer, ...]:
 
 
 def record(data: bytes) -> None:
-    """A value is accepted or rejected, as the oracle says, and its neighbours are what they always are.
+    """Check that a value gets the verdict of the oracle, and that its neighbours become their usual rows.
 
     Args:
-        data: which schema it is of, then its body; a number beyond these stands for a value without a frame of ours.
+        data: index of the writer schema, then the body; a larger index stands for a value without our frame.
     """
     number, body = data[0] if data else 0, data[1:]
     if number >= len(writers()):
@@ -97,16 +97,16 @@ def record(data: bytes) -> None:
     writer = writers()[number]
     verdict = _judge(writer, writer.decoder, writer.frame(body))
     expected = oracle.read(writer.schema, writer.maker.family.schema, body)
-    # Of several faults, the oracle may see another one first.
+    # If there are several faults, the oracle may report another one.
     assert isinstance(verdict, Reason) == isinstance(expected, Reason), (verdict, expected)
     assert isinstance(verdict, Reason) or verdict == expected, (verdict, expected)
 
 
 def schema(data: bytes) -> None:
-    """What a registry may answer, and bytes read by it: a row or a rejection, with a short explanation; no failure.
+    """Check that any schema from a registry, and bytes of it, give a row or a rejection with a short explanation.
 
     Args:
-        data: a schema, or the type of a field beside those that a record needs; then bytes, after an empty line.
+        data: a schema, or the type of an extra field; after an empty line, bytes of a record.
     """
     text, _, body = data.partition(_BODY)
     writer = next(writer for writer in writers() if writer.maker.family.name == "ui_events")
@@ -124,10 +124,10 @@ def schema(data: bytes) -> None:
 
 
 def texts(data: bytes) -> None:
-    """What is personal is reduced in any text: a row or a rejection.
+    """Check that any text gives a row or a rejection.
 
     Args:
-        data: the text, of each field that takes any.
+        data: the text, for each field with open text.
     """
     text = data.decode(errors="ignore")
     for sanitising in _sanitising():
@@ -141,12 +141,12 @@ def texts(data: bytes) -> None:
 
 
 def _judge(writer: _Writer, decoder: Decoder, value: bytes) -> Any:
-    """The row that a value becomes, or why it is rejected."""
+    """The row that a value becomes, or the reason of its rejection."""
     before, after = writer.neighbours
     rows = decoder.decode([before, value, after])
     first, *own, last = oracle.rows_of(rows)
-    assert [first, last] == writer.rows, "a neighbour is another one"
-    assert len(own) + len(rows.rejections) == 1, "neither a row nor a rejection, or both"
+    assert [first, last] == writer.rows, "a neighbour has changed"
+    assert len(own) + len(rows.rejections) == 1, "expected either a row or a rejection"
     assert all(rejection.position == 1 and len(rejection.detail) < 300 for rejection in rows.rejections)
     return own[0] if own else rows.rejections[0].reason
 

@@ -1,4 +1,4 @@
-"""The hostile cases, and what is found in the data of those who are nobody's business, against a real worker."""
+"""The hostile cases against a real worker."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.integration
 def test_hostile_records_are_rejected_with_their_reason_and_their_neighbours_stored(
     settings: Settings, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """Some fifteen hundred, in one partition of each family; what is small of each family is one micro-batch."""
+    """All cases get their verdicts; a family's small records share one micro-batch."""
     outcome = run(settings, environ, tmp_path)
     assert outcome.wrong == []
     assert outcome.lost == []

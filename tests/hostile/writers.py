@@ -1,4 +1,4 @@
-"""Schemas that somebody may register and by which nothing should be read, as the registry would hand them out."""
+"""Writer schemas that must be refused, as a registry would return them."""
 
 import json
 from itertools import pairwise
@@ -12,7 +12,7 @@ _NEWEST = load_schemas(Settings().schemas.directory)["ui_events"][-1].raw
 
 
 def _event(*fields: Any, **others: Any) -> str:
-    """All that a writer of ui_events has to have, these fields after it, and whatever else."""
+    """A writer schema of ui_events with these extra fields, and other attributes replaced."""
     return json.dumps({**_NEWEST, "fields": [*_NEWEST["fields"], *fields], **others})
 
 
@@ -28,7 +28,7 @@ def _nested(depth: int) -> Any:
 
 
 def _linked(*names: str) -> Any:
-    """Records that hold each other, the last one the first."""
+    """Records that contain each other in a circle."""
     declared: Any = names[0]
     for name in reversed(names):
         declared = {"type": "record", "name": name, "fields": [{"name": "next", "type": ["null", declared]}]}
@@ -36,7 +36,7 @@ def _linked(*names: str) -> Any:
 
 
 def chain(length: int) -> list[Any]:
-    """Fields side by side, each of whose types holds the one before twice: shallow to look at, and 2^length large."""
+    """Fields whose types each contain the one before twice: shallow, but of size 2^length."""
     names = ["int", *(f"R{number}" for number in range(length))]
     return [
         {"name": name.lower(), "type": {"type": "record", "name": name, "fields": _pair(before)}}

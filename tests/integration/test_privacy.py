@@ -1,4 +1,4 @@
-"""No personal data rests in ClickHouse, or is in anything that the worker says."""
+"""No personal data is stored in ClickHouse or appears in the worker's output."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.integration
 def test_nothing_of_the_corpus_is_in_a_table_the_log_or_any_answer(
     settings: Settings, environ: Mapping[str, str], tmp_path: Path
 ) -> None:
-    """Each string in each text field of each family, in every way that it can be written there, through a worker."""
+    """No string of the corpus leaks, in any text field of any family and in any form, through a real worker."""
     assert leaks(settings, environ, tmp_path) == {}
 
 
 def test_a_worker_without_a_key_does_not_start(environ: Mapping[str, str], tmp_path: Path) -> None:
-    """One line says which setting is missing and how to make a key."""
+    """One line names the missing setting and tells how to make a key."""
     name = env_name("privacy", "hash_key")
     without = {key: value for key, value in environ.items() if key != name}
     for key, said in (

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for the decoder: families with any flat schemas, records of them, and bytes gone wrong."""
+"""Hypothesis strategies for the decoder: families with any flat schemas, their records, and damaged bytes."""
 
 import io
 import json
@@ -24,7 +24,7 @@ _WORDS = ["open", "shut", "ajar", "größer", ""]
 
 @dataclass(frozen=True)
 class Case:
-    """A family, one version that its records were written with, and their bodies."""
+    """A family, the version that its records were written with, and their bodies."""
 
     family: Family
     writer: Schema
@@ -35,7 +35,7 @@ class Case:
 
 
 def make_family(versions: Sequence[dict[str, Any]]) -> Family:
-    """A family of these schemas, oldest first, loaded from files as any other."""
+    """Make a family of these schemas, oldest first, by loading them from files."""
     with tempfile.TemporaryDirectory() as directory:
         for number, schema in enumerate(versions, 1):
             Path(directory, f"any.v{number}.avsc").write_text(json.dumps(schema), encoding="utf-8")
@@ -49,12 +49,12 @@ def make_family(versions: Sequence[dict[str, Any]]) -> Family:
 
 
 def record(fields: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A record schema."""
+    """Make a record schema."""
     return {"type": "record", "name": "Any", "fields": list(fields)}
 
 
 def encode(schema: Any, value: dict[str, Any]) -> bytes:
-    """The Avro body of a value in physical types, unframed and unchecked."""
+    """Encode a value of physical types as an Avro body, unframed and unchecked."""
     stream = io.BytesIO()
     fastavro.schemaless_writer(stream, fastavro.parse_schema(without_logical_types(schema), _write_hint=False), value)
     return stream.getvalue()
@@ -62,7 +62,7 @@ def encode(schema: Any, value: dict[str, Any]) -> bytes:
 
 @st.composite
 def cases(draw: st.DrawFn, *, corrupt: bool) -> Case:
-    """A family with an older and a newer version, and records of either; with `corrupt`, most of them damaged."""
+    """Draw a family of two versions and records of one of them; `corrupt` damages most records."""
     names = draw(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6, unique=True))
     newest = record([draw(_fields(name)) for name in names])
     older = record(draw(_older(newest["fields"])))
@@ -80,7 +80,7 @@ def cases(draw: st.DrawFn, *, corrupt: bool) -> Case:
 
 @st.composite
 def damaged(draw: st.DrawFn, body: bytes) -> bytes:
-    """A body with a stretch replaced by other bytes: flipped, cut, inserted, or a varint that lies."""
+    """Draw a body in which other bytes replace a stretch: flipped, cut, inserted, or a lying varint."""
     start = draw(st.integers(0, len(body)))
     stop = draw(st.integers(start, min(len(body), start + 12)))
     lies = [
@@ -155,7 +155,7 @@ def _logical(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def _older(draw: st.DrawFn, newest: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Fields that a newer version may have come from: some not there yet, some narrower, some since dropped."""
+    """Draw fields of an older version: some are missing, some narrower, some dropped later."""
     older = []
     for field in newest:
         if "default" in field and draw(st.booleans()):
@@ -168,7 +168,7 @@ def _older(draw: st.DrawFn, newest: list[dict[str, Any]]) -> list[dict[str, Any]
 
 
 def _values(avro_type: str, field: dict[str, Any]) -> st.SearchStrategy[Any]:
-    """Values of the Avro type, many of which are what the field declares."""
+    """Draw values of the Avro type, many of them within the field's bounds."""
     small = st.integers(-300, 300)
     values: dict[str, st.SearchStrategy[Any]] = {
         "boolean": st.booleans(),
@@ -195,7 +195,7 @@ def _strings(field: dict[str, Any]) -> st.SearchStrategy[str]:
 
 
 def _decimals() -> st.SearchStrategy[bytes]:
-    """Two's complement, often in more bytes than it takes."""
+    """Draw two's complement numbers, often with redundant leading bytes."""
     number = st.integers(-(10**4), 10**4) | st.integers(-(10**19), 10**19)
     return st.tuples(number, st.integers(0, 8)).map(
         lambda pair: pair[0].to_bytes(pair[0].bit_length() // 8 + 1 + pair[1], "big", signed=True)

@@ -1,7 +1,7 @@
-"""The columnar decoder's oracle: fastavro reads and resolves, and each check is written out a second time.
+"""The columnar decoder's oracle: fastavro reads and resolves, and each check is written a second time.
 
-One record at a time, in plain Python; it shares nothing with the columnar path but the declared fields and the strict
-walk over the bytes that flat records don't take there.
+It handles one record at a time, in plain Python. It shares only the declared fields with the columnar path, and the
+strict walk, which flat records don't use there.
 """
 
 import io
@@ -25,11 +25,11 @@ Row = dict[str, Any]
 
 
 def read(writer: Any, newest: Schema, body: bytes) -> Row | Reason:
-    """The row that a record becomes, with values as columns hold them, or why it is rejected.
+    """Return the row that a record becomes, with values as columns hold them, or the reason of its rejection.
 
     Args:
-        writer: the schema it was written with, as parsed JSON.
-        newest: what it is resolved to and checked against.
+        writer: the writer schema, as parsed JSON.
+        newest: the schema that the record is resolved to and checked against.
         body: the record, without framing.
     """
     named: dict[str, Any] = {}
@@ -48,14 +48,14 @@ def read(writer: Any, newest: Schema, body: bytes) -> Row | Reason:
 
 
 def without_logical_types(schema: Any) -> Any:
-    """The schema in physical types."""
+    """The schema without logical types."""
     if isinstance(schema, dict):
         return {key: without_logical_types(value) for key, value in schema.items() if key != "logicalType"}
     return [without_logical_types(branch) for branch in schema] if isinstance(schema, list) else schema
 
 
 def rows_of(rows: Rows) -> list[Row]:
-    """Columns turned into one dict a row, for comparison with `read`."""
+    """Convert columns to one dict per row, for comparison with `read`."""
     columns = {
         name: column.to_list()
         if isinstance(column, DictionaryColumn)
@@ -93,7 +93,7 @@ def _require_within(value: Any, low: Any, high: Any) -> None:
 
 
 def _octets(value: Any) -> bytes:
-    """Fastavro leaves the default of a bytes field as the text that JSON has for it."""
+    """The bytes of a value; fastavro leaves the default of a bytes field as the text in JSON."""
     return value.encode("latin-1") if isinstance(value, str) else bytes(value)
 
 
@@ -117,7 +117,7 @@ def _double(field: Field, value: float) -> float:
 
 
 def _single(field: Field, value: float) -> float:
-    """Its bounds are the floats nearest to what is declared."""
+    """Check a float against the floats nearest to the declared bounds."""
     _require(math.isfinite(value), Reason.NOT_FINITE)
     nearest = float(np.float32(value))
     with np.errstate(over="ignore"):

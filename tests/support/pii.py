@@ -1,4 +1,4 @@
-"""Personal data and secrets as they turn up in events, and records that carry each of them in each text field."""
+"""A corpus of personal data and secrets as they occur in events, and records that carry them in each text field."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from pipeline.schema.privacy import Keep, Metadata, UserAgent
 
 
 class Secret(NamedTuple):
-    """Something that must not be stored."""
+    """A string that must not be stored."""
 
     category: str
     text: str
@@ -231,18 +231,18 @@ CORPUS = tuple(_corpus())
 
 
 def text_fields(family: Family) -> list[str]:
-    """The fields that any text could stand in."""
+    """The fields that accept open text."""
     schema = family.schema
     return [field.name for field in schema.fields if field.privacy is not None and field.privacy != Keep()]
 
 
 def records(family: Family, event: dict[str, Any], field: str) -> list[bytes]:
-    """The values of records that carry the corpus in one field, in every way that the field can carry it."""
+    """Record values that carry the corpus in one field, in every form that the field allows."""
     return [record(family, event, field, text) for secret in CORPUS for text in _carried(family, field, secret.text)]
 
 
 def searched(value: Any) -> str:
-    """A stored value in the form in which it is looked through: no representation hides a character of it."""
+    """A stored value in a form for searching, in which no representation hides a character."""
     if isinstance(value, str):
         return f"{value}\n{searched(_read(value))}" if value.startswith("{") else value
     if isinstance(value, dict):
@@ -251,7 +251,7 @@ def searched(value: Any) -> str:
 
 
 def found(stored: str) -> set[Secret]:
-    """What of the corpus is in a text, as it was written or decoded, in whatever case."""
+    """The secrets of the corpus in a text, as written or decoded, in either case."""
     plain = unicodedata.normalize("NFKC", unquote(stored))
     haystack = f"{stored}\n{plain}".lower()
     return {secret for secret in CORPUS if secret.core.lower() in haystack}
@@ -286,7 +286,7 @@ def _carried(family: Family, field: str, text: str) -> list[str]:
 
 
 def record(family: Family, event: dict[str, Any], field: str, text: str) -> bytes:
-    """One value with this text in one field, whatever the field's pattern says."""
+    """A record value with this text in one field, even against the field's pattern."""
     encoder, stream = Encoder(family), io.BytesIO()
     fastavro.schemaless_writer(stream, encoder._schema, {**encoder._values(event), field: text})
     return frame_single_object(family.schema.fingerprint, stream.getvalue())

@@ -1,4 +1,4 @@
-"""Records as no client library writes them, which a broker takes nevertheless."""
+"""Records that no client library writes, but a broker accepts."""
 
 import asyncio
 import gzip
@@ -10,22 +10,22 @@ from aiokafka.record.util import calc_crc32c
 
 from pipeline.config import KafkaSettings
 
-_PLACE = "X" * 16  # is replaced by the name, which makes the length of a name what it is
-_LENGTH, _CRC, _ATTRIBUTES, _RECORDS = slice(8, 12), slice(17, 21), slice(21, 23), 61  # in a batch of records
+_PLACE = "X" * 16  # placeholder of the same length as the name
+_LENGTH, _CRC, _ATTRIBUTES, _RECORDS = slice(8, 12), slice(17, 21), slice(21, 23), 61  # positions in a record batch
 _GZIP = 1
 
 
 def produce_with_header(
     kafka: KafkaSettings, topic: str, values: Sequence[bytes], name: bytes, *, compressed: bool = False
 ) -> None:
-    """Send these in one batch to the first partition, each with a header whose name is these bytes.
+    """Send values in one batch to partition 0, each with a header whose name has these bytes.
 
     Args:
-        kafka: the broker.
-        topic: where to.
-        values: of the records.
-        name: 16 bytes, of any kind.
-        compressed: with gzip.
+        kafka: settings of the broker.
+        topic: the topic.
+        values: record values.
+        name: any 16 bytes.
+        compressed: compress with gzip.
     """
     asyncio.run(_produce(kafka.bootstrap_servers, topic, values, name, compressed))
 

@@ -1,4 +1,4 @@
-"""topics.yaml and what it refers to: a mistake is one line that names file, key and what was expected."""
+"""The catalog: topics.yaml agrees with the schemas, and a mistake gives one line with file, key and expected value."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Edit = Callable[[dict[str, Any]], object]
 
 
 def _edited(directory: Path, edit: Edit) -> Path:
-    """The project's topics.yaml after an edit of the document."""
+    """The project's topics.yaml after an edit."""
     document = yaml.safe_load((ROOT / "topics.yaml").read_text(encoding="utf-8"))
     edit(document)
     file = directory / "topics.yaml"
@@ -40,8 +40,8 @@ def _without(key: str) -> Edit:
     return lambda document: document["defaults"].pop(key)
 
 
-def test_the_projects_own_catalog_holds_together() -> None:
-    """Every family has a topic, a key that is a field, a table and a batch policy."""
+def test_the_catalog_of_the_project_is_complete() -> None:
+    """Each family has a topic, a table, and a key that is a field."""
     catalog = load_catalog(_settings(ROOT / "topics.yaml"))
     assert {family.name for family in catalog.families} == {
         "bench_runs",
@@ -58,7 +58,7 @@ def test_the_projects_own_catalog_holds_together() -> None:
 
 
 def test_the_rollup_has_a_topic_for_its_state() -> None:
-    """It is declared as that of one family, compacted, and is neither a family's own nor has dead letters."""
+    """The state topic belongs to one family, is compacted, and has neither a family's records nor dead letters."""
     catalog = load_catalog(_settings(ROOT / "topics.yaml"))
     assert catalog.rollup is not None
     source, state = catalog.rollup
@@ -67,21 +67,21 @@ def test_the_rollup_has_a_topic_for_its_state() -> None:
     assert f"{STATE}.dlq" not in {topic.name for topic in catalog.topics}
 
 
-def test_without_a_topic_of_state_nothing_is_rolled_up(tmp_path: Path) -> None:
-    """A topics.yaml of the families alone is complete."""
+def test_without_a_state_topic_there_is_no_rollup(tmp_path: Path) -> None:
+    """A topics.yaml without a state topic is complete, and has no rollup."""
     catalog = load_catalog(_settings(_edited(tmp_path, lambda document: document["topics"].pop(STATE))))
     assert catalog.rollup is None
 
 
-def test_the_broker_says_when_it_got_a_record_or_a_dead_letter() -> None:
-    """Retention then counts from there, and nobody's clock but the broker's says who may settle a dead letter."""
+def test_the_broker_sets_the_timestamps_of_records_and_dead_letters() -> None:
+    """Retention and `chimera dlq` then rely on one clock, the broker's."""
     for family in load_catalog(_settings(ROOT / "topics.yaml")).families:
         assert family.topic.config["message.timestamp.type"] == "LogAppendTime"
         assert family.dead_letters.config["message.timestamp.type"] == "LogAppendTime"
 
 
-def test_a_topic_of_its_own_inherits_only_what_it_does_not_say(tmp_path: Path) -> None:
-    """Defaults fill what a topic leaves out, also inside its batch policy."""
+def test_a_topic_inherits_missing_settings(tmp_path: Path) -> None:
+    """Defaults fill missing settings, also inside a batch policy."""
     ui_events, *_ = load_topics(
         _edited(tmp_path, lambda document: document.update(topics={UI_EVENTS: {"batch": {"max_rows": 7}}}))
     )
@@ -91,13 +91,13 @@ def test_a_topic_of_its_own_inherits_only_what_it_does_not_say(tmp_path: Path) -
 
 
 def test_a_topic_without_a_family_has_no_batch_policy(tmp_path: Path) -> None:
-    """The default batch policy is for families; another topic is delivered record by record."""
+    """The default batch policy applies to families; other topics are delivered record by record."""
     other, *_ = load_topics(_edited(tmp_path, lambda document: document.update(topics={"other": {}})))
     assert other.batch is None
 
 
 def test_one_setting_replaces_every_replication_factor() -> None:
-    """`replication` wins over what the file says of any topic."""
+    """The setting `replication` overrides the file for each topic."""
     assert {topic.replication for topic in load_topics(ROOT / "topics.yaml", 3)} == {3}
 
 
@@ -173,7 +173,7 @@ def test_one_setting_replaces_every_replication_factor() -> None:
     ],
 )
 def test_a_wrong_file_is_explained(edit: Edit, key: str, expected: str, tmp_path: Path) -> None:
-    """The line names file, key and what was expected there."""
+    """One line names file, key and expected value."""
     file = _edited(tmp_path, edit)
     with pytest.raises(ConfigError) as caught:
         load_topics(file)
@@ -224,7 +224,7 @@ def test_a_wrong_file_is_explained(edit: Edit, key: str, expected: str, tmp_path
     ],
 )
 def test_topics_and_schemas_have_to_agree(edit: Edit, key: str, expected: str, tmp_path: Path) -> None:
-    """What one of them says and the other doesn't know is named, with the file it is in."""
+    """A mismatch between topics.yaml and the schemas is named, with the file."""
     file = _edited(tmp_path, edit)
     with pytest.raises(ConfigError) as caught:
         load_catalog(_settings(file))
@@ -244,8 +244,8 @@ def test_topics_and_schemas_have_to_agree(edit: Edit, key: str, expected: str, t
     ],
     ids=["no YAML", "no UTF-8", "empty", "no mapping", "a key twice", "a key of a topic twice"],
 )
-def test_a_file_of_something_else_is_explained(content: bytes, expected: str, tmp_path: Path) -> None:
-    """Even a file that isn't a document of ours is explained in one line."""
+def test_a_file_that_is_no_topics_yaml_is_explained(content: bytes, expected: str, tmp_path: Path) -> None:
+    """A file that is no topics.yaml at all gives one line."""
     file = tmp_path / "topics.yaml"
     file.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
@@ -255,19 +255,19 @@ def test_a_file_of_something_else_is_explained(content: bytes, expected: str, tm
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """The line says which file isn't there."""
+    """The line names the missing file."""
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file or directory; expected"):
         load_topics(tmp_path / "nowhere.yaml")
 
 
-def test_an_unknown_family_is_answered_with_the_known_ones() -> None:
-    """Asking for a family that isn't there names those that are."""
+def test_an_unknown_family_is_an_error_that_lists_the_known_ones() -> None:
+    """The error lists the known families."""
     with pytest.raises(ConfigError, match=r"no event family 'ui'; expected one of bench_runs, llm_events, ui_events"):
         load_catalog(_settings(ROOT / "topics.yaml")).family("ui")
 
 
-def test_merged_keys_are_none_that_stand_twice(tmp_path: Path) -> None:
-    """YAML's own way to share settings stays allowed, and what is said again wins over what is merged."""
+def test_merged_keys_are_not_repeated_keys(tmp_path: Path) -> None:
+    """YAML's merge keys are allowed, and a mapping's own values override merged ones."""
     file = tmp_path / "topics.yaml"
     text = (ROOT / "topics.yaml").read_text(encoding="utf-8")
     merged = "topics:\n  a: &a {partitions: 2, retention_hours: 5}\n  b: {<<: *a, partitions: 3}\n"

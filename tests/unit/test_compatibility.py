@@ -1,4 +1,4 @@
-"""Schema versions go together when the newest takes every record that an older one allowed."""
+"""Schema versions are compatible if the newest accepts every record that an older one allowed."""
 
 import re
 from collections.abc import Sequence
@@ -34,13 +34,13 @@ def _problems(directory: Path, *versions: _Fields) -> list[str]:
 
 
 def _n(avro_type: Any, **attributes: Any) -> dict[str, Any]:
-    """A field `n`; a string says of its privacy what it has to."""
+    """A field `n`; a string with open text declares a treatment."""
     privacy = {"privacy": "text"} if avro_type == "string" and "values" not in attributes else {}
     return {"name": "n", "type": avro_type, **privacy, **attributes}
 
 
-def test_the_projects_own_schemas_go_together() -> None:
-    """What is checked in can be deployed."""
+def test_the_schemas_of_the_project_are_compatible() -> None:
+    """The schemas of the project are compatible."""
     assert problems(load_schemas(Settings().schemas.directory)) == ()
 
 
@@ -63,8 +63,8 @@ def test_the_projects_own_schemas_go_together() -> None:
         pytest.param([_n("string", pattern="^a$")], [_n("string", doc="Any.")], id="no pattern any more"),
     ],
 )
-def test_a_version_that_takes_more_is_compatible(tmp_path: Path, older: _Fields, newer: _Fields) -> None:
-    """Wider is fine."""
+def test_a_wider_version_is_compatible(tmp_path: Path, older: _Fields, newer: _Fields) -> None:
+    """A wider declaration is no problem."""
     assert _problems(tmp_path, older, newer) == []
 
 
@@ -113,8 +113,8 @@ def test_a_version_that_takes_more_is_compatible(tmp_path: Path, older: _Fields,
         ),
     ],
 )
-def test_a_version_that_takes_less_is_not(tmp_path: Path, older: _Fields, newer: _Fields, problem: str) -> None:
-    """One line that names the file, the field and the version whose records would be rejected."""
+def test_a_narrower_version_is_a_problem(tmp_path: Path, older: _Fields, newer: _Fields, problem: str) -> None:
+    """One line names the file, the field and the version whose records would be rejected."""
     (found,) = _problems(tmp_path, older, newer)
     assert found.startswith(f"{tmp_path / 'thing.v2.avsc'}: {problem}")
     assert found.endswith("(records of thing.v1.avsc)")
@@ -135,10 +135,8 @@ def test_a_default_that_its_own_bounds_refuse_is_a_problem(tmp_path: Path, field
 
 
 @pytest.mark.parametrize("attributes", [{}, {"pattern": "^[a-z]{1,9}$"}], ids=["free text", "an open pattern"])
-def test_a_string_that_does_not_say_what_becomes_of_personal_data_is_a_problem(
-    tmp_path: Path, attributes: dict[str, Any]
-) -> None:
-    """A new family can't forget it; in older versions nothing depends on it."""
+def test_an_open_string_without_a_treatment_is_a_problem(tmp_path: Path, attributes: dict[str, Any]) -> None:
+    """The newest version must declare a treatment; older versions needn't."""
     silent = {"name": "n", "type": "string", **attributes}
     (found,) = _problems(tmp_path, [silent])
     assert found.startswith(f'{tmp_path / "thing.v1.avsc"}: n.privacy: expected "keep", "text", ')
@@ -146,7 +144,7 @@ def test_a_string_that_does_not_say_what_becomes_of_personal_data_is_a_problem(
 
 
 def test_every_older_version_counts(tmp_path: Path) -> None:
-    """A field that came and went and comes back as something else breaks the records of its first time.
+    """A field that is dropped and returns with another type breaks the records of the first version.
 
     v1: n int      v2: no n      v3: n string, with a default
     """
@@ -160,7 +158,7 @@ def test_every_older_version_counts(tmp_path: Path) -> None:
 def test_the_command_ends_with_0_or_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newer: _Fields, exit_code: int
 ) -> None:
-    """Families on standard output, problems on standard error."""
+    """Standard output lists families, standard error lists problems."""
     monkeypatch.setenv(env_name("schemas", "directory"), str(_write(tmp_path, [[], newer])))
     result = CliRunner().invoke(command, ["check"], catch_exceptions=False)
     assert result.exit_code == exit_code

@@ -1,4 +1,4 @@
-"""The columnar decoder agrees with its oracle on any schema and any bytes, and treats each record on its own."""
+"""The columnar decoder agrees with its oracle on any schema and any bytes, and treats each record independently."""
 
 from typing import Any
 
@@ -21,9 +21,9 @@ def _framed(case: Case) -> list[bytes | None]:
 
 
 def _assert_agreement(case: Case) -> None:
-    """Same verdicts, same values, same reasons.
+    """Compare verdicts, values and reasons with the oracle's.
 
-    fastavro reads all strings before the oracle checks a value, so that of several faults it may see another one first.
+    fastavro reads all strings before the oracle checks a value, so the oracle may report another of several faults.
     """
     decoded = Decoder(case.family).decode(_framed(case))
     expected = [oracle.read(case.writer.raw, case.family.schema, body) for body in case.bodies]
@@ -37,8 +37,8 @@ def _assert_agreement(case: Case) -> None:
 
 @settings(_PROFILE, max_examples=250)
 @given(cases(corrupt=False))
-def test_any_record_of_any_schema_becomes_what_the_oracle_makes_of_it(case: Case) -> None:
-    """Rows, values and reasons are the same, for records of the newest version and of an older one."""
+def test_any_record_of_any_schema_becomes_the_row_of_the_oracle(case: Case) -> None:
+    """Rows, values and reasons agree, for records of the newest version and of an older one."""
     _assert_agreement(case)
 
 
@@ -51,8 +51,8 @@ def test_any_damaged_record_gets_the_verdict_of_the_oracle(case: Case) -> None:
 
 @settings(_PROFILE, max_examples=100)
 @given(cases(corrupt=True))
-def test_a_record_is_decoded_alone_as_among_any_neighbours(case: Case) -> None:
-    """Batch boundaries change nothing: neither verdicts nor reasons nor values."""
+def test_records_are_decoded_independently(case: Case) -> None:
+    """The boundaries of a batch change neither verdicts nor reasons nor values."""
     decoder, values = Decoder(case.family), _framed(case)
     together = decoder.decode(values)
     alone = [decoder.decode([value]) for value in values]
@@ -69,7 +69,7 @@ def _agreement(case: Case) -> None:
 
 
 def _nothing(*_: Any) -> None:
-    """In place of a check."""
+    """Replace a check."""
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def _nothing(*_: Any) -> None:
     ],
 )
 def test_the_properties_notice_a_missing_check(monkeypatch: pytest.MonkeyPatch, where: Any, check: str) -> None:
-    """With one check taken out, the decoder and its oracle no longer agree."""
+    """Without one check, the decoder and its oracle disagree."""
     monkeypatch.setattr(where, check, _nothing)
     with pytest.raises((AssertionError, KeyError)):
         _agreement()

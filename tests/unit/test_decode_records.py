@@ -33,7 +33,7 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
     ],
 )
 def test_strings_of_one_class_and_length_make_an_array(pattern: str, form: str | None) -> None:
-    """Others stay coded; and either way those are accepted that the regular expression matches, if they have no NUL."""
+    """Other strings stay dictionary-encoded; both forms accept exactly the texts that match and have no NUL."""
     family = make_family([record([{"name": "a", "type": "string", "pattern": pattern}])])
     texts = [chr(number) * length for number in range(300) for length in (1, 2, 8, 65)] + ["a-", "Āa", "0123abcd"]
     values = [frame_single_object(family.schema.fingerprint, encode(family.schema.raw, {"a": text})) for text in texts]
@@ -45,8 +45,8 @@ def test_strings_of_one_class_and_length_make_an_array(pattern: str, form: str |
 
 
 @pytest.mark.parametrize("family", CATALOG.families, ids=lambda family: family.name)
-def test_real_events_decode_to_their_values_and_damaged_ones_as_the_oracle_says(family: Any) -> None:
-    """Each example of a family; each of its records cut at every byte, and with every single bit flipped."""
+def test_real_and_damaged_events_get_the_verdict_of_the_oracle(family: Any) -> None:
+    """Examples of each family decode to their values; the oracle agrees about every cut and every flipped bit."""
     lines = (EXAMPLES / f"{family.name}.jsonl").read_bytes().splitlines()
     encoder = Encoder(family)
     whole = [encoder.encode(orjson.loads(line)).value[SINGLE_OBJECT_HEADER_BYTES:] for line in lines]
@@ -59,7 +59,7 @@ def test_real_events_decode_to_their_values_and_damaged_ones_as_the_oracle_says(
 
 @pytest.mark.parametrize("values", [[], [None, b"?"]], ids=["no-records", "no-valid-records"])
 def test_columns_have_their_form_even_without_rows(values: list[bytes | None]) -> None:
-    """All fields of the newest schema, in its order, each of the type that it has with rows."""
+    """Empty columns cover all fields of the newest schema, in its order and with their usual types."""
     decoder = Decoder(FAMILY)
     empty, one = decoder.decode(values).columns, decoder.decode([good()]).columns
     assert list(empty) == list(one) == list(FAMILY.schema.by_name)

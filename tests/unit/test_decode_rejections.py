@@ -13,7 +13,7 @@ from pipeline.schema.framing import frame_confluent, frame_single_object
 
 
 def patched(start: int, stop: int, filling: bytes) -> bytes:
-    """The good record with other bytes in place of some of its body."""
+    """The good record with other bytes at `start` to `stop` of its body."""
     return frame_single_object(FINGERPRINT, BODY[:start] + filling + BODY[stop:])
 
 
@@ -77,7 +77,7 @@ REJECTED = {
 
 @pytest.mark.parametrize(("value", "reason"), REJECTED.values(), ids=REJECTED)
 def test_a_bad_record_is_rejected_with_its_reason_and_spoils_no_neighbour(value: bytes | None, reason: Reason) -> None:
-    """Good records before and after it become the rows that they always do."""
+    """The good records before and after it become their usual rows."""
     rows = Decoder(FAMILY).decode([good(), value, good(count=3)])
     assert [(rejection.position, rejection.reason) for rejection in rows.rejections] == [(1, reason)]
     assert rows.positions.tolist() == [0, 2]
@@ -85,13 +85,13 @@ def test_a_bad_record_is_rejected_with_its_reason_and_spoils_no_neighbour(value:
 
 
 def test_every_reason_that_decoding_gives_has_an_example() -> None:
-    """All but the one that ClickHouse gives, and those about schemas and JSON, which have tests of their own."""
+    """The table above lacks only ClickHouse's reason, and the reasons about schemas and JSON, tested elsewhere."""
     shown = {reason for _, reason in REJECTED.values()}
     assert {Reason.WRONG_SCHEMA, Reason.INVALID_JSON, Reason.REFUSED_BY_CLICKHOUSE} == set(Reason) - shown
 
 
-def test_all_bad_records_at_once_get_the_reasons_that_they_get_alone() -> None:
-    """And nothing of them is left in the columns: a dictionary holds values of valid rows only."""
+def test_bad_records_together_get_the_same_reasons_as_alone() -> None:
+    """The columns keep nothing of rejected records: a dictionary holds values of valid rows only."""
     rows = Decoder(FAMILY).decode([value for value, _ in REJECTED.values()] + [good()])
     assert [rejection.reason for rejection in rows.rejections] == [reason for _, reason in REJECTED.values()]
     assert oracle.rows_of(rows) == [ROW]
@@ -120,10 +120,10 @@ _TIMED = make_family([record([{"name": "ts", "type": {"type": "long", "logicalTy
         pytest.param(2**63, -(2**63), {}, False, id="a-record-of-the-first-day"),
     ],
 )
-def test_an_event_may_be_so_far_from_its_record(
+def test_the_distance_of_an_event_from_its_record_is_limited(
     ahead_ms: int, written: int, limits: dict[str, float], accepted: bool
 ) -> None:
-    """In whole milliseconds, whatever 64-bit numbers the two are; its neighbours have timestamps of their own."""
+    """Limits count whole milliseconds and hold for all 64-bit numbers; each record has its own timestamp."""
     decoder = Decoder(_TIMED, validation=ValidationSettings(**limits))
     values = [
         frame_single_object(_TIMED.schema.fingerprint, encode(_TIMED.schema.raw, {"ts": ts}))

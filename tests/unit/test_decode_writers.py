@@ -1,4 +1,4 @@
-"""Records of other writer schemas: older, registered, nested, and schemas that nothing may be read with."""
+"""Records of other writer schemas: older, registered, nested, and schemas that must not be used."""
 
 import time
 from typing import Any
@@ -46,8 +46,8 @@ NESTED = record(
 EXTRA = {"sizes": [1, 2], "names": {"a": "b"}, "from": {"at": 1.5}, "mood": "BAD", "hash": b"xy", "past": {"at": 2.5}}
 
 
-def test_all_writers_of_a_batch_end_up_in_its_order() -> None:
-    """The newest version, an older one, a registered one and foreign ones, mixed, with rejected records in between."""
+def test_rows_of_all_writer_schemas_keep_the_order_of_the_batch() -> None:
+    """Rows keep the order of the micro-batch across the newest, an older, a registered and foreign writer schemas."""
     registry = Known(OLD, NULLABLE, NESTED, ANY | {"name": "Other"})
     family = make_family([OLD, ANY])
     old, new = family.schemas
@@ -85,8 +85,8 @@ def test_all_writers_of_a_batch_end_up_in_its_order() -> None:
 
 
 @pytest.mark.parametrize("schema", [NULLABLE, NESTED], ids=["nullable", "nested"])
-def test_every_flipped_bit_and_every_cut_of_a_foreign_record_gets_the_verdict_of_the_oracle(schema: Any) -> None:
-    """Fastavro's laxities aside: those are rejected."""
+def test_a_damaged_foreign_record_gets_the_verdict_of_the_oracle(schema: Any) -> None:
+    """The decoder also rejects the bytes that only fastavro would accept."""
     body = encode(schema, GOOD | EXTRA)
     damaged = [*cuts(body), *flips(body)]
     rows = Decoder(FAMILY, Known(schema)).decode([frame_confluent(0, one) for one in damaged])
@@ -113,7 +113,7 @@ def _changed(name: str, declared: Any) -> Any:
     ],
 )
 def test_records_of_a_schema_that_does_not_resolve_are_rejected(schema: Any) -> None:
-    """Whatever their bytes; and the registry is asked once."""
+    """All its records are rejected, and the registry is asked once."""
     registry = Known(schema)
     decoder = Decoder(FAMILY, registry)
     for _ in range(2):
@@ -140,8 +140,8 @@ _WRITTEN = {
 
 @pytest.mark.parametrize("form", ["plain", "nullable", "beside-a-union"])
 @pytest.mark.parametrize("wanted", sorted(PRIMITIVES))
-def test_each_avro_type_is_read_as_each_other_just_where_avro_promotes_it(wanted: str, form: str) -> None:
-    """Flat or not, the oracle's verdict and value; and never anything but a row or a rejection."""
+def test_types_are_promoted_exactly_where_avro_promotes_them(wanted: str, form: str) -> None:
+    """Flat or not, each pair of types gives the row or the rejection of the oracle."""
     newest = make_family([record([{"name": "a", "type": wanted}])])
     for declared, value in _WRITTEN.values():
         fields = [{"name": "a", "type": ["null", declared] if form == "nullable" else declared}]
@@ -152,8 +152,8 @@ def test_each_avro_type_is_read_as_each_other_just_where_avro_promotes_it(wanted
         assert_as_expected(rows, [oracle.read(writer, newest.schema, body)])
 
 
-def test_a_silent_registry_decides_nothing() -> None:
-    """The batch is worth another try; without a record that needs the registry, it isn't asked."""
+def test_a_silent_registry_fails_the_batch() -> None:
+    """The decoder raises UnavailableError, but only if a record needs the registry."""
     decoder = Decoder(FAMILY, Silent())
     assert len(decoder.decode([good()])) == 1
     with pytest.raises(UnavailableError):
@@ -161,8 +161,8 @@ def test_a_silent_registry_decides_nothing() -> None:
 
 
 @pytest.mark.parametrize("text", WRITERS.values(), ids=WRITERS)
-def test_a_schema_by_which_nothing_should_be_read_is_refused_at_once(text: str) -> None:
-    """Before fastavro sees it, and whatever the bytes are; what is said of it is short, and no text of the schema's."""
+def test_a_dangerous_writer_schema_is_refused_at_once(text: str) -> None:
+    """The refusal comes before fastavro sees the schema; its explanation is short and quotes no text of the schema."""
     registry = Registered(text)
     decoder = Decoder(load_catalog(Settings()).family("ui_events"), registry)
     began = time.process_time()
@@ -174,8 +174,8 @@ def test_a_schema_by_which_nothing_should_be_read_is_refused_at_once(text: str) 
     assert registry.asked == 1
 
 
-def test_a_foreign_record_costs_its_reader_no_more_than_its_bytes() -> None:
-    """Not even of a schema whose types hold each other twice, and again."""
+def test_the_bytes_of_a_foreign_record_bound_its_cost() -> None:
+    """The bytes of a record bound the work, even if the types of its schema contain each other twice, repeatedly."""
     lists = [{"type": "array", "items": "int"}, {"type": "map", "values": ["null", "int"]}]
     schema = record([*chain(MAX_DEPTH - 2), *({"name": f"f{at}", "type": each} for at, each in enumerate(lists))])
     newest = record([{"name": "count", "type": "int", "default": 1}])

@@ -1,4 +1,4 @@
-"""What must hold of any bytes, tried on what a fuzzer has found worth keeping, and on what Hypothesis thinks of."""
+"""Properties that hold for any bytes, checked with the fuzzer's seeds and with Hypothesis."""
 
 import time
 
@@ -22,8 +22,8 @@ def _begin_with(target: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_nothing_that_was_found_breaks_anything(target: str) -> None:
-    """Each seed gets one verdict, soon, and its neighbours are what they were."""
+def test_no_seed_breaks_the_decoder(target: str) -> None:
+    """Each seed gets one verdict in time, and its neighbours become their usual rows."""
     for seed in _begin_with(target):
         began = time.process_time()
         TARGETS[target](seed)
@@ -31,8 +31,8 @@ def test_nothing_that_was_found_breaks_anything(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_no_bytes_break_anything(target: str) -> None:
-    """Neither bytes of any kind, nor those of a seed with some of them damaged."""
+def test_no_bytes_break_the_decoder(target: str) -> None:
+    """The same holds for arbitrary bytes, and for damaged seeds."""
     changed = st.sampled_from(_begin_with(target)).flatmap(damaged)
 
     @settings(_PROFILE, max_examples=200)
@@ -43,8 +43,8 @@ def test_no_bytes_break_anything(target: str) -> None:
     check()
 
 
-def test_a_decoder_that_is_too_lax_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The seeds alone tell, when bytes behind the last field pass."""
+def test_the_seeds_notice_a_lax_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seeds fail if the decoder accepts bytes after the last field."""
     monkeypatch.setattr(Cursor, "finish", lambda _: None)
     with pytest.raises(AssertionError):
         list(map(TARGETS["records"], _begin_with("records")))

@@ -1,4 +1,4 @@
-"""What of a record may be stored, and that nothing else is."""
+"""Sanitised rows hold no personal data and no secrets; everything else stays."""
 
 import hmac
 import json
@@ -30,7 +30,7 @@ from pipeline.privacy.user_agents import UserAgentReducer
 from pipeline.schema.metadata import MAX_DEPTH, MAX_VALUES, InvalidMetadataError
 from pipeline.schema.privacy import Metadata
 
-# What a hostile text may repeat.
+# Pieces that a hostile text may repeat.
 _UNITS = (
     *("a", "a.", "@", "a@", "://", "a://", "?", "?=", "1", "1.", "1 ", "a:"),
     *("::", "ffff:", "-", "a-", "+1", "(1", "1 (1", '"', "'", "=", "x=", "~a"),
@@ -75,8 +75,8 @@ def _stored(family: Family, field: str) -> str:
     return pii.searched([row[field] for row in oracle.rows_of(rows)])
 
 
-def test_the_corpus_is_as_large_as_it_says() -> None:
-    """Every string once, and found where it stands, in the form in which rows are looked through."""
+def test_the_corpus_has_distinct_strings_that_the_search_finds() -> None:
+    """Each string of the corpus occurs once, and the search finds it in the searched form of a row."""
     assert len({secret.text for secret in pii.CORPUS}) == len(pii.CORPUS) >= 100
     for secret in pii.CORPUS:
         for stored in (secret.text, f"before {secret.text} after", json.dumps({"note": [{secret.text: 1}]})):
@@ -85,15 +85,13 @@ def test_the_corpus_is_as_large_as_it_says() -> None:
 
 @pytest.mark.parametrize(("family", "field"), FIELDS, ids=[f"{family.name}.{name}" for family, name in FIELDS])
 def test_nothing_of_the_corpus_is_stored(family: Family, field: str) -> None:
-    """In none of the forms that a field can carry it."""
+    """No stored row contains a string of the corpus, in whatever form a field carries it."""
     assert pii.found(_stored(family, field)) == set()
 
 
 @pytest.mark.parametrize(("family", "field"), FIELDS, ids=[f"{family.name}.{name}" for family, name in FIELDS])
-def test_a_field_that_nobody_treats_would_be_found_out(
-    family: Family, field: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The test above fails as soon as one field is stored as it comes."""
+def test_an_untreated_field_is_noticed(family: Family, field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test above fails if a single field is stored untreated."""
     treat = sanitise._treat
     monkeypatch.setattr(sanitise, "_treat", lambda each, hasher: None if each.name == field else treat(each, hasher))
     assert len(pii.found(_stored(family, field))) > 10
@@ -145,8 +143,8 @@ def test_a_field_that_nobody_treats_would_be_found_out(
         "",
     ],
 )
-def test_what_is_not_personal_stays(text: str) -> None:
-    """Names of models, paths, titles and errors are stored as they are written."""
+def test_text_without_personal_data_is_unchanged(text: str) -> None:
+    """Names of models, paths, titles and errors are stored as they were written."""
     assert sanitised([text]) == [text]
 
 
@@ -165,8 +163,8 @@ def test_what_is_not_personal_stays(text: str) -> None:
         ("alice@example.com%00\\u0000\\x00\\u{0}!", "<email>!"),
     ],
 )
-def test_what_is_personal_is_replaced_where_it_stands(text: str, stored: str) -> None:
-    """The rest of the text can still be read."""
+def test_a_placeholder_replaces_a_personal_part(text: str, stored: str) -> None:
+    """A placeholder replaces the personal part; the rest of the text stays readable."""
     assert sanitised([text]) == [stored]
 
 
@@ -178,14 +176,14 @@ def test_what_is_personal_is_replaced_where_it_stands(text: str, stored: str) ->
         | st.lists(st.sampled_from(_UNITS), min_size=1, max_size=5).map("".join)
     )
 )
-def test_a_text_is_treated_alone_as_among_any_others(texts: list[str]) -> None:
-    """Batch boundaries change nothing, though texts are looked at together; and what was treated stays."""
+def test_texts_are_treated_independently(texts: list[str]) -> None:
+    """The texts beside a text change nothing, and treating a treated text changes nothing."""
     assert sanitised(texts) == [sanitised([text])[0] for text in texts]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule.needles[:1]))
-def test_no_rule_asks_for_a_digit(rule: Rule) -> None:
-    """But for 0, since texts are looked at with zeros for their digits, and in a class, which has the zero too."""
+def test_no_rule_needs_a_digit_other_than_zero(rule: Rule) -> None:
+    """Rules match zeros and classes of digits only, because the search replaces all digits by zeros."""
     asked = re.sub(r"\\.|\[(?:\\.|[^\]\\])*\]|\{\d*,?\d*\}", "", rule.pattern.pattern)
     assert not re.search("[1-9]", asked)
 
@@ -202,20 +200,20 @@ def _taken(treat: Callable[[str], object], text: str) -> float:
 
 
 def _is_linear(treat: Callable[[str], object], unit: str) -> bool:
-    """Milliseconds for 8 KiB, or no more than twice what the half takes, with something for the noise."""
+    """True if 8 KiB take less than 20 ms, or less than three times the time of 4 KiB."""
     whole = _seconds(treat, unit, 8192)
     return whole < 0.02 or whole < 3 * _seconds(treat, unit, 4096)
 
 
 @pytest.mark.parametrize("unit", _UNITS, ids=repr)
 def test_a_hostile_text_is_treated_in_bounded_time(unit: str) -> None:
-    """Whatever a text of 8 KiB repeats, no pattern goes over it again and again."""
+    """Treating 8 KiB of any repeated text takes linear time."""
     assert _is_linear(lambda text: sanitised([text]), unit)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule.needles[:1]))
-def test_no_rule_goes_over_a_text_again_and_again(rule: Rule) -> None:
-    """Whatever follows what it begins with, over and over."""
+def test_each_rule_takes_linear_time(rule: Rule) -> None:
+    """Each rule takes linear time for repetitions of its own beginning."""
     heads = rule.needles or ("ab12", "1", "1234567 x", "aA1")
     tails = ("", "a", "1", " ", "-", "_", "=", ":", ": ", "/", "a/", "@", "a.", '"', "(", "://", "\\", "--")
     units = [head + tail for head in heads for tail in tails]
@@ -238,13 +236,13 @@ def test_no_rule_goes_over_a_text_again_and_again(rule: Rule) -> None:
     ],
 )
 def test_a_user_agent_is_reduced(user_agent: str, stored: str) -> None:
-    """Family, major version and system; what isn't in ua-parser's own words becomes hash and length."""
+    """Family, major version and system are kept; a user agent that ua-parser doesn't know becomes hash and length."""
     assert UserAgentReducer(HASHER)(user_agent.encode()).decode() == stored
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1000])
 def test_hashes_are_hmac(size: int) -> None:
-    """Anybody who has the key can make them with other tools."""
+    """Other tools compute the same hashes with the same key."""
     key = b"k" * size
     for text in ("", "alice@example.com", "größer" * 100):
         assert Hasher(key).digest(text) == hmac.digest(key, text.encode(), "sha256").hex()
@@ -267,13 +265,13 @@ def _hash(text: str) -> dict[str, Any]:
         ({"n": [["größer"]]}, {"n": [[_hash("größer")]]}),
     ],
 )
-def test_metadata_keeps_what_is_declared(given: dict[str, Any], stored: dict[str, Any]) -> None:
-    """As canonical JSON."""
+def test_metadata_keeps_declared_keys_and_values(given: dict[str, Any], stored: dict[str, Any]) -> None:
+    """Declared keys and values are stored as canonical JSON."""
     assert _METADATA(orjson.dumps(given)) == orjson.dumps(stored, option=orjson.OPT_SORT_KEYS)
 
 
-def test_of_two_equal_keys_the_last_one_counts() -> None:
-    """Nothing of the first one is stored."""
+def test_the_last_of_two_equal_keys_counts() -> None:
+    """The value of the first key isn't stored."""
     assert _METADATA(b'{"n": "alice", "n": 2}') == b'{"n":2}'
 
 
@@ -295,8 +293,8 @@ def test_of_two_equal_keys_the_last_one_counts() -> None:
     ],
     ids=["empty", "null", "array", "string", "cut", "NaN", "quotes", "surrogate", "more", "deep", "very deep", "many"],
 )
-def test_metadata_that_is_no_object_is_a_dead_letter(text: str) -> None:
-    """With a reason of its own that holds none of it; the producer is told before it sends."""
+def test_metadata_that_is_no_object_is_rejected(text: str) -> None:
+    """The reason holds none of the text, and the encoder refuses the same event."""
     family = CATALOG.family("ui_events")
     event = events(family.name, 1)[0]
     values = [pii.record(family, event, "metadata", each) for each in ("{}", text, "{}")]
@@ -310,13 +308,13 @@ def test_metadata_that_is_no_object_is_a_dead_letter(text: str) -> None:
 
 
 def test_the_deepest_and_the_largest_metadata_is_stored() -> None:
-    """The limits are inclusive."""
+    """The limits of depth and size are inclusive."""
     assert _METADATA(b'{"n":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH)
     assert _METADATA(orjson.dumps({"n": [1] * (MAX_VALUES - 2)}))
 
 
-def test_what_is_remembered_is_bounded() -> None:
-    """Distinct values come and go; each is treated as if it were the first."""
+def test_the_cache_is_bounded() -> None:
+    """The cache stays within its limit, and a forgotten value is treated again."""
     memory = sanitise._Memory(lambda values: [value[::-1] for value in values], most_bytes=10_000)
     for first in range(0, 1_000, 50):
         values = [b"%d" % number for number in range(first, first + 60)]
@@ -325,14 +323,14 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_an_undeclared_string_is_refused_before_anything_is_stored() -> None:
-    """By the worker, too, whoever has forgotten `chimera schemas check`."""
+    """The sanitiser refuses a schema with an undeclared string, even if `chimera schemas check` wasn't run."""
     schema = CATALOG.family("episodes").schema
     fields = tuple(replace(field, privacy=None) if field.name == "title" else field for field in schema.fields)
     with pytest.raises(ConfigError, match=r'episodes\.v1\.avsc: title\.privacy: expected "keep", "text", '):
         Sanitiser(replace(schema, fields=fields), HASHER)
 
 
-def test_there_is_no_worker_without_a_key() -> None:
-    """And the line says how to make one."""
+def test_a_missing_key_is_a_configuration_error() -> None:
+    """The error tells how to make a key."""
     with pytest.raises(ConfigError, match=r"^CHIMERA_PRIVACY__HASH_KEY: expected a secret; .* `openssl rand -hex 32`"):
         configured_hasher(Settings().privacy)

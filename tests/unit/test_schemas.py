@@ -1,4 +1,4 @@
-"""Loading schemas: fingerprints as the Avro specification defines them, and one clear line for whatever is wrong."""
+"""Loading schemas: fingerprints follow the Avro specification, and each mistake gives one clear line."""
 
 import re
 from pathlib import Path
@@ -50,18 +50,18 @@ _PUBLISHED: list[tuple[Any, int]] = [
 
 
 @pytest.mark.parametrize(("schema", "published"), _PUBLISHED, ids=lambda value: re.sub(r"\s", "", str(value))[:60])
-def test_fingerprints_are_those_that_avro_publishes(schema: Any, published: int) -> None:
-    """As single-object encoding carries them: little-endian."""
+def test_fingerprints_equal_those_that_avro_publishes(schema: Any, published: int) -> None:
+    """Fingerprints equal Avro's test data, in little-endian order as single-object encoding carries them."""
     assert fingerprint(schema) == published.to_bytes(8, "little", signed=True)
 
 
 def test_the_fingerprint_of_int_frames_as_in_avros_other_implementations() -> None:
-    """Avro for Ruby expects this header, marker included, for a single `int`."""
+    """The header for a single `int`, marker included, equals that of Avro for Ruby."""
     assert (b"\xc3\x01" + fingerprint("int")).hex(" ") == "c3 01 8f 5c 39 3f 1a d5 75 72"
 
 
 def test_bounds_and_documentation_leave_the_fingerprint_alone(tmp_path: Path) -> None:
-    """A version that only declares other bounds reads the frames of the one before."""
+    """A version that only declares other bounds reads the frames of the version before."""
     plain = _write(tmp_path, "thing.v1.avsc", _with_field({"name": "n", "type": "long"}))
     bounded = _write(
         tmp_path, "thing.v2.avsc", _with_field({"name": "n", "type": "long", "min": 0, "max": 9, "doc": "Digit."})
@@ -100,10 +100,8 @@ def _write(directory: Path, name: str, content: Any) -> Path:
         pytest.param({**_RECORD, "fields": [_ID, _ID]}, "id", "one field of that name", id="a field twice"),
     ],
 )
-def test_what_is_no_record_is_one_line_that_names_the_file(
-    tmp_path: Path, content: Any, key: str, expected: str
-) -> None:
-    """And the key, where there is one."""
+def test_a_wrong_record_is_refused_with_one_line(tmp_path: Path, content: Any, key: str, expected: str) -> None:
+    """The line names the file, the key if there is one, and the expected value."""
     _assert_refused(_write(tmp_path, "thing.v1.avsc", content), key, expected)
 
 
@@ -151,10 +149,10 @@ def test_what_is_no_record_is_one_line_that_names_the_file(
         pytest.param("int", {"default": "x"}, "", "not an Avro schema", id="a default of another type"),
     ],
 )
-def test_a_wrong_field_is_one_line_that_names_file_key_and_what_was_expected(
+def test_a_wrong_field_is_refused_with_one_line(
     tmp_path: Path, avro_type: Any, attributes: dict[str, Any], key: str, expected: str
 ) -> None:
-    """Whatever is wrong with it."""
+    """The line names the file, the field's attribute and the expected value."""
     content = _with_field({"name": "n", "type": avro_type, **attributes})
     _assert_refused(_write(tmp_path, "thing.v1.avsc", content), key and f"n{key}", expected)
 
@@ -170,22 +168,22 @@ def _assert_refused(file: Path, key: str, expected: str) -> None:
 
 @pytest.mark.parametrize("name", ["thing.avsc", "thing.v0.avsc", "Thing.v1.avsc", "thing.v1.1.avsc"])
 def test_a_file_name_without_family_and_version_is_an_error(tmp_path: Path, name: str) -> None:
-    """A version that nobody would find isn't skipped."""
+    """The file isn't skipped silently."""
     file = _write(tmp_path, name, _RECORD)
     with pytest.raises(ConfigError, match=f"{re.escape(str(file))}: expected a name of the form"):
         load_schemas(tmp_path)
 
 
 def test_avros_own_attributes_are_allowed(tmp_path: Path) -> None:
-    """Documentation, other names and the order of sorting are Avro's business, not ours."""
+    """Avro defines documentation, aliases and sort order; they are accepted."""
     own = {"doc": "A thing.", "aliases": ["it"]}
     field = {**_ID, **own, "order": "ignore", "default": ""}
     schema = load_schema(_write(tmp_path, "thing.v1.avsc", {**_with_field(field), **own}))
     assert [found.name for found in schema.fields] == ["id"]
 
 
-def test_a_version_that_is_missing_is_an_error(tmp_path: Path) -> None:
-    """Records of it may still be in the log."""
+def test_a_missing_version_is_an_error(tmp_path: Path) -> None:
+    """The log may still hold records of each version."""
     for version in (1, 3):
         _write(tmp_path, f"thing.v{version}.avsc", _RECORD)
     with pytest.raises(ConfigError, match=r"thing\.v2\.avsc: missing; every version is kept"):
@@ -200,13 +198,13 @@ def test_versions_are_numbers(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_schemas_is_an_error(tmp_path: Path) -> None:
-    """A mistyped path isn't an empty catalogue."""
+    """A mistyped path isn't taken for an empty catalog."""
     with pytest.raises(ConfigError, match="no schemas"):
         load_schemas(tmp_path / "nowhere")
 
 
 def test_a_wrong_schema_ends_the_command_with_78(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The exit code of a wrong configuration."""
+    """78 is the exit code of a wrong configuration."""
     _write(tmp_path, "thing.v1.avsc", b"{")
     monkeypatch.setenv(env_name("schemas", "directory"), str(tmp_path))
     result = CliRunner().invoke(command, ["check"])
