@@ -1,4 +1,4 @@
-"""A real broker and a real ClickHouse for the tests that need them, and a place of its own in both for each test."""
+"""Fixtures: a real broker, a real ClickHouse, and names in both that belong to one test."""
 
 import os
 import secrets
@@ -21,7 +21,7 @@ _ADMIN_SECONDS = 30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Offer the choice of where broker and database come from."""
+    """Add the option that chooses between local servers and containers."""
     parser.addoption(
         "--stack",
         choices=("local", "containers"),
@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack | ContainerStack]:
-    """Broker and ClickHouse, started for the first test that asks and stopped after the last."""
+    """Broker and ClickHouse, started before the first test that needs them and stopped after the last test."""
     if request.config.getoption("--stack") == "containers":
         skip_without_engine()
         with ContainerStack() as containers:
@@ -44,18 +44,18 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="session")
 def schema_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    """A registry with Confluent's interface, started for the first test that asks and stopped after the last."""
+    """Registry with Confluent's interface, started before the first test that needs it, stopped after the last test."""
     with RegistryServer(tmp_path_factory.mktemp("registry")) as registry:
         yield registry
 
 
 @pytest.fixture
 def environ(stack: Stack | ContainerStack, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A complete environment for processes of this test: everything of ours is the test's own, nothing of the caller's.
+    """Complete environment for processes of this test; `CHIMERA_` variables of the caller are left out.
 
-    Database `test_<hex>`, consumer group `test-<hex>`, topics `<hex>.…` declared in a file under tmp_path, a free web
-    port. Nothing is created; what the test creates under these names is deleted after it. Servers that a former test
-    left stopped or paused are brought back first.
+    It names a database `test_<hex>`, a consumer group `test-<hex>`, topics `<hex>.…` declared in a file under tmp_path,
+    and a free web port. None of them is created here; everything that the test creates under these names is deleted
+    after it. Servers that an earlier test left stopped or paused run again before the test.
     """
     _revive(stack)
     own = secrets.token_hex(4)
@@ -74,7 +74,7 @@ def environ(stack: Stack | ContainerStack, tmp_path: Path) -> Iterator[dict[str,
 
 @pytest.fixture
 def settings(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The settings that `environ` amounts to; this process's own environment says the same while the test runs."""
+    """Settings from `environ`, which is also the environment of this process while the test runs."""
     for name in os.environ.keys() - environ.keys():
         monkeypatch.delenv(name)
     for name, value in environ.items():
@@ -84,13 +84,13 @@ def settings(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settin
 
 @pytest.fixture
 def kafka(settings: Settings) -> KafkaSettings:
-    """The broker, and the group of the test."""
+    """Settings of the broker, with the test's consumer group."""
     return settings.kafka
 
 
 @pytest.fixture
 def topic(kafka: KafkaSettings) -> Topic:
-    """A topic of the test's own."""
+    """Topic that belongs to the test."""
     return Topic(kafka)
 
 
@@ -101,7 +101,7 @@ def _revive(stack: Stack | ContainerStack) -> None:
 
 
 def _write_topics(file: Path, prefix: str) -> Path:
-    """The project's topics.yaml with prefixed names, few partitions and a short linger."""
+    """Write the project's topics.yaml with prefixed names, two partitions a topic and a short linger."""
     document = yaml.safe_load((Path(__file__).parent.parent / "topics.yaml").read_text(encoding="utf-8"))
     document["defaults"]["batch"]["linger_seconds"] = 0.2
     document["topics"] = {f"{prefix}{name}": topic | {"partitions": 2} for name, topic in document["topics"].items()}
@@ -116,7 +116,7 @@ def _drop_database(stack: Stack | ContainerStack, database: str) -> None:
 
 
 def _delete_topics(stack: Stack | ContainerStack, own: str) -> None:
-    """Topics of the test, and those that its worker made under the group's name."""
+    """Delete the test's topics, also those that its worker created under the group's name."""
     admin = AdminClient({"bootstrap.servers": stack.kafka.bootstrap_servers})
     names = [name for name in admin.list_topics(timeout=_ADMIN_SECONDS).topics if own in name]
     for deleted in admin.delete_topics(names).values() if names else ():

@@ -1,6 +1,6 @@
-"""A real broker and a real ClickHouse on this machine, without containers: for demos, tests and trying things out.
+"""A real broker and a real ClickHouse on this machine, without containers: for demos, tests and experiments.
 
-Needs the extra `devstack`, but only when a server is started.
+The extra `devstack` is needed only to start a server.
 """
 
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser

@@ -1,4 +1,4 @@
-"""A real ClickHouse server: native protocol and HTTP, from the chdb-core wheel."""
+"""A real ClickHouse server from the chdb-core wheel, with native protocol and HTTP."""
 
 import hashlib
 import http.client
@@ -21,14 +21,14 @@ _HOUR_SECONDS = 3600
 
 @dataclass(frozen=True, slots=True)
 class ClickHouseUser:
-    """A user of the server, who can log in from this machine alone.
+    """User of the server, who can log in from this machine only.
 
     Args:
-        name: as in `CHIMERA_CLICKHOUSE__USER`.
-        password: none is asked for when empty. Only its hash is written to the configuration.
-        grants: statements like `GRANT SELECT ON chimera_metrics.*`; without any, the user may do everything.
-        limits: settings of this user's sessions, and in which range they may be changed.
-        quota: most of these in an hour.
+        name: value for `CHIMERA_CLICKHOUSE__USER`.
+        password: an empty one means login without a password. The configuration holds only its hash.
+        grants: statements such as `GRANT SELECT ON chimera_metrics.*`; without grants the user may do everything.
+        limits: settings of the user's sessions, and the ranges in which a session may change them.
+        quota: upper bounds for one hour, by name of the resource.
     """
 
     name: str
@@ -42,7 +42,7 @@ DEFAULT_USER = ClickHouseUser("default")
 
 
 def users_of(roles: Iterable[Role]) -> tuple[ClickHouseUser, ...]:
-    """A user for each role, of the same name, which is the password too: the server takes logins from this machine."""
+    """Return a user for each role. The role's name is user name and password; logins from elsewhere are refused."""
     return tuple(
         ClickHouseUser(
             role.name, role.name, tuple(f"GRANT {grant}" for grant in role.grants), limits=role.limits, quota=role.quota
@@ -52,14 +52,14 @@ def users_of(roles: Iterable[Role]) -> tuple[ClickHouseUser, ...]:
 
 
 class ClickHouseServer(Server):
-    """A ClickHouse server on the loopback interface.
+    """ClickHouse server on the loopback interface.
 
     Args:
-        directory: configuration, data and logs.
-        port: native protocol; the one it had last time, or a free one, when None.
-        http_port: HTTP interface; likewise.
-        users: besides `default`, who has no password; one named `default` takes its place.
-        usual_ports: listen on 9000 and 8123 where they are free and no others were chosen, now or last time.
+        directory: holds configuration, data and logs.
+        port: port for the native protocol; the last port used in the directory, or a free one, when None.
+        http_port: port of the HTTP interface; chosen likewise.
+        users: users in addition to `default`, which has no password; a user named `default` replaces it.
+        usual_ports: prefer 9000 and 8123, if they are free, where no port was chosen before.
     """
 
     name: ClassVar[str] = "ClickHouse server"
@@ -88,7 +88,7 @@ class ClickHouseServer(Server):
         return self.directory / "server.log"
 
     def _prepare(self) -> list[str]:
-        package_directory("chdb")  # a missing extra is better said here than in the server's log
+        package_directory("chdb")  # reports a missing extra here, not in the server's log
         data = self.directory / "data"
         data.mkdir(exist_ok=True)
         users = self.directory / "users.xml"
@@ -103,19 +103,19 @@ class ClickHouseServer(Server):
             "tcp_port": str(self.port),
             "http_port": str(self.http_port),
             "users_config": "users.xml",
-            # A query that wants more than a small machine has is refused; the machine goes on.
+            # ClickHouse refuses a query that needs more memory than a small machine has.
             "max_server_memory_usage": str(3 * _GIB),
             "mark_cache_size": str(_GIB // 16),
         }
         root = ET.Element("clickhouse")
         for name, value in values.items():
             ET.SubElement(root, name).text = value
-        # Only this log heeds its level here; `log` would be a full trace, however configured.
+        # The engine applies a log level to `errorlog` only; `log` would be a full trace.
         ET.SubElement(ET.SubElement(root, "logger"), "errorlog").text = str(self.log_file)
         return root
 
     def _answers(self) -> bool:
-        # HTTP is the last to listen: when it answers, the native protocol does too.
+        # The HTTP interface starts last: once it answers, the native protocol answers too.
         connection = http.client.HTTPConnection(HOST, self.http_port, timeout=_ANSWER_SECONDS)
         try:
             connection.request("GET", "/ping")

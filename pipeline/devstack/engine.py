@@ -1,10 +1,10 @@
-"""A ClickHouse server in a Python process, out of the chdb-core wheel.
+"""ClickHouse server in a Python process, from the chdb-core wheel.
 
 usage: python -m pipeline.devstack.engine CONFIG_DIRECTORY DATA_DIRECTORY
 
-The wheel holds the whole engine. Its one-query entry reads config.xml from the working directory and knows how to
-listen for native and HTTP clients; a last query that waits for the end of a pipe keeps it serving. Runs until SIGTERM
-or SIGINT; an engine that ends without them, because a port is taken or the data are in use, is a failure: exit code 1.
+The wheel holds the whole engine. Its entry point for one query reads config.xml from the working directory and can
+listen for native and HTTP clients. A query that reads a pipe to its end keeps the engine serving. The process runs
+until SIGTERM or SIGINT. If the engine ends earlier, because a port is taken or the data are in use, the exit code is 1.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ _SHUTDOWN_SECONDS = 15.0
 
 
 def main(config_directory: Path, data_directory: Path) -> int:
-    """Serve until a signal says stop."""
+    """Serve until SIGTERM or SIGINT, and return the exit code."""
     engine = _load()
     engine.set_signal_handlers_enabled(0)
     os.chdir(config_directory)
@@ -41,23 +41,23 @@ def main(config_directory: Path, data_directory: Path) -> int:
 
 
 def _serve(engine: Any, held_open: int, data_directory: Path) -> None:
-    """Start both listeners, and block until the pipe ends."""
+    """Start both listeners, and block until the pipe is closed."""
     pipe = f"file('/dev/fd/{held_open}', LineAsString, 'line String')"
     sql = (
-        "SYSTEM START LISTEN TCP; SYSTEM START LISTEN HTTP; "  # noqa: S608 (nothing in it is from outside)
+        "SYSTEM START LISTEN TCP; SYSTEM START LISTEN HTTP; "  # noqa: S608 (no part of it comes from outside)
         f"SELECT count() FROM {pipe} SETTINGS max_execution_time = 0"
     )
-    # The format given here becomes the server's default for HTTP clients: TabSeparated, as everywhere else.
+    # This format becomes the server's default for HTTP clients. TabSeparated is ClickHouse's own default.
     result = engine.query(sql, "TabSeparated", path=str(data_directory))
     if result.has_error():
         print(result.error_message(), file=sys.stderr, flush=True)  # noqa: T201 (standard error is the log)
 
 
 def _load() -> Any:
-    """Load the engine without `import chdb`, which would start an embedded engine that leaves no place for a server."""
+    """Load the engine without `import chdb`, which would start an embedded engine and so prevent a server."""
     directory = package_directory("chdb")
     library = str(directory / "_chdb.abi3.so")
-    # The engine brings its own allocator; its symbols must win over those that are loaded already.
+    # The engine has its own allocator; its symbols must take precedence over loaded ones.
     ctypes.CDLL(library, mode=sys.getdlopenflags() | getattr(os, "RTLD_DEEPBIND", 0))
     name = "chdb._chdb"
     spec = importlib.util.spec_from_file_location(name, library, loader=ExtensionFileLoader(name, library))
@@ -69,5 +69,5 @@ def _load() -> Any:
 
 
 if __name__ == "__main__":
-    # The engine's own threads don't all end with the main thread: leave without waiting for them.
+    # Some threads of the engine outlive the main thread: exit without waiting for them.
     os._exit(main(Path(sys.argv[1]), Path(sys.argv[2]).resolve()))

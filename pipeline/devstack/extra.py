@@ -1,4 +1,4 @@
-"""The parts of the development stack that only its extra installs, imported when they are used."""
+"""Modules of the extra `devstack`, imported only when they are used."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -9,10 +9,10 @@ from pipeline.errors import ConfigError
 
 
 def require(module: str) -> Any:
-    """Import a module of the extra.
+    """Import and return a module of the extra.
 
     Raises:
-        ConfigError: it isn't installed; says what to install.
+        ConfigError: the module isn't installed; says what to install.
     """
     try:
         return import_module(module)
@@ -21,10 +21,10 @@ def require(module: str) -> Any:
 
 
 def package_directory(package: str) -> Path:
-    """Where a package of the extra is installed, found without importing it.
+    """Return the directory of an installed package of the extra, without importing the package.
 
     Raises:
-        ConfigError: it isn't installed; says what to install.
+        ConfigError: the module isn't installed; says what to install.
     """
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:

@@ -1,4 +1,4 @@
-"""The jars of the broker: pinned in jars.lock, fetched once, checked, and from then on used without a network.
+"""The broker's jars: pinned in jars.lock, downloaded once, checked, and then used without a network.
 
 To move to another version, change `ROOTS` and run `python -m pipeline.devstack.jars > pipeline/devstack/jars.lock`.
 """
@@ -17,51 +17,51 @@ from pipeline.devstack.extra import require
 from pipeline.errors import ConfigError, HaltError, UnavailableError
 
 KAFKA_VERSION = "4.3.1"
-# What the lock was resolved from: the broker, and the bridge that takes its log to log4j, as in Apache's distribution.
+# The lock was resolved from the broker and the bridge from its log to log4j, as in Apache's distribution.
 ROOTS = (f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4!")
 
 _LOCK = Path(__file__).with_name("jars.lock")
 _PARALLEL_DOWNLOADS = 8
 
 Progress = Callable[[int, int], None]
-"""Told how many jars are there, and of how many."""
+"""Called with the number of jars that are present and the number of all jars."""
 
 
 @dataclass(frozen=True, slots=True)
 class Jar:
-    """One jar: its Maven coordinate and what its content must be."""
+    """A jar: Maven coordinate, and SHA-256 of its content in hex."""
 
     coordinate: str
     sha256: str
 
     @property
     def file_name(self) -> str:
-        """As Maven names it."""
+        """File name, as Maven gives it."""
         _, artifact, version = self.coordinate.split(":")
         return f"{artifact}-{version}.jar"
 
 
 def locked_jars() -> tuple[Jar, ...]:
-    """All jars of the broker, as pinned."""
+    """Return all jars of the broker, as pinned."""
     rows = (line.split() for line in _LOCK.read_text(encoding="utf-8").splitlines())
     return tuple(Jar(coordinate, sha256) for sha256, coordinate in rows)
 
 
 def cache_directory() -> Path:
-    """Where jars are kept for all stacks of this user."""
+    """Return the directory that holds the jars for all stacks of this user."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "chimera" / "jars"
 
 
 def fetch(progress: Progress = lambda _done, _total: None) -> list[Path]:
-    """Paths of all jars, downloading those that are missing; without a network once they are there.
+    """Return the paths of all jars, and download missing ones first. Needs no network once all jars are present.
 
-    A file is put in its place only when it is complete and its content is the pinned one.
+    A file gets its final name only when it is complete and has the pinned content.
 
     Raises:
-        ConfigError: the extra isn't installed, or the cache directory is unusable.
-        UnavailableError: a download failed; says what and from where.
-        HaltError: a download isn't what was pinned.
+        ConfigError: the extra isn't installed, or the cache directory can't be used.
+        UnavailableError: a download failed; names the jar and the repository.
+        HaltError: a download doesn't have the pinned content.
     """
     directory, jars = cache_directory(), locked_jars()
     paths = [directory / jar.file_name for jar in jars]
@@ -76,7 +76,7 @@ def fetch(progress: Progress = lambda _done, _total: None) -> list[Path]:
 def _download(directory: Path, jars: tuple[Jar, ...], progress: Progress) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be at it; what it fetched needs no second fetch
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be downloading; its jars needn't be fetched again
         missing = [jar for jar in jars if not (directory / jar.file_name).exists()]
         with TemporaryDirectory(dir=directory) as staging, ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool:
             maven = _maven(Path(staging))
@@ -97,12 +97,12 @@ def _fetch_one(maven: Any, jar: Jar, directory: Path) -> None:
             "or a mirror in [repositories] of ~/.config/jgo.conf"
         ) from None
     if _sha256(path) != jar.sha256:
-        raise HaltError(f"{jar.coordinate}: what was downloaded isn't the pinned content (sha256 {jar.sha256})")
+        raise HaltError(f"{jar.coordinate}: the download doesn't have the pinned content (sha256 {jar.sha256})")
     path.replace(directory / jar.file_name)
 
 
 def _maven(repository: Path) -> Any:
-    """Maven Central, or the mirrors that the user's jgo configuration names in its place."""
+    """Return a client of Maven Central, or of the mirrors in the user's jgo configuration."""
     remotes = require("jgo.config").GlobalSettings.load().repositories or None
     return require("jgo.maven").MavenContext(repo_cache=repository, remote_repos=remotes, timeout=30)
 
@@ -113,7 +113,7 @@ def _sha256(path: Path) -> str:
 
 
 def resolve() -> tuple[Jar, ...]:
-    """What `ROOTS` need today: the content of the next jars.lock."""
+    """Return the jars that `ROOTS` need today: the content of the next jars.lock."""
     with TemporaryDirectory() as repository:
         maven = _maven(Path(repository))
         inputs, transitive = maven.resolver.resolve([maven.create_dependency(root) for root in ROOTS])

@@ -1,4 +1,4 @@
-"""A real Apache Kafka broker: KRaft, one node, from pinned jars and a JRE in a wheel."""
+"""A real Apache Kafka broker from pinned jars and a JRE in a wheel: one node, KRaft."""
 
 import base64
 import os
@@ -20,7 +20,7 @@ from pipeline.errors import UnavailableError
 _HEAP = "512m"
 _ANSWER_SECONDS = 0.5
 
-# One broker for one developer: few threads, and few partitions of Kafka's own topics, so that a group forms at once.
+# One broker for one developer: few threads, and few partitions in Kafka's own topics, so that a group forms at once.
 _PROPERTIES = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -28,7 +28,7 @@ _PROPERTIES = {
     "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
     "auto.create.topics.enable": "false",
     "group.initial.rebalance.delay.ms": "0",
-    "group.min.session.timeout.ms": "1000",  # a killed worker may be noticed sooner than the usual 6 s
+    "group.min.session.timeout.ms": "1000",  # lets a test notice a killed worker before the usual 6 s
     "offsets.topic.num.partitions": "4",
     "offsets.topic.replication.factor": "1",
     "transaction.state.log.num.partitions": "4",
@@ -39,7 +39,7 @@ _PROPERTIES = {
     "share.coordinator.state.topic.min.isr": "1",
     "num.network.threads": "2",
     "num.io.threads": "4",
-    "log.cleaner.dedupe.buffer.size": "16777216",  # 128 MiB of heap otherwise, a quarter of ours
+    "log.cleaner.dedupe.buffer.size": "16777216",  # the default, 128 MiB, is a quarter of the heap
 }
 
 _LOGGING = """\
@@ -59,13 +59,13 @@ rootLogger.appenderRef.file.ref = file
 
 
 class KafkaBroker(Server):
-    """An Apache Kafka broker on the loopback interface, its own controller.
+    """Apache Kafka broker on the loopback interface; it is its own controller.
 
     Args:
-        directory: configuration, data and logs.
-        port: to listen on; the one it had last time, or a free one, when None.
-        properties: broker properties, added to ours or replacing them.
-        usual_ports: listen on 9092 when it is free and no other port was chosen, now or last time.
+        directory: holds configuration, data and logs.
+        port: port for clients; the last port used in the directory, or a free one, when None.
+        properties: broker properties that are added to the default ones or replace them.
+        usual_ports: prefer 9092, if it is free, when no port was chosen before.
     """
 
     name: ClassVar[str] = "Kafka broker"
@@ -85,7 +85,7 @@ class KafkaBroker(Server):
 
     @property
     def bootstrap_servers(self) -> str:
-        """What clients connect to: `host:port`."""
+        """Address for clients: `host:port`."""
         return f"{HOST}:{self.port}"
 
     @property
@@ -120,7 +120,7 @@ class KafkaBroker(Server):
         return file
 
     def _format(self, java: list[str], configuration: Path) -> None:
-        """Give an empty data directory its identity; leaves one with data as it is."""
+        """Give an empty data directory its cluster id; leave a directory with data unchanged."""
         if (self.directory / "data" / "meta.properties").exists():
             return
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

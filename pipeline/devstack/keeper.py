@@ -1,11 +1,12 @@
-"""Keeps a server: its parent and reaper, and the one who stops it when whoever wanted it is gone.
+"""Keeper of a server: parent process that stops the server when the process that wanted it is gone.
 
 usage: python -I -S keeper.py GRACE_SECONDS COMMAND...
 
-Prints the server's process id, then waits. When its standard input ends, because the process at the other end of the
-pipe closed it or died, however suddenly, the server is asked to stop (SIGTERM) and after the grace forced to (SIGKILL).
-A word on it, before that, means that the server is to outlive its parent: from then on the pipe doesn't matter.
-Ends with the server's exit code. Needs the standard library alone, so that it is small and starts at once.
+The keeper prints the server's process id, then waits. Its standard input is a pipe from the process that wants the
+server. When that process closes the pipe or dies, even by SIGKILL, the keeper asks the server to stop (SIGTERM) and
+kills it (SIGKILL) after the grace. A byte on the pipe before that lets the server outlive the process: from then on the
+keeper ignores the pipe. The keeper ends with the server's exit code. It imports only the standard library, so that it
+is small and starts at once.
 """
 
 import ctypes
@@ -19,8 +20,8 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(grace_seconds: float, command: list[str]) -> int:
-    """Start the server and stay until it has ended."""
-    # Everything inheritable is passed on: the log as standard error, and the lock of the directory.
+    """Start the server, wait for its end, and return its exit code."""
+    # The server inherits the log, as standard error, and the lock of its directory.
     server = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -30,14 +31,14 @@ def main(grace_seconds: float, command: list[str]) -> int:
     )
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
     threading.Thread(target=_stop_when_left_alone, args=(server, grace_seconds), daemon=True).start()
-    print(server.pid, flush=True)  # noqa: T201 (the parent reads it)
+    print(server.pid, flush=True)  # noqa: T201 (the process that started the keeper reads it)
     return server.wait()
 
 
 def _stop_when_left_alone(server: subprocess.Popen[bytes], grace_seconds: float) -> None:
-    if os.read(0, 1):  # nothing, when the pipe's other end is closed
+    if os.read(0, 1):  # no byte when the other end of the pipe is closed
         return
-    server.send_signal(signal.SIGCONT)  # a paused server couldn't react
+    server.send_signal(signal.SIGCONT)  # a paused server can't react to SIGTERM
     server.terminate()
     try:
         server.wait(grace_seconds)
@@ -46,7 +47,7 @@ def _stop_when_left_alone(server: subprocess.Popen[bytes], grace_seconds: float)
 
 
 def _die_with_keeper() -> None:
-    """The kernel's promise, where there is one, for a keeper that is itself killed."""
+    """Have Linux kill the server when the keeper itself is killed."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

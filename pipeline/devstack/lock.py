@@ -1,4 +1,4 @@
-"""Who runs in a directory: a lock that processes hold for as long as they live, so that a crash leaves none behind."""
+"""Lock of a directory: processes hold it as long as they live, so that a crash leaves no held lock behind."""
 
 import fcntl
 import os
@@ -11,17 +11,17 @@ from pipeline.errors import ConfigError, UnavailableError
 
 @contextmanager
 def locked(file: Path, what: str) -> Iterator[int]:
-    """Hold a lock for the time of the block, in a directory that is made when missing.
+    """Hold a lock during the block; create its directory when missing.
 
-    Yields its descriptor: a process that inherits it goes on holding the lock.
+    Yields the file descriptor. A child process that inherits it holds the lock too.
 
     Args:
-        file: the lock; it stays behind, held or not.
-        what: what runs while the lock is held, for messages.
+        file: lock file; it remains when the lock is released.
+        what: name of the program that holds the lock, for messages.
 
     Raises:
-        ConfigError: the directory is unusable.
-        UnavailableError: somebody else holds it; says which process.
+        ConfigError: the directory can't be used.
+        UnavailableError: another process holds the lock; names it.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -31,19 +31,19 @@ def locked(file: Path, what: str) -> Iterator[int]:
     try:
         if not _take(lock, fcntl.LOCK_EX):
             raise UnavailableError(f"{file.parent} is in use by a running {what} (process {holder(file) or 'unknown'})")
-        os.ftruncate(lock, 0)  # the former holder's signature
+        os.ftruncate(lock, 0)  # removes the process id of the former holder
         yield lock
     finally:
         os.close(lock)
 
 
 def sign(file: Path, pid: int) -> None:
-    """Write down which process the lock is held for."""
+    """Write the id of the process that the lock is held for."""
     file.write_text(str(pid), encoding="utf-8")
 
 
 def holder(file: Path) -> int | None:
-    """The process that a lock is held for now; None when nobody holds it, whatever it says, or hasn't signed yet."""
+    """Return the id of the process that a lock is held for; None if the lock is free or not signed yet."""
     try:
         with file.open(encoding="utf-8") as lock:
             signature = "" if _take(lock.fileno(), fcntl.LOCK_SH) else lock.read()

@@ -1,4 +1,4 @@
-"""Ports of a server: chosen, or those it had last time, or its usual ones, or any that are free."""
+"""Ports of a server: chosen by the caller, remembered from the last start, usual, or free."""
 
 import json
 import random
@@ -10,16 +10,16 @@ from pipeline.errors import ConfigError
 
 HOST = "127.0.0.1"
 
-# Below the ranges that Linux (32768) and macOS (49152) draw the local ports of outgoing connections from. In there, a
-# stopped server's port could be taken by any client, even by one that keeps trying to connect to that very port.
+# Below the local ports of outgoing connections, which start at 32768 on Linux and 49152 on macOS. Above, any client
+# could take the port of a stopped server, even a client that keeps trying to connect to that port.
 _FREE_RANGE = range(15_000, 32_000)
 _ATTEMPTS = 200
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this port of the loopback interface now."""
+    """True if a server can listen on this port of the loopback interface now."""
     with socket.socket() as probe:
-        # As the servers do it: connections of a predecessor in TIME_WAIT don't count.
+        # The servers set this option too: connections of a predecessor in TIME_WAIT don't block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -29,7 +29,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port nobody listens on, which no outgoing connection will take either."""
+    """Return a port without a listener, which no outgoing connection takes either."""
     for port in random.sample(_FREE_RANGE, _ATTEMPTS):
         if is_free(port):
             return port
@@ -37,15 +37,15 @@ def free_port() -> int:
 
 
 class Ports:
-    """The ports a server has settled on, remembered in a file so that a restart comes back on the same ones.
+    """Ports of a server, remembered in a file so that a restart uses the same ports.
 
     Args:
-        file: where they are remembered, once `remember` was called.
-        chosen: name to port; None leaves the choice to us.
-        usual: name to the port to take when it is free and none is chosen or remembered.
+        file: file that `remember` writes.
+        chosen: ports by name; None leaves the choice to this class.
+        usual: preferred ports by name, used if they are free and no port is chosen or remembered.
 
     Raises:
-        ConfigError: the file is there, but isn't ours.
+        ConfigError: the file exists, but doesn't hold ports.
     """
 
     def __init__(self, file: Path, chosen: Mapping[str, int | None], usual: Mapping[str, int]) -> None:
@@ -60,15 +60,15 @@ class Ports:
 
     @property
     def by_name(self) -> Mapping[str, int]:
-        """Name to port."""
+        """All ports by name."""
         return self._ports
 
     def taken(self) -> dict[str, int]:
-        """Those which something else listens on."""
+        """Ports by name that another process listens on."""
         return {name: port for name, port in self._ports.items() if not is_free(port)}
 
     def remember(self) -> None:
-        """Write them down."""
+        """Write the ports to the file."""
         self._file.write_text(json.dumps(self._ports), encoding="utf-8")
 
 

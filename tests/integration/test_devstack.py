@@ -1,4 +1,4 @@
-"""The development stack, with its real servers: as a library, and as `chimera stack` gives it to users."""
+"""The development stack with its real servers, as a library and as `chimera stack`."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def _free_ports() -> list[str]:
 
 @pytest.fixture
 def chimera(tmp_path: Path) -> Iterator[Chimera]:
-    """Run `chimera stack VERB` on a directory of the test; what it leaves running is stopped after the test."""
+    """Run `chimera stack VERB` on a directory of the test; a stack left running is stopped after the test."""
     directory = tmp_path / "stack"
 
     def run(verb: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -59,7 +59,7 @@ def chimera(tmp_path: Path) -> Iterator[Chimera]:
 
 @pytest.fixture
 def foreground(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """`chimera stack up`, ready; killed after the test when it is still there."""
+    """`chimera stack up` with both servers ready; killed after the test if it still runs."""
     with subprocess.Popen(
         in_foreground(_command("up", tmp_path / "stack", *_free_ports())),
         stdout=subprocess.PIPE,
@@ -76,7 +76,7 @@ def foreground(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def _servers(directory: Path) -> list[psutil.Process]:
-    """The processes of both servers."""
+    """Processes of both servers."""
     pids = [holder(server.lock_file) for server in Stack(directory).servers]
     return [psutil.Process(pid) for pid in pids if pid]
 
@@ -86,7 +86,7 @@ def _survivors(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 def test_every_test_has_names_of_its_own(settings: Settings) -> None:
-    """Database, group and topics carry the same unique part, and exist nowhere yet."""
+    """Database, group and topics have the same unique part, and don't exist yet."""
     own = settings.clickhouse.database.removeprefix("test_")
     assert settings.kafka.group_id == f"test-{own}"
     assert all(topic.name.startswith(f"{own}.chimera.") for topic in load_topics(settings.topics.file))
@@ -95,7 +95,7 @@ def test_every_test_has_names_of_its_own(settings: Settings) -> None:
 
 
 def test_a_restart_keeps_data_and_ports_and_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another stack in the same directory is reached at the same addresses, and has what the first one stored."""
+    """A second stack in the same directory has the addresses and the data of the first."""
     with Stack(tmp_path) as first:
         admin = AdminClient({"bootstrap.servers": first.kafka.bootstrap_servers})
         admin.create_topics([NewTopic("kept", 3)])["kept"].result(_SECONDS)
@@ -116,7 +116,7 @@ def test_a_restart_keeps_data_and_ports_and_needs_no_network(tmp_path: Path, mon
 
 
 def test_a_directory_is_for_one_stack_at_a_time(tmp_path: Path, foreground: subprocess.Popen[str]) -> None:
-    """A second one is refused, with the process that is in the way, and the first one isn't disturbed."""
+    """A second stack is refused, the message names the first one's process, and the first goes on."""
     assert foreground.poll() is None
     with pytest.raises(UnavailableError, match=r"is in use by a running ClickHouse server \(process \d+\)"):
         Stack(tmp_path / "stack").start()
@@ -137,7 +137,7 @@ def test_a_directory_is_for_one_stack_at_a_time(tmp_path: Path, foreground: subp
 def test_no_server_outlives_its_stack(
     number: signal.Signals, exit_code: int, tmp_path: Path, foreground: subprocess.Popen[str]
 ) -> None:
-    """However `chimera stack up` ends, both servers end too."""
+    """Both servers end with `chimera stack up`, whatever ends it."""
     servers = _servers(tmp_path / "stack")
     assert len(servers) == 2
     os.killpg(foreground.pid, number)  # as a terminal does it: the whole group
@@ -145,8 +145,27 @@ def test_no_server_outlives_its_stack(
     assert _survivors(servers) == []
 
 
+def test_a_stack_of_a_background_job_ends_by_sigterm(tmp_path: Path) -> None:
+    """A background job of a shell ignores SIGINT; SIGTERM ends the stack and both servers."""
+    ignored = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", ignored, *_command("up", tmp_path / "stack", *_free_ports())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
+        try:
+            assert job.stdout is not None
+            assert job.stdout.readline().startswith("export CHIMERA_KAFKA__BOOTSTRAP_SERVERS=")
+            servers = _servers(tmp_path / "stack")
+            assert len(servers) == 2
+            job.terminate()
+            assert job.wait(_SECONDS) == 0
+        finally:
+            job.kill()
+    assert _survivors(servers) == []
+
+
 def test_a_server_that_ends_by_itself_ends_the_stack(tmp_path: Path, foreground: subprocess.Popen[str]) -> None:
-    """The broker is gone: the database is stopped too, and the line names the broker and its log."""
+    """When the broker dies, the database is stopped too, and the message names the broker and its log."""
     database, broker = _servers(tmp_path / "stack")
     broker.kill()
     _, complaint = foreground.communicate(timeout=_SECONDS)
@@ -156,7 +175,7 @@ def test_a_server_that_ends_by_itself_ends_the_stack(tmp_path: Path, foreground:
 
 
 def test_a_detached_stack_is_shown_and_stopped(chimera: Chimera, tmp_path: Path) -> None:
-    """It outlives the command that started it, `status` describes it, `down` stops it, and again does nothing."""
+    """The stack outlives its command, `status` describes it, `down` stops it, and a second `down` does nothing."""
     up = chimera("up", "--detach", *_free_ports(), **_NO_NETWORK)
     assert up.returncode == 0
     status = chimera("status", "--json")
@@ -187,7 +206,7 @@ def test_a_detached_stack_is_shown_and_stopped(chimera: Chimera, tmp_path: Path)
     ],
 )
 def test_a_taken_port_is_named(option: str, complaint: str, detach: tuple[str, ...], chimera: Chimera) -> None:
-    """One line says which server can't have which port, and nothing is left running."""
+    """One line names the server and its port, and no process is left."""
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
         up = chimera("up", *_free_ports(), f"{option}={port}", *detach)
@@ -197,8 +216,8 @@ def test_a_taken_port_is_named(option: str, complaint: str, detach: tuple[str, .
     assert chimera("status").returncode == 3
 
 
-def test_what_a_crash_left_behind_harms_nobody(chimera: Chimera, tmp_path: Path) -> None:
-    """Locks name a process that has become somebody else's: it counts as not running, and isn't touched."""
+def test_locks_left_by_a_crash_harm_no_other_process(chimera: Chimera, tmp_path: Path) -> None:
+    """A lock that isn't held counts as free, and the process it names isn't stopped."""
     stack = Stack(tmp_path / "stack")
     with subprocess.Popen(["sleep", "60"]) as bystander:
         for lock in (stack.lock_file, *(server.lock_file for server in stack.servers)):
@@ -211,7 +230,7 @@ def test_what_a_crash_left_behind_harms_nobody(chimera: Chimera, tmp_path: Path)
 
 
 def test_an_impossible_download_is_explained(chimera: Chimera, tmp_path: Path) -> None:
-    """Without a network and without jars: one line that says what can't be had from where."""
+    """Without a network and without jars, one line names the jar and the repository."""
     up = chimera("up", XDG_CACHE_HOME=str(tmp_path), **_NO_NETWORK)
     assert up.returncode == 69
     assert up.stderr.startswith("chimera: can't download ")
@@ -220,7 +239,7 @@ def test_an_impossible_download_is_explained(chimera: Chimera, tmp_path: Path) -
 
 @pytest.mark.parametrize("detach", [(), ("--detach",)], ids=["foreground", "detached"])
 def test_an_unusable_directory_is_named(detach: tuple[str, ...], chimera: Chimera, tmp_path: Path) -> None:
-    """A file is in the way of the directory: one line, exit code 78."""
+    """A file in place of the directory gives one line and exit code 78."""
     (tmp_path / "stack").mkdir()
     (tmp_path / "stack/kafka").touch()
     up = chimera("up", *_free_ports(), *detach)

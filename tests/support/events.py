@@ -1,4 +1,4 @@
-"""Events that tests publish, the rows that must become of them, and when all have become some."""
+"""Events for tests, the rows that they must become, and a wait until all are stored."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -27,12 +27,12 @@ _SECONDS = 30
 
 
 def events(family: str, count: int) -> list[dict[str, Any]]:
-    """The same ones each time."""
+    """Return events of a family; the same ones each time."""
     return [event for _, event in sample(count, seed=7, start=_START, hours=1, families=[family])]
 
 
 def rows(settings: Settings, table: str) -> list[dict[str, Any]]:
-    """All rows of a table, with `ts` in milliseconds."""
+    """Return all rows of a table, with `ts` in milliseconds."""
     with connect(settings.clickhouse) as client:
         values, columns = client.execute(
             f"SELECT * REPLACE(toUnixTimestamp64Milli(ts) AS ts) FROM {table}", with_column_types=True
@@ -41,7 +41,7 @@ def rows(settings: Settings, table: str) -> list[dict[str, Any]]:
 
 
 def as_stored(family: Family, event: Mapping[str, Any]) -> dict[str, Any]:
-    """The row that an event must become, in a worker with the hash key of the development stack."""
+    """Return the row that an event must become, in a worker with the development stack's hash key."""
     values = {field.name: event.get(field.name, field.default) for field in family.schema.fields}
     texts = {field.name: [values[field.name].encode()] for field in family.schema.fields if field.privacy}
     sanitise = Sanitiser(family.schema, Hasher(DEVELOPMENT_HASH_KEY.encode()))
@@ -62,12 +62,12 @@ def _as_stored(field: Field, value: Any) -> Any:
 
 
 def bag(rows: Iterable[Mapping[str, Any]]) -> Counter[Any]:
-    """Rows and how often they are there, without an order."""
+    """Return the number of each row."""
     return Counter(frozenset(row.items()) for row in rows)
 
 
 def publish(settings: Settings, topic: str, values: Iterable[bytes | None], codec: str = "none") -> None:
-    """Send these bytes, whatever they are, to the first partition."""
+    """Send values of any bytes to the first partition."""
     producer = Producer({**client_config(settings.kafka), "compression.type": codec, "linger.ms": 50})
     for value in values:
         producer.produce(topic, value, partition=0)
@@ -75,7 +75,7 @@ def publish(settings: Settings, topic: str, values: Iterable[bytes | None], code
 
 
 def settled(worker: Worker, settings: Settings, family: Family, records: int) -> None:
-    """Wait until so many records of a family are stored or rejected, no fewer and no more, and committed."""
+    """Wait until exactly this number of a family's records is stored or rejected, and all are committed."""
 
     def done() -> bool:
         stored = worker.metric("chimera_rows_inserted_total", family=family.name)

@@ -1,4 +1,4 @@
-"""TLS in front of a server that has none: a terminator on the loopback interface, with an authority of its own."""
+"""TLS for a server without TLS: a terminator on the loopback interface, with a certificate authority of its own."""
 
 import asyncio
 import ssl
@@ -14,12 +14,12 @@ _CHUNK_BYTES = 65_536
 
 
 class TlsTerminator:
-    """Passes on what comes in over TLS, to the port behind it in plain text; runs in a thread while the context lasts.
+    """Forwards TLS connections in plain text to a port; runs in a thread while the context lasts.
 
     Args:
-        backend_port: of the server behind, on this machine.
-        directory: where the authority's certificate is written.
-        identity: what the certificate is for.
+        backend_port: port of the server, on this machine.
+        directory: directory for the authority's certificate.
+        identity: host name or address in the certificate.
     """
 
     def __init__(self, backend_port: int, directory: Path, identity: str = _HOST) -> None:
