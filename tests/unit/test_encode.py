@@ -1,4 +1,4 @@
-"""The encoder accepts what the worker accepts, nothing more and nothing less, and says what is wrong with the rest."""
+"""The encoder accepts exactly the events that the worker accepts, and explains its refusals."""
 
 import io
 import uuid
@@ -43,7 +43,7 @@ LLM_EVENT: dict[str, Any] = {
 
 
 def read_back(value: bytes, family: str = "llm_events") -> dict[str, Any]:
-    """What fastavro, with the published schema, reads from a framed value."""
+    """Read a framed value with fastavro and the published schema."""
     stream = io.BytesIO(value[SINGLE_OBJECT_HEADER_BYTES:])
     record = fastavro.schemaless_reader(stream, FAMILIES[family].schema.parsed, None)
     assert not stream.read()
@@ -52,7 +52,7 @@ def read_back(value: bytes, family: str = "llm_events") -> dict[str, Any]:
 
 
 def values_of(field: Field) -> st.SearchStrategy[tuple[Any, Any]]:
-    """Values of a field, good and bad: as an event brings them, and as Avro writes them."""
+    """Draw values of a field, good and bad: as an event has them, and as Avro writes them."""
     if field.logical_type == "decimal":
         widest = 10**field.precision
         unscaled = st.integers(-2, widest) | st.sampled_from([widest - 1, widest, -widest])
@@ -89,7 +89,7 @@ def _twos_complement(number: int) -> bytes:
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_the_worker_comes_to_the_same_verdict(name: str, data: st.DataObject) -> None:
-    """An event is encoded exactly when the worker accepts the same values written without any check."""
+    """An event is encoded exactly if the worker accepts the same values, written without checks."""
     family = FAMILIES[name]
     good = _good_event(family)
     changed = data.draw(st.sampled_from(family.schema.fields))
@@ -110,7 +110,7 @@ def test_the_worker_comes_to_the_same_verdict(name: str, data: st.DataObject) ->
 
 
 def _encoded(name: str, event: dict[str, Any]) -> bytes | str:
-    """The value, or why the event was refused."""
+    """The value, or the reason of its refusal."""
     try:
         return ENCODERS[name].encode(event).value
     except InvalidEventError as error:
@@ -154,7 +154,7 @@ def _physical(family: Family, event: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_a_time_may_be_written_in_several_ways(ts: Any) -> None:
-    """They all mean the same millisecond."""
+    """All these forms give the same millisecond."""
     value = ENCODERS["llm_events"].encode({**LLM_EVENT, "ts": ts}).value
     assert read_back(value)["ts"] == datetime(2026, 1, 1, microsecond=123_000, tzinfo=UTC)
 
@@ -171,14 +171,14 @@ def test_a_time_may_be_written_in_several_ways(ts: Any) -> None:
     ],
 )
 def test_money_is_stored_exactly(money: Any, stored: str) -> None:
-    """Whatever form it comes in, not a millionth is lost."""
+    """No form of a number loses a millionth."""
     cost = read_back(ENCODERS["llm_events"].encode({**LLM_EVENT, "cost_usd": money}).value)["cost_usd"]
     assert str(cost) == stored
 
 
 REFUSED = [
     pytest.param({"ts": "2026-01-01T00:00:00"}, "ts: expected ISO 8601 with an offset", id="naive-text"),
-    pytest.param({"ts": datetime(2026, 1, 1)}, "ts: expected .* aware datetime", id="naive-datetime"),  # noqa: DTZ001 (what is tested)
+    pytest.param({"ts": datetime(2026, 1, 1)}, "ts: expected .* aware datetime", id="naive-datetime"),  # noqa: DTZ001 (the test needs a naive time)
     pytest.param({"ts": 1.5}, "ts: expected .* whole milliseconds", id="ts-float"),
     pytest.param({"ts": "yesterday"}, "ts: expected ISO 8601", id="ts-no-time"),
     pytest.param({"ts": True}, "ts: expected", id="ts-boolean"),
@@ -204,21 +204,21 @@ REFUSED = [
 
 @pytest.mark.parametrize(("change", "problem"), REFUSED)
 def test_an_invalid_event_is_refused_with_field_and_expectation(change: dict[str, Any], problem: str) -> None:
-    """The message names family, field and what was expected."""
+    """The message names family, field and expected value."""
     with pytest.raises(InvalidEventError, match=f"^llm_events: {problem}"):
         ENCODERS["llm_events"].encode({**LLM_EVENT, **change})
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e39, 10**400, 1.0000002, -0.1, "0.5", True])
-def test_a_float_is_finite_and_within_bounds_as_it_is_stored(number: Any) -> None:
-    """What isn't, or is no number, is refused."""
+def test_a_stored_float_is_finite_and_within_bounds(number: Any) -> None:
+    """Other floats, and values that are no numbers, are refused."""
     event = {**_good_event(FAMILIES["episodes"]), "confidence_score": number}
     with pytest.raises(InvalidEventError, match="confidence_score: expected a finite number from 0 to 1, got"):
         ENCODERS["episodes"].encode(event)
 
 
 def test_a_missing_field_is_named_unless_it_has_a_default() -> None:
-    """`error_msg` may be left out and becomes empty; `status` may not."""
+    """`error_msg` is optional and becomes empty; `status` is required."""
     event = {name: value for name, value in LLM_EVENT.items() if name != "error_msg"}
     assert read_back(ENCODERS["llm_events"].encode(event).value)["error_msg"] == ""
     del event["status"]
@@ -226,13 +226,13 @@ def test_a_missing_field_is_named_unless_it_has_a_default() -> None:
         ENCODERS["llm_events"].encode(event)
 
 
-def test_what_is_no_object_is_refused() -> None:
-    """A JSON line may hold anything."""
+def test_a_value_that_is_no_object_is_refused() -> None:
+    """A JSON line may hold any kind of value."""
     with pytest.raises(InvalidEventError, match=r"llm_events: expected an object of fields, got \[1\]"):
         ENCODERS["llm_events"].encode([1])  # type: ignore[arg-type]
 
 
-def test_a_key_is_one_however_its_uuid_is_written() -> None:
+def test_all_spellings_of_a_uuid_give_one_key() -> None:
     """Upper case, lower case and UUID objects give the same key and the same value."""
     text = LLM_EVENT["run_id"]
     messages = {
