@@ -1,4 +1,4 @@
-"""Sample events sent through a running pipeline, and what becomes of them: what `chimera demo` shows."""
+"""Send sample events through a running pipeline and count the results, for `chimera demo`."""
 
 import time
 from collections import Counter
@@ -23,17 +23,17 @@ from pipeline.rollup.verify import Report, verify
 from pipeline.sample import sample
 
 DAMAGED = 100
-"""So many of the events are cut short on purpose, so that there is something to reject."""
+"""Number of events that are cut short on purpose, so that the worker rejects them."""
 
 _HOURS = 24.0
 _POLL_SECONDS = 0.2
 _STALLED_SECONDS = 60.0
-_SETTLED_SECONDS = 3.0  # the worker counts hours that wait once a second, and writes snapshots somewhat later
+_SETTLED_SECONDS = 3.0  # the worker counts closed hours once a second, and writes snapshots a little later
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What has become of the events so far, by family, and how long it took from the first to the last."""
+    """Number of produced, stored and rejected events by family, and the time since the start."""
 
     produced: Counter[str]
     stored: Counter[str]
@@ -42,7 +42,7 @@ class Tally:
 
     @property
     def adds_up(self) -> bool:
-        """Whether every family has as many rows and rejected events together as it has events."""
+        """True if every family has produced = stored + rejected."""
         return all(count == self.stored[name] + self.rejected[name] for name, count in self.produced.items())
 
     @property
@@ -52,19 +52,19 @@ class Tally:
 
 
 def follow(settings: Settings, catalog: Catalog, worker: WorkerProcess, events: int, seed: int) -> Generator[Tally]:
-    """Publish, and say what has become of the events until all are stored or rejected, or nothing happens any more.
+    """Publish events, and yield the counts until all are stored or rejected, or nothing changes any more.
 
-    Closing it ends the publishing too.
+    Closing the generator stops the publishing.
 
     Args:
-        settings: of the worker, whose tables are empty.
-        catalog: its families.
-        worker: has consumed nothing yet.
-        events: how many to publish, `DAMAGED` of them cut short; more than that.
-        seed: the same seed gives the same events, but for their times.
+        settings: settings of the worker; the tables are empty.
+        catalog: the families.
+        worker: a worker that has consumed nothing yet.
+        events: number of events to publish, more than `DAMAGED`; the last `DAMAGED` of them are cut short.
+        seed: the same seed gives the same events at other times.
 
     Raises:
-        UnavailableError: the worker has ended, or one of the servers doesn't answer.
+        UnavailableError: the worker has ended, or a server doesn't answer.
         ChimeraError: an event can't be published, or ClickHouse refuses to count rows.
     """
     produced = Counter({family.name: 0 for family in catalog.families})
@@ -89,16 +89,16 @@ def follow(settings: Settings, catalog: Catalog, worker: WorkerProcess, events: 
 
 
 def check_sessions(settings: Settings, catalog: Catalog, worker: WorkerProcess) -> Report:
-    """Wait until every hour that is over is in session_stats, and compare its rows with what SQL makes of ui_events.
+    """Wait until every finished hour is in session_stats, and compare its rows with SQL over ui_events.
 
     Args:
-        settings: of the worker, which has counted all events and writes a snapshot every moment.
-        catalog: its families, and the rollup.
-        worker: as it is.
+        settings: settings of the worker, which has consumed all events and writes snapshots every second.
+        catalog: the families and the rollup.
+        worker: the running worker.
 
     Raises:
-        UnavailableError: the worker has ended, or one of the servers doesn't answer.
-        ChimeraError: one of them refuses.
+        UnavailableError: the worker has ended, or a server doesn't answer.
+        ChimeraError: a server refuses.
     """
     assert catalog.rollup is not None
     report, since = Report(), time.monotonic()
@@ -118,7 +118,7 @@ def check_sessions(settings: Settings, catalog: Catalog, worker: WorkerProcess) 
 def _publish(
     settings: Settings, catalog: Catalog, events: int, seed: int, *, produced: Counter[str], leaving: Event
 ) -> None:
-    """Publish sample events, the last of them damaged, until `leaving` is set; counts them in `produced` as it goes."""
+    """Publish sample events until `leaving` is set, the last ones damaged; count them in `produced`."""
     start = datetime.now(UTC) - timedelta(hours=_HOURS)
     sampled = sample(events, seed=seed, start=start, hours=_HOURS)
     with Producer(settings, catalog) as producer:
@@ -127,7 +127,7 @@ def _publish(
                 return
             producer.send(name, event)
             produced[name] += 1
-    # What the producer would never send: other programs may.
+    # Our producer never sends damaged events; other programs may.
     encoders = {family.name: Encoder(family) for family in catalog.families}
     careless = RecordProducer(settings.kafka, {})
     for name, event in sampled:

@@ -1,4 +1,4 @@
-"""Realistic events of all families, which relate as in the specification, the same ones for the same seed."""
+"""Realistic sample events of all families, related as in the specification and repeatable by seed."""
 
 import random
 from collections.abc import Collection, Iterator
@@ -9,26 +9,26 @@ from pipeline.sample.stories import KINDS, Event, Story, StoryKind, World
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_PUSHES = 12  # commits of each repository over the time that a sample covers
-_GAP_MS = 20_000  # a story's events are about so far apart, where there are events enough
-_FEWEST_EVENTS = 40  # of a story's place in the sample, so that stories come to their end in a short one, too
+_PUSHES = 12  # commits per repository within a sample
+_GAP_MS = 20_000  # distance of a story's events, if there are enough events
+_FEWEST_EVENTS = 40  # per place of a story: stories must end in a short sample too
 
 
 def sample(count: int, *, seed: int, start: datetime, hours: float, families: Collection[str] = ()) -> Iterator[Event]:
-    """`count` events, evenly spread over the `hours` after `start`, in order of time; `ts` in milliseconds since 1970.
+    """Yield `count` events in order of time, spread evenly over the `hours` after `start`; `ts` is in ms since 1970.
 
-    With all families and 100 events or more there is at least one of each. Each episode has its watcher run, and each
-    deployment its episode, before it.
+    With all families and at least 100 events, each family has an event. Each episode follows its watcher run, and each
+    deployment its episode.
 
     Args:
-        count: how many.
+        count: number of events.
         seed: the same seed, count, start, hours and families give the same events.
-        start: aware; the first event comes right after it.
-        hours: how long a time the events cover.
-        families: only these; all when there are none.
+        start: an aware time; the first event comes right after it.
+        hours: time span of the events.
+        families: families of the events; empty for all.
 
     Raises:
-        ConfigError: there are no sample events of a family.
+        ConfigError: a family has no sample events.
     """
     known = frozenset[str]().union(*(kind.families for kind in KINDS))
     wanted = frozenset(families or known)
@@ -51,7 +51,7 @@ def _sample(count: int, rng: random.Random, start: datetime, hours: float, famil
 
 
 def _told(world: World, count: int, step: float, families: frozenset[str]) -> Iterator[Event]:
-    """The events of many stories at a time, without end: each turn goes to a kind of story, and to one that is on."""
+    """Yield the events of many concurrent stories, without end: each turn takes one from a story of some kind."""
     kinds = [kind for kind in KINDS if kind.families & families]
     weight = sum(kind.weight for kind in kinds)
     on: dict[StoryKind, list[Story]] = {}
@@ -67,7 +67,7 @@ def _told(world: World, count: int, step: float, families: frozenset[str]) -> It
 
 
 def _next_of(stories: list[Story], kind: StoryKind, world: World, families: frozenset[str]) -> Event:
-    """The next wanted event of any of the stories; one that has ended makes room for a new one."""
+    """Return the next wanted event of a random story; a story that has ended is replaced by a new one."""
     place = int(world.rng.random() * len(stories))
     while True:
         for event in stories[place]:

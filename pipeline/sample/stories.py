@@ -1,6 +1,6 @@
-"""What sample events tell: sessions of viewers, runs of the agents, benchmarks of models.
+"""Stories of sample events: sessions of viewers, runs of the agents, benchmarks of models.
 
-A story is an iterator of one session's, run's or benchmark's events, in order; when they happen is up to who tells it.
+A story is an iterator over the events of one session, run or benchmark, in order. The caller sets the events' times.
 """
 
 import random
@@ -17,7 +17,7 @@ _FAILING_RUN = 12  # every twelfth run fails
 
 
 class Model(NamedTuple):
-    """A language model: what it costs (millionths of a dollar a token) and how fast it is."""
+    """A language model with its prices in millionths of a dollar per token, and its speed."""
 
     name: str
     quant: str
@@ -63,7 +63,7 @@ _TOPICS = (
 
 @dataclass
 class World:
-    """What the stories share."""
+    """State that all stories share."""
 
     rng: random.Random
     runs: Iterator[int] = field(default_factory=lambda: counting(1))
@@ -71,22 +71,22 @@ class World:
     packs_commit: str = ""
 
     def push(self) -> None:
-        """Somebody pushes to Banterhearts and to Banterpacks."""
+        """Set new commits of Banterhearts and Banterpacks."""
         self.hearts_commit = f"{self.rng.getrandbits(160):040x}"
         self.packs_commit = f"{self.rng.getrandbits(160):040x}"
 
     def uuid(self) -> str:
-        """A random (version 4) UUID."""
+        """Return a random (version 4) UUID."""
         digits = f"{self.rng.getrandbits(128):032x}"
         return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
 
     def around(self, typical: float) -> int:
-        """A whole number near a typical one, with a long tail, as latencies have it."""
+        """Return a random whole number near a typical value, with a long tail like a latency."""
         return int(typical * self.rng.lognormvariate(0.0, 0.35))
 
 
 def viewer(world: World) -> Story:
-    """A session of the overlay: opened, mostly asked something, now and then left alone or broken."""
+    """Yield a session of the overlay: opens, mostly with queries, sometimes abandoned or with errors."""
     rng = world.rng
     session_id, user_agent = world.uuid(), rng.choice(_USER_AGENTS)
     place = f'"overlay":"{rng.choice(_OVERLAYS)}","locale":"{rng.choice(_LOCALES)}"'
@@ -114,7 +114,7 @@ def viewer(world: World) -> Story:
 
 
 def run(world: World) -> Story:
-    """A run of the agents: the watcher checks, the council writes with a few calls, the publisher deploys."""
+    """Yield a run of the agents: the watcher checks, the council writes with a few calls, the publisher deploys."""
     rng, number, run_id = world.rng, next(world.runs), world.uuid()
     failing = number % _FAILING_RUN == 0
     lag_seconds = world.around(4_000 if failing else 240)
@@ -152,7 +152,7 @@ def _council(world: World, run_id: str) -> Generator[Event, None, tuple[int, int
 
 
 def _episode(world: World, run_id: str, number: int, *, series: str, tokens: int, micros: int) -> Event:
-    """The episode that the council has written."""
+    """Return the episode that the council has written."""
     rng, failing = world.rng, number % _FAILING_RUN == 0
     return "episodes", {
         "ts": 0,
@@ -171,7 +171,7 @@ def _episode(world: World, run_id: str, number: int, *, series: str, tokens: int
 
 
 def _deployment(world: World, episode_run_id: str, series: str, number: int) -> Story:
-    """The publisher's run, of its own id: one deployment, or one that fails and its repetition."""
+    """Yield the publisher's run with its own id: one deployment, or a failed one and its repetition."""
     rng, run_id = world.rng, world.uuid()
     for status in ("error", "ready") if rng.random() < 0.08 else ("ready",):
         yield (
@@ -190,7 +190,7 @@ def _deployment(world: World, episode_run_id: str, series: str, number: int) -> 
 
 
 def benchmark(world: World) -> Story:
-    """A benchmark of a local model: its calls, then their summary."""
+    """Yield a benchmark of a local model: its calls, then their summary."""
     rng, run_id, model = world.rng, world.uuid(), world.rng.choice(_LOCAL_MODELS)
     latencies = []
     for _ in range(rng.randrange(3, 7)):
@@ -219,7 +219,7 @@ def benchmark(world: World) -> Story:
 
 
 def _call(world: World, run_id: str, source: str, model: Model, operation: str) -> tuple[dict[str, Any], int]:
-    """A call of a language model, and its cost in millionths of a dollar."""
+    """Return a call of a language model, and its cost in millionths of a dollar."""
     rng = world.rng
     failed = rng.random() < 0.03
     tokens_in, tokens_out = world.around(900), 0 if failed else world.around(350)
@@ -244,7 +244,7 @@ def _dollars(micros: int) -> str:
 
 
 class StoryKind(NamedTuple):
-    """A kind of story: what starts one, its turns out of twenty, and the families it has events of."""
+    """A kind of story: its function, its turns out of twenty, and the families of its events."""
 
     story: Callable[[World], Story]
     weight: int

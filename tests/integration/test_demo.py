@@ -1,4 +1,4 @@
-"""`chimera demo` as a user runs it: what it shows, what it leaves behind, and how it ends when something goes wrong."""
+"""`chimera demo` as a user runs it: its output, its processes and files, and its end after a failure."""
 
 import json
 import os
@@ -31,14 +31,14 @@ _COMMAND = [sys.executable, "-m", "pipeline.cli", "demo"]
 
 
 def _environ(temporary: Path) -> dict[str, str]:
-    """Ours, narrow, with a setting that would lead the demo astray, and with `chimera` among the commands."""
+    """Return our environment with a narrow terminal, wrong settings that must not matter, and `chimera` on the path."""
     commands = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     elsewhere = {env_name("clickhouse", "port"): "1", env_name("kafka", "bootstrap_servers"): "127.0.0.1:1"}
     return os.environ | elsewhere | {"TMPDIR": str(temporary), "PATH": commands, "COLUMNS": "80", "NO_COLOR": "1"}
 
 
 def _processes(home: Path) -> list[psutil.Process]:
-    """Broker, ClickHouse and worker that run in this directory."""
+    """Return the broker, ClickHouse and worker processes of this directory."""
     locks = [*(server.lock_file for server in Stack(home).servers), home / "worker" / "lock"]
     return [psutil.Process(pid) for pid in map(holder, locks) if pid]
 
@@ -48,20 +48,20 @@ def _survivors(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 
 def _rows(home: Path) -> int:
-    """Rows that the demo in this directory has stored of one family."""
+    """Return the number of rows of one family that the demo in this directory has stored."""
     with Client(HOST, port=Stack(home).clickhouse.port) as client:
         return int(client.execute("SELECT count() FROM chimera_metrics.ui_events")[0][0])
 
 
 def _counts(output: str) -> dict[str, list[int]]:
-    """The rows of the first table: produced, stored and rejected by name of the table in ClickHouse."""
+    """Return the rows of the first printed table: produced, stored and rejected by table name."""
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if "✓ │" in line]
     return {name: [int(count.replace(",", "")) for count in counts] for name, *counts, _ in rows}
 
 
 @pytest.mark.integration
 def test_it_accounts_for_every_event_and_leaves_nothing(tmp_path: Path) -> None:
-    """The last line is the counts, which are those of the table; numbers can be read, ids are whole; it cleans up."""
+    """The last line equals the printed table, values and ids are readable, and no files are left."""
     done = subprocess.run(
         [*_COMMAND, f"--events={_EVENTS}"],
         env=_environ(tmp_path),
@@ -88,8 +88,8 @@ def test_it_accounts_for_every_event_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_kept_servers_run_until_they_are_stopped_as_it_says(tmp_path: Path) -> None:
-    """Stack and worker outlive the demo; the command that it prints ends all of them."""
+def test_kept_servers_run_until_the_printed_command_stops_them(tmp_path: Path) -> None:
+    """Stack and worker keep running after the demo; the printed command stops all of them."""
     home = tmp_path / "kept and stopped"
     done = subprocess.run(
         [*_COMMAND, f"--events={_EVENTS}", "--keep", f"--directory={home}"],
@@ -127,10 +127,10 @@ def _interrupt(demo: "subprocess.Popen[str]", _home: Path) -> None:
     ],
     ids=["worker dies", "Ctrl-C"],
 )
-def test_a_demo_that_fails_says_why_and_leaves_nothing_running(
+def test_a_failed_demo_prints_its_reason_and_leaves_nothing_running(
     disturb: Callable[["subprocess.Popen[str]", Path], None], exit_code: int, complaint: str, tmp_path: Path
 ) -> None:
-    """One line on stderr, the counts so far, and no process, even of a demo that was to keep them."""
+    """It prints one line on stderr and the counts so far, and stops its processes even with --keep."""
     home = tmp_path / "demo"
     with subprocess.Popen(
         in_foreground([*_COMMAND, "--events=10000000", "--keep", f"--directory={home}"]),
@@ -156,8 +156,8 @@ def test_a_demo_that_fails_says_why_and_leaves_nothing_running(
     assert _survivors(running) == []
 
 
-def test_a_directory_with_something_in_it_is_refused(tmp_path: Path) -> None:
-    """Counts would be those of other runs, too: nothing is started, and nothing is changed."""
+def test_a_directory_that_is_not_empty_is_refused(tmp_path: Path) -> None:
+    """Counts would include other runs: nothing is started and nothing is changed."""
     (tmp_path / "mine").touch()
     done = subprocess.run(
         [*_COMMAND, f"--directory={tmp_path}"], capture_output=True, text=True, timeout=_SECONDS, check=False
@@ -168,7 +168,7 @@ def test_a_directory_with_something_in_it_is_refused(tmp_path: Path) -> None:
 
 
 def _outcome(stored: int) -> Tally:
-    """Of ten events of one family and five of another, one of them rejected; `stored` rows of the first."""
+    """Return the outcome of 10 ui_events, `stored` of them stored, and 5 episodes, one of them rejected."""
     return Tally(
         produced=Counter(ui_events=10, episodes=5),
         stored=Counter(ui_events=stored, episodes=4),
@@ -178,7 +178,7 @@ def _outcome(stored: int) -> Tally:
 
 
 def test_counts_that_add_up_are_a_success(capsys: pytest.CaptureFixture[str]) -> None:
-    """The line has sums over all families, and rows by second."""
+    """The line has sums over all families, and rows per second."""
     assert _outcome(10).adds_up
     report(_outcome(10), Report(rows=6))
     counts = {"produced": 15, "stored": 14, "rejected": 1, "rows_per_s": 7, "session_stats": 6, "differing": 0}
@@ -187,7 +187,7 @@ def test_counts_that_add_up_are_a_success(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("stored", [9, 11], ids=["lost", "doubled"])
 def test_a_lost_or_doubled_row_is_a_failure(stored: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """The counts are printed all the same, and the exit code is 1."""
+    """The counts are still printed, and the exit code is 1."""
     with pytest.raises(MismatchError) as failure:
         report(_outcome(stored), Report())
     assert failure.value.exit_code == 1
@@ -195,14 +195,14 @@ def test_a_lost_or_doubled_row_is_a_failure(stored: int, capsys: pytest.CaptureF
 
 
 def test_a_row_of_session_stats_that_differs_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
-    """Though all events are accounted for."""
+    """It is a failure even if all events are stored or rejected."""
     with pytest.raises(MismatchError, match="session_stats"):
         report(_outcome(10), Report(rows=6, found=Counter({Kind.MISSING: 1})))
     assert json.loads(capsys.readouterr().out)["differing"] == 1
 
 
 def test_one_familys_loss_isnt_made_up_for_by_anothers_surplus() -> None:
-    """Sums may agree where families don't."""
+    """Sums may agree while families don't."""
     shifted = Tally(Counter(ui_events=2, episodes=2), Counter(ui_events=1, episodes=3), Counter(), 1.0)
     assert shifted.produced.total() == shifted.stored.total()
     assert not shifted.adds_up

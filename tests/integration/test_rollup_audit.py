@@ -47,13 +47,14 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[Client]:
-    """In the test's own database, with all tables."""
+    """A connection to the test's own database with all tables."""
     migrate(settings.clickhouse)
     with connect(settings.clickhouse) as connected:
         yield connected
 
 
-# Hour from noon, ms into it, type, latency; and by hour: mean latency, error rate, abandonment, events, seconds.
+# Events: hour after noon, ms in the hour, type, latency. Rows by hour: mean latency, error rate, abandonment, events,
+# seconds.
 _CASES: dict[str, tuple[list[tuple[int, int, str, int]], dict[int, tuple[int, float, float, int, int]]]] = {
     "one event": ([(0, 5, SUBMIT, 7)], {0: (7, 0, 0, 1, 0)}),
     "exactly on the hour": ([(1, 0, OPEN, 1)], {1: (1, 0, 1, 1, 0)}),
@@ -85,8 +86,8 @@ _CASES: dict[str, tuple[list[tuple[int, int, str, int]], dict[int, tuple[int, fl
 }
 
 
-def test_the_sql_is_the_definition(client: Client) -> None:
-    """Every edge case by name, with figures worked out by hand; plain Python agrees, and empty hours stay empty."""
+def test_the_sql_matches_the_definition(client: Client) -> None:
+    """Every edge case has the figures computed by hand; plain Python agrees, and empty hours stay empty."""
     by_hand: dict[str, list[Row]] = {}
     for number, (name, (events, rows)) in enumerate(_CASES.items(), 1):
         session = uuid(number)
@@ -106,7 +107,7 @@ def test_the_sql_is_the_definition(client: Client) -> None:
 
 
 def test_the_first_and_the_last_hour_of_time(client: Client) -> None:
-    """At the bounds of what a schema allows and DateTime holds."""
+    """Events at the limits of the schema and of DateTime are computed."""
     events = [Event(uuid(1), 0, OPEN, 1), Event(UUID(int=0), HUGE * 1000 + 999, SUBMIT, HUGE)]
     store_events(client, events)
     store_rows(client, expected_rows(events))
@@ -118,7 +119,7 @@ def test_the_first_and_the_last_hour_of_time(client: Client) -> None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_sql_agrees_with_plain_python(client: Client, seed: int) -> None:
-    """Thousands of crowded events, compared exactly; not one row more or fewer."""
+    """Thousands of crowded events give exactly the same rows."""
     events = random_events(seed)
     store_events(client, events)
     store_rows(client, expected_rows(events))
@@ -127,7 +128,7 @@ def test_the_sql_agrees_with_plain_python(client: Client, seed: int) -> None:
 
 
 def test_every_kind_of_broken_row_is_found(client: Client) -> None:
-    """One of each among rows that are right: each is listed once, with the column that differs, and nothing else is."""
+    """One broken row of each kind among correct rows is listed once, with its differing column; no other row is."""
     events = random_events(3, hours=1)
     store_events(client, events)
     rows, broken = break_rows(expected_rows(events))
@@ -145,11 +146,11 @@ def test_every_kind_of_broken_row_is_found(client: Client) -> None:
     assert said == broken
     assert report.found.total() == len(report.listed) == len(broken)
     assert report.explained == 0
-    assert report.rows == len(rows) + 1  # and the one that is missing
+    assert report.rows == len(rows) + 1  # plus the missing row
 
 
 def test_a_row_beside_the_hour_has_no_events(client: Client) -> None:
-    """An `hour` that isn't a full one is nothing a worker writes, even where the session has events then."""
+    """No worker writes an `hour` that isn't a full hour, even if the session has events then."""
     store_events(client, [Event(uuid(1), NOON * HOUR_MS + 60_000, OPEN, 1)])
     client.execute(f"INSERT INTO session_stats (hour, session_id) SELECT {NOON * 3600 + 60}, '{uuid(1)}'")
     report = verify(Audit(client, "ui_events"), ALL_CLOSED, DAY)
@@ -157,7 +158,7 @@ def test_a_row_beside_the_hour_has_no_events(client: Client) -> None:
 
 
 def test_days_whose_events_are_deleted_are_not_compared(client: Client) -> None:
-    """Rows older than all events are counted and left alone; a day in between that has none is no such day."""
+    """Rows older than all events are counted and not compared; a later day without events is compared."""
     day = 24 * HOUR_MS
     kept = [Event(uuid(1), NOON * HOUR_MS, OPEN, 1), Event(uuid(1), NOON * HOUR_MS + 2 * day, OPEN, 1)]
     lost = [Event(uuid(1), NOON * HOUR_MS + offset, OPEN, 1) for offset in (-day, day)]
@@ -169,8 +170,8 @@ def test_days_whose_events_are_deleted_are_not_compared(client: Client) -> None:
     assert (report.rows, report.found) == (3, {Kind.EXTRA: 1})
 
 
-def test_late_events_explain_exactly_what_they_can(client: Client) -> None:
-    """A row that lacks as many events as came late is explained, no other one, and none of two."""
+def test_late_events_explain_rows_that_lack_exactly_their_number(client: Client) -> None:
+    """A row that lacks as many events as were late is explained; other rows and split rows aren't."""
     first = [Event(uuid(number), NOON * HOUR_MS + 5, OPEN, 1) for number in range(1, 6)]
     later = [Event(uuid(number), NOON * HOUR_MS + 7, OPEN, 1) for number in (1, 2, 2, 3, 6)]
     store_events(client, [*first, *later])
@@ -179,24 +180,24 @@ def test_late_events_explain_exactly_what_they_can(client: Client) -> None:
     report = verify(Audit(client, "ui_events"), horizon_with_late(counts))
     assert {difference.session_id: explained for difference, explained in report.listed} == {
         uuid(1): True,
-        uuid(2): False,  # it lacks two, and one came late
+        uuid(2): False,  # the row lacks two events, and one was late
         uuid(3): True,
         uuid(5): False,  # split
-        uuid(6): True,  # missing altogether
+        uuid(6): True,  # the row is missing
     }
     assert (report.explained, report.unexplained, report.late_included) == (3, 2, 0)
 
 
 def test_late_events_of_two_partitions_add_up() -> None:
-    """A session whose partition has changed may be late in both."""
+    """A session that has changed its partition may have late events in both."""
     one, two = (snapshot_at_rest("t", number, 1, 10**15, {(NOON, uuid(1)): number + 1}) for number in (0, 1))
     hour = Hour(NOON * 3600, DAY, 0, 0)
     assert Horizon(float("inf"), (one, two)).late_events(hour) == {uuid(1): 3}
 
 
 @pytest.mark.parametrize("task", ["verify", "repair"])
-def test_rights(tmp_path: Path, task: str) -> None:
-    """Verify needs no more than reading, under a profile that lets nothing be set; repair what the docs list."""
+def test_documented_rights_are_enough(tmp_path: Path, task: str) -> None:
+    """Verify needs only SELECT under a read-only profile; repair needs the rights that the docs list."""
     documented = (Path(__file__).parents[2] / "docs/session_stats.md").read_text(encoding="utf-8")
     grants = [line.split(" TO ")[0] for line in documented.splitlines() if line.startswith("GRANT ")]
     reader = [grant for grant in grants if grant.startswith("GRANT SELECT ON chimera_metrics.")]

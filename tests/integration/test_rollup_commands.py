@@ -44,7 +44,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def catalog(settings: Settings) -> Catalog:
-    """All topics and tables are there, and the partitions have their leaders."""
+    """The catalog, after all topics and tables are created and the partitions have leaders."""
     declared = prepare(settings)
     assert declared.rollup
     consumer = Consumer({**client_config(settings.kafka), "group.id": settings.kafka.group_id, "log_level": 0})
@@ -83,12 +83,16 @@ def _commit(settings: Settings, catalog: Catalog, offset: int) -> None:
 def test_an_hour_is_closed_when_all_partitions_with_records_have_emitted_it(
     settings: Settings, catalog: Catalog
 ) -> None:
-    """From an empty topic to a snapshot that ingest has caught up with: what can be said when."""
+    """Read the horizon in each state from an empty topic to a snapshot that ingest has caught up with."""
     assert catalog.rollup
     noon = Hour(NOON * 3600, DAY, 0, 0)
-    assert read_horizon(settings, catalog.rollup, catch_up_seconds=0).closed(noon), "no records: nothing can be open"
+    assert read_horizon(settings, catalog.rollup, catch_up_seconds=0).closed(noon), (
+        "without records, no hour can be open"
+    )
 
-    publish(settings, catalog.rollup.source.topic.name, [b"1", b"2", b"3"])  # to partition 0; the other one stays empty
+    publish(
+        settings, catalog.rollup.source.topic.name, [b"1", b"2", b"3"]
+    )  # to partition 0; the other partition stays empty
     with pytest.raises(UnavailableError, match=r"no snapshot of the rollup yet of partition 0, .* run the worker"):
         read_horizon(settings, catalog.rollup, catch_up_seconds=0)
 
@@ -106,7 +110,7 @@ def test_an_hour_is_closed_when_all_partitions_with_records_have_emitted_it(
 
 
 def test_a_partition_at_rest_keeps_no_hour_open_that_is_over(settings: Settings, catalog: Catalog) -> None:
-    """Its watermark stands still; but while it has a window, an event that waits, or a record to read, it counts."""
+    """Its watermark stands still. A window, a waiting event or an unread record keeps hours open."""
     assert catalog.rollup
     publish(settings, catalog.rollup.source.topic.name, [b"1"])
     _commit(settings, catalog, 1)
@@ -131,8 +135,8 @@ def test_a_partition_at_rest_keeps_no_hour_open_that_is_over(settings: Settings,
     assert read_horizon(settings, catalog.rollup, clock=lambda: now).closed_before == NOON + 3
 
 
-def test_topics_that_are_not_there_halt(settings: Settings, catalog: Catalog) -> None:
-    """The one of the state, as the one of the events."""
+def test_missing_topics_halt(settings: Settings, catalog: Catalog) -> None:
+    """A missing state topic is reported with the command that creates it."""
     assert catalog.rollup
     missing = catalog.rollup.state.model_copy(update={"name": f"{settings.kafka.group_id}.absent"})
     with pytest.raises(HaltError, match=r"no topic .*absent; create it with `chimera topics apply`"):
@@ -144,18 +148,20 @@ def _chimera(*arguments: str) -> Result:
 
 
 def test_the_commands_from_broken_to_repaired(settings: Settings, catalog: Catalog) -> None:
-    """Verify finds, repair shows and does, verify finds nothing; open hours, other days and both tables' rest stay."""
+    """Verify finds differences, repair shows and fixes them, and verify finds none; open hours and other days stay."""
     assert catalog.rollup
     publish(settings, catalog.rollup.source.topic.name, [b"1", b"2"])
     _commit(settings, catalog, 1)
-    # Of three hours, one is open.
+    # One of three hours is open.
     _store(settings, catalog).write(snapshot_at_rest(_topic_id(settings, catalog), 0, 1, (NOON + 2) * HOUR_MS))
     events = random_events(4)
     tomorrow = [Event(uuid(1), (NOON + 24) * HOUR_MS, OPEN, 5)]
     with connect(settings.clickhouse) as client:
         store_events(client, [*events, *tomorrow])
         expected = expected_rows(events)
-        last_hour = [row._replace(events_count=1) for row in expected if row.hour == NOON + 2]  # wrong, and not ours
+        last_hour = [
+            row._replace(events_count=1) for row in expected if row.hour == NOON + 2
+        ]  # wrong, but open: a repair must not touch it
         broken, _ = break_rows([row for row in expected if row.hour == NOON])
         right = [row for row in expected if row.hour == NOON + 1]
         untouched = [row._replace(events_count=7) for row in expected_rows(tomorrow)]
@@ -183,7 +189,7 @@ def test_the_commands_from_broken_to_repaired(settings: Settings, catalog: Catal
 
 
 @pytest.mark.parametrize("day", ["1969-12-31", "2106-02-08", "today", "2026-02-30"])
-def test_a_day_that_is_none_is_refused(day: str) -> None:
-    """Before anything is asked of a server: ClickHouse would take another day for it."""
+def test_an_invalid_day_is_refused(day: str) -> None:
+    """It is refused before a server is asked: ClickHouse would take another day for it."""
     result = _chimera("repair", "--day", day)
     assert (result.exit_code, "--day" in result.stderr) == (2, True)

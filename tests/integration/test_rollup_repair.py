@@ -41,7 +41,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[Client]:
-    """In the test's own database, with all tables."""
+    """A connection to the test's own database with all tables."""
     migrate(settings.clickhouse)
     with connect(settings.clickhouse) as connected:
         yield connected
@@ -59,8 +59,8 @@ def _verify(client: Client, horizon: Horizon = ALL_CLOSED) -> Report:
     return verify(Audit(client, "ui_events"), horizon)
 
 
-def test_a_plan_says_what_becomes_of_each_hour(client: Client) -> None:
-    """Kept, changed, added and removed, and what late events are the reason for."""
+def test_a_plan_counts_the_changes_of_each_hour(client: Client) -> None:
+    """It counts kept, changed, added and removed rows, and rows that only gain late events."""
     events = random_events(5, hours=2)
     rows = expected_rows(events)
     late = next(row for row in rows if row.hour == NOON + 1)
@@ -76,7 +76,7 @@ def test_a_plan_says_what_becomes_of_each_hour(client: Client) -> None:
 
 
 def test_a_repair_includes_late_events(settings: Settings, client: Client) -> None:
-    """Afterwards verify finds nothing, and says that they are in."""
+    """Afterwards verify finds no difference, and counts the rows with late events."""
     events = [Event(uuid(number), NOON * HOUR_MS + number, OPEN, 1) for number in (1, 2, 2)]
     store_events(client, events)
     store_rows(client, expected_rows(events[:2]))
@@ -94,7 +94,7 @@ _ONE_OPEN = Horizon(NOON + 3)
 
 
 def _before(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None]) -> None:
-    """Have something happen before each call of a step of the repair."""
+    """Call `act` before each call of a step of the repair."""
     step = getattr(repair_module, name)
 
     def delayed(*arguments: Any) -> Any:
@@ -107,7 +107,7 @@ def _before(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None])
 def test_rows_that_come_while_others_are_copied_are_kept(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stream job emits an hour after its rows were looked for: the repair starts anew, and ends with them."""
+    """The stream job stores an hour during the copy: the repair starts again, and its result has these rows."""
     rows = broken_day(client)
     looks: list[int] = []
 
@@ -119,13 +119,13 @@ def test_rows_that_come_while_others_are_copied_are_kept(
     _before(monkeypatch, "_newest_block", emit_before_the_second_look)
     _repair(settings, _ONE_OPEN)
     assert stored_rows(client) == [*rows, _EMITTED]
-    assert len(looks) == 4, "one look before and one after each of two copies"
+    assert len(looks) == 4, "one check before and one after each of two copies"
 
 
 def test_rows_that_never_stop_coming_end_a_repair(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It gives up, has changed nothing, and leaves no table behind."""
+    """The repair gives up, changes nothing, and leaves no table behind."""
     broken_day(client)
     _before(monkeypatch, "_newest_block", lambda: store_rows(client, [_EMITTED]))
     with pytest.raises(OvertakenError, match="nothing was changed"):
@@ -134,10 +134,10 @@ def test_rows_that_never_stop_coming_end_a_repair(
     assert not {name for name in tables(client) if "repair" in name}
 
 
-def test_rows_that_come_at_the_last_moment_are_missed_loudly(
+def test_rows_lost_at_the_last_moment_are_reported(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the last look and the step they can't be kept: it says so, and the same repair brings them back."""
+    """Rows after the last check are lost with the old partition; the error says so, and a repair restores them."""
     rows = broken_day(client)
     store_events(client, [Event(_EMITTED.session, _EMITTED.hour * HOUR_MS, SUBMIT, 1)])
     with monkeypatch.context() as patch:
@@ -149,10 +149,10 @@ def test_rows_that_come_at_the_last_moment_are_missed_loudly(
     assert stored_rows(client) == [*rows, _EMITTED]
 
 
-def test_rows_that_come_after_the_step_are_no_concern(
+def test_rows_that_come_after_the_replacement_are_kept(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even when ClickHouse merges them with the new ones at once, so that parts of the repair are replaced."""
+    """No error is raised, even if ClickHouse merges them with the new parts at once."""
     rows = broken_day(client)
 
     def emit_and_merge() -> None:
@@ -167,7 +167,7 @@ def test_rows_that_come_after_the_step_are_no_concern(
 def test_a_repair_that_fails_changes_nothing(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interrupted before the step, even by the user: the rows are those before, and its table is gone."""
+    """Interrupted before the replacement, even by the user, it keeps the rows and drops its table."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -182,7 +182,7 @@ def test_a_repair_that_fails_changes_nothing(
 
 
 def test_two_repairs_at_once_end_as_one(settings: Settings, client: Client) -> None:
-    """Each has a table of its own; whichever is overtaken starts anew."""
+    """Each repair has its own table; the one that is overtaken starts again."""
     rows = broken_day(client)
     with ThreadPoolExecutor(2) as threads:
         for done in [threads.submit(_repair, settings) for _ in range(2)]:
@@ -192,12 +192,12 @@ def test_two_repairs_at_once_end_as_one(settings: Settings, client: Client) -> N
 
 
 def test_a_day_without_events_is_not_wiped(client: Client) -> None:
-    """Its rows can't be computed any more: refused, with what to do when that is meant; open hours don't matter."""
+    """The repair is refused with the command that removes the rows; open hours don't matter."""
     events = [Event(uuid(1), NOON * HOUR_MS, OPEN, 1), Event(uuid(1), (NOON + 3) * HOUR_MS, OPEN, 1)]
     store_rows(client, expected_rows(events))
     store_events(client, events[1:])
     with pytest.raises(RefusedError, match=r"no events of 2026-01-31 .* all 1 rows .* DROP PARTITION '2026-01-31'"):
         _plan(client, _ONE_OPEN).check()
-    _plan(client).check()  # the other hour has some: now it is a repair
+    _plan(client).check()  # the other hour has events and is closed now: this is a repair
     client.execute("TRUNCATE TABLE session_stats")
-    _plan(client, _ONE_OPEN).check()  # nothing to lose
+    _plan(client, _ONE_OPEN).check()  # there are no rows to lose

@@ -1,4 +1,4 @@
-"""Events and rows of session_stats for the tests of audit and repair, and the rows that follow from the events."""
+"""Events and rows for the tests of audit and repair of session_stats, and a reference that computes the rows."""
 
 import random
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ OPEN, SUBMIT, ERROR = "overlay_open", "query_submit", "error"
 
 
 class Event(NamedTuple):
-    """What matters of a row of ui_events."""
+    """The relevant columns of a row of ui_events."""
 
     session: UUID
     ts: int
@@ -34,7 +34,7 @@ class Event(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of session_stats; the hour as a number, rates as the bits of a Float32."""
+    """A row of session_stats: the hour is a number, rates are the bits of a Float32."""
 
     hour: int
     session: UUID
@@ -50,7 +50,7 @@ def bits(rate: float | Fraction) -> int:
 
 
 def expected_rows(events: Iterable[Event]) -> list[Row]:
-    """Each window by itself, event by event, as the definition reads."""
+    """Compute the rows of events by the definition, one window at a time."""
     windows: dict[tuple[int, UUID], list[Event]] = {}
     for event in events:
         windows.setdefault((event.ts // HOUR_MS, event.session), []).append(event)
@@ -108,7 +108,7 @@ def uuid(number: int) -> UUID:
 
 
 def random_events(seed: int, count: int = 4000, sessions: int = 300, hours: int = 3) -> list[Event]:
-    """Crowded, so that many are of the same millisecond, and many on or beside the full hour."""
+    """Return crowded random events: many share a millisecond, and many are on or next to the full hour."""
     chance = random.Random(seed)
     moments = [hour * HOUR_MS + offset for hour in range(hours) for offset in (0, 1, 999, 1000, HOUR_MS - 1)]
     return [
@@ -127,7 +127,7 @@ def tables(client: Client) -> set[str]:
 
 
 def break_rows(rows: list[Row]) -> tuple[list[Row], dict[UUID, tuple[Kind, tuple[str, ...]]]]:
-    """One row of each kind of broken ones, and what is to be said of each; the rest is right."""
+    """Break one row in each way; return all rows, and the expected kind and columns of each broken one."""
     rates = np.array([row.error_rate for row in rows], np.uint32).view(np.float32)
     neighbour = int(np.nextafter(rates[2], np.float32(2)).view(np.uint32))
     nan, minus_zero = bits(float("nan")), bits(-0.0)
@@ -151,14 +151,14 @@ def break_rows(rows: list[Row]) -> tuple[list[Row], dict[UUID, tuple[Kind, tuple
 
 
 def horizon_with_late(counts: dict[tuple[int, UUID], int]) -> Horizon:
-    """Everything is closed, and so many events came too late for these windows."""
+    """Return a horizon with all hours closed and these numbers of late events by window."""
     return Horizon(float("inf"), (snapshot_at_rest("t", 0, 1, 10**15, counts),))
 
 
 def snapshot_at_rest(
     topic_id: str, partition: int, offset: int, watermark: int, late: dict[tuple[int, UUID], int] | None = None
 ) -> Snapshot:
-    """Of a partition without open windows."""
+    """Return a snapshot of a partition without open windows."""
     late = late or {}
     columns = dict(PartitionWindows(600_000).columns())
     columns["late.hour"] = np.array([hour for hour, _ in late], np.int64)
@@ -168,7 +168,7 @@ def snapshot_at_rest(
 
 
 def broken_day(client: Client) -> list[Row]:
-    """An hour of events without any row, and the rows that are to be."""
+    """Store an hour of events without rows; return the rows that a repair must make."""
     events = random_events(6, count=50, hours=1)
     store_events(client, events)
     return expected_rows(events)

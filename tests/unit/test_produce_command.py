@@ -1,4 +1,4 @@
-"""`chimera produce` without a broker: what it checks, what it says about bad lines, and how it ends."""
+"""`chimera produce` without a broker: its checks, its messages about bad lines, and its exit codes."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def produce(*arguments: str, stdin: bytes = b"") -> Result:
 
 
 def test_examples_pass_the_check() -> None:
-    """The last line says how many there were."""
+    """The last line has the number of events."""
     result = produce("ui_events", "--file", str(EXAMPLES / "ui_events.jsonl"), "--dry-run")
     assert result.exit_code == 0
     assert result.stdout.startswith("checked 5 events in ")
@@ -28,7 +28,7 @@ def test_examples_pass_the_check() -> None:
 
 
 def test_bad_lines_are_listed_with_number_and_reason() -> None:
-    """Blank lines count, so that the number is the one an editor shows."""
+    """Blank lines count, so line numbers are those of an editor."""
     bad_latency = orjson.dumps({**orjson.loads(GOOD.splitlines()[0]), "latency_ms": -1})
     stdin = GOOD + b"\n{oops\n" + bad_latency + b"\n[]\n"
     result = produce("ui_events", "--file", "-", "--dry-run", stdin=stdin)
@@ -43,14 +43,14 @@ def test_bad_lines_are_listed_with_number_and_reason() -> None:
 
 
 def test_good_lines_can_be_taken_all_the_same() -> None:
-    """The exit code tells of the skipped ones nevertheless."""
+    """The exit code is still 1 because of the skipped lines."""
     result = produce("ui_events", "--file", "-", "--dry-run", "--skip-bad", stdin=b"{}\n" + GOOD)
     assert ": ui_events 5\n" in result.stdout
     assert str(result.exception) == "1 of 6 lines are bad and were skipped"
 
 
 def test_a_file_of_nothing_but_bad_lines_is_told_briefly() -> None:
-    """Twenty reasons are enough; the count is complete."""
+    """Only twenty problems are listed; the count is complete."""
     result = produce("ui_events", "--file", "-", "--dry-run", stdin=b"x\n" * 25)
     assert len(result.stderr.splitlines()) == 21
     assert result.stderr.endswith("... and 5 more\n")
@@ -58,7 +58,7 @@ def test_a_file_of_nothing_but_bad_lines_is_told_briefly() -> None:
 
 
 def test_sample_events_are_counted_by_family() -> None:
-    """Only the families that were asked for."""
+    """Only the requested families occur."""
     result = produce("--sample", "200", "--families", "ui_events, episodes", "--hours", "0.5", "--dry-run")
     assert result.exit_code == 0
     assert result.stdout.startswith("checked 200 events in ")
@@ -88,14 +88,14 @@ def test_sample_events_are_counted_by_family() -> None:
     ],
 )
 def test_wrong_usage_is_explained(arguments: list[str]) -> None:
-    """Exit code 2, as click has it."""
+    """Wrong options end with click's exit code 2."""
     result = produce(*arguments, "--dry-run")
     assert result.exit_code == click.UsageError.exit_code
     assert "Error: " in result.stderr
 
 
 def test_the_oldest_sample_is_in_range() -> None:
-    """Ten years back, events are still what the schemas allow."""
+    """Sample events of ten years are valid."""
     assert produce("--sample", "100", "--hours", "87600", "--dry-run").exit_code == 0
 
 
@@ -107,7 +107,7 @@ def test_the_oldest_sample_is_in_range() -> None:
     ],
 )
 def test_an_unknown_family_is_named(arguments: list[str]) -> None:
-    """Exit code 78, with the families there are."""
+    """The exit code is 78, and the message lists the families."""
     error = produce(*arguments, "--dry-run").exception
     assert isinstance(error, ChimeraError)
     assert error.exit_code == 78
@@ -115,7 +115,7 @@ def test_an_unknown_family_is_named(arguments: list[str]) -> None:
 
 
 def test_an_unreachable_broker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit code 69, with its address, after the wait for an answer."""
+    """The exit code is 69, and the message has the broker's address."""
     monkeypatch.setenv("CHIMERA_KAFKA__BOOTSTRAP_SERVERS", address := f"127.0.0.1:{free_port()}")
     error = produce("--sample", "1").exception
     assert isinstance(error, UnavailableError)

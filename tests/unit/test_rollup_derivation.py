@@ -1,4 +1,4 @@
-"""A partition on its way along the log: what is added where, closed where, and taken for stored by a former owner."""
+"""A derivation moves a partition along its log: it adds events, applies closings, and tells stored hours."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class _Record:
 
 
 def _batch(first: int, times: list[int], *, committed: int = 0) -> tuple[MicroBatch, Rows]:
-    """Opens of one session, at these times, from this offset on; what is below the committed one is replayed."""
+    """Return a batch of opens of one session at these times; it is replayed if it is below the committed offset."""
     state = State(max(first, committed), ())
     owner = PartitionBatches("t", "id", 0, state, policy=_POLICY, limit=2, start=first, agents=2)
     owner.add([_Record(first + number, ts) for number, ts in enumerate(times)], 0.0)
@@ -52,15 +52,15 @@ def _derivation(offset: int = 0, *closings: Closing) -> Derivation:
 
 
 def _counts(derivation: Derivation) -> dict[int, list[int]]:
-    """Events of each closed hour, by row."""
+    """Return the event counts of the rows of each closed hour."""
     return {
         hour - _HOUR: np.asarray(derivation.rows_of(hour)["events_count"]).tolist()
         for hour in derivation.windows.closed_hours()
     }
 
 
-def test_a_closing_within_a_micro_batch_is_where_it_was_recorded() -> None:
-    """Offsets 0 1 2 | 3 4: what comes before the closing counts, what comes after it is late for that hour."""
+def test_a_closing_within_a_micro_batch_applies_at_its_offset() -> None:
+    """Offsets 0 1 2 | 3 4: events before the closing count, events after it are late for that hour."""
     derivation = _derivation(0, Closing(3, _HOUR + 1))
     derivation.add(*_batch(0, [_NOON + minute * _MINUTE for minute in (1, 2, 3, 4, 61)]))
     assert _counts(derivation) == {0: [3]}
@@ -68,8 +68,8 @@ def test_a_closing_within_a_micro_batch_is_where_it_was_recorded() -> None:
     assert np.asarray(derivation.snapshot("id", 0).columns["late.count"]).tolist() == [1]
 
 
-def test_closings_follow_each_other_at_the_ends_of_micro_batches_too() -> None:
-    """One at the end of what is read, reached without another record, and one that was reached before anything came."""
+def test_closings_apply_at_the_ends_of_micro_batches_too() -> None:
+    """A closing at the end of the log applies without another record; a closing at the start applies at once."""
     derivation = _derivation(0, Closing(0, _HOUR), Closing(2, _HOUR + 1), Closing(4, _HOUR + 2))
     assert derivation.windows.watermark == _HOUR * HOUR_MS
     derivation.add(*_batch(0, [_NOON, _NOON + 1]))
@@ -78,8 +78,8 @@ def test_closings_follow_each_other_at_the_ends_of_micro_batches_too() -> None:
     assert _counts(derivation) == {0: [2], 1: [1]}
 
 
-def test_what_is_in_the_snapshot_already_is_left_out() -> None:
-    """A micro-batch may end before its offset, or have it in the middle."""
+def test_events_in_the_snapshot_are_not_added_again() -> None:
+    """A micro-batch may end before the snapshot's offset, or contain it."""
     derivation = _derivation(3)
     derivation.add(*_batch(0, [_NOON, _NOON]))
     assert (derivation.offset, derivation.windows.waiting_events) == (3, 0)
@@ -89,14 +89,14 @@ def test_what_is_in_the_snapshot_already_is_left_out() -> None:
 
 @pytest.mark.parametrize(("committed", "known"), [(0, False), (2, True)], ids=["new", "replayed"])
 def test_hours_of_replayed_events_may_be_stored(committed: int, known: bool) -> None:
-    """Whatever grace the former owner had, which closed them: an hour that has events below the committed offset."""
+    """The earlier owner, with any grace, may have stored hours that have events below the committed offset."""
     derivation = _derivation()
     derivation.add(*_batch(0, [_NOON, _NOON + HOUR_MS], committed=committed))
     assert [derivation.may_be_stored(_HOUR + hour) for hour in (0, 1, 2)] == [known, known, False]
 
 
-def test_an_hour_that_was_closed_by_the_clock_before_may_be_stored() -> None:
-    """By whoever recorded it."""
+def test_an_hour_with_a_committed_closing_may_be_stored() -> None:
+    """The owner that committed the closing may have stored the hour."""
     derivation = _derivation(0, Closing(0, _HOUR + 1))
     assert [derivation.may_be_stored(_HOUR + hour) for hour in (0, 1)] == [True, False]
 
@@ -121,8 +121,8 @@ def _windows(*times: int, appended_at: int | None = None) -> PartitionWindows:
         pytest.param(90, 5, 2, id="idle under a former owner"),
     ],
 )
-def test_an_idle_partition_closes_as_time_goes_by(idle_minutes: int, quiet_minutes: int, closes: int | None) -> None:
-    """Its last event was at 12:50, as it was appended: its hour is over at 13:00, and with the grace at 13:10."""
+def test_an_idle_partition_closes_by_the_clock(idle_minutes: int, quiet_minutes: int, closes: int | None) -> None:
+    """The last event was at 12:50 and was appended then: with the grace, its hour is over at 13:10."""
     last = _NOON + 50 * _MINUTE
     windows = _windows(_NOON, last)
     now_seconds = (last + idle_minutes * _MINUTE) / 1000
@@ -130,8 +130,8 @@ def test_an_idle_partition_closes_as_time_goes_by(idle_minutes: int, quiet_minut
     assert hour == (None if closes is None else _HOUR + closes)
 
 
-def test_old_events_take_as_long_as_they_would_have_then() -> None:
-    """Appended two days later: 40 minutes idle after 12:30 is 13:10 in event time, whatever the clock says."""
+def test_old_events_close_after_the_same_idle_time_as_live_ones() -> None:
+    """Events were appended two days late: 40 idle minutes after 12:30 are 13:10 in event time, at any clock time."""
     now = _NOON + 48 * HOUR_MS
     windows = _windows(_NOON, _NOON + 30 * _MINUTE, appended_at=now)
     for minutes, hour in ((39, None), (40, _HOUR + 1), (99, _HOUR + 1), (100, _HOUR + 2)):
@@ -139,8 +139,8 @@ def test_old_events_take_as_long_as_they_would_have_then() -> None:
         assert hour_by_clock(windows, now / 1000 + seconds, seconds, RollupSettings()) == hour
 
 
-def test_nothing_is_closed_twice_as_fast_after_a_closing() -> None:
-    """Event time goes on from the last event, at 13:05, not from where the clock has moved the watermark to, 13:00."""
+def test_event_time_goes_on_from_the_last_event_after_a_closing() -> None:
+    """It goes on from the last event at 13:05, not from the watermark that the clock has moved to 13:00."""
     now = _NOON + 48 * HOUR_MS
     windows = _windows(_NOON, _NOON + 65 * _MINUTE, appended_at=now)
     windows.raise_watermark((_HOUR + 1) * HOUR_MS)
@@ -149,5 +149,5 @@ def test_nothing_is_closed_twice_as_fast_after_a_closing() -> None:
 
 
 def test_a_partition_that_never_had_an_event_has_nothing_to_close() -> None:
-    """However long it is idle."""
+    """The idle time doesn't matter."""
     assert hour_by_clock(PartitionWindows(_GRACE_MS), 2e9, 1e6, RollupSettings()) is None

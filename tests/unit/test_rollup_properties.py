@@ -1,6 +1,6 @@
-"""The rows of a log are the same however it is cut, folded, saved, and gone through again after a crash.
+"""Batches, folds, snapshots and crashes don't change the rows of a log.
 
-What they are is said by the reference, event by event; it knows no batches, no folds and no snapshots.
+The reference computes the expected rows event by event; it has no batches, no folds and no snapshots.
 """
 
 from itertools import accumulate
@@ -18,7 +18,7 @@ Drawn = tuple[bytes, str, int, str, int]
 
 HOUR = 490_000
 MINUTE_MS = 60_000
-# Each has its first half in common with one of the others, and its second half with another.
+# Each id shares its first half with one of the others, and its second half with another one.
 SESSIONS = [first + second for first in (b"\0" * 8, b"\xff" * 8) for second in (b"\0" * 8, b"\x80" + b"\1" * 7)]
 
 _PROFILE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,7 +41,7 @@ _LEAST_FOLDED = st.sampled_from([1, 5, 50_000])
 
 
 def _event(now: int, drawn: Drawn) -> Event:
-    """An event at about that time: there, or at the hour's first or last millisecond, by a clock that may be wrong."""
+    """Return an event near that time, or at the first or last millisecond of an hour; its clock may be wrong."""
     session, event_type, latency_ms, where, ahead_ms = drawn
     hour = now // HOUR_MS * HOUR_MS
     ts = {"here": now, "first": hour, "last": hour + HOUR_MS - 1}[where]
@@ -63,7 +63,7 @@ _DELTAS = st.one_of(
 
 @st.composite
 def _logs(draw: st.DrawFn) -> Log:
-    """Events whose time goes on by and by, with steps back, some beyond the grace; and closings by the clock."""
+    """Events with increasing times, some steps back within and beyond the grace, and closings by the clock."""
     drawn = draw(st.lists(st.tuples(_DELTAS, _EVENTS, st.integers(0, 30)), min_size=1, max_size=60))
     log: list[Event | Closing] = []
     for now, (_, event, closing) in zip(
@@ -76,7 +76,7 @@ def _logs(draw: st.DrawFn) -> Log:
 
 
 def _run(log: Log, steps: list[Step], least_folded: int) -> Run:
-    """Go through a log in these steps."""
+    """Run a log in these steps."""
     run = Run(log, least_folded=least_folded)
     for step in steps:
         match step:
@@ -98,8 +98,8 @@ def _run(log: Log, steps: list[Step], least_folded: int) -> Run:
 
 @settings(_PROFILE, max_examples=300)
 @given(log=_logs(), steps=_STEPS, least_folded=_LEAST_FOLDED)
-def test_neither_batches_nor_folds_nor_snapshots_show(log: Log, steps: list[Step], least_folded: int) -> None:
-    """The rows, the late events and their numbers by window are those of the reference."""
+def test_batches_folds_and_snapshots_change_no_row(log: Log, steps: list[Step], least_folded: int) -> None:
+    """Rows, late events and their counts by window equal the reference."""
     run, expected = _run(log, steps + _END, least_folded), outcome_of(log)
     assert run.rows == expected.rows
     assert run.late == expected.late
@@ -108,8 +108,8 @@ def test_neither_batches_nor_folds_nor_snapshots_show(log: Log, steps: list[Step
 
 @settings(_PROFILE, max_examples=300)
 @given(log=_logs(), steps=_CRASHES, least_folded=_LEAST_FOLDED)
-def test_a_crash_shows_nowhere(log: Log, steps: list[Step], least_folded: int) -> None:
-    """Going on from a snapshot, the newest or an older one, gives the rows that were stored before, and all others."""
+def test_a_crash_changes_no_row(log: Log, steps: list[Step], least_folded: int) -> None:
+    """Restoring the newest or an older snapshot gives the stored rows again, and all others."""
     run, expected = _run(log, steps + _END, least_folded), outcome_of(log)
     assert run.rows == expected.rows
     assert missed(run.snapshots[-1].columns) == expected.missed
@@ -118,7 +118,7 @@ def test_a_crash_shows_nowhere(log: Log, steps: list[Step], least_folded: int) -
 @settings(_PROFILE, max_examples=150)
 @given(log=_logs(), steps=_STEPS, least_folded=_LEAST_FOLDED)
 def test_a_snapshot_is_a_function_of_the_log(log: Log, steps: list[Step], least_folded: int) -> None:
-    """Whoever makes it, and however: the same columns, and nothing that happens later changes them."""
+    """The same log gives the same columns, and later events don't change them."""
     run = _run(log, [step for step in [*steps, *_END] if step != ("store",)], least_folded)
     for saved in run.snapshots:
         at_once = Run(log[: saved.offset])
@@ -139,7 +139,7 @@ def test_a_snapshot_is_a_function_of_the_log(log: Log, steps: list[Step], least_
 def test_any_interleaving_within_the_grace_gives_the_same_rows(
     events: list[tuple[int, Drawn, int]], steps: list[Step], least_folded: int
 ) -> None:
-    """Delayed by as much as the grace, no event is late, and each is counted."""
+    """Events delayed by up to the grace are never late, and all are counted."""
     made = [(_event(HOUR * HOUR_MS + now, event), delay_ms) for now, event, delay_ms in events]
     log = [event for event, _ in sorted(made, key=lambda item: item[0].ts + item[1])]
     run = _run([*log, Closing(HOUR + 6)], steps + _END, least_folded)
@@ -147,7 +147,7 @@ def test_any_interleaving_within_the_grace_gives_the_same_rows(
     assert run.rows == rows_of(log)
 
 
-def test_many_events_are_folded_in_between_and_give_the_same_rows() -> None:
+def test_many_events_are_folded_early_and_give_the_same_rows() -> None:
     """100,000 events of 300 sessions in a little more than an hour, some of them late."""
     random, count = np.random.default_rng(7), 100_000
     times = np.linspace(HOUR * HOUR_MS, (HOUR + 1) * HOUR_MS + 2 * GRACE_MS, count).astype(np.int64)

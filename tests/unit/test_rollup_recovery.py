@@ -1,4 +1,4 @@
-"""What a recovery says of what it can't replay."""
+"""Reports of a recovery: deleted records and records to replay."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def _missing() -> float:
 def test_days_that_may_lack_events_are_named_once(
     beginning: int, committed: int, snapshot_at: int | None, missing: int, days: str | None
 ) -> None:
-    """From the snapshot's watermark to the first events that come; without one, nobody knows where it began."""
+    """The days run from the snapshot's watermark to the first events; without a snapshot, the first day is unknown."""
     recovery, before = _recovery(beginning, committed, snapshot_at), _missing()
     events = np.array([_NEW_YEAR_MS + 2 * _DAY_MS + number for number in (5, 3)])
     with structlog.testing.capture_logs() as logs:
@@ -50,8 +50,8 @@ def test_days_that_may_lack_events_are_named_once(
     assert [line["days"] for line in logs] == ([days] if days else [])
 
 
-def test_what_remains_is_what_is_below_the_commit() -> None:
-    """It goes down to nothing, and stays there when the log goes on."""
+def test_records_below_the_committed_offset_remain_to_be_replayed() -> None:
+    """The number falls to 0, and stays there when the log goes on."""
     recovery = _recovery(0, 100, 40)
     remaining = [recovery.remaining]
     for offset in (60, 100, 150):

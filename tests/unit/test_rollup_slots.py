@@ -1,4 +1,4 @@
-"""Which snapshot is gone on from, of what the state topic has of a partition."""
+"""The choice of the snapshot to restore from the records of a partition in the state topic."""
 
 import numpy as np
 import pytest
@@ -46,21 +46,21 @@ def _summary(loaded: Loaded | None) -> tuple[int | None, int | None, list[str]]:
         "another topic",
     ],
 )
-def test_the_newest_whole_one_is_taken(
+def test_the_newest_whole_snapshot_is_chosen(
     values: dict[Key, bytes], expected: tuple[int | None, int | None, list[str]]
 ) -> None:
-    """Its offset, that of the whole one before it, and the slots that were passed over."""
+    """The result has its offset, the offset of the second newest, and the skipped slots."""
     assert _summary(newest(values, "t")) == expected
 
 
 @pytest.mark.parametrize("values", [{}, _written("a.0", 5, "another")], ids=["no records", "only another topic's"])
-def test_nothing_is_no_damage(values: dict[Key, bytes]) -> None:
-    """A partition without any is told from one whose snapshots are all damaged."""
+def test_a_partition_without_snapshots_has_no_damage(values: dict[Key, bytes]) -> None:
+    """No snapshots and only damaged snapshots give different results."""
     assert newest(values, "t") is None
 
 
-def test_of_two_at_the_same_offset_the_one_that_has_closed_more_is_newer() -> None:
-    """A partition at rest goes on all the same: its hours are closed by the clock, then stored."""
+def test_at_the_same_offset_the_snapshot_with_more_closed_hours_is_newer() -> None:
+    """The clock closes hours of a partition at rest, and then they are stored."""
     states = [(7_199_999, [1]), (7_200_000, [1]), (7_200_000, [])]
     values: dict[Key, bytes] = {}
     for number, (watermark, hours) in enumerate(states):
@@ -74,8 +74,8 @@ def test_of_two_at_the_same_offset_the_one_that_has_closed_more_is_newer() -> No
             assert (loaded.snapshot.watermark, len(loaded.snapshot.columns["window.hour"])) == (watermark, len(hours))
 
 
-def test_chunks_are_taken_in_the_order_of_their_numbers() -> None:
-    """The tenth comes after the ninth, and in whatever order they were read."""
+def test_chunks_are_joined_in_the_order_of_their_numbers() -> None:
+    """The tenth chunk comes after the ninth; the order of reading doesn't matter."""
     random = np.random.default_rng(1)
     chunks, manifest = pack(Snapshot("t", 0, 9, 0, {"ids": np.frombuffer(random.bytes(11_000_000), "V16")}))
     assert len(chunks) > 10
@@ -87,13 +87,13 @@ def test_chunks_are_taken_in_the_order_of_their_numbers() -> None:
 @pytest.mark.parametrize("group", ["chimera", "a/b", "ü", ""])
 @pytest.mark.parametrize("topic_id", ["Kq3mXo5pQ0uWm0n0aD2x7A", "pQY6EXi8/keSNa+h6y9aYw"])
 @pytest.mark.parametrize("part", ["0", "12", MANIFEST])
-def test_a_key_is_read_as_it_was_written(group: str, topic_id: str, part: str) -> None:
-    """Whatever the group is called; ids have slashes, every third one does."""
+def test_a_key_survives_encoding_and_decoding(group: str, topic_id: str, part: str) -> None:
+    """Group names may have any characters; every third topic id has slashes."""
     key = Key(group, topic_id, 5, "9f86.1", part)
     assert Key.parse(bytes(key)) == key
 
 
 @pytest.mark.parametrize("key", [b"", b"a/b", b"g/t/x/a.0/1", b"g/t/1/a.0/x", b"\xff/t/1/a.0/1"])
-def test_other_keys_are_none_of_ours(key: bytes) -> None:
-    """A record of somebody else in the topic is passed over."""
+def test_keys_of_other_programs_are_skipped(key: bytes) -> None:
+    """A record with another key format is ignored."""
     assert Key.parse(key) is None

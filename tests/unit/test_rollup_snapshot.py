@@ -1,4 +1,4 @@
-"""A snapshot is the same after it was packed and unpacked, or it is refused."""
+"""A snapshot is the same after packing and unpacking, or it is refused."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def small() -> Snapshot:
 
 @st.composite
 def columns(draw: st.DrawFn) -> dict[str, NDArray[Any]]:
-    """Of any types and lengths, also such that are a view of every other value of an array."""
+    """Columns of any type and length, also views of every second value of an array."""
     names = draw(st.lists(st.text(max_size=10), max_size=5, unique=True))
     return {name: draw(_column())[:: draw(st.sampled_from((1, 2, -1)))] for name in names}
 
@@ -54,21 +54,21 @@ def _same(one: Snapshot, other: Snapshot) -> None:
 
 @given(columns(), st.integers(0, 2**62), st.integers(-(2**62), 2**62))
 def test_a_snapshot_is_the_same_afterwards(state: dict[str, NDArray[Any]], offset: int, watermark: int) -> None:
-    """Names, types, order and every bit of the columns, and what stands beside them."""
+    """Names, types, order and every bit of the columns are kept, and so are the other fields."""
     snapshot = Snapshot("Kq3mXo5pQ0uWm0n0aD2x7A", 5, offset, watermark, state)
     packed = pack(snapshot)
     _same(unpack(packed.manifest, packed.chunks), snapshot)
 
 
-def test_an_empty_state_is_a_snapshot_too() -> None:
-    """Columns without a value keep their types."""
+def test_an_empty_snapshot_is_valid() -> None:
+    """Empty columns keep their types."""
     snapshot = snapshot_of(ids=np.empty(0, "V16"), counts=np.empty(0, np.uint32))
     packed = pack(snapshot)
     _same(unpack(packed.manifest, packed.chunks), snapshot)
 
 
 def test_chunks_fit_into_records_at_a_million_windows() -> None:
-    """None is over the limit, which is below 1 MiB; the manifest stays small."""
+    """No chunk exceeds the limit, which is below 1 MiB; the manifest stays small."""
     random, count = np.random.default_rng(1), 1_000_000
     ids = np.frombuffer(random.bytes(16 * count), "V16")
     packed = pack(snapshot_of(ids=ids, sums=random.integers(0, 1 << 40, count)))
@@ -78,7 +78,7 @@ def test_chunks_fit_into_records_at_a_million_windows() -> None:
 
 
 def test_a_damaged_byte_is_noticed_wherever_it_is(small: Snapshot) -> None:
-    """Each bit of manifest and chunks, turned over one at a time."""
+    """Flip each bit of manifest and chunks, one at a time."""
     chunks, manifest = pack(small, _CHUNK_BYTES)
     assert len(chunks) > 2
     parts = [manifest, *chunks]
@@ -122,8 +122,8 @@ def _of_version_2(packed: Packed) -> Packed:
         "of a later version",
     ],
 )
-def test_what_was_not_packed_together_is_refused(small: Snapshot, spoil: Any, reason: str) -> None:
-    """The error says what is wrong with it."""
+def test_parts_that_do_not_belong_together_are_refused(small: Snapshot, spoil: Any, reason: str) -> None:
+    """The error names the damage."""
     other = snapshot_of(8, hours=small.columns["hours"] + 1, session_id=small.columns["session_id"][::-1])
     spoiled = spoil(pack(small, _CHUNK_BYTES), pack(other, _CHUNK_BYTES))
     with pytest.raises(DamagedSnapshotError, match=reason):
@@ -131,7 +131,7 @@ def test_what_was_not_packed_together_is_refused(small: Snapshot, spoil: Any, re
 
 
 def test_chunks_left_over_from_a_larger_one_do_no_harm(small: Snapshot) -> None:
-    """A slot may have more chunks than its manifest speaks of, when a writer died before it removed them."""
+    """A slot has more chunks than its manifest counts if a writer died before it removed them."""
     packed = pack(small, _CHUNK_BYTES)
     _same(unpack(packed.manifest, [*packed.chunks, b"left over"]), small)
 
@@ -141,7 +141,7 @@ def test_chunks_left_over_from_a_larger_one_do_no_harm(small: Snapshot) -> None:
     [([], 0, 0), ([], 9 * HOUR_MS - 1, 8), ([8, 9], 9 * HOUR_MS, 8), ([9, 10], 9 * HOUR_MS, 9)],
     ids=["nothing yet", "in the middle of an hour", "closed and not yet stored", "only open ones"],
 )
-def test_what_had_been_stored(hours: list[int], watermark: int, before: int) -> None:
-    """Windows are removed when their rows are stored: those of hours that are over and not there have been."""
+def test_the_first_hour_that_may_not_be_stored(hours: list[int], watermark: int, before: int) -> None:
+    """Windows are removed once their rows are stored: closed hours without windows are stored."""
     snapshot = Snapshot("t", 0, 0, watermark, {"window.hour": np.array(hours, np.int64)})
     assert snapshot.emitted_before == before

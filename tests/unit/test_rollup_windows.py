@@ -26,12 +26,12 @@ _TYPES = {"o": "open", "s": "submit", "e": "error"}
 
 
 def _event(event_type: str, ms: int, session_id: bytes = A, *, latency_ms: int = 100, ahead_ms: int = 0) -> Event:
-    """An event so many ms after the start by its session's clock, which may be ahead of the broker's."""
+    """Return an event `ms` after the start by its session's clock, which may be ahead of the broker's clock."""
     return Event(session_id, START_MS + ms, event_type, latency_ms, START_MS + ms - ahead_ms)
 
 
 def _drawn(*lines: str) -> list[Event]:
-    """The events of a drawing, column by column, those of one column from the first line to the last."""
+    """Return the events of a drawing: column by column, and from the first line to the last within a column."""
     events = []
     for line in lines:
         session, drawing = line.split()
@@ -42,7 +42,7 @@ def _drawn(*lines: str) -> list[Event]:
 
 
 def _run(log: Log) -> Run:
-    """The whole log in one batch, closed hours stored; they have the rows that the reference says."""
+    """Run the whole log in one batch and store the closed hours; the rows must equal the reference."""
     run = Run(log)
     run.take()
     run.store()
@@ -51,7 +51,7 @@ def _run(log: Log) -> Run:
 
 
 class Stats(NamedTuple):
-    """What a row says besides the average latency."""
+    """Values of a row without the average latency."""
 
     events: int
     errors: float
@@ -60,7 +60,7 @@ class Stats(NamedTuple):
 
 
 def _stats(log: Log) -> dict[str, Stats]:
-    """What the rows of a log say when all its hours are closed: by session and hour, which are counted from 0."""
+    """Return the rows' values by session and hour, counted from 0, after all hours of the log are closed."""
     return {
         f"{chr(row.session_id[0])}{row.hour // 3600 - HOUR}": Stats(
             row.events_count, row.error_rate, row.abandonment_rate, row.duration_seconds
@@ -87,24 +87,24 @@ def _stats(log: Log) -> dict[str, Stats]:
         ),
     ],
 )
-def test_what_a_row_says(drawing: str, expected: dict[str, Stats]) -> None:
-    """Events, share of errors, share of opens without a submit next, seconds: of the events of that hour alone."""
+def test_the_values_of_a_row(drawing: str, expected: dict[str, Stats]) -> None:
+    """Events, error rate, abandonment rate and seconds count only the events of their hour."""
     assert _stats(_drawn(drawing)) == expected
 
 
 def test_the_last_millisecond_of_an_hour_is_in_it() -> None:
-    """And the next one isn't."""
+    """The next millisecond belongs to the next hour."""
     assert list(_stats([_event("open", HOUR_MS - 1), _event("open", HOUR_MS)])) == ["a0", "a1"]
 
 
 def test_an_open_comes_before_a_submit_of_the_same_millisecond() -> None:
-    """Whichever is first in the log."""
+    """The order in the log doesn't matter."""
     log = [_event("submit", 7), _event("open", 7)]
     assert _stats(log) == _stats(log[::-1]) == {"a0": Stats(2, 0, 0, 0)}
 
 
-def test_an_open_is_answered_by_what_is_folded_much_later() -> None:
-    """Sessions that open, have an error, and submit, each folded before the next comes; one never submits.
+def test_an_open_is_answered_by_a_submit_that_is_folded_later() -> None:
+    """Sessions open, have an error and submit; each event is folded before the next arrives. One never submits.
 
     a |o....e....s.|
     b |o....e......|
@@ -117,8 +117,8 @@ def test_an_open_is_answered_by_what_is_folded_much_later() -> None:
     assert [row.abandonment_rate for row in run.rows] == [0, 1]
 
 
-def test_what_is_at_the_watermark_is_not_folded_yet() -> None:
-    """An open of the same millisecond as a submit, after a fold in which the watermark was there, is still before it.
+def test_an_event_at_the_watermark_is_not_folded_yet() -> None:
+    """An open counts before a submit of its millisecond, even after a fold with the watermark at that time.
 
     a |s...
     b |..s.   moves the watermark to the submit
@@ -132,8 +132,8 @@ def test_what_is_at_the_watermark_is_not_folded_yet() -> None:
     assert [row.abandonment_rate for row in run.rows] == [0, 0]
 
 
-def test_a_window_closes_when_the_watermark_is_at_its_end() -> None:
-    """Ten minutes past the hour to the millisecond, and not one earlier.
+def test_a_window_closes_when_the_watermark_reaches_its_end() -> None:
+    """It closes ten minutes past the hour, to the millisecond.
 
     a |o...........|.
     b |............|.s   closes it
@@ -147,7 +147,7 @@ def test_a_window_closes_when_the_watermark_is_at_its_end() -> None:
 
 
 def test_an_event_at_the_watermark_is_in_time() -> None:
-    """One that is a millisecond behind it is late, though its hour is open; it is in no row, and its lateness is told.
+    """An event one millisecond behind the watermark is late although its hour is open, and is in no row.
 
     a |...o........|   the watermark is at five past now
     a |.s              in time at five past, late a millisecond before
@@ -159,7 +159,7 @@ def test_an_event_at_the_watermark_is_in_time() -> None:
 
 
 def test_lateness_is_judged_record_by_record() -> None:
-    """In one batch, the same time is late after an event that has moved the watermark, and in time before it.
+    """Within one batch, an event is in time before another event moves the watermark, and late after it.
 
     a |o...............   first, and again after b
     b |...s............   in between
@@ -170,7 +170,7 @@ def test_lateness_is_judged_record_by_record() -> None:
 
 
 def test_a_clock_that_is_far_ahead_closes_nothing() -> None:
-    """Its event is counted in its hour, but moves the watermark no further than an hour past the broker's time.
+    """Its event is counted in its hour, but moves the watermark at most to an hour past the broker's time.
 
     a |o...........|s
     b |.                 the broker's time of b's event
@@ -184,8 +184,8 @@ def test_a_clock_that_is_far_ahead_closes_nothing() -> None:
     assert list(_stats(run.log)) == ["a0", "a1", "b3"]
 
 
-def test_a_clock_that_is_an_hour_ahead_is_believed() -> None:
-    """Exactly an hour is no skew."""
+def test_a_clock_that_is_an_hour_ahead_is_accepted() -> None:
+    """Exactly one hour isn't skew."""
     run = _run([_event("open", 2 * HOUR_MS, ahead_ms=HOUR_MS)])
     assert (run.windows.watermark, run.windows.skewed) == (START_MS + 2 * HOUR_MS - GRACE_MS, 0)
 
@@ -201,7 +201,7 @@ def test_an_hour_without_events_has_no_rows() -> None:
 
 
 def test_a_partition_without_events_has_nothing() -> None:
-    """Nothing to close, by whatever clock; and its snapshot is as good as any other."""
+    """There is nothing to close, and its snapshot is valid."""
     run = _run([Closing(HOUR)])
     run.snapshot()
     run.crash()
@@ -210,8 +210,8 @@ def test_a_partition_without_events_has_nothing() -> None:
     assert (run.windows.open_windows, run.windows.waiting_events) == (0, 0)
 
 
-def test_an_idle_partition_that_was_closed_by_the_clock_goes_on() -> None:
-    """What is behind the closing is late from then on, and the row as it was; what isn't, is counted.
+def test_a_partition_goes_on_after_a_closing_by_the_clock() -> None:
+    """Events behind the closing are late and the row stays; other events are counted.
 
     a |o...........         closed by the clock at the hour
     a |.s..........|s       two that come after it
@@ -224,7 +224,7 @@ def test_an_idle_partition_that_was_closed_by_the_clock_goes_on() -> None:
 
 
 def test_closed_windows_stay_until_they_are_removed() -> None:
-    """The same rows again and again, whatever comes meanwhile: who is killed in between stores them again."""
+    """The rows stay the same while more events arrive: a worker that was killed stores them again."""
     run = Run([*_drawn("a |o...........|.....s"), *_drawn("a |............|......s.....|......s.....|")])
     run.take(2)
     run.store(remove=False)
@@ -238,15 +238,15 @@ def test_closed_windows_stay_until_they_are_removed() -> None:
 
 
 def test_the_greatest_latencies_are_averaged_exactly() -> None:
-    """2**32 - 1 each: no sum of them overflows, and a half is rounded up."""
+    """Sums of latencies of 2**32 - 1 don't overflow, and halves are rounded up."""
     most = 2**32 - 1
     log = [_event("open", ms, latency_ms=most) for ms in range(1000)]
     log += [_event("open", ms, B, latency_ms=latency_ms) for ms, latency_ms in enumerate([most, most - 1])]
     assert [row.avg_latency_ms for row in _run([*log, Closing(HOUR + 1)]).rows] == [most, most]
 
 
-def test_sessions_that_have_half_of_their_ids_in_common_are_different_ones() -> None:
-    """Ids made to collide: fourteen halves, each before and behind each; folded three times."""
+def test_sessions_with_half_of_their_id_in_common_are_different() -> None:
+    """Ids collide in one half: fourteen halves in all combinations, folded three times."""
     halves = [number.to_bytes(8) for number in range(14)]
     ids = [first + second for first in halves for second in halves]
     order = np.random.default_rng(1).permutation(len(ids)).tolist()
@@ -259,7 +259,7 @@ def test_sessions_that_have_half_of_their_ids_in_common_are_different_ones() -> 
 
 
 def test_rows_have_the_columns_of_the_table() -> None:
-    """In its order."""
+    """The columns have the table's order."""
     definition = (Path(pipeline.__file__).parent / "clickhouse" / "migrations" / "004_session_stats.sql").read_text()
     windows = PartitionWindows(GRACE_MS)
     windows.add(columns([_event("open", 0)]))
@@ -269,7 +269,7 @@ def test_rows_have_the_columns_of_the_table() -> None:
 
 
 def test_the_watermark_never_goes_back() -> None:
-    """Neither by an event nor by a closing."""
+    """Neither an event nor a closing moves it back."""
     windows = PartitionWindows(GRACE_MS)
     windows.add(columns([_event("open", HOUR_MS)]))
     for change in (

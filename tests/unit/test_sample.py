@@ -34,7 +34,7 @@ def by_family(count: int, seed: int = 1) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_the_same_seed_gives_the_same_events() -> None:
-    """And another seed gives others."""
+    """Another seed gives other events."""
     assert told(500) == told(500)
     assert told(500) != told(500, seed=2)
 
@@ -50,7 +50,7 @@ def test_a_hundred_events_hold_every_family(count: int, seed: int) -> None:
 
 
 def test_every_event_is_valid() -> None:
-    """The encoder, which is as strict as the worker, takes them all."""
+    """The encoder, which is as strict as the worker, accepts all of them."""
     encoders = {family.name: Encoder(family) for family in CATALOG.families}
     for family, event in told(5_000):
         encoders[family].encode(event)
@@ -58,7 +58,7 @@ def test_every_event_is_valid() -> None:
 
 @pytest.mark.parametrize("count", [1, 99, 10_000])
 def test_events_are_spread_over_the_hours_in_order(count: int) -> None:
-    """None lies outside, and each hour has about its share."""
+    """No event is outside the time span, and each hour has about its share."""
     first = START.timestamp() * 1000
     times = [event["ts"] - first for _, event in told(count)]
     assert times == sorted(times)
@@ -70,7 +70,7 @@ def test_events_are_spread_over_the_hours_in_order(count: int) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_runs_relate_across_tables(seed: int) -> None:
-    """Each episode has its watcher run, each deployment its episode, before it; each call belongs to a run."""
+    """Each episode follows its watcher run, each deployment its episode, and each call belongs to a run."""
     seen: dict[str, set[str]] = defaultdict(set)
     for family, event in told(5_000, seed):
         if family == "episodes":
@@ -98,7 +98,7 @@ def test_an_episode_costs_what_its_calls_cost() -> None:
 
 
 def test_commits_are_shared_between_tables() -> None:
-    """What viewers use and benchmarks measure are commits that the watcher has seen."""
+    """Viewers use, and benchmarks measure, commits that the watcher has seen."""
     events = by_family(20_000)
     assert {event["commit_sha"] for event in events["ui_events"]} <= {
         run["packs_commit"] for run in events["watcher_runs"]
@@ -109,7 +109,7 @@ def test_commits_are_shared_between_tables() -> None:
 
 
 def test_sessions_open_then_ask_or_leave_or_fail() -> None:
-    """Every session starts by opening; opens that nothing follows, queries and errors all occur; agents are few."""
+    """Every session starts with an open; abandoned opens, queries and errors occur; user agents are few."""
     sessions = defaultdict(list)
     for _, event in told(20_000, families=["ui_events"]):
         sessions[event["session_id"]].append(event)
@@ -123,13 +123,13 @@ def test_sessions_open_then_ask_or_leave_or_fail() -> None:
 
 
 def test_only_wanted_families_are_told() -> None:
-    """As many events as asked for, of these families alone."""
+    """The sample has the requested number of events, only of these families."""
     counts = Counter(family for family, _ in told(300, families=["ui_events", "deployments"]))
     assert counts.keys() == {"ui_events", "deployments"}
     assert counts.total() == 300
 
 
 def test_a_family_without_samples_is_an_error() -> None:
-    """It names the family, and those there are."""
+    """The error names the family and the known families."""
     with pytest.raises(ConfigError, match=r"no sample events of 'orders'; expected some of bench_runs, "):
         told(1, families=["orders"])
