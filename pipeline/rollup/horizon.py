@@ -1,6 +1,6 @@
-"""How far session_stats is final: which hours every partition has emitted, and which late events came to them.
+"""Horizon of session_stats: the hours that every partition has stored, and their late events.
 
-Read from the snapshots of the stream job, which know both.
+Both are read from the snapshots of the stream job.
 """
 
 import math
@@ -28,19 +28,19 @@ _UNFINISHED = ("window.hour", "waiting.ts")  # columns of a snapshot
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """What the stream job has done with."""
+    """Closed hours and late events of all partitions."""
 
     closed_before: float
-    """Hour number: all windows of earlier hours are in session_stats. Infinite when nothing can be open."""
+    """Hour number: the rows of all earlier hours are in session_stats. Infinite if no hour can be open."""
     snapshots: tuple[Snapshot, ...] = ()
-    """One of each partition that has one."""
+    """The newest snapshot of each partition that has one."""
 
     def closed(self, hour: Hour) -> bool:
-        """Whether every partition has emitted it."""
+        """Tell whether every partition has stored the hour."""
         return hour.number < self.closed_before
 
     def late_events(self, hour: Hour) -> Counter[UUID]:
-        """How many events of each session came too late for the hour; of hours long ago nobody knows any more."""
+        """Return the number of late events by session; empty for old hours, whose counts are forgotten."""
         late = Counter[UUID]()
         for snapshot in self.snapshots:
             here = np.asarray(snapshot.columns["late.hour"]) == hour.number
@@ -50,7 +50,7 @@ class Horizon:
 
 
 def explains(late: Mapping[UUID, int], difference: Difference) -> bool:
-    """Whether the row lacks as many events as came too late for it."""
+    """Tell whether the row lacks exactly its late events."""
     return 0 < difference.uncounted_events == late.get(difference.session_id, 0)
 
 
@@ -62,18 +62,18 @@ def read_horizon(
     *,
     catch_up_seconds: float = _CATCH_UP_SECONDS,
 ) -> Horizon:
-    """Read the newest snapshots, and wait a moment where ClickHouse isn't as far as they are.
+    """Read the newest snapshots, and wait until ui_events has the events that they count.
 
     Args:
         settings: the broker, the worker's group, and the grace.
-        rollup: the topic that is rolled up, and that of the state.
-        progress: called with the number of records read and of all there are.
+        rollup: source topic and state topic.
+        progress: called with the number of records read and the number of all records.
         clock: seconds since 1970.
         catch_up_seconds: time that ingest has to catch up with the snapshots.
 
     Raises:
-        HaltError: a topic isn't there, or the broker refuses.
-        UnavailableError: the broker doesn't answer, a partition has no snapshot yet, or ingest is behind for long.
+        HaltError: a topic is missing, or the broker refuses.
+        UnavailableError: the broker doesn't answer, a partition has no snapshot yet, or ingest doesn't catch up.
     """
     kafka, topic = settings.kafka, rollup.source.topic.name
     topic_id = _topic_id(kafka, rollup.source.topic, rollup.state)
@@ -89,28 +89,29 @@ def read_horizon(
 
 
 def _closed_before(snapshot: Snapshot, log: range, by_clock: int) -> int:
-    """A partition at rest, all of whose windows are stored, keeps no hour open that is over: its next event is to come.
+    """Return the hour before which a partition has stored all windows.
 
-    Its watermark stands where the last event left it, and other partitions go on.
+    A partition is at rest if all its records are read and all its windows are stored. Its watermark doesn't move, so
+    the clock closes hours instead: otherwise it would hold up the other partitions.
     """
     at_rest = snapshot.offset >= log.stop and not any(len(snapshot.columns[name]) for name in _UNFINISHED)
     return max(snapshot.emitted_before, by_clock) if at_rest else snapshot.emitted_before
 
 
 def _topic_id(settings: KafkaSettings, *topics: TopicSpec) -> str:
-    """That of the first one, when all are there."""
+    """Return the id of the first topic, after checking that all topics exist."""
     ids = TopicAdmin(settings).ids(topic.name for topic in topics)
     check_topics_exist(settings, topics, ids)
     return ids[topics[0].name]
 
 
 def _check_complete(topic: str, logs: Mapping[int, range], snapshots: Mapping[int, Snapshot]) -> None:
-    """A partition with records and no snapshot may have open windows of any hour."""
+    """Check that every partition with records has a snapshot: without one, any of its hours may be open."""
     missing = sorted(number for number, log in logs.items() if log and number not in snapshots)
     if missing:
         raise UnavailableError(
             f"topic {topic}: no snapshot of the rollup yet of partition {', '.join(map(str, missing))}, so "
-            "any hour may still be open; expected one soon after the worker has read it: run the worker, then try again"
+            "any hour may still be open; expected a snapshot of each partition: run the worker, then try again"
         )
 
 
@@ -125,8 +126,8 @@ def _await_stored(reader: TopicReader, snapshots: Mapping[int, Snapshot], second
             number = asked[0]
             raise UnavailableError(
                 f"topic {reader.topic}, partition {number}: the group has committed {max(committed[number], 0)}, the "
-                f"rollup has counted up to {snapshots[number].offset}: ui_events may lack what is between; "
-                "expected the same, as soon as the worker has caught up: run it, then try again"
+                f"rollup has counted up to {snapshots[number].offset}: ui_events may lack the events "
+                "between; expected equal offsets: run the worker until it has caught up, then try again"
             )
         if asked:
             time.sleep(_POLL_SECONDS)

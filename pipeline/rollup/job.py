@@ -40,7 +40,7 @@ _HOURS_BETWEEN_SNAPSHOTS = 100
 
 
 class RollupJob:
-    """Keeps the windows of the partitions that are assigned to this worker.
+    """Job that keeps the windows of the partitions assigned to this worker.
 
     Args:
         topic: topic of the events.
@@ -166,13 +166,17 @@ class RollupJob:
         """
         self._drop(set(self._partitions))
         grace_ms = round(self._settings.grace_seconds * 1000)
-        recovered = await in_thread(self._saving, partial(recover, self._store, taken, grace_ms))
+        recovered = await in_thread(self._saving, partial(recover, self._store, taken, grace_ms, self._clock))
         for tp, parts in recovered.items():
             now = self._clock.monotonic()
             partition = AssignedPartition(tp, taken[tp].topic_id, *parts, quiet_since=now, saved_at=now)
             self._partitions[tp] = partition
             self._start(partition, self._follow)
         return {tp: partition.derivation.offset for tp, partition in self._partitions.items()}
+
+    def missed(self, tp: TopicPartition, records: int) -> None:  # noqa: ARG002 (the counter has no labels)
+        """Count records that retention deleted before they were replayed."""
+        metrics.ROLLUP_RECORDS_MISSING.inc(records)
 
     async def release(self, partitions: set[TopicPartition]) -> None:
         """Write snapshots of partitions before they are revoked, so that their next owners have little to replay."""

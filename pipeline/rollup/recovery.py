@@ -3,7 +3,6 @@
 The log tells the progress of a replay, and which records can't be replayed because retention has deleted them.
 """
 
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -12,6 +11,7 @@ import structlog
 
 from pipeline import metrics
 from pipeline.columns import Column
+from pipeline.rollup.clock import Clock
 from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.slots import Loaded
@@ -32,9 +32,11 @@ class Recovery:
         tp: the partition.
         snapshot: the restored snapshot; None if there is none and the whole log is replayed.
         takeover: the group's committed state of the partition, and the beginning of its log.
+        clock: clock for durations.
     """
 
-    def __init__(self, tp: TopicPartition, snapshot: Snapshot | None, takeover: Takeover) -> None:
+    def __init__(self, tp: TopicPartition, snapshot: Snapshot | None, takeover: Takeover, clock: Clock) -> None:
+        self._clock = clock
         self._snapshot = snapshot
         self._start = self._position = max(snapshot.offset if snapshot else 0, takeover.beginning)
         self._end = takeover.committed
@@ -43,7 +45,7 @@ class Recovery:
         # hasn't missed anything.
         behind = snapshot is not None or takeover.committed > takeover.beginning
         self._deleted = range(first, takeover.beginning if behind else first)
-        self._began_at = self._said_at = time.monotonic()
+        self._began_at = self._said_at = clock.monotonic()
         self._log = structlog.get_logger("chimera.rollup").bind(topic=tp.topic, partition=tp.partition)
 
     @property
@@ -54,14 +56,14 @@ class Recovery:
     def advance(self, offset: int) -> None:
         """Note that all records below this offset are in the windows."""
         if self.remaining and offset >= self._end:
-            seconds = round(time.monotonic() - self._began_at, 1)
+            seconds = round(self._clock.monotonic() - self._began_at, 1)
             self._log.info("session_stats recovered", records=self._end - self._start, seconds=seconds)
         self._position = offset
 
     def say(self) -> None:
         """Log the progress of a long replay."""
-        if self.remaining and time.monotonic() - self._said_at >= _SAY_SECONDS:
-            self._said_at = time.monotonic()
+        if self.remaining and self._clock.monotonic() - self._said_at >= _SAY_SECONDS:
+            self._said_at = self._clock.monotonic()
             done, all_of_it = self._position - self._start, self._end - self._start
             percent = round(100 * done / all_of_it)
             self._log.info("recovering session_stats", percent=percent, records=done, of=all_of_it)
@@ -100,7 +102,7 @@ Recovered = tuple[Derivation, Recovery, tuple[int | None, int | None]]
 
 
 def recover(
-    store: SnapshotStore, taken: Mapping[TopicPartition, Takeover], grace_ms: int
+    store: SnapshotStore, taken: Mapping[TopicPartition, Takeover], grace_ms: int, clock: Clock
 ) -> dict[TopicPartition, Recovered]:
     """Restore partitions from their newest snapshots; without a snapshot, from the beginning of the log.
 
@@ -108,6 +110,7 @@ def recover(
         store: the snapshots.
         taken: the group's committed state of each partition.
         grace_ms: grace of the windows.
+        clock: clock for durations.
 
     Raises:
         UnavailableError: the broker doesn't answer.
@@ -116,11 +119,13 @@ def recover(
     numbers: dict[str, list[int]] = {}
     for tp, takeover in taken.items():
         numbers.setdefault(takeover.topic_id, []).append(tp.partition)
-    loaded = {topic_id: store.load(topic_id, of_it, _Progress()) for topic_id, of_it in numbers.items()}
-    return {tp: _recovered(tp, takeover, loaded[takeover.topic_id], grace_ms) for tp, takeover in taken.items()}
+    loaded = {topic_id: store.load(topic_id, of_it, _Progress(clock)) for topic_id, of_it in numbers.items()}
+    return {tp: _recovered(tp, takeover, loaded[takeover.topic_id], grace_ms, clock) for tp, takeover in taken.items()}
 
 
-def _recovered(tp: TopicPartition, takeover: Takeover, loaded: Mapping[int, Loaded], grace_ms: int) -> Recovered:
+def _recovered(
+    tp: TopicPartition, takeover: Takeover, loaded: Mapping[int, Loaded], grace_ms: int, clock: Clock
+) -> Recovered:
     found = loaded.get(tp.partition)
     snapshot = found.snapshot if found else None
     windows = PartitionWindows(grace_ms)
@@ -130,16 +135,17 @@ def _recovered(tp: TopicPartition, takeover: Takeover, loaded: Mapping[int, Load
         offset = max(offset, snapshot.offset)
     older = found.older_offset if found else None
     derivation = Derivation(windows, offset, takeover.closings)
-    return derivation, Recovery(tp, snapshot, takeover), (older, snapshot.offset if snapshot else None)
+    return derivation, Recovery(tp, snapshot, takeover, clock), (older, snapshot.offset if snapshot else None)
 
 
 class _Progress:
     """Log the progress of a long load."""
 
-    def __init__(self) -> None:
-        self._said_at = time.monotonic()
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._said_at = self._clock.monotonic()
 
     def __call__(self, read: int, total: int) -> None:
-        if time.monotonic() - self._said_at >= _SAY_SECONDS:
-            self._said_at = time.monotonic()
+        if self._clock.monotonic() - self._said_at >= _SAY_SECONDS:
+            self._said_at = self._clock.monotonic()
             structlog.get_logger("chimera.rollup").info("loading snapshots", records=read, of=total)

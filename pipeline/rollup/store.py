@@ -1,7 +1,8 @@
-"""Snapshots in the compacted state topic: written so that a whole one is always there, and the newest read back.
+"""Snapshots in the compacted state topic: write them so that a whole one always exists, and read the newest one.
 
-A writer is one ownership of a partition: a worker that has lost it and goes on writing overwrites nothing of the next
-owner's. It writes to its two slots in turn, and removes what it found of others once both of them are whole.
+A writer belongs to one ownership of a partition. It writes to its own two slots in turn, so a worker that has lost the
+partition and still writes doesn't overwrite the next owner's snapshots. Once both of its slots are whole, a writer
+removes the snapshots of earlier writers.
 """
 
 import secrets
@@ -39,18 +40,18 @@ _Values = dict[Key, bytes]
 
 @dataclass(slots=True)
 class _Writer:
-    """One ownership of a partition."""
+    """Writer of one ownership of a partition."""
 
     found: list[Key] = field(default_factory=list)
-    """Keys of others, to be removed."""
+    """Keys of earlier writers, to be removed."""
     name: str = field(default_factory=lambda: secrets.token_hex(8))
     written: int = 0
     sizes: list[int] = field(default_factory=lambda: [0] * _SLOTS)
-    """How many chunks each slot may have."""
+    """Largest number of chunks that each slot may have in the topic."""
 
 
 class SnapshotStore:
-    """Writes and reads the snapshots of a consumer group. Blocks, but no longer than 10 s on a silent broker.
+    """Writer and reader of a consumer group's snapshots. Calls block, for at most 10 s on a silent broker.
 
     Args:
         settings: broker and group.
@@ -81,21 +82,21 @@ class SnapshotStore:
     def load(
         self, topic_id: str, partitions: Collection[int], progress: Progress = lambda _read, _total: None
     ) -> dict[int, Loaded]:
-        """Read the newest whole snapshot of each partition; from here on they are this store's.
+        """Read the newest whole snapshot of each partition, and become the writer of these partitions.
 
-        What is damaged or half-written is passed over, with a warning.
+        Damaged and half-written snapshots are skipped with a warning.
 
         Args:
-            topic_id: of the source topic.
-            partitions: of the source topic.
-            progress: called with how many records have been read, and how many there were when this began.
+            topic_id: id of the source topic.
+            partitions: partitions of the source topic.
+            progress: called with the number of records read, and the number of records at the start of the call.
 
         Returns:
-            By partition; none of a partition without any.
+            Snapshots by partition; partitions without any are left out.
 
         Raises:
             UnavailableError: the broker doesn't answer.
-            HaltError: it refuses, or has no such topic.
+            HaltError: the broker refuses, or the topic is missing.
         """
         loaded = {}
         reader = TopicReader(
@@ -104,7 +105,7 @@ class SnapshotStore:
             answer_seconds=self._answer_seconds,
             silence_seconds=self._answer_seconds,
             probe_seconds=self._probe_seconds,
-            skip_deleted=False,  # a snapshot would lack what is skipped
+            skip_deleted=False,  # a snapshot would lack the skipped records
         )
         with reader:
             for partition, values in self._read(reader, partitions, progress):
@@ -115,11 +116,11 @@ class SnapshotStore:
         return loaded
 
     def write(self, snapshot: Snapshot) -> None:
-        """Write a snapshot; returns when all replicas in sync have it. When it fails, the one before is still whole.
+        """Write a snapshot; return when all in-sync replicas have it. After a failure the previous one is still whole.
 
         Raises:
-            UnavailableError: the broker didn't take all of it; worth another try.
-            HaltError: it refuses, or has no such topic.
+            UnavailableError: the broker didn't accept all of it; try again.
+            HaltError: the broker refuses, or the topic is missing.
         """
         chunks, manifest = pack(snapshot, self._chunk_bytes)
         with self._lock:
@@ -138,7 +139,7 @@ class SnapshotStore:
                 writer.found.clear()
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Close the connection to the broker."""
         with self._lock:
             self._connected = None
 
@@ -159,7 +160,7 @@ class SnapshotStore:
             yield from found.items()
 
     def _note(self, message: Message, found: Mapping[int, _Values]) -> None:
-        """Take a record for the latest of its key."""
+        """Keep the latest value of a record's key."""
         key, value = Key.parse(message.key() or b""), message.value()
         if key is None or key.group != self._settings.group_id or key.partition not in found:
             return
@@ -170,7 +171,7 @@ class SnapshotStore:
 
     def _warn(self, partition: int, damaged: Iterable[str]) -> None:
         for what in damaged:
-            log.warning("snapshot passed over", topic=self._topic.name, partition=partition, reason=what)
+            log.warning("snapshot skipped", topic=self._topic.name, partition=partition, reason=what)
 
     def _send(self, partition: int, values: Mapping[Key, bytes | None]) -> None:
         """Write records of a source partition; return when all in-sync replicas have them."""

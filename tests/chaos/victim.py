@@ -28,7 +28,8 @@ def main(*, point: str | None, topic: str, table: str, nth: int, freeze: bool, d
         POINTS[point].set_up(Trap(topic, table, nth, number))
     if defect:
         DEFECTS[defect]()
-    SnapshotStore.__init__.__kwdefaults__ = {"chunk_bytes": _CHUNK_BYTES}
+    defaults = SnapshotStore.__init__.__kwdefaults__ or {}
+    SnapshotStore.__init__.__kwdefaults__ = defaults | {"chunk_bytes": _CHUNK_BYTES}
     sys.stdin.readline()
     sys.argv = ["faust", "-A", "pipeline", "worker"]
     cli()

@@ -1,4 +1,4 @@
-"""Snapshots in the state topic of a real broker: whatever happens to one, there is another, and no one hangs."""
+"""Snapshots in the state topic of a real broker: a whole one always exists, and no call hangs."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ Open = Callable[..., SnapshotStore]
 
 @pytest.fixture
 def topic(settings: Settings) -> TopicSpec:
-    """The state topic of the test; it isn't there yet."""
+    """The state topic of the test; it doesn't exist yet."""
     rollup = load_catalog(settings).rollup
     assert rollup is not None
     return rollup.state
@@ -42,7 +42,7 @@ def topic(settings: Settings) -> TopicSpec:
 
 @pytest.fixture
 def store(settings: Settings, topic: TopicSpec) -> Open:
-    """Open another store of the state topic, which is there, of the test's group or another one."""
+    """A function that opens a store of the existing state topic, for the test's group or another one."""
     admin = TopicAdmin(settings.kafka)
     admin.apply(plan([topic], admin.read([]), settings.topics.file))
     eventually(lambda: admin.read([topic.name]).topics, "the topic is there")
@@ -67,7 +67,7 @@ def snapshot(offset: int, partition: int = 0, windows: int = _SMALL, topic_id: s
 
 
 def summary(loaded: dict[int, Loaded]) -> dict[int, tuple[int | None, int | None]]:
-    """Partition to offset of the snapshot, and of the one before."""
+    """Return the offsets of the snapshot and of the one before it, by partition."""
     return {
         partition: (found.snapshot.offset if found.snapshot else None, found.older_offset)
         for partition, found in loaded.items()
@@ -75,7 +75,7 @@ def summary(loaded: dict[int, Loaded]) -> dict[int, tuple[int | None, int | None
 
 
 def latest(settings: Settings, topic: TopicSpec) -> dict[Key, bytes]:
-    """What compaction would leave of the topic, in its order."""
+    """Return the records that compaction would leave, in log order."""
     consumer = Consumer({**client_config(settings.kafka), "group.id": "-"})
     values: dict[Key, bytes] = {}
     for number in range(topic.partitions):
@@ -93,14 +93,14 @@ def latest(settings: Settings, topic: TopicSpec) -> dict[Key, bytes]:
 
 
 def put(settings: Settings, topic: TopicSpec, key: Key, value: bytes) -> None:
-    """Write one record, as a writer does that doesn't come further."""
+    """Write one record, like a writer that dies afterwards."""
     producer = Producer(client_config(settings.kafka))
     producer.produce(topic.name, value, bytes(key), key.partition % topic.partitions)
     assert producer.flush(_SECONDS) == 0
 
 
-def test_what_is_written_is_loaded(store: Open) -> None:
-    """The newest of each partition, however many chunks it has, and the offset of the one before; progress is told."""
+def test_written_snapshots_are_loaded(store: Open) -> None:
+    """The newest snapshot of each partition is loaded, with the offset of the one before; progress is reported."""
     mine = store()
     for offset in (1, 2, 3):
         for partition in range(5):
@@ -119,8 +119,8 @@ def test_what_is_written_is_loaded(store: Open) -> None:
     assert said == [(read, records) for read in range(1, records + 1)]
 
 
-def test_the_newest_is_the_one_that_goes_furthest(store: Open) -> None:
-    """Not the one that was written last, nor that of a certain writer."""
+def test_the_newest_snapshot_has_the_greatest_offset(store: Open) -> None:
+    """Neither the order of writing nor the writer matters."""
     ahead, behind = store(), store()
     ahead.write(snapshot(9))
     behind.write(snapshot(7))
@@ -128,8 +128,8 @@ def test_the_newest_is_the_one_that_goes_furthest(store: Open) -> None:
     assert summary(store().load(_ID, [0])) == {0: (9, 8)}
 
 
-def test_two_slots_in_turn_and_nothing_left_over(store: Open, settings: Settings, topic: TopicSpec) -> None:
-    """The manifest goes last; a third snapshot replaces the first, and removes the chunks that it has less."""
+def test_a_writer_uses_two_slots_and_leaves_no_chunks_behind(store: Open, settings: Settings, topic: TopicSpec) -> None:
+    """The manifest is written last; a third snapshot replaces the first and removes its surplus chunks."""
     mine = store()
     mine.write(snapshot(1, windows=_LARGE))
     assert [key.part for key in latest(settings, topic)] == ["0", "1", "2", MANIFEST]
@@ -141,10 +141,10 @@ def test_two_slots_in_turn_and_nothing_left_over(store: Open, settings: Settings
 
 
 @pytest.mark.parametrize("new_slot", [True, False], ids=["in a new slot", "over an older one"])
-def test_a_half_written_one_is_passed_over(
+def test_a_half_written_snapshot_is_skipped(
     new_slot: bool, store: Open, settings: Settings, topic: TopicSpec, log: list[EventDict]
 ) -> None:
-    """A writer that dies before the manifest leaves the one before; that is said, and the next writer clears it up."""
+    """A writer dies before the manifest: the previous one is loaded with a warning, and the next writer cleans up."""
     mine = store()
     for offset in (1, 2):
         mine.write(snapshot(offset))
@@ -165,10 +165,10 @@ def test_a_half_written_one_is_passed_over(
     assert len(log) == 1
 
 
-def test_damage_to_all_of_them_is_told_from_none(
+def test_only_damaged_snapshots_differ_from_no_snapshots(
     store: Open, settings: Settings, topic: TopicSpec, log: list[EventDict]
 ) -> None:
-    """There is nothing to go on from, and something to look at."""
+    """No snapshot is loaded, and the damage is reported."""
     store().write(snapshot(1))
     for key, value in latest(settings, topic).items():
         put(settings, topic, key, value[:-1] + b"\0")
@@ -177,8 +177,8 @@ def test_damage_to_all_of_them_is_told_from_none(
     assert len(loaded[0].damaged) == len(log) == 1
 
 
-def test_a_former_owner_that_goes_on_spoils_nothing(store: Open) -> None:
-    """It writes to slots of its own, and removes none of an ownership that began after its own."""
+def test_an_earlier_owner_that_still_writes_does_no_harm(store: Open) -> None:
+    """It writes to its own slots, and removes no snapshot of a later ownership."""
     zombie, owner = store(), store()
     owner.load(_ID, [0])
     for offset in (1, 2):
@@ -194,8 +194,10 @@ def test_a_former_owner_that_goes_on_spoils_nothing(store: Open) -> None:
     assert loaded[0].damaged == ()
 
 
-def test_what_others_wrote_is_removed_once_there_are_two_own(store: Open, settings: Settings, topic: TopicSpec) -> None:
-    """Slots of former writers, and of a topic that was there before under the name; not those of other partitions."""
+def test_snapshots_of_earlier_writers_are_removed_after_two_own(
+    store: Open, settings: Settings, topic: TopicSpec
+) -> None:
+    """Slots of earlier writers and of a deleted topic with the same name are removed; other partitions stay."""
     former = store()
     for written in (snapshot(1), snapshot(2), snapshot(9, topic_id="before"), snapshot(1, partition=2)):
         former.write(written)
@@ -211,8 +213,8 @@ def test_what_others_wrote_is_removed_once_there_are_two_own(store: Open, settin
 
 
 @pytest.mark.parametrize("other", ["topic", "group"])
-def test_what_is_anothers_is_not_loaded(other: str, store: Open, settings: Settings) -> None:
-    """Another topic has other records, and another group other rows stored; it keeps its own."""
+def test_snapshots_of_other_topics_and_groups_are_not_loaded(other: str, store: Open, settings: Settings) -> None:
+    """Another topic has other records, and another group has stored other rows; its snapshots stay."""
     group = "another" if other == "group" else settings.kafka.group_id
     theirs = store(group)
     theirs.write(snapshot(5, topic_id=_ID if other == "group" else "before"))
@@ -226,7 +228,7 @@ def test_what_is_anothers_is_not_loaded(other: str, store: Open, settings: Setti
 
 
 def test_an_empty_topic_has_nothing(store: Open) -> None:
-    """The first start of all."""
+    """The very first start loads nothing."""
     assert store().load(_ID, range(4)) == {}
 
 
@@ -239,8 +241,8 @@ def impatient() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_no_broker_is_said_with_its_address(topic: TopicSpec) -> None:
-    """Nobody listens there: both ways end soon, and are worth another try."""
+def test_a_missing_broker_is_reported_with_its_address(topic: TopicSpec) -> None:
+    """No server listens: reading and writing fail soon, and may be tried again."""
     nowhere = f"127.0.0.1:{free_port()}"
     store = SnapshotStore(KafkaSettings(bootstrap_servers=nowhere), topic, answer_seconds=1.0, probe_seconds=1.0)
     with pytest.raises(UnavailableError, match=f"Kafka at {nowhere} is not available"):
@@ -249,8 +251,8 @@ def test_no_broker_is_said_with_its_address(topic: TopicSpec) -> None:
         store.write(snapshot(1))
 
 
-def test_a_missing_topic_is_said_with_what_to_do(settings: Settings, topic: TopicSpec) -> None:
-    """Trying again wouldn't help."""
+def test_a_missing_topic_is_reported_with_the_command_that_creates_it(settings: Settings, topic: TopicSpec) -> None:
+    """Another try wouldn't help."""
     store = SnapshotStore(settings.kafka, topic)
     for use in (lambda: store.load(_ID, [0]), lambda: store.write(snapshot(1))):
         with pytest.raises(HaltError, match=rf"no topic {topic.name}; create it with `chimera topics apply`"):
@@ -258,8 +260,8 @@ def test_a_missing_topic_is_said_with_what_to_do(settings: Settings, topic: Topi
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_broker_that_falls_silent_is_not_waited_for(store: Open, stack: Stack | ContainerStack) -> None:
-    """In the middle of a load, and before a write; when it is back, all is as it was."""
+def test_calls_on_a_silent_broker_end_soon(store: Open, stack: Stack | ContainerStack) -> None:
+    """A load and a write fail during the silence; afterwards all snapshots are intact."""
     mine = store(answer_seconds=1.0, probe_seconds=1.0)
     for offset in (1, 2):
         for partition in (0, 1):

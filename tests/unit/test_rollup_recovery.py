@@ -6,6 +6,7 @@ import structlog
 from aiokafka.structs import TopicPartition
 
 from pipeline import metrics
+from pipeline.rollup.clock import Clock
 from pipeline.rollup.recovery import Recovery
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.transport.batches import Takeover
@@ -16,7 +17,7 @@ _NEW_YEAR_MS = 1_767_225_600_000  # 2026
 
 def _recovery(beginning: int, committed: int, snapshot_at: int | None) -> Recovery:
     snapshot = Snapshot("id", 0, snapshot_at, _NEW_YEAR_MS, {}) if snapshot_at is not None else None
-    return Recovery(TopicPartition("t", 0), snapshot, Takeover("id", beginning, committed, ()))
+    return Recovery(TopicPartition("t", 0), snapshot, Takeover("id", beginning, committed, ()), Clock())
 
 
 def _missing() -> float:
