@@ -1,4 +1,4 @@
-"""A broker that asks for TLS, a login and ACLs: the right ones work end to end, a wrong one is one line and a halt."""
+"""A broker with TLS, logins and ACLs: the right ones work end to end, a wrong one is one line and a halt."""
 
 import asyncio
 import subprocess
@@ -16,7 +16,7 @@ from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka.admin import AclOperation, ResourcePatternType, ResourceType
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 from support.events import settled
-from support.oauth_issuer import CLIENT, LIFE_SECONDS, SECRET, Issuer
+from support.oauth_issuer import CLIENT, SECRET, Issuer
 from support.processes import Worker, eventually, last_word, prepare
 from support.secure_kafka import Grant, SecureBroker
 
@@ -38,7 +38,7 @@ _UI = ("--families", "ui_events")
 
 
 def _worker_grants(settings: Settings, catalog: Catalog) -> list[Grant]:
-    """Those of docs/access.md."""
+    """Return the ACLs of the worker in docs/access.md."""
     read = [Grant(ResourceType.TOPIC, family.topic.name, AclOperation.READ) for family in catalog.families]
     write = [Grant(ResourceType.TOPIC, family.dead_letters.name, AclOperation.WRITE) for family in catalog.families]
     assert catalog.rollup is not None
@@ -65,7 +65,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator
 
 @pytest.fixture
 def secured(broker: SecureBroker, environ: dict[str, str]) -> dict[str, str]:
-    """The environment of the test, at the door that asks for a login."""
+    """Environment of a process that connects to the listener with logins."""
     login = {
         "bootstrap_servers": broker.sasl,
         "security_protocol": "SASL_SSL",
@@ -78,21 +78,21 @@ def secured(broker: SecureBroker, environ: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture
 def admin(broker: SecureBroker, settings: Settings) -> Settings:
-    """The settings of the test, at the door of the broker that is the test's own."""
+    """Settings that connect to the test's own listener."""
     kafka = settings.kafka.model_copy(update={"bootstrap_servers": broker.broker.bootstrap_servers})
     return settings.model_copy(update={"kafka": kafka})
 
 
 @pytest.fixture
 def catalog(broker: SecureBroker, admin: Settings) -> Catalog:
-    """Topics and tables are there, and the worker may do what it needs to."""
+    """Catalog whose topics and tables exist; the worker has its ACLs."""
     catalog = prepare(admin)
     broker.allow("worker", *_worker_grants(admin, catalog))
     return catalog
 
 
 def _kafka(environ: dict[str, str]) -> KafkaSettings:
-    """The settings of a process with this environment."""
+    """Read the settings of a process with this environment."""
     prefix = env_name("kafka", "")
     return KafkaSettings.model_validate(
         {name.removeprefix(prefix).lower(): value for name, value in environ.items() if name.startswith(prefix)}
@@ -100,7 +100,7 @@ def _kafka(environ: dict[str, str]) -> KafkaSettings:
 
 
 def _coordinated(kafka: KafkaSettings) -> bool:
-    """Whether the broker is done with what it does when a group is first asked for."""
+    """Tell whether the broker has chosen the group's coordinator, which it does at the first request."""
     with suppress(UnavailableError):
         return bool(TopicAdmin(kafka).group_rights(kafka.group_id))
     return False
@@ -114,7 +114,7 @@ def _chimera(environ: dict[str, str], *arguments: str) -> "subprocess.CompletedP
 def test_a_worker_works_end_to_end(
     broker: SecureBroker, admin: Settings, secured: dict[str, str], catalog: Catalog, tmp_path: Path
 ) -> None:
-    """It consumes, inserts, writes dead letters and commits, with the ACLs that are documented and no others."""
+    """The worker consumes, inserts, writes dead letters and commits with the documented ACLs and no others."""
     family = catalog.family("ui_events")
     broker.allow("producer", Grant(ResourceType.TOPIC, family.topic.name, AclOperation.WRITE))
     produced = _chimera(secured | {env_name("kafka", "user"): "producer"}, "produce", "--sample", "200", *_UI)
@@ -140,8 +140,8 @@ def test_a_worker_works_end_to_end(
         pytest.param({"bootstrap_servers": "localhost"}, "certificate is not valid for 'localhost'", id="name"),
     ],
 )
-def test_who_is_not_let_in_halts(secured: dict[str, str], tmp_path: Path, wrong: dict[str, str], said: str) -> None:
-    """One line says what is wrong and which settings to check, without the password; nothing is tried for ever."""
+def test_a_refused_login_halts(secured: dict[str, str], tmp_path: Path, wrong: dict[str, str], said: str) -> None:
+    """One line says what is wrong and which settings to check, without the password; the worker ends."""
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
     ((key, value),) = wrong.items()
     name = env_name("kafka", key)
@@ -157,7 +157,7 @@ def test_who_is_not_let_in_halts(secured: dict[str, str], tmp_path: Path, wrong:
 
 
 def test_a_missing_acl_halts(broker: SecureBroker, admin: Settings, secured: dict[str, str], catalog: Catalog) -> None:
-    """Each of those that are documented is looked for before anything is consumed; the line names what it is for."""
+    """The worker checks each documented ACL before it consumes; the line names the topic or group."""
     kafka = _kafka(secured)
     eventually(partial(_coordinated, kafka), "the broker knows the group's coordinator")
     grants = _worker_grants(admin, catalog)
@@ -174,7 +174,7 @@ def test_a_missing_acl_halts(broker: SecureBroker, admin: Settings, secured: dic
 def test_a_right_that_is_taken_away_stops_the_worker(
     broker: SecureBroker, admin: Settings, secured: dict[str, str], catalog: Catalog, tmp_path: Path
 ) -> None:
-    """One line, as at the start; it isn't tried again for ever."""
+    """The worker ends with one line, as at the start."""
     with Worker(secured, tmp_path / "log") as worker:
         worker.wait_until_consuming()
         broker.forbid("worker", *_worker_grants(admin, catalog))
@@ -209,7 +209,7 @@ def test_a_login_that_is_revoked_stops_the_worker(
     revoke: Callable[[SecureBroker, Issuer], None],
     said: str,
 ) -> None:
-    """As soon as it has to log in again: one line, as at the start. A broker that is away before is waited for."""
+    """The worker ends with one line when it has to log in again; it waits for a broker that is away before."""
     environ: dict[str, str] = request.getfixturevalue(login)
     try:
         with Worker(environ, tmp_path / "log") as worker:
@@ -227,8 +227,8 @@ def test_a_login_that_is_revoked_stops_the_worker(
 @pytest.mark.parametrize("command", ["topics plan", "produce --sample 10 --families ui_events"])
 @pytest.mark.parametrize("user", ["stranger", "nobody"])
 @pytest.mark.usefixtures("catalog")
-def test_tools_say_so_too(secured: dict[str, str], command: str, user: str) -> None:
-    """A tool ends with the same line and exit code, whoever isn't let in or may not do it."""
+def test_tools_report_refusals(secured: dict[str, str], command: str, user: str) -> None:
+    """A tool ends with the worker's line and exit code for a refused login and for a missing ACL."""
     done = _chimera(secured | {env_name("kafka", "user"): user}, *command.split())
     said = {"stranger": "doesn't let user 'stranger' do that", "nobody": "refuses user 'nobody' or the password"}[user]
     assert done.returncode == HaltError.exit_code, done.stderr
@@ -238,7 +238,7 @@ def test_tools_say_so_too(secured: dict[str, str], command: str, user: str) -> N
 
 
 def test_an_operator_plans_and_applies(broker: SecureBroker, admin: Settings, secured: dict[str, str]) -> None:
-    """With the ACLs that are documented for operators."""
+    """The ACLs that are documented for operators suffice."""
     prefix = load_catalog(admin).topics[0].name.partition(".")[0]
     topics = (
         AclOperation.DESCRIBE,
@@ -259,7 +259,7 @@ def test_an_operator_plans_and_applies(broker: SecureBroker, admin: Settings, se
 
 
 def test_a_client_certificate_is_a_login(broker: SecureBroker, tmp_path: Path) -> None:
-    """Where the broker asks for one; its name is who one is."""
+    """A broker that requires certificates takes the user from the certificate."""
     certificate = broker.authority.issue_cert("client.example")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     certificate.cert_chain_pems[0].write_to_path(cert)
@@ -273,7 +273,7 @@ def test_a_client_certificate_is_a_login(broker: SecureBroker, tmp_path: Path) -
 
 
 async def _topics_by_aiokafka(kafka: KafkaSettings) -> set[str]:
-    """What the worker's own client sees."""
+    """Return the topics that the worker's own client sees."""
     auth = credentials_to_aiokafka_auth(faust_credentials(kafka))
     async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, **auth) as consumer:
         topics: set[str] = await consumer.topics()
@@ -282,7 +282,7 @@ async def _topics_by_aiokafka(kafka: KafkaSettings) -> set[str]:
 
 @pytest.fixture
 def with_tokens(secured: dict[str, str], issuer: Issuer) -> dict[str, str]:
-    """The environment of a process that logs in with tokens of the issuer."""
+    """Environment of a process that logs in with the issuer's tokens."""
     login = {
         "sasl_mechanism": "OAUTHBEARER",
         "user": CLIENT,
@@ -295,7 +295,7 @@ def with_tokens(secured: dict[str, str], issuer: Issuer) -> dict[str, str]:
 def test_a_worker_logs_in_with_tokens(
     admin: Settings, with_tokens: dict[str, str], catalog: Catalog, tmp_path: Path
 ) -> None:
-    """Of an issuer whose key the broker knows; both of the worker's clients do."""
+    """Both clients of the worker log in with tokens of an issuer whose key the broker knows."""
     family = catalog.family("episodes")
     careless = KafkaProducer(client_config(admin.kafka))
     careless.produce(family.topic.name, b"neither framing")
@@ -306,7 +306,7 @@ def test_a_worker_logs_in_with_tokens(
 
 
 def test_a_wrong_client_secret_halts(with_tokens: dict[str, str], tmp_path: Path) -> None:
-    """It is the issuer who refuses, so the line names it."""
+    """The line names the issuer, because the issuer refuses."""
     with Worker(with_tokens | {env_name("kafka", "password"): "hunter2"}, tmp_path / "log") as worker:
         line = last_word(worker, HaltError.exit_code)
     assert f"/token refuses client '{CLIENT}': HTTP 401; check CHIMERA_KAFKA__USER" in line
@@ -314,42 +314,16 @@ def test_a_wrong_client_secret_halts(with_tokens: dict[str, str], tmp_path: Path
 
 
 def test_one_of_several_brokers_answers(settings: Settings) -> None:
-    """It is enough, in whatever order they are tried; those that are down are no news."""
+    """One broker that answers is enough, in whatever order the client tries them."""
     down = ",".join(f"127.0.0.1:{free_port()}" for _ in range(4))
     for _ in range(5):
         check_connection(KafkaSettings(bootstrap_servers=f"{down},{settings.kafka.bootstrap_servers}"))
 
 
 def test_an_issuer_that_is_away_is_waited_for(with_tokens: dict[str, str]) -> None:
-    """It is no refusal."""
+    """An absent issuer is no refusal."""
     kafka = _kafka(with_tokens | {env_name("kafka", "oauth_token_url"): f"http://127.0.0.1:{free_port()}/token"})
     with pytest.raises(UnavailableError, match=r"OAuth issuer at .* is not available: .*refused"):
         check_connection(kafka)
-    with pytest.raises(KafkaConnectionError, match="is not available"):  # which aiokafka tries again after
+    with pytest.raises(KafkaConnectionError, match="is not available"):  # aiokafka retries after this error
         asyncio.run(Tokens(kafka).for_aiokafka().token())
-
-
-def test_an_issuer_need_not_say_how_long_a_token_lives(
-    with_tokens: dict[str, str], issuer: Issuer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Then it is taken for one of five minutes: renewed after four."""
-    monkeypatch.setattr(issuer, "says_life", False)
-    now, given = 0.0, issuer.given
-    tokens = Tokens(_kafka(with_tokens), lambda: now)
-    for seconds, fetched in ((0, 1), (239, 1), (242, 2)):
-        now = seconds
-        assert tokens.token()
-        assert issuer.given == given + fetched
-
-
-def test_a_token_is_used_as_long_as_most_of_its_life_is_not_over(with_tokens: dict[str, str], issuer: Issuer) -> None:
-    """Asked often, fetched once; then anew, before it expires."""
-    now, given = 0.0, issuer.given
-    tokens = Tokens(_kafka(with_tokens), lambda: now)
-    first = {tokens.token() for _ in range(3)}
-    now = LIFE_SECONDS * 0.79
-    assert {tokens.token()} == first
-    assert issuer.given == given + 1
-    now = LIFE_SECONDS * 0.81
-    tokens.token()
-    assert issuer.given == given + 2

@@ -1,4 +1,4 @@
-"""A broker that asks who one is and what one may do: SASL over TLS, TLS with client certificates, and ACLs."""
+"""A broker with logins and ACLs: SASL over TLS, and TLS with client certificates."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,11 +30,28 @@ from pipeline.devstack.ports import HOST, free_port
 from support.processes import eventually
 
 _ADMIN_SECONDS = 30
-_OAUTH = "org.apache.kafka.common.security.oauthbearer"
+_SECURITY = "org.apache.kafka.common.security"
+_SASL = "listener.name.sasl_ssl"
+_LOGINS = {
+    "ssl.keystore.type": "PEM",
+    "ssl.truststore.type": "PEM",
+    "listener.name.ssl.ssl.client.auth": "required",
+    "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+    f"{_SASL}.plain.sasl.jaas.config": f'{_SECURITY}.plain.PlainLoginModule required user_plain="plain-secret";',
+    f"{_SASL}.scram-sha-256.sasl.jaas.config": f"{_SECURITY}.scram.ScramLoginModule required;",
+    f"{_SASL}.scram-sha-512.sasl.jaas.config": f"{_SECURITY}.scram.ScramLoginModule required;",
+    f"{_SASL}.oauthbearer.sasl.jaas.config": f"{_SECURITY}.oauthbearer.OAuthBearerLoginModule required;",
+    f"{_SASL}.oauthbearer.sasl.server.callback.handler.class": (
+        f"{_SECURITY}.oauthbearer.OAuthBearerValidatorCallbackHandler"
+    ),
+    f"{_SASL}.oauthbearer.sasl.oauthbearer.expected.audience": "kafka",
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "super.users": "User:ANONYMOUS",
+}
 
 
 class Grant(NamedTuple):
-    """What somebody may do."""
+    """One operation on one resource that a user may do."""
 
     kind: ResourceType
     name: str
@@ -43,11 +60,11 @@ class Grant(NamedTuple):
 
 
 class SecureBroker:
-    """A broker with three doors: `sasl` and `mtls` for users, and one in plain text for the test, who may do all.
+    """A broker with three listeners: `sasl` and `mtls` for users, and plain text for the test, without limits.
 
     Args:
-        directory: configuration, data, logs and certificates.
-        issuer: whose tokens are taken; its keys are at /jwks.
+        directory: for configuration, data, logs and certificates.
+        issuer: URL of the token issuer; its keys are at /jwks.
     """
 
     def __init__(self, directory: Path, issuer: str) -> None:
@@ -60,50 +77,31 @@ class SecureBroker:
         self.authority.cert_pem.write_to_path(self.ca_cert)
         store = directory / "broker.pem"
         store.write_bytes(_key_and_chain(self.authority.issue_cert(HOST)))
-        doors = {"PLAINTEXT": plain, "SASL_SSL": sasl, "SSL": mtls}
-        listeners = [f"{name}://{HOST}:{port}" for name, port in doors.items()]
+        ports = {"PLAINTEXT": plain, "SASL_SSL": sasl, "SSL": mtls}
+        listeners = [f"{name}://{HOST}:{port}" for name, port in ports.items()]
         self.broker = KafkaBroker(
             directory / "kafka",
             port=plain,
             properties={
                 "listeners": ",".join([*listeners, f"CONTROLLER://{HOST}:{controller}"]),
                 "advertised.listeners": ",".join(listeners),
-                "listener.security.protocol.map": "".join(f"{door}:{door}," for door in doors) + "CONTROLLER:PLAINTEXT",
+                "listener.security.protocol.map": "".join(f"{name}:{name}," for name in ports) + "CONTROLLER:PLAINTEXT",
                 "inter.broker.listener.name": "PLAINTEXT",
                 "controller.quorum.voters": f"1@{HOST}:{controller}",
-                "ssl.keystore.type": "PEM",
                 "ssl.keystore.location": str(store),
-                "ssl.truststore.type": "PEM",
                 "ssl.truststore.location": str(self.ca_cert),
-                "listener.name.ssl.ssl.client.auth": "required",
-                "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
-                "listener.name.sasl_ssl.plain.sasl.jaas.config": (
-                    'org.apache.kafka.common.security.plain.PlainLoginModule required user_plain="plain-secret";'
-                ),
-                "listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config": (
-                    "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-                ),
-                "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": (
-                    "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-                ),
-                "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-                "super.users": "User:ANONYMOUS",
-                "listener.name.sasl_ssl.oauthbearer.sasl.jaas.config": f"{_OAUTH}.OAuthBearerLoginModule required;",
-                "listener.name.sasl_ssl.oauthbearer.sasl.server.callback.handler.class": (
-                    f"{_OAUTH}.OAuthBearerValidatorCallbackHandler"
-                ),
                 "listener.name.sasl_ssl.oauthbearer.sasl.oauthbearer.jwks.endpoint.url": self._keys,
-                "listener.name.sasl_ssl.oauthbearer.sasl.oauthbearer.expected.audience": "kafka",
+                **_LOGINS,
             },
         )
 
     def _start(self) -> None:
-        with pytest.MonkeyPatch.context() as patch:  # whose addresses the broker may ask is a property of its JVM
+        with pytest.MonkeyPatch.context() as patch:  # a property of the broker's JVM lists the URLs that it may call
             patch.setenv("JAVA_TOOL_OPTIONS", f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self._keys}")
             self.broker.start()
 
     def bounce(self) -> None:
-        """Stop it, and start it again: everybody has to log in anew."""
+        """Restart the broker, so that every client has to log in again."""
         self.broker.stop()
         self._start()
 
@@ -116,19 +114,19 @@ class SecureBroker:
         self.broker.stop()
 
     def add_user(self, name: str, password: str) -> None:
-        """Known under both SCRAM mechanisms."""
+        """Add a user, or change its password, for both SCRAM mechanisms."""
         for mechanism in (ScramMechanism.SCRAM_SHA_256, ScramMechanism.SCRAM_SHA_512):
             login = UserScramCredentialUpsertion(name, ScramCredentialInfo(mechanism, 4096), password.encode())
             for done in self._admin.alter_user_scram_credentials([login]).values():
                 done.result(_ADMIN_SECONDS)
 
     def allow(self, user: str, *grants: Grant) -> None:
-        """Let a user do these."""
+        """Grant operations to a user."""
         self._each(self._admin.create_acls([AclBinding(*_rule(user, grant)) for grant in grants]))
         eventually(lambda: all(self._may(user, grant) for grant in grants), "the broker knows the ACLs")
 
     def forbid(self, user: str, *grants: Grant) -> None:
-        """Take back what `allow` gave."""
+        """Revoke operations that `allow` granted."""
         self._each(self._admin.delete_acls([AclBindingFilter(*_rule(user, grant)) for grant in grants]))
         eventually(lambda: not any(self._may(user, grant) for grant in grants), "the broker has forgotten the ACLs")
 
@@ -146,7 +144,7 @@ def _rule(user: str, grant: Grant) -> tuple[Any, ...]:
 
 
 def _key_and_chain(certificate: trustme.LeafCert) -> bytes:
-    """As Kafka reads it: the key in PKCS #8."""
+    """Return key and certificates as Kafka reads them: the key in PKCS #8."""
     key = load_pem_private_key(certificate.private_key_pem.bytes(), None)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return b"".join([pem, *(each.bytes() for each in certificate.cert_chain_pems)])
