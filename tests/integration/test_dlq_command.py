@@ -100,7 +100,7 @@ def test_ls_counts_each_once_and_show_shows_it(chimera: Chimera, settings: Setti
 def test_requeueing_previews_and_then_sends_each_back_once(
     chimera: Chimera, settings: Settings, family: Family
 ) -> None:
-    """Records go to the partition of their key, unchanged; foreign and worn-out ones stay; a repetition does nothing."""
+    """Records go to the partition of their key, unchanged; foreign and worn-out ones stay."""
     own: list[tuple[str, bytes | None]] = [("trace", b"\xff"), ("trace", None)]
     reject(settings, family, made_up(20, headers=own))
     reject(settings, family, made_up(20, headers=own))

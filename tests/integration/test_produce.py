@@ -1,4 +1,4 @@
-"""Publishing to a real broker: where keys land, what arrives, and what happens when the broker refuses or is gone."""
+"""Publishing to a real broker: partitions of keys, stored records, and a broker that refuses or is away."""
 
 import random
 import subprocess
@@ -36,7 +36,7 @@ SECONDS = 20
 
 
 def murmur2(data: bytes) -> int:
-    """Kafka's hash of a key (`org.apache.kafka.common.utils.Utils.murmur2`), a signed 32-bit number."""
+    """Return Kafka's hash of a key (`org.apache.kafka.common.utils.Utils.murmur2`), a signed 32-bit number."""
     multiplier, mask = 0x5BD1E995, 0xFFFFFFFF
     value = 0x9747B28C ^ len(data)
     tail = len(data) % 4
@@ -53,7 +53,7 @@ def murmur2(data: bytes) -> int:
 
 @pytest.fixture
 def catalog(settings: Settings) -> Catalog:
-    """The test's own topics, as they are declared, made in the broker."""
+    """Catalog of the test's own topics, which exist as declared."""
     declared = load_catalog(settings)
     admin = TopicAdmin(settings.kafka)
     admin.apply(plan(declared.topics, admin.read(topic.name for topic in declared.topics), settings.topics.file))
@@ -61,7 +61,7 @@ def catalog(settings: Settings) -> Catalog:
 
 
 def stored(settings: Settings, topic: str) -> Iterator[KafkaMessage]:
-    """All that the topic holds now."""
+    """Read all records of the topic."""
     consumer = Consumer({**client_config(settings.kafka), "group.id": "nobody", "enable.partition.eof": False})
     try:
         partitions = [
@@ -79,7 +79,7 @@ def stored(settings: Settings, topic: str) -> Iterator[KafkaMessage]:
 
 
 def column(family: Family, messages: list[KafkaMessage], name: str) -> list[int]:
-    """A column of numbers of the rows that the worker makes of the records."""
+    """Return a column of numbers of the rows that the worker makes of these records."""
     numbers = Decoder(family).decode([message.value() for message in messages]).columns[name]
     assert isinstance(numbers, np.ndarray)
     return [int(number) for number in numbers]
@@ -107,12 +107,12 @@ def chimera(environ: dict[str, str], *arguments: str, stdin: bytes = b"") -> sub
     ],
 )
 def test_murmur2_is_kafkas(key: bytes, expected: int) -> None:
-    """The values that Kafka's own UtilsTest expects; the next test relies on the function."""
+    """The hash agrees with Kafka's own UtilsTest; the next test relies on it."""
     assert murmur2(key) == expected
 
 
 def test_keys_land_where_java_clients_put_them(settings: Settings, catalog: Catalog) -> None:
-    """Each record lies in the partition that Java's default partitioner gives its key, in the order it was sent."""
+    """Each record is in the partition that Java's default partitioner gives its key, in the order of sending."""
     family, events = catalog.family("ui_events"), ui_events(2_000)
     with Producer(settings, catalog) as producer:
         for event in events:
@@ -133,7 +133,7 @@ def test_keys_land_where_java_clients_put_them(settings: Settings, catalog: Cata
 
 
 def test_records_carry_the_time_of_publishing(settings: Settings, catalog: Catalog) -> None:
-    """An event of long ago is kept as long as any other, because retention goes by this time."""
+    """Retention uses this time, so an old event is kept as long as any other."""
     began = datetime.now(UTC)
     with Producer(settings, catalog) as producer:
         producer.send("ui_events", {**ui_events(1)[0], "ts": "1971-01-01T00:00:00Z"})
@@ -145,7 +145,7 @@ def test_records_carry_the_time_of_publishing(settings: Settings, catalog: Catal
 def test_a_broker_killed_midway_loses_and_repeats_nothing(
     settings: Settings, catalog: Catalog, stack: Stack | ContainerStack
 ) -> None:
-    """The idempotent producer goes on where it was when the broker is back."""
+    """The idempotent producer continues when the broker is back."""
     events = ui_events(4_000)
     with Producer(settings, catalog, timeout_seconds=120) as producer:
         for number, event in enumerate(events):
@@ -159,7 +159,7 @@ def test_a_broker_killed_midway_loses_and_repeats_nothing(
 
 
 def test_an_event_that_the_broker_refuses_is_raised(settings: Settings) -> None:
-    """Leaving the producer tells topic and error, when nothing was sent after it."""
+    """Leaving the producer raises the failure of the last event, with topic and error."""
     declared = load_catalog(settings)
     topic = declared.family("ui_events").topic.model_copy(update={"max_message_bytes": 1024})
     admin = TopicAdmin(settings.kafka)
@@ -172,13 +172,13 @@ def test_an_event_that_the_broker_refuses_is_raised(settings: Settings) -> None:
 
 
 def test_a_missing_topic_is_explained(settings: Settings) -> None:
-    """Before anything waits for it to appear."""
+    """The producer reports a missing topic at once, instead of waiting for it."""
     with pytest.raises(DeliveryError, match=r"no topic .*\.ui_events; create it with `chimera topics apply`$"):
         Producer(settings).send("ui_events", ui_events(1)[0])
 
 
 def test_a_silent_broker_is_unavailable(settings: Settings, catalog: Catalog, stack: Stack | ContainerStack) -> None:
-    """Events that nobody acknowledges in time are reported, with the broker's address."""
+    """Events without an acknowledgement in time are reported, with the broker's address."""
     producer = Producer(settings, catalog, timeout_seconds=1.0)
     producer.send("ui_events", ui_events(1)[0])
     producer.flush()
@@ -189,7 +189,7 @@ def test_a_silent_broker_is_unavailable(settings: Settings, catalog: Catalog, st
 
 
 def test_an_invalid_event_is_not_sent(settings: Settings, catalog: Catalog) -> None:
-    """Those before it are delivered all the same."""
+    """Events before the invalid one are delivered all the same."""
     good = ui_events(1)[0]
     with Producer(settings, catalog) as producer:
         producer.send("ui_events", good)
@@ -227,7 +227,7 @@ def test_a_file_is_published(name: str, environ: dict[str, str], settings: Setti
 
 
 def test_a_file_with_a_bad_line_is_not_published(environ: dict[str, str], settings: Settings, catalog: Catalog) -> None:
-    """Nothing of it, unless bad lines are to be skipped; the exit code is 1 either way."""
+    """A file with a bad line is published only with --skip-bad; the exit code is 1 either way."""
     topic = catalog.family("ui_events").topic.name
     stdin = (EXAMPLES / "ui_events.jsonl").read_bytes() + b"{}\n"
     whole = chimera(environ, "ui_events", "--file", "-", stdin=stdin)
@@ -242,7 +242,7 @@ def test_a_file_with_a_bad_line_is_not_published(environ: dict[str, str], settin
 
 
 def test_a_sample_is_published_over_all_families(environ: dict[str, str], settings: Settings, catalog: Catalog) -> None:
-    """The counts that are printed are the counts of the topics, and every record is valid."""
+    """The printed counts agree with the topics, and every record is valid."""
     result = chimera(environ, "--sample", "3000")
     assert (result.returncode, result.stderr) == (0, b"")
     counts = {family.name: _valid(settings, family) for family in catalog.families}

@@ -33,7 +33,7 @@ def registry(schema_registry: RegistryServer) -> SchemaRegistry:
 def test_a_schema_is_registered_once_and_found_again_by_its_id(
     registry: SchemaRegistry, schema: Schema, schema_registry: RegistryServer
 ) -> None:
-    """Another client gets the same id, and from the id the schema with its bounds, as it was written."""
+    """Another client gets the same id, and by the id the schema with its bounds, as it was registered."""
     schema_id = registry.schema_id("chimera.once", schema)
     another = SchemaRegistry(RegistrySettings(url=schema_registry.url))
     assert another.schema_id("chimera.once", schema) == schema_id
@@ -43,13 +43,13 @@ def test_a_schema_is_registered_once_and_found_again_by_its_id(
 
 
 def test_an_id_that_nobody_registered_is_unknown(registry: SchemaRegistry) -> None:
-    """The registry's own word that there is no such schema is final: no retry."""
+    """The registry's answer that it has no such schema is final: no retry."""
     with pytest.raises(UnknownSchemaError, match=str(_UNKNOWN_ID)):
         registry.schema(_UNKNOWN_ID)
 
 
 def test_a_schema_that_is_no_avro_record_is_unknown(registry: SchemaRegistry, schema_registry: RegistryServer) -> None:
-    """JSON Schema has ids in the same registry, but no records of ours."""
+    """A JSON Schema has an id in the same registry, but never belongs to a record."""
     confluent = SchemaRegistryClient({"url": schema_registry.url})
     schema_id = confluent.register_schema("chimera.json-value", RegistrySchema(_JSON_SCHEMA, "JSON"))
     with pytest.raises(UnknownSchemaError, match="none for Avro"):
@@ -57,7 +57,7 @@ def test_a_schema_that_is_no_avro_record_is_unknown(registry: SchemaRegistry, sc
 
 
 def test_a_schema_that_the_registry_refuses_halts(registry: SchemaRegistry, schema: Schema, tmp_path: Path) -> None:
-    """A subject that demands compatibility doesn't take a version that breaks it; the message names the file."""
+    """A subject with a compatibility rule refuses an incompatible version; the message names the file."""
     confluent = SchemaRegistryClient({"url": registry._settings.url})
     registry.schema_id("chimera.strict", schema)
     confluent.set_compatibility("chimera.strict-value", level="BACKWARD")
@@ -69,14 +69,14 @@ def test_a_schema_that_the_registry_refuses_halts(registry: SchemaRegistry, sche
 
 
 def test_a_path_that_is_no_registry_halts(schema_registry: RegistryServer) -> None:
-    """Not found is only a verdict on a record when it is the registry that says so."""
+    """HTTP's 404 from something else than a registry is no answer about a record."""
     registry = SchemaRegistry(RegistrySettings(url=f"http://127.0.0.1:{schema_registry.port}/nowhere"))
     with pytest.raises(HaltError, match="HTTP 404"):
         registry.schema(_UNKNOWN_ID)
 
 
 def test_no_registry_is_unavailable(schema: Schema) -> None:
-    """A registry that doesn't answer is worth another try, for reading and for writing."""
+    """An absent registry is UnavailableError, for reading and for writing."""
     registry = SchemaRegistry(RegistrySettings(url=f"http://127.0.0.1:{free_port()}"))
     with pytest.raises(UnavailableError, match="not available"):
         registry.schema(1)
@@ -85,6 +85,6 @@ def test_no_registry_is_unavailable(schema: Schema) -> None:
 
 
 def test_a_registry_needs_a_url() -> None:
-    """It names the variable."""
+    """The message names the missing setting."""
     with pytest.raises(ConfigError, match="CHIMERA_REGISTRY__URL"):
         SchemaRegistry(RegistrySettings(user="writer"))

@@ -45,7 +45,7 @@ def chimera(environ: dict[str, str]) -> Chimera:
 
 
 def _declare(settings: Settings, **values: Any) -> str:
-    """Change the test's topics.yaml: its ui_events topic gets these values; returns the topic's name."""
+    """Set values of ui_events in the test's topics.yaml; return the topic's name."""
     file = settings.topics.file
     document = yaml.safe_load(file.read_text(encoding="utf-8"))
     name = next(name for name in document["topics"] if name.endswith(".ui_events"))
@@ -63,7 +63,7 @@ def _signs(output: str) -> str:
 
 
 def test_a_plan_changes_nothing_and_applying_it_leaves_nothing_to_do(chimera: Chimera, settings: Settings) -> None:
-    """All topics are planned, then created as declared; after that plan and apply find nothing to do."""
+    """All topics are planned, then created as declared; then plan and apply find nothing to do."""
     planned = chimera("plan")
     assert (planned.returncode, _signs(planned.stdout)) == (2, "+" * _TOPICS)
     assert _cluster(settings).topics == {}
@@ -80,8 +80,8 @@ def test_a_plan_changes_nothing_and_applying_it_leaves_nothing_to_do(chimera: Ch
     assert chimera("apply").returncode == 0
 
 
-def test_what_differs_is_altered_and_the_rest_stays(chimera: Chimera, settings: Settings) -> None:
-    """Partitions grow, with a warning about keys; configuration changes; what isn't declared keeps its value."""
+def test_only_differing_settings_are_altered(chimera: Chimera, settings: Settings) -> None:
+    """Partitions grow, with a warning about keys; configuration changes; undeclared settings keep their values."""
     chimera("apply", "--yes")
     name = _declare(settings, partitions=3, retention_hours=1, max_message_bytes=2048)
     before = _cluster(settings).topics
@@ -110,10 +110,10 @@ def test_what_differs_is_altered_and_the_rest_stays(chimera: Chimera, settings: 
     [({"partitions": 1}, "partitions"), ({"replication": 2}, "replication")],
     ids=["fewer partitions", "another replication factor"],
 )
-def test_what_kafka_cannot_do_changes_nothing(
+def test_an_impossible_change_changes_nothing(
     values: dict[str, int], key: str, chimera: Chimera, settings: Settings
 ) -> None:
-    """One topic that can't be as declared: one line, 78, and the other topics aren't created either."""
+    """One impossible topic gives one line and exit code 78; the other topics aren't created either."""
     name = _declare(settings)
     admin = AdminClient(dict(client_config(settings.kafka)))
     admin.create_topics([NewTopic(name, 2, 1)])[name].result()
@@ -128,14 +128,14 @@ def test_what_kafka_cannot_do_changes_nothing(
 
 
 def test_more_replicas_than_brokers_is_an_error(chimera: Chimera) -> None:
-    """A production factor on a stack of one broker is refused before anything is created."""
+    """Too high a replication factor is refused before anything is created."""
     planned = chimera("plan", **{env_name("topics", "replication"): "3"})
     assert planned.returncode == 78
     assert "replication: expected at most 1, as many as there are brokers, got 3" in planned.stderr
 
 
-def test_what_the_broker_refuses_changes_nothing(settings: Settings, tmp_path: Path) -> None:
-    """A name that only the broker knows to be wrong: the good topics before it aren't created."""
+def test_a_refusal_of_the_broker_changes_nothing(settings: Settings, tmp_path: Path) -> None:
+    """The broker refuses an invalid name; the valid topics before it aren't created."""
     document = yaml.safe_load(settings.topics.file.read_text(encoding="utf-8"))
     document["topics"]["."] = {}
     (tmp_path / "refused.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
@@ -147,7 +147,7 @@ def test_what_the_broker_refuses_changes_nothing(settings: Settings, tmp_path: P
 
 
 def test_without_a_terminal_apply_wants_yes(chimera: Chimera, settings: Settings) -> None:
-    """Nobody can be asked: nothing is changed, and the error says what to add."""
+    """Without a terminal nothing is changed, and the error says to add --yes."""
     applied = chimera("apply")
     assert applied.returncode == 2
     assert "add --yes" in applied.stderr
@@ -158,7 +158,7 @@ def test_without_a_terminal_apply_wants_yes(chimera: Chimera, settings: Settings
 def test_on_a_terminal_apply_asks(
     answer: str, exit_code: int, created: int, environ: dict[str, str], settings: Settings
 ) -> None:
-    """The question is asked after the plan was shown, and only a yes makes the changes."""
+    """The command shows the plan, then asks; only a yes makes the changes."""
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli", "topics", "apply"],
@@ -177,8 +177,8 @@ def test_on_a_terminal_apply_asks(
     assert (process.returncode, len(_cluster(settings).topics)) == (exit_code, created)
 
 
-def test_no_broker_is_said_with_its_address() -> None:
-    """Nobody listens there: worth another try, at the address that is named."""
+def test_an_absent_broker_is_named() -> None:
+    """The message holds the address of a broker that doesn't answer."""
     nowhere = f"127.0.0.1:{free_port()}"
     with pytest.raises(UnavailableError, match=f"Kafka at {nowhere} is not available"):
         TopicAdmin(KafkaSettings(bootstrap_servers=nowhere), answer_seconds=0.5).read([])

@@ -1,4 +1,4 @@
-"""A topic of a test's own, seen from outside of any app: what is produced, and what a group has committed."""
+"""A topic of a test's own, used from outside of any app: produce, delete, commit, read commits."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -20,8 +20,8 @@ class Topic:
 
     Args:
         kafka: the broker, and the group that commits.
-        name: what follows the name of the group.
-        partitions: how many it has.
+        name: second part of the topic's name, behind the group's.
+        partitions: number of partitions.
     """
 
     def __init__(self, kafka: KafkaSettings, name: str = "events", partitions: int = 1) -> None:
@@ -32,36 +32,36 @@ class Topic:
         self._create()
 
     def create_anew(self) -> None:
-        """Delete it, and create another one under its name."""
+        """Delete the topic, and create another one under its name."""
         self._admin.delete_topics([self.name])[self.name].result(_ADMIN_SECONDS)
         self._create()
 
     def produce(self, values: Iterable[bytes | None], partition: int = 0, codec: str = "none") -> None:
-        """Send, and wait until the broker has them."""
+        """Produce records, and wait until the broker has them."""
         producer = Producer(client_config(self._kafka) | {"compression.type": codec, "linger.ms": 20})
         for value in values:
             producer.produce(self.name, value, partition=partition)
         assert producer.flush(_ADMIN_SECONDS) == 0
 
     def delete_records(self, before: int) -> None:
-        """Of partition 0, as retention does."""
+        """Delete the records of partition 0 below this offset, as retention does."""
         where = TopicPartition(self.name, 0, before)
         self._admin.delete_records([where])[where].result(_ADMIN_SECONDS)
 
     def commit(self, offset: int, metadata: str = "", partition: int = 0) -> None:
-        """Commit for the group, from outside; it has no members now."""
+        """Commit for the group, which must have no members."""
         place = Place(self.name, partition)
         asyncio.run(self._as_consumer(lambda consumer: consumer.commit({place: (offset, metadata)}), place))
 
     @property
     def committed(self) -> dict[int, int]:
-        """Partition to the group's committed offset, as the broker has it."""
+        """Committed offsets of the group, by partition."""
         asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self._kafka.group_id)])
         offsets = asked[self._kafka.group_id].result(_ADMIN_SECONDS).topic_partitions
         return {each.partition: each.offset for each in offsets if each.topic == self.name}
 
     def read_commit(self) -> tuple[int, str]:
-        """What is committed of partition 0: offset and metadata. Not from within an event loop."""
+        """Return offset and metadata of the commit of partition 0. Don't call it in an event loop."""
         place = Place(self.name, 0)
         commits = asyncio.run(
             self._as_consumer(lambda consumer: consumer._coordinator.fetch_committed_offsets([place]), place)
@@ -70,7 +70,7 @@ class Topic:
         return offset, metadata
 
     async def _as_consumer(self, work: Callable[[Any], Awaitable[Any]], place: Place) -> Any:
-        # aiokafka's, because librdkafka ends metadata that it writes with a zero byte, and reads it as if all did.
+        # aiokafka's consumer, because librdkafka writes and expects a zero byte behind metadata.
         group, servers = self._kafka.group_id, self._kafka.bootstrap_servers
         async with AIOKafkaConsumer(group_id=group, bootstrap_servers=servers, enable_auto_commit=False) as consumer:
             consumer.assign([place])
@@ -78,7 +78,7 @@ class Topic:
 
     @property
     def members(self) -> set[str]:
-        """Who is in the group, by the ids that the broker gave them when they joined."""
+        """Ids of the group's members, as the broker gave them."""
         group = self._admin.describe_consumer_groups([self._kafka.group_id])[self._kafka.group_id]
         return {member.member_id for member in group.result(_ADMIN_SECONDS).members}
 

@@ -1,4 +1,4 @@
-"""An issuer of OAuth tokens on this machine: signs them for one client, and shows the key that they are signed with."""
+"""An issuer of OAuth tokens on this machine: signs tokens for one client, and publishes its key."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ CLIENT, SECRET, LIFE_SECONDS = "worker", "s3cret-of-the-client", 60
 
 
 class Issuer:
-    """Serves /token, for the client-credentials grant, and /jwks, in a thread, while the context lasts."""
+    """Serves /token, for the client-credentials grant, and /jwks, in a thread. Use it as a context manager."""
 
     def __init__(self) -> None:
         self._key = RSAKey.generate_key(2048, {"kid": "1", "use": "sig", "alg": "RS256"})
@@ -62,6 +62,6 @@ class Issuer:
             do_POST = do_GET  # noqa: N815 (the name that the class calls)
 
             def log_message(self, *_: Any) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         return Handler

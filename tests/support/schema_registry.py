@@ -32,7 +32,7 @@ class RegistryServer(Server):
 
     @property
     def url(self) -> str:
-        """What CHIMERA_REGISTRY__URL is set to."""
+        """Value of CHIMERA_REGISTRY__URL."""
         return f"http://{HOST}:{self.port}/apis/ccompat/v7"
 
     @property
@@ -58,7 +58,7 @@ class RegistryServer(Server):
 
 
 def _installed() -> Path:
-    """Where the registry is unpacked; downloaded once, checked, and put in its place only when complete."""
+    """Return the directory of the registry; download and check it first if it is missing."""
     directory = cache_directory().parent / f"apicurio-registry-{_VERSION}"
     if not directory.exists():
         directory.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a dead letter says of its record: where it was, what was wrong, never what it holds."""
+"""Headers of a dead letter: place and reason of the rejection, and nothing of the record's content."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -36,7 +36,7 @@ def batch_of(record: _Record) -> MicroBatch:
 
 
 def said(record: _Record, rejection: Rejection) -> dict[str, str]:
-    """The headers that are added, by their names without the prefix."""
+    """Return the added headers, by their names without the prefix."""
     headers = dead_letter(batch_of(record), rejection).headers
     assert headers[: len(record.headers)] == list(record.headers)
     own = headers[len(record.headers) :]
@@ -44,7 +44,7 @@ def said(record: _Record, rejection: Rejection) -> dict[str, str]:
 
 
 def test_the_headers() -> None:
-    """Where the record was, what was wrong with it, by whom and when it was found."""
+    """The headers name the place of the record, the reason, the worker's version and the time."""
     facts = said(
         _Record(b"\xc3\x01" + _FINGERPRINT, timestamp=1_700_000_000_000),
         Rejection(0, Reason.TOO_LONG, "user_agent: over 512 bytes"),
@@ -74,8 +74,8 @@ def test_the_headers() -> None:
         pytest.param(None, "", id="null"),
     ],
 )
-def test_the_schema_is_what_the_frame_names(value: bytes | None, schema: str) -> None:
-    """Nothing else of the value is said."""
+def test_the_schema_comes_from_the_frame(value: bytes | None, schema: str) -> None:
+    """Nothing else of the value appears in the headers."""
     facts = said(_Record(value), Rejection(0, Reason.MALFORMED, ""))
     assert facts["schema"] == schema
     assert _SECRET.decode() not in "".join(facts.values())
@@ -94,13 +94,13 @@ def test_the_schema_is_what_the_frame_names(value: bytes | None, schema: str) ->
     ],
 )
 def test_attempts_are_counted_over_requeueing(before: list[tuple[str, bytes | None]], attempts: int) -> None:
-    """From the headers that the record had when it was a dead letter before."""
+    """The count goes on from the headers of the record's earlier dead letters."""
     assert attempts_of(before) == attempts
     assert said(_Record(b"", before), Rejection(0, Reason.EMPTY, ""))["attempts"] == str(attempts + 1)
 
 
 def test_no_detail_repeats_a_value() -> None:
-    """Whatever is wrong with a record: field and bound are named, not what stands there."""
+    """The detail names field and bound, but no value, whatever is wrong with a record."""
     family = load_catalog(Settings()).family("ui_events")
     frame = b"\xc3\x01" + family.schema.fingerprint
     values = [frame + _SECRET * times for times in range(1, 40)] + [_SECRET, frame, b"", None]

@@ -1,4 +1,4 @@
-"""The plan: how a cluster differs from topics.yaml, as data."""
+"""Plan of the changes from a cluster to topics.yaml."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def _declared(**values: Any) -> TopicSpec:
 
 
 def test_a_missing_topic_is_created_with_everything() -> None:
-    """A new topic's settings are all that is declared of it, with no old value."""
+    """A new topic gets all declared settings; none has an old value."""
     (change,) = plan([SPEC], Cluster(2, {}), FILE)
     assert change.action is Action.CREATE
     assert change.settings == (
@@ -46,13 +46,13 @@ def test_a_missing_topic_is_created_with_everything() -> None:
 
 
 def test_a_topic_as_declared_is_kept() -> None:
-    """Nothing differs: nothing is to do, and settings that nobody declares don't count."""
+    """A topic is kept if nothing differs; undeclared settings don't count."""
     (change,) = plan([SPEC], Cluster(2, {"t": _live(SPEC)}), FILE)
     assert (change.action, change.settings) == (Action.KEEP, ())
 
 
 def test_only_what_differs_is_altered() -> None:
-    """Old and new value of each differing setting, in the order of the declaration."""
+    """The change lists old and new value of each differing setting, in the order of the declaration."""
     live = _live(SPEC, **{"retention.ms": "60000", "cleanup.policy": "compact"})
     (change,) = plan([SPEC], Cluster(2, {"t": live}), FILE)
     assert change.action is Action.ALTER
@@ -65,7 +65,7 @@ def test_only_what_differs_is_altered() -> None:
 
 
 def test_a_compacted_topic_has_no_retention() -> None:
-    """Nothing of it is deleted for its age, and what is superseded goes soon."""
+    """Records of a compacted topic are never deleted for their age, and compaction removes old values soon."""
     (change,) = plan([_declared(cleanup="compact", timestamps="producer")], Cluster(2, {"t": _live(SPEC)}), FILE)
     assert change.settings == (
         Setting("cleanup.policy", "delete", "compact"),
@@ -75,8 +75,8 @@ def test_a_compacted_topic_has_no_retention() -> None:
     )
 
 
-def test_more_partitions_are_told_apart() -> None:
-    """Growing is an alteration of its own: no configuration, but keys may move."""
+def test_more_partitions_are_a_change_of_their_own() -> None:
+    """More partitions change no configuration, but keys may move."""
     (change,) = plan([_declared(partitions=6)], Cluster(2, {"t": _live(SPEC)}), FILE)
     assert change.settings == (Setting("partitions", "4", "6"),)
     assert change.grows
@@ -84,7 +84,7 @@ def test_more_partitions_are_told_apart() -> None:
 
 
 def test_topics_that_are_not_declared_are_left_alone() -> None:
-    """A plan speaks of the declared topics alone, in their order."""
+    """A plan covers the declared topics only, in their order."""
     others = {"a": _live(SPEC), "z": _live(SPEC)}
     changes = plan([_declared(name="t2"), SPEC], Cluster(2, others), FILE)
     assert [change.topic.name for change in changes] == ["t2", "t"]
@@ -100,10 +100,10 @@ def test_topics_that_are_not_declared_are_left_alone() -> None:
     ],
     ids=["fewer partitions", "fewer replicas", "more replicas", "more replicas than brokers"],
 )
-def test_what_kafka_cannot_do_is_an_error(
+def test_an_impossible_change_is_an_error(
     declared: dict[str, int], live: TopicSpec | None, key: str, expected: str
 ) -> None:
-    """File, topic and key are named, with what is possible, even when other topics could be changed."""
+    """The message names file, topic, key and the possible values, even if other topics could be changed."""
     cluster = Cluster(2, {"t": _live(live)} if live else {})
     with pytest.raises(ConfigError) as caught:
         plan([_declared(name="new"), _declared(**declared)], cluster, FILE)
