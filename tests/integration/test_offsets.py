@@ -3,6 +3,7 @@
 import pytest
 from confluent_kafka import Producer
 from support.kafka_topic import Topic
+from support.processes import eventually
 
 from pipeline.config import Settings
 from pipeline.errors import ChimeraError, HaltError, UnavailableError
@@ -62,7 +63,7 @@ def test_a_range_may_end_with_a_transaction_marker(settings: Settings, topic: To
     assert producer.flush(30) == 0
     producer.abort_transaction(30)
     with TopicReader(settings.kafka, topic.name, silence_seconds=5) as reader:
-        assert reader.ranges([2]) == {2: range(2)}
+        eventually(lambda: reader.ranges([2]) == {2: range(2)}, "the marker is written")
         assert [message.value() for message in reader.read({2: range(2)})] == [b"aborted"]
 
 
