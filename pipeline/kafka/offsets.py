@@ -161,7 +161,7 @@ class TopicReader:
                 raise self._explained(KafkaError(KafkaError._TIMED_OUT))
 
     def _is_news(self, message: Message) -> bool:
-        """True for a record and for the end of the log; raises any other error, but for those that may pass."""
+        """True for a record and for the end of the log; raises other errors, unless the client retries."""
         error = message.error()
         if error is None or error.code() == KafkaError._PARTITION_EOF:
             return True
