@@ -1,4 +1,4 @@
-"""`python -m chaos`: inflict the faults one after the other, and report what was lost and what repeated."""
+"""`python -m chaos`: run all faults and report lost and duplicated records."""
 
 import shlex
 import shutil
@@ -24,16 +24,18 @@ _FAULTS = ingest.FAULTS + rollup.FAULTS
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--share", default=1.0, show_default=True, type=click.FloatRange(0.01, 10), help="Of the runs of each fault."
+    "--share", default=1.0, show_default=True, type=click.FloatRange(0.01, 10), help="Share of the runs of each fault."
 )
-@click.option("--seed", default=1, show_default=True, help="Of events, passings and pauses.")
-@click.option("--only", metavar="TEXT", multiple=True, help="Faults with this in their name, and others so named.")
-@click.option("--write-docs", is_flag=True, help="Put the tables into docs/reliability.md, too.")
+@click.option("--seed", default=1, show_default=True, help="Random seed of events, passings and pauses.")
+@click.option(
+    "--only", metavar="TEXT", multiple=True, help="Only faults with this text in their name; may be repeated."
+)
+@click.option("--write-docs", is_flag=True, help="Also write the tables into docs/reliability.md.")
 def main(share: float, seed: int, only: tuple[str, ...], write_docs: bool) -> None:
-    """Inflict every fault under load, and compare what was produced with what is stored, record by record, row by row.
+    """Run every fault under load, and compare stored with produced records, one by one.
 
-    The tables and, as the last line, one JSON object go to standard output; progress goes to standard error. Logs are
-    kept where the last line of the progress says when something was lost or repeated.
+    Standard output gets the tables and, as its last line, one JSON object; standard error gets the progress. If records
+    are lost or duplicated, the logs are kept, and the last line of the progress names their directory.
 
     \b
     Examples:
@@ -43,8 +45,8 @@ def main(share: float, seed: int, only: tuple[str, ...], write_docs: bool) -> No
 
     \b
     Exit codes:
-      0  every event is where it belongs, once
-      1  something was lost or repeated, or the pipeline got stuck
+      0  every record is in its place once
+      1  records are lost or duplicated, or the pipeline got stuck
     """
     faults = [fault for fault in _FAULTS if not only or any(text in fault.name for text in only)]
     if not faults:
@@ -77,7 +79,7 @@ def _inflict_all(faults: Sequence[tuple[Fault, int]], seed: int, directory: Path
             outcome = inflict(
                 fault, runs, seed, stack=stack, directory=directory, advance=lambda: progress.advance(task)
             )
-            progress.console.print(f"{fault.name}: {'as it should be' if outcome.sound else 'NOT as it should be'}")
+            progress.console.print(f"{fault.name}: {'passed' if outcome.sound else 'FAILED'}")
             yield outcome
 
 

@@ -1,4 +1,4 @@
-"""Whatever breaks, each event is where it belongs, once; and a suite that says so notices when it isn't so."""
+"""Every event is in its place once after any fault, and the suite notices defects."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,21 +18,21 @@ _SEED = 1
 
 @pytest.fixture
 def world(stack: Stack, tmp_path: Path) -> Iterator[World]:
-    """With nothing in it."""
+    """An empty world."""
     with World(stack, tmp_path, _SEED) as world:
         yield world
 
 
 @pytest.mark.parametrize("fault", SAMPLE, ids=lambda fault: fault.name)
 def test_nothing_is_lost_or_repeated(fault: Fault, stack: Stack, tmp_path: Path) -> None:
-    """However often a fault is inflicted under load."""
+    """Repeated faults under load lose and duplicate nothing."""
     outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path)
     assert outcome.sound, outcome
 
 
 @pytest.mark.parametrize("defect", ["random_tokens", "forgotten_ranges"])
 def test_a_defect_is_noticed(defect: str, world: World) -> None:
-    """Without its part, the worker that takes over stores again what the killed one stored: the rows are named."""
+    """With the defect, the next owner stores the killed worker's rows again, and the verdict lists them."""
     family = world.catalog.family("ui_events")
     world.ledger.produce(family, 40, damaged=0)
     world.ledger.flush()
@@ -49,8 +49,8 @@ def test_a_defect_is_noticed(defect: str, world: World) -> None:
     assert not verdict.lost
 
 
-def test_what_is_lost_or_repeated_is_named(world: World) -> None:
-    """By the coordinates of its record."""
+def test_lost_and_duplicated_records_are_listed(world: World) -> None:
+    """The verdict lists the coordinates of their records."""
     family = world.catalog.family("episodes")
     world.ledger.produce(family, 20)
     world.ledger.flush()

@@ -1,4 +1,4 @@
-"""Whatever breaks, session_stats is what follows from the log; and a suite that says so notices when it isn't so."""
+"""session_stats follows from the log after any fault, and the suite notices defects."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,14 +21,14 @@ _EVENTS = 200  # of less than an hour, which only the clock closes
 
 @pytest.fixture
 def world(stack: Stack, tmp_path: Path) -> Iterator[RollupWorld]:
-    """With nothing in it."""
+    """An empty world."""
     with RollupWorld(stack, tmp_path, _SEED) as world:
         yield world
 
 
 @pytest.mark.parametrize("fault", SAMPLE, ids=lambda fault: fault.name)
 def test_no_row_is_lost_doubled_or_different(fault: Fault, stack: Stack, tmp_path: Path) -> None:
-    """However often a fault is inflicted under load."""
+    """Repeated faults under load lose, duplicate and change no row."""
     outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path)
     assert outcome.sound, outcome
 
@@ -43,7 +43,7 @@ def test_no_row_is_lost_doubled_or_different(fault: Fault, stack: Stack, tmp_pat
     ],
 )
 def test_a_defect_is_noticed(defect: str, point: str, kind: Kind, world: RollupWorld) -> None:
-    """Without its part, who goes on after a kill makes other rows: of which kind, is said."""
+    """With the defect, the next owner stores other rows, and the verdict has differences of this kind."""
     (family,) = world.families
     victim, successor = world.worker(point, family, defect=defect), world.worker(defect=defect)
     go(victim)
@@ -62,7 +62,7 @@ def test_a_defect_is_noticed(defect: str, point: str, kind: Kind, world: RollupW
 
 
 def _wait_until_nothing_is_open(worker: Worker, world: RollupWorld) -> None:
-    """Right or wrong, all rows are stored."""
+    """Wait until all rows are stored, right or wrong."""
     world.wait_until_committed()
     closed, still_open = "closed by the clock", ("chimera_rollup_open_windows", "chimera_rollup_waiting_events")
     worker.wait_for(lambda: worker.lines(closed) and not any(map(worker.metric, still_open)), "nothing open")

@@ -1,6 +1,6 @@
-"""A signal that a process sends itself when it passes a chosen point for the n-th time.
+"""Traps: a process sends itself a signal at the n-th passing of a point.
 
-The pipeline knows nothing of this: its methods are wrapped from outside.
+The pipeline has no hooks for this: its methods are wrapped from outside.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ Matches = Callable[..., bool]
 
 
 class Trap:
-    """Sends this process a signal when it is passed for the n-th time.
+    """A trap that sends this process a signal at its n-th passing.
 
     Args:
-        topic: only what is done for this topic counts.
-        table: likewise, where the table is what is known.
-        nth: the passing that counts.
-        number: of the signal.
+        topic: only passings for this topic count.
+        table: only passings for this table count, at points that know the table instead.
+        nth: number of the passing that triggers the signal.
+        number: number of the signal.
     """
 
     def __init__(self, topic: str, table: str, nth: int, number: signal.Signals) -> None:
@@ -36,7 +36,7 @@ class Trap:
         self._random = random.Random(nth)
 
     def passed(self) -> None:
-        """Spring, if this is the passing."""
+        """Count a passing, and send the signal at the n-th."""
         with self._lock:
             self._left -= 1
             if self._left == 0:
@@ -44,7 +44,7 @@ class Trap:
                 time.sleep(0.05)  # a stopped process stops within this
 
     def before(self, owner: Any, name: str, matches: Matches) -> None:
-        """Be passed when a method is entered with arguments that match."""
+        """Count a passing before each matching call of a method."""
         original = getattr(owner, name)
 
         @wraps(original)
@@ -56,7 +56,7 @@ class Trap:
         setattr(owner, name, wrapper)
 
     def after(self, owner: type, name: str, matches: Matches) -> None:
-        """Be passed when a method returns that had arguments that match."""
+        """Count a passing after each matching call of a method."""
         original = getattr(owner, name)
 
         @wraps(original)
@@ -76,7 +76,7 @@ class Trap:
         setattr(owner, name, waiting if iscoroutinefunction(original) else wrapper)
 
     def during(self, owner: type, name: str, matches: Matches, seconds: float) -> None:
-        """Be passed somewhen in the first so many seconds of a coroutine that had arguments that match."""
+        """Count a passing at a random time in the first `seconds` of each matching call of a coroutine."""
         original = getattr(owner, name)
 
         @wraps(original)
@@ -89,9 +89,9 @@ class Trap:
 
 
 class Point(NamedTuple):
-    """A place where a worker may be killed or frozen."""
+    """A point at which a worker may be killed or frozen."""
 
     set_up: Callable[[Trap], None]
     description: str
     passings: int = 6
-    """At most so many are awaited: fewer where a worker's life is short of them."""
+    """Largest number of passings to wait for; small if a worker passes the point rarely."""

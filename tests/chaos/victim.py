@@ -1,4 +1,4 @@
-"""`python -m chaos.victim`: the worker, killed or frozen when it passes a chosen point for the n-th time."""
+"""`python -m chaos.victim`: a worker that is killed or frozen at the n-th passing of a point."""
 
 import signal
 import sys
@@ -15,14 +15,14 @@ _CHUNK_BYTES = 500  # so that a snapshot of few windows has several chunks
 
 
 @click.command()
-@click.option("--at", "point", type=click.Choice(list(POINTS)), help="Where the signal is sent.")
-@click.option("--topic", default="", help="Of the family that counts.")
-@click.option("--table", default="", help="Of the same.")
-@click.option("--nth", default=1, help="Passing that counts.")
-@click.option("--freeze", is_flag=True, help="SIGSTOP, not SIGKILL.")
-@click.option("--defect", type=click.Choice(list(DEFECTS)), help="Break this.")
+@click.option("--at", "point", type=click.Choice(list(POINTS)), help="Point at which the signal is sent.")
+@click.option("--topic", default="", help="Topic whose passings count.")
+@click.option("--table", default="", help="Table whose passings count.")
+@click.option("--nth", default=1, help="Number of the passing that triggers the signal.")
+@click.option("--freeze", is_flag=True, help="Send SIGSTOP instead of SIGKILL.")
+@click.option("--defect", type=click.Choice(list(DEFECTS)), help="Defect to give the worker.")
 def main(*, point: str | None, topic: str, table: str, nth: int, freeze: bool, defect: str | None) -> None:
-    """Run the worker once a line comes from standard input."""
+    """Run the worker after a line arrives on standard input."""
     if point:
         number = signal.SIGSTOP if freeze else signal.SIGKILL
         POINTS[point].set_up(Trap(topic, table, nth, number))
