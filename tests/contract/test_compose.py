@@ -1,4 +1,4 @@
-"""docker-compose.yml and the Dockerfile hold what the documentation promises of them; no container engine is needed."""
+"""docker-compose.yml and the Dockerfile keep the promises of the documentation; no container engine is needed."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OWN = ("setup", "worker")
 SERVERS = ("kafka", "schema-registry", "clickhouse")
-# What we write down for others to set: compose file, image, deployment, documentation.
+# Files that name settings for operators: compose file, image, deployment, documentation.
 TEXTS = [
     path
     for pattern in ("docker-compose.yml", "Dockerfile", "*.md", "docs/**/*.md", "deploy/**/*", "Makefile")
@@ -28,7 +28,7 @@ ENV_NAMES = set(env_names())
 
 
 def _instructions() -> Iterator[tuple[str, str]]:
-    """Instruction and arguments of each line of the Dockerfile."""
+    """Yield instruction and arguments of each line of the Dockerfile."""
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", "")
     for line in text.splitlines():
         if line and not line.startswith("#"):
@@ -45,23 +45,23 @@ def _environment(service: str) -> dict[str, str]:
 
 
 def _listeners(name: str) -> dict[str, str]:
-    """Listener to address, of one of the broker's lists of them."""
+    """Addresses by listener, from a setting of the broker."""
     return dict(entry.split("://") for entry in _environment("kafka")[name].split(","))
 
 
 def test_services() -> None:
-    """The services are those which the documentation names."""
+    """The services are the documented ones."""
     assert set(SERVICES) == {*SERVERS, *OWN}
 
 
 @pytest.mark.parametrize("service", SERVERS)
 def test_image_is_pinned(service: str) -> None:
-    """An image of others has a full version for a tag, so that tomorrow's pull is today's."""
+    """The tag of a foreign image is a full version, so that every pull gives the same image."""
     assert re.fullmatch(r"[a-z-]+/[a-z-]+:\d+\.\d+\.\d+[.\d]*", SERVICES[service]["image"])
 
 
 def test_base_image_is_pinned_and_slim() -> None:
-    """The worker's image is built on an exact Python version, without a distribution around it."""
+    """The base of the worker's image has an exact Python version and is a slim variant."""
     bases = [base.split()[0] for base in _of("FROM")]
     assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-[a-z]+", bases[0])
     assert set(bases[1:]) == {"base"}
@@ -72,7 +72,7 @@ def test_base_image_is_pinned_and_slim() -> None:
     [("kafka", 4, 0), ("schema-registry", 8, 0), ("clickhouse", 26, 3)],
 )
 def test_version_is_supported(service: str, major: int, minor: int) -> None:
-    """No image is older than what the pipeline is made for."""
+    """No image is older than the oldest supported version."""
     version = SERVICES[service]["image"].partition(":")[2].split(".")
     assert (int(version[0]), int(version[1])) >= (major, minor)
 
@@ -88,26 +88,26 @@ def test_version_is_supported(service: str, major: int, minor: int) -> None:
     ],
 )
 def test_ports(service: str, ports: list[str]) -> None:
-    """Each service is published on its usual port, on the loopback interface alone."""
+    """Each service is published on its usual port, on the loopback interface only."""
     assert SERVICES[service].get("ports", []) == [f"127.0.0.1:{port}" for port in ports]
 
 
 @pytest.mark.parametrize("service", SERVERS)
 def test_server_has_a_healthcheck(service: str) -> None:
-    """Each server says when it serves, and comes back after a crash."""
+    """Each server has a healthcheck, and restarts after a crash."""
     assert SERVICES[service]["healthcheck"]["test"]
     assert SERVICES[service]["restart"] == "unless-stopped"
 
 
 def test_worker_has_the_healthcheck_of_its_image() -> None:
-    """The worker's healthcheck is declared once, in the image; only the one-shot setup is without."""
+    """The worker's healthcheck is declared once, in the image; only the one-shot setup has none."""
     assert len(_of("HEALTHCHECK")) == 1
     assert "healthcheck" not in SERVICES["worker"]
     assert SERVICES["setup"]["healthcheck"] == {"disable": True}
 
 
 def test_healthcheck_asks_the_workers_web_server() -> None:
-    """The image's healthcheck asks the port of the settings in Python, and fails when nothing answers."""
+    """The image's healthcheck is Python that asks the configured port, and fails without an answer."""
     command = yaml.safe_load(_of("HEALTHCHECK")[0].partition("CMD ")[2])
     assert command[:2] == ["python", "-c"]
     name = env_name("worker", "web_port")
@@ -130,29 +130,29 @@ def test_healthcheck_asks_the_workers_web_server() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_start_order(service: str, conditions: dict[str, str]) -> None:
-    """A service starts when what it needs is ready, not merely started."""
+    """A service starts when the services it needs are ready, not merely started."""
     assert {name: need["condition"] for name, need in SERVICES[service]["depends_on"].items()} == conditions
 
 
 def test_topics_and_tables_are_set_up_once() -> None:
-    """The setup creates topics and tables, and isn't repeated when it has ended."""
+    """The setup creates topics and tables once."""
     assert SERVICES["setup"]["command"] == ["sh", "-c", "chimera topics apply --yes && chimera migrate"]
     assert SERVICES["setup"]["restart"] == "no"
 
 
 def test_volumes_are_declared_and_used() -> None:
-    """What broker and database store is in named volumes, and no volume is left over."""
+    """Broker and database store their data in named volumes, and every declared volume is used."""
     used = {volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
     assert used == set(COMPOSE["volumes"]) == {"kafka-data", "clickhouse-data"}
 
 
 def test_broker_stores_in_its_volume() -> None:
-    """The broker's data directory is where its volume is mounted."""
+    """The broker's volume is mounted at its data directory."""
     assert SERVICES["kafka"]["volumes"] == [f"kafka-data:{_environment('kafka')['KAFKA_LOG_DIRS']}"]
 
 
 def test_host_and_containers_reach_the_broker() -> None:
-    """The broker advertises to containers its name, to the host the published port; each on a listener that it has."""
+    """The broker advertises its name to containers and the published port to the host, each on an existing listener."""
     advertised = _listeners("KAFKA_ADVERTISED_LISTENERS")
     assert advertised["INTERNAL"] == _environment("worker")[env_name("kafka", "bootstrap_servers")]
     assert f"{advertised['EXTERNAL']}:9092" in SERVICES["kafka"]["ports"]
@@ -162,14 +162,14 @@ def test_host_and_containers_reach_the_broker() -> None:
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_names_of_settings_exist(path: Path) -> None:
-    """Every CHIMERA_ variable that is written down anywhere is a setting."""
+    """Every CHIMERA_ variable in these files is a setting."""
     named = set(re.findall(r"CHIMERA_[A-Z0-9_]*[A-Z0-9]", path.read_text(encoding="utf-8")))
     assert named <= ENV_NAMES
 
 
 @pytest.mark.parametrize("service", OWN)
 def test_own_services_set_nothing_but_settings(service: str) -> None:
-    """Setup and worker get settings of the pipeline, and the same ones."""
+    """Setup and worker have the same environment, which consists of settings of the pipeline."""
     assert set(SERVICES[service]["environment"]) <= ENV_NAMES
     assert SERVICES[service]["environment"] == COMPOSE["x-chimera"]["environment"]
 
@@ -180,12 +180,12 @@ def test_own_services_set_nothing_but_settings(service: str) -> None:
     ids=["server", "client"],
 )
 def test_password_is_required(service: str, variable: str) -> None:
-    """No password is written down; without one from outside compose refuses to start, and says what to set."""
+    """The file holds no password; without one in the environment, compose refuses to start and names the variable."""
     assert _environment(service)[variable].startswith(f"${{{env_name('clickhouse', 'password')}:?set ")
 
 
 def test_worker_is_not_root() -> None:
-    """The image's last user is one of its own, and the worker may gain no rights."""
+    """The image runs as a user of its own, and the worker can't gain rights."""
     stage = [name for name, _ in _instructions()]
     assert stage.index("USER") > len(stage) - stage[::-1].index("FROM") - 1
     assert _of("USER") == ["chimera"]
@@ -194,12 +194,12 @@ def test_worker_is_not_root() -> None:
 
 
 def test_image_runs_the_worker() -> None:
-    """The image's command is the one that the documentation gives, run as process 1 so that it gets the signals."""
+    """The image runs the documented command as process 1, so that the worker gets the signals."""
     assert yaml.safe_load(_of("CMD")[0]) == ["faust", "-A", "pipeline", "worker", "-l", "info"]
 
 
 def test_image_is_made_of_what_reaches_the_build() -> None:
-    """The Dockerfile copies all that .dockerignore lets through, and nothing else."""
+    """The Dockerfile copies exactly the files that .dockerignore lets through."""
     copied = {name for arguments in _of("COPY") if "--from" not in arguments for name in arguments.split()[:-1]}
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert "*" in lines

@@ -1,4 +1,4 @@
-"""What the documentation says of settings and commands is what the code has."""
+"""The documentation of settings and commands agrees with the code."""
 
 import re
 from pathlib import Path
@@ -22,13 +22,13 @@ SETTINGS = {
 
 
 def test_every_setting_is_documented() -> None:
-    """docs/configuration.md lists every setting, in the order of the code, and no other."""
+    """docs/configuration.md lists all settings, and only settings, in the order of the code."""
     assert list(ROWS) == list(SETTINGS)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_documented_defaults(name: str) -> None:
-    """A default that is written down is the one in force; one in words stands for none, or for a path."""
+    """A documented default equals the default in the code; words stand for no default, a secret or a path."""
     default = SETTINGS[name]
     if isinstance(default, (Path, SecretStr)) or default is None:
         assert ROWS[name] is None
@@ -43,11 +43,11 @@ def test_every_command_is_in_the_readme(command: str) -> None:
 
 
 def test_the_block_to_paste_asks_no_questions() -> None:
-    """What follows a question in pasted lines would be its answer."""
+    """A question would take the next pasted line for its answer."""
     assert re.search(r"^chimera topics apply --yes ", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_no_example_goes_on_after_a_failure() -> None:
-    """`||` runs what follows it after every exit code, those of failures too."""
+    """`||` in an example would run the next command also after a failure."""
     for module in sorted((ROOT / "pipeline/cli").glob("*.py")):
         assert "||" not in module.read_text(encoding="utf-8"), module.name

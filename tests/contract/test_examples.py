@@ -1,4 +1,4 @@
-"""The examples are real: there are some for every family, the worker takes them, and they refer to each other."""
+"""The examples: every family has some, the worker accepts them, and they refer to each other."""
 
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,13 @@ def examples(family: str) -> list[dict[str, Any]]:
 
 
 def test_every_family_has_examples_and_every_file_a_family() -> None:
-    """No orphan on either side."""
+    """Each family has a file of examples, and each file a family."""
     assert {file.name for file in DIRECTORY.iterdir()} == {f"{name}.jsonl" for name in FAMILIES}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_worker_takes_the_examples(name: str) -> None:
-    """Each is encoded and becomes a row; none is rejected."""
+    """Every example is encoded and becomes a row; none is rejected."""
     encoder = Encoder(FAMILIES[name])
     values = [encoder.encode(event).value for event in examples(name)]
     rows = Decoder(FAMILIES[name]).decode(values)
@@ -35,13 +35,13 @@ def test_the_worker_takes_the_examples(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_examples_show_every_field(name: str) -> None:
-    """They are a complete reference: no field is left to its default."""
+    """Every example sets every field, so that the examples are a complete reference."""
     for event in examples(name):
         assert event.keys() == FAMILIES[name].schema.by_name.keys()
 
 
 def test_examples_show_every_value_of_the_closed_sets() -> None:
-    """Each state and each event type occurs."""
+    """Every value of a closed set occurs in an example."""
     for name, family in FAMILIES.items():
         for field in family.schema.fields:
             if field.values:
@@ -50,7 +50,7 @@ def test_examples_show_every_value_of_the_closed_sets() -> None:
 
 
 def test_examples_refer_to_each_other() -> None:
-    """Runs, their calls, episodes and deployments join as the specification joins them."""
+    """Runs, calls, episodes and deployments join as in the specification."""
     ids = {name: {event.get("run_id") for event in examples(name)} for name in FAMILIES}
     assert ids["episodes"] <= ids["watcher_runs"]
     assert {event["episode_run_id"] for event in examples("deployments")} <= ids["episodes"]
