@@ -286,7 +286,7 @@ def test_records_that_retention_deleted_are_counted_and_said(
     assert metrics.RECORDS_LOST.labels(topic.name)._value.get() - before == 15
     [said] = [line for line in caplog.messages if "lost" in line]
     assert said == (
-        f"[^-Consumer]: {topic.name}-0: 15 records are lost: "
+        f"[^-MicroBatchConsumer]: {topic.name}-0: 15 records are lost: "
         "offsets 10 to 24 were deleted by retention before they were consumed"
     )
 
