@@ -7,10 +7,12 @@ ENV PATH=/opt/chimera/bin:$PATH \
 FROM base AS build
 RUN python -m venv /opt/chimera
 WORKDIR /source
+COPY requirements requirements
+RUN --mount=type=cache,target=/root/.cache/pip pip install --only-binary :all: --require-hashes -r requirements/worker.txt
 COPY pyproject.toml README.md topics.yaml ./
 COPY schemas schemas
 COPY pipeline pipeline
-RUN --mount=type=cache,target=/root/.cache/pip pip install --only-binary :all: .
+RUN --mount=type=cache,target=/root/.cache/pip pip install --no-deps .
 
 FROM base
 # Faust makes a directory of its own where it is started.

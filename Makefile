@@ -5,18 +5,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 MARK := $(VENV)/.installed
 
-.PHONY: help install demo test lint format bench chaos hostile fuzz clean
+.PHONY: help install lock demo test lint format bench bench-rollup chaos hostile fuzz clean
 
 help: ## What there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(MARK): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=")'
+$(MARK): pyproject.toml requirements/development.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[devstack,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/development.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 install: $(MARK) ## The package and all tools, in .venv
+
+lock: $(MARK) ## Lock the newest versions that pyproject.toml allows, with hashes
+	for lock in 'worker' 'development --extra devstack --extra test'; do set -- $$lock; name=$$1; shift; $(BIN)/uv pip \
+		compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --python-version 3.11 \
+		--custom-compile-command 'make lock' "$$@" pyproject.toml --output-file requirements/$$name.txt || exit 1; done
 
 demo: $(MARK) ## The whole pipeline at work on this machine, in about a minute
 	$(BIN)/chimera demo
@@ -25,9 +31,10 @@ test: lint ## Lint, type check and all tests, on a real broker and a real ClickH
 	$(BIN)/chimera schemas check
 	$(BIN)/pytest -n 2 --dist loadfile
 
-lint: $(MARK) ## ruff and mypy --strict
+lint: $(MARK) ## ruff, mypy --strict, and the layers of the packages
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 format: $(MARK) ## Put the code in ruff's form

@@ -1,6 +1,5 @@
 """OAuth tokens by the client-credentials grant: fetched in bounded time, renewed before they expire."""
 
-import asyncio
 import base64
 import ssl
 import threading
@@ -16,7 +15,7 @@ from typing import Any
 import orjson
 
 from pipeline.config import KafkaSettings
-from pipeline.errors import ChimeraError, HaltError, UnavailableError
+from pipeline.errors import HaltError, UnavailableError
 
 _ANSWER_SECONDS = 10.0
 _MOST_BYTES = 1024 * 1024
@@ -66,20 +65,6 @@ class Tokens:
             if self._token is None or self._clock() >= self._token.renew_at:
                 self._token = self._fetch()
             return self._token.text
-
-    def for_aiokafka(self) -> Any:
-        """Return a token provider for aiokafka. Without a token, aiokafka retries as if the broker were away."""
-        from aiokafka.abc import AbstractTokenProvider  # noqa: PLC0415 (the tools need no aiokafka)
-        from aiokafka.errors import KafkaConnectionError  # noqa: PLC0415 (as above)
-
-        class Provider(AbstractTokenProvider):  # type: ignore[misc] # untyped
-            async def token(_) -> str:  # noqa: N805 (self is the enclosing object)
-                try:
-                    return await asyncio.to_thread(self.token)
-                except ChimeraError as error:
-                    raise KafkaConnectionError(str(error)) from None
-
-        return Provider()
 
     def _fetch(self) -> _Token:
         asked_at, where = self._clock(), f"OAuth issuer at {self._settings.oauth_token_url}"

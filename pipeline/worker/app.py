@@ -36,8 +36,8 @@ from pipeline.rollup.job import RollupJob
 from pipeline.rollup.store import SnapshotStore
 from pipeline.transport.batches import MicroBatch
 from pipeline.transport.consumer import MicroBatchConsumer, TransportOptions
+from pipeline.transport.credentials import faust_credentials
 from pipeline.worker import web
-from pipeline.worker.credentials import faust_credentials
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.places import Places
 from pipeline.worker.process import Worker

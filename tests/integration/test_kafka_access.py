@@ -28,7 +28,7 @@ from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import check_connection
 from pipeline.kafka.oauth import Tokens
 from pipeline.kafka.topics import TopicAdmin
-from pipeline.worker.credentials import faust_credentials
+from pipeline.transport.credentials import TokenProvider, faust_credentials
 from pipeline.worker.preflight import check_topics
 
 pytestmark = pytest.mark.integration
@@ -326,4 +326,4 @@ def test_an_issuer_that_is_away_is_waited_for(with_tokens: dict[str, str]) -> No
     with pytest.raises(UnavailableError, match=r"OAuth issuer at .* is not available: .*refused"):
         check_connection(kafka)
     with pytest.raises(KafkaConnectionError, match="is not available"):  # aiokafka retries after this error
-        asyncio.run(Tokens(kafka).for_aiokafka().token())
+        asyncio.run(TokenProvider(Tokens(kafka)).token())
