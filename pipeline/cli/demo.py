@@ -56,9 +56,9 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
 
     \b
     Exit codes:
-      0   every family has produced = stored + rejected, and session_stats is right
+      0   produced = stored + rejected in every family, session_stats is right
       1   the counts or session_stats are wrong, or the demo was interrupted
-      69  a download failed, a server didn't start, or a server or the worker ended
+      69  a download failed, a server didn't start, a server or worker ended
       78  the directory isn't empty, or the extra `devstack` isn't installed
 
     \b

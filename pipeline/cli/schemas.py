@@ -33,7 +33,7 @@ def check(context: click.Context) -> None:
     \b
     Exit codes:
       0   all versions are compatible
-      1   a version rejects valid records of an older one: one line per file and field
+      1   a version rejects valid records of an older one: one line per field
       78  a file isn't a valid schema
     """
     families = load_schemas(load_settings().schemas.directory)

@@ -42,7 +42,7 @@ def stack() -> None:
     \b
     Examples:
       chimera stack up                     # until Ctrl-C
-      eval "$(chimera stack up --detach)"  # in the background, with its variables set in this shell
+      eval "$(chimera stack up --detach)"  # in the background; sets its variables
       chimera stack status
       chimera stack down
     """

@@ -42,7 +42,7 @@ def show() -> None:
       2   there are changes to make
       69  the broker doesn't answer
       70  the broker refuses the request
-      78  topics.yaml or a setting is wrong, or asks for a change that Kafka can't make
+      78  topics.yaml or a setting is wrong, or asks for an impossible change
 
     \b
     Examples:
@@ -67,8 +67,9 @@ def apply(yes: bool) -> None:
       1   not confirmed
       2   there are changes, but neither a terminal nor --yes
       69  the broker doesn't answer
-      70  the broker refused a change; nothing was changed if it could refuse in advance
-      78  topics.yaml or a setting is wrong, or asks for a change that Kafka can't make
+      70  the broker refused a change; nothing was changed if it could refuse
+          in advance
+      78  topics.yaml or a setting is wrong, or asks for an impossible change
 
     \b
     Examples:

@@ -44,7 +44,7 @@ def requeue(*, everything: bool, max_attempts: int, execute: bool, **conditions:
 
     \b
     Examples:
-      chimera dlq requeue --reason unknown_schema                       # shows the plan
+      chimera dlq requeue --reason unknown_schema  # shows the plan
       chimera dlq requeue --reason unknown_schema --since 2026-11-24 --execute
       chimera dlq requeue --at chimera.ui_events:3:41200 --execute
       chimera dlq requeue --all --max-attempts 5 --execute
@@ -85,7 +85,7 @@ def drop(*, everything: bool, execute: bool, yes: bool, **conditions: Any) -> No
 
     \b
     Examples:
-      chimera dlq drop --until 2026-11-01                               # shows the plan
+      chimera dlq drop --until 2026-11-01  # shows the plan
       chimera dlq drop --reason tombstone --topic ui_events --execute
       chimera dlq drop --all --execute --yes
 
