@@ -29,7 +29,7 @@ from pipeline.errors import UnavailableError
 from pipeline.kafka.failures import NO_TOPIC, explain_refusal, missing_topic
 from pipeline.kafka.producing import RecordProducer
 from pipeline.schema.framing import schema_name
-from pipeline.transport.batches import MicroBatch
+from pipeline.transport.micro_batch import MicroBatch
 
 _TIMEOUT_SECONDS = 5.0
 _ANY_BYTES = 1_000_000_000

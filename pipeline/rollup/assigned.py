@@ -8,8 +8,9 @@ from typing import Any, Protocol, TypeVar
 
 from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.recovery import Recovery
-from pipeline.transport.batches import MicroBatch, PartitionBatches
-from pipeline.transport.topic_partition import TopicPartition
+from pipeline.transport.broker import TopicPartition
+from pipeline.transport.micro_batch import MicroBatch
+from pipeline.transport.partition import PartitionBatches
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from pipeline.rollup.events import events_of, part_of
 from pipeline.rollup.fold import HOUR_MS
 from pipeline.rollup.partition import Events, PartitionWindows
 from pipeline.rollup.snapshot import Snapshot
-from pipeline.transport.batches import MicroBatch
 from pipeline.transport.commit_metadata import Closing
+from pipeline.transport.micro_batch import MicroBatch
 
 
 class Derivation:

@@ -12,7 +12,7 @@ from pipeline.config import env_name
 from pipeline.errors import ConfigError
 from pipeline.rollup.fold import ERROR, OPEN, SUBMIT
 from pipeline.rollup.partition import Events
-from pipeline.transport.batches import MicroBatch
+from pipeline.transport.micro_batch import MicroBatch
 
 _EVENT_TYPES = {b"overlay_open": OPEN, b"query_submit": SUBMIT, b"error": ERROR}
 

@@ -31,8 +31,9 @@ from pipeline.rollup.events import foreign_keys
 from pipeline.rollup.recovery import recover
 from pipeline.rollup.saving import SnapshotSaver
 from pipeline.rollup.store import SnapshotStore
-from pipeline.transport.batches import MicroBatch, Takeover
-from pipeline.transport.topic_partition import TopicPartition
+from pipeline.transport.broker import TopicPartition
+from pipeline.transport.deriver import Takeover
+from pipeline.transport.micro_batch import MicroBatch
 
 _TICK_SECONDS = 1.0
 # The next owner of a partition looks up each hour that was stored since the last snapshot.

@@ -17,8 +17,8 @@ from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.slots import Loaded
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.rollup.store import SnapshotStore
-from pipeline.transport.batches import Takeover
-from pipeline.transport.topic_partition import TopicPartition
+from pipeline.transport.broker import TopicPartition
+from pipeline.transport.deriver import Takeover
 
 _SAY_SECONDS = 5.0
 _DAY_MS = 86_400_000

@@ -1,13 +1,13 @@
-"""The ranges in flight of a partition, as they are recorded in the metadata of its committed offset.
+"""Metadata of a committed offset: the ranges of a partition that are in flight, and its closings by the clock.
 
-The committed offset is that of the first record which isn't done; the metadata has the ends of the ranges that were
-handed out after it. Whoever takes the partition over cuts the same ranges again before any new one, so that ClickHouse
-knows their tokens. In ASCII: version, topic id, ends, CRC-32 of what stands before it, separated by blanks:
+The committed offset is the offset of the first record that isn't done. The metadata has the ends of the ranges that
+were delivered after it. The partition's next owner cuts the same ranges again before any new one, so that ClickHouse
+knows their tokens. The metadata is ASCII: version, topic id, ends, and the CRC-32 of the text before it:
 
     1 Kq3mXo5pQ0uWm0n0aD2x7A 41999,61999 e225608f
 
-What was decided by the clock stands there too, because nobody can tell it from the log. Metadata with closings is of
-version 2, and has them, as offset@hour, before the checksum; without any it is of version 1, which all of us can read:
+Closings by the clock stand there too, because the log doesn't tell them. Metadata with closings is of version 2, and
+has them, as offset@hour, before the checksum. Without any it is of version 1, which all versions of the worker read:
 
     2 Kq3mXo5pQ0uWm0n0aD2x7A 41999,61999 32000@496812 cbdab01c
 """
@@ -20,33 +20,33 @@ from typing import NamedTuple
 from pipeline.errors import HaltError
 
 MOST_CLOSINGS = 64
-_RANGES_ONLY, _WITH_CLOSINGS = "1", "2"  # the versions
+_RANGES_ONLY, _WITH_CLOSINGS = "1", "2"  # versions
 _NOTHING = "-"
-_MOST_CHARACTERS = 4096  # Kafka's own limit, offset.metadata.max.bytes
+_MOST_CHARACTERS = 4096  # Kafka's default of offset.metadata.max.bytes
 
 
 class Closing(NamedTuple):
-    """A decision of the clock: windows were closed though no record said so."""
+    """Decision of the clock to close windows without a record that closes them."""
 
     offset: int
-    """Of the first record that came, or comes, after it."""
+    """Offset of the first record after it."""
     hour: int
-    """Windows of earlier hours are closed; hours since the epoch."""
+    """Windows of earlier hours are closed; in hours since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """Ranges in flight, one after the other from the committed offset on; and closings, as long as they are needed."""
+    """Consecutive ranges in flight from the committed offset on, and the closings that are still needed."""
 
     topic_id: str
-    """Kafka's id of the topic: one that was deleted and created again under its name is another topic."""
+    """Kafka's id of the topic; a topic that was deleted and created again under its name has another id."""
     ends: tuple[int, ...] = ()
-    """Offset of the last record of each range, ascending."""
+    """Last offset of each range, ascending."""
     closings: tuple[Closing, ...] = ()
-    """By offset, ascending."""
+    """Closings by the clock, by ascending offset."""
 
     def __str__(self) -> str:
-        """The metadata to commit."""
+        """Return the metadata to commit."""
         version = _WITH_CLOSINGS if self.closings else _RANGES_ONLY
         closings = (",".join(f"{offset}@{hour}" for offset, hour in self.closings),) if self.closings else ()
         body = " ".join((version, self.topic_id, ",".join(map(str, self.ends)) or _NOTHING, *closings))
@@ -56,15 +56,15 @@ class Ranges:
 
 
 def parse(metadata: str, where: str, offset: int) -> Ranges | None:
-    """The ranges that a commit recorded; None when it recorded none, as commits of other programs don't.
+    """Read the metadata of a commit; None if it is empty, as in commits of other programs.
 
     Args:
-        metadata: what was committed.
+        metadata: committed metadata.
         where: group, topic and partition, for messages.
-        offset: what was committed with it.
+        offset: committed offset.
 
     Raises:
-        HaltError: the metadata is damaged, or of another version: the ranges are known, but not to us.
+        HaltError: the metadata is damaged or of an unknown version, so the ranges in flight are unknown.
     """
     if not metadata:
         return None

@@ -1,94 +1,111 @@
-"""How a worker takes partitions over: with what is recorded of them, and from where the log is needed once more."""
+"""Take over partitions that the group has assigned to this worker, where their earlier owners stopped."""
 
-import asyncio
-from collections.abc import Mapping
-
-from aiokafka.errors import KafkaError
-from aiokafka.structs import OffsetAndMetadata
-from faust.types import TP
-from mode import Service
+from collections.abc import Awaitable, Callable, Mapping
 
 from pipeline.errors import ChimeraError, HaltError, UnavailableError
-from pipeline.transport.assignment import Holder
-from pipeline.transport.batches import PartitionBatches, State, Takeover
+from pipeline.transport.broker import Commit, TopicPartition
 from pipeline.transport.commit_metadata import parse
+from pipeline.transport.commits import Commits
+from pipeline.transport.context import Context
+from pipeline.transport.deriver import Takeover
+from pipeline.transport.micro_batch import State
+from pipeline.transport.partition import PartitionBatches
+from pipeline.transport.topics import Topics
 
 SHORTENED = "so it has lost records that were acknowledged; find out why, then set the group's offset by hand"
-_TOPIC_CHECK_SECONDS = 10.0
 
 
-class Successor(Holder):
-    """A consumer that goes on where the former owners of its partitions have got to."""
+class Rebalance:
+    """Takes partitions over.
 
-    async def perform_seek(self) -> None:
-        """Go back to the committed offsets, with nothing in flight; if the broker is away, as soon as it's back."""
-        self._let_go(set(self._partitions))
+    Args:
+        context: broker, assignment and options.
+        commits: reads the group's commits.
+        topics: knows which assigned partitions come as micro-batches.
+    """
+
+    def __init__(self, context: Context, commits: Commits, topics: Topics) -> None:
+        self._broker = context.broker
+        self._assignment = context.assignment
+        self._options = context.options
+        self._log = context.log
+        self._group = context.group
+        self._commits = commits
+        self._topics = topics
+
+    async def run(self, seek_to_committed: Callable[[], Awaitable[None]]) -> None:
+        """Take over all assigned partitions; if the broker doesn't answer, have them assigned anew.
+
+        Args:
+            seek_to_committed: Faust's own seek, of all partitions to their committed offsets.
+        """
+        self._assignment.let_go(set(self._assignment.partitions))
         try:
-            await super().perform_seek()
-            if ours := self._ours():
-                await self._take_over(ours)
-        except (KafkaError, UnavailableError) as error:
-            self.log.warning("Kafka doesn't answer, the partitions will be assigned anew: %r", error)
-            await self._thread.rejoin()
+            await seek_to_committed()
+            if partitions := self._topics.assigned():
+                await self._take_over(partitions)
+        except UnavailableError as error:
+            self._log.warning("Kafka doesn't answer, the partitions will be assigned anew: %s", error)
+            await self._broker.rejoin()
         except ChimeraError as error:
-            self._halt(error)
+            self._options.stop(error)
 
-    async def _take_over(self, partitions: set[TP]) -> None:
-        """Go on where the group has got to: with the ranges in flight that are recorded, as they are recorded.
+    async def _take_over(self, partitions: set[TopicPartition]) -> None:
+        """Start at the committed offsets, with the committed ranges in flight.
 
         Raises:
-            KafkaError, UnavailableError: the broker doesn't answer.
-            HaltError: what is recorded is unknown to us.
+            UnavailableError: the broker doesn't answer.
+            HaltError: a commit's metadata is damaged or of an unknown version.
         """
-        membership = self._membership
-        topic_ids = await asyncio.to_thread(self.options.topic_ids, {tp.topic for tp in partitions})
-        beginnings = await self.earliest_offsets(*partitions)
-        async with self._recording:  # so that nothing of ours is on its way
-            committed = await self._thread.read_commits(partitions)
-        if membership != self._membership:
-            return  # another assignment has begun, and its turn comes
+        membership = self._assignment.membership
+        topic_ids = await self._broker.topic_ids({tp.topic for tp in partitions})
+        beginnings = await self._broker.earliest_offsets(partitions)
+        commits = await self._commits.read(partitions)
+        if membership != self._assignment.membership:
+            return  # a later assignment takes them over
         states = {
-            tp: self._state_of(tp, committed.get(tp), topic_ids[tp.topic]) or State(beginnings[tp], ())
+            tp: self._state_of(tp, commits.get(tp), topic_ids[tp.topic]) or State(beginnings[tp], ())
             for tp in partitions
-            if tp.topic in topic_ids  # else it was deleted just now
+            if tp.topic in topic_ids  # a missing topic was deleted just now
         }
-        starts = await self._ask_deriver(
+        starts = await self._starts(
             {
                 tp: Takeover(topic_ids[tp.topic], beginnings[tp], states[tp].offset, states[tp].closings)
-                for tp in self.options.derived(states)
+                for tp in self._options.derived(states)
             }
         )
         for tp, state in states.items():
             start = starts.get(tp, state.offset)
-            await self._seek(tp, start)
-            if membership != self._membership:
+            await self._broker.seek(tp, start)
+            if membership != self._assignment.membership:
                 return
-            # The log may end before that; Faust would drop what then comes.
-            self._read_offset[tp] = None
-            self._partitions[tp] = PartitionBatches(
-                tp.topic,
-                topic_ids[tp.topic],
-                tp.partition,
-                state,
-                policy=self.options.policies[tp.topic],
-                limit=self.options.batches_in_flight,
-                start=start,
-                agents=1 + len(self.options.derived([tp])),
-                on_ack=self._on_ack,
-            )
+            self._assignment.hold(tp, self._batches_of(tp, topic_ids[tp.topic], state, start))
 
-    async def _ask_deriver(self, taken: Mapping[TP, Takeover]) -> Mapping[TP, int]:
-        """Where the log is to be read from, not after what is committed.
+    def _batches_of(self, tp: TopicPartition, topic_id: str, state: State, start: int) -> PartitionBatches:
+        return PartitionBatches(
+            tp.topic,
+            topic_id,
+            tp.partition,
+            state,
+            policy=self._options.policies[tp.topic],
+            limit=self._options.batches_in_flight,
+            start=start,
+            agents=1 + len(self._options.derived([tp])),
+            on_ack=self._assignment.note_ack,
+        )
+
+    async def _starts(self, taken: Mapping[TopicPartition, Takeover]) -> Mapping[TopicPartition, int]:
+        """Ask the deriver for the first offsets to fetch; none is above the committed offset.
 
         Raises:
-            HaltError: what is committed isn't there: new records in its place would be taken for replayed ones.
+            HaltError: a log ends below the committed offset; new records there would pass for replayed ones.
         """
-        if self.options.deriver is None:
+        if self._options.deriver is None:
             return {}
-        needed = await self.options.deriver.take_over(taken)
+        needed = await self._options.deriver.take_over(taken)
         starts = {tp: min(takeover.committed, max(takeover.beginning, needed[tp])) for tp, takeover in taken.items()}
         replayed = [tp for tp, start in starts.items() if start < taken[tp].committed]
-        for tp, end in (await self.highwaters(*replayed)).items() if replayed else ():
+        for tp, end in (await self._broker.highwaters(replayed)).items() if replayed else ():
             if end < taken[tp].committed:
                 raise HaltError(
                     f"{tp.topic}-{tp.partition}: Kafka's log ends at {end}, and {taken[tp].committed} is committed, "
@@ -96,58 +113,17 @@ class Successor(Holder):
                 )
         return starts
 
-    def _state_of(self, tp: TP, commit: OffsetAndMetadata | None, topic_id: str) -> State | None:
-        """What is recorded of a partition; None when nothing is, or only of a topic that had its name before."""
-        if commit is None:
-            return None
-        where = f"group {self.app.conf.id}, {tp.topic}-{tp.partition}"
-        ranges = parse(commit.metadata, where, commit.offset)
-        if ranges is not None and ranges.topic_id != topic_id:
-            self.log.warning("%s: the topic was created anew and is consumed from its beginning", where)
-            return None
-        return State(commit.offset, ranges.ends, ranges.closings) if ranges else State(commit.offset, ())
-
-    @Service.task
-    async def _watch_topics(self) -> None:
-        """Have partitions assigned that we should have and don't, or whose topic has become another one."""
-        while self.options.policies and not self.should_stop:
-            await self.sleep(_TOPIC_CHECK_SECONDS)
-            if not self.flow_active:
-                continue
-            try:
-                there = await self._give_up_topics_made_anew(set(self.options.policies))
-            except UnavailableError as error:
-                self.log.info("Can't look at the topics' ids: %s", error)
-                continue
-            await self._thread.notice(there)
-            if self.flow_active and self._ours() - self._partitions.keys():
-                await self._thread.rejoin()
-
-    async def _give_up_topics_made_anew(self, topics: set[str]) -> set[str]:
-        """Let go of the partitions of topics that were deleted and have been created again under their names.
-
-        Returns:
-            Those of the topics that there are.
+    def _state_of(self, tp: TopicPartition, commit: Commit | None, topic_id: str) -> State | None:
+        """Return the committed state; None without a commit, or if it belongs to an earlier topic of this name.
 
         Raises:
-            UnavailableError: the broker doesn't answer.
+            HaltError: the metadata is damaged or of an unknown version.
         """
-        try:
-            now = await asyncio.to_thread(self.options.topic_ids, topics)
-        except HaltError as error:
-            self._let_go({tp for tp in self._partitions if tp.topic in topics})
-            self._halt(error)
-            return set()
-        anew = {
-            tp
-            for tp, batches in self._partitions.items()
-            if tp.topic in topics and now.get(tp.topic) not in {None, batches.topic_id}
-        }
-        if anew:
-            self.log.warning("Topics were created anew: %s", ", ".join(sorted({tp.topic for tp in anew})))
-            self._let_go(anew)
-            await self._thread.rejoin()
-        return set(now)
-
-    def _ours(self) -> set[TP]:
-        return {tp for tp in self.assignment() if tp.topic in self.options.policies}
+        if commit is None:
+            return None
+        where = f"group {self._group}, {tp.topic}-{tp.partition}"
+        ranges = parse(commit.metadata, where, commit.offset)
+        if ranges is not None and ranges.topic_id != topic_id:
+            self._log.warning("%s: the topic was created anew and is consumed from its beginning", where)
+            return None
+        return State(commit.offset, ranges.ends, ranges.closings) if ranges else State(commit.offset, ())

@@ -34,9 +34,10 @@ from pipeline.retry import Held
 from pipeline.rollup.events import check_event_types
 from pipeline.rollup.job import RollupJob
 from pipeline.rollup.store import SnapshotStore
-from pipeline.transport.batches import MicroBatch
-from pipeline.transport.consumer import MicroBatchConsumer, TransportOptions
+from pipeline.transport.consumer import MicroBatchConsumer
 from pipeline.transport.credentials import faust_credentials
+from pipeline.transport.micro_batch import MicroBatch
+from pipeline.transport.options import TransportOptions
 from pipeline.worker import web
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.places import Places

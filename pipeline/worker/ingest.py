@@ -32,7 +32,7 @@ from pipeline.decode.decoder import Decoder
 from pipeline.dlq.writer import DeadLetters
 from pipeline.errors import FailureKind
 from pipeline.retry import LostPartitionError, Renew, Retry
-from pipeline.transport.batches import MicroBatch
+from pipeline.transport.micro_batch import MicroBatch
 from pipeline.worker.places import Places
 from pipeline.worker.reject_rate import RejectRate
 

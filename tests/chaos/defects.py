@@ -9,8 +9,9 @@ from pipeline.rollup.emission import Emission
 from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.rollup.store import SnapshotStore
-from pipeline.transport.batches import MicroBatch, State
-from pipeline.transport.consumer import MicroBatchConsumer
+from pipeline.transport.commits import Commits
+from pipeline.transport.micro_batch import MicroBatch, State
+from pipeline.transport.rebalance import Rebalance
 
 _LONG_SECONDS = 3.0  # enough for snapshots of all that has changed
 
@@ -22,14 +23,14 @@ def _random_tokens() -> None:
 
 
 def _forgotten_ranges() -> None:
-    consumer: Any = MicroBatchConsumer
-    state_of = consumer._state_of
+    rebalance: Any = Rebalance
+    state_of = rebalance._state_of
 
     def forgetful(*arguments: Any) -> State | None:
         state = state_of(*arguments)
         return state and State(state.offset, ())
 
-    consumer._state_of = forgetful
+    rebalance._state_of = forgetful
 
 
 def _blind_emission() -> None:
@@ -74,8 +75,8 @@ def _unrecorded_closings() -> None:
     async def careless(*_: Any) -> bool:
         return True
 
-    consumer: Any = MicroBatchConsumer
-    consumer.close_by_clock = careless
+    commits: Any = Commits
+    commits.close_by_clock = careless
 
 
 DEFECTS = {

@@ -18,9 +18,11 @@ from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.slots import MANIFEST, Key
 from pipeline.rollup.store import SnapshotStore
-from pipeline.transport.batches import MicroBatch
-from pipeline.transport.broker import BrokerThread
+from pipeline.transport.adapter.broker import ThreadBroker
+from pipeline.transport.commits import Commits
 from pipeline.transport.consumer import MicroBatchConsumer
+from pipeline.transport.micro_batch import MicroBatch
+from pipeline.transport.rebalance import Rebalance
 from pipeline.worker.ingest import Ingest
 
 
@@ -99,7 +101,7 @@ def _closed_and_emitted(trap: Trap) -> None:
         by_clock.set()
         return False
 
-    trap.after(MicroBatchConsumer, "close_by_clock", remember)
+    trap.after(Commits, "close_by_clock", remember)
     trap.before(PartitionWindows, "remove", lambda *_: by_clock.is_set())
 
 
@@ -109,7 +111,7 @@ def _always(*_: Any) -> bool:
 
 INGEST_POINTS = {
     "before_recorded": Point(
-        lambda trap: trap.before(BrokerThread, "commit_ranges", _any_of(trap)), "before the range is recorded"
+        lambda trap: trap.before(ThreadBroker, "commit", _any_of(trap)), "before the range is recorded"
     ),
     "before_lease": Point(lambda trap: trap.before(Ingest, "_insert_now", _of_batch(trap)), "recorded, lease not read"),
     "not_sent": Point(lambda trap: trap.before(Sink, "insert", _insert_into(trap)), "recorded, not sent"),
@@ -128,7 +130,7 @@ INGEST_POINTS = {
         lambda trap: trap.during(MicroBatchConsumer, "on_partitions_revoked", _any_of(trap), 0.02), "during a revoke", 1
     ),
     "assign": Point(
-        lambda trap: trap.before(MicroBatchConsumer, "_state_of", lambda _, tp, *__: bool(tp.topic == trap.topic)),
+        lambda trap: trap.before(Rebalance, "_state_of", lambda _, tp, *__: bool(tp.topic == trap.topic)),
         "during an assignment",
         2,
     ),
@@ -152,12 +154,8 @@ ROLLUP_POINTS = {
 """The same for the hourly rollup."""
 
 CLOCK_POINTS = {
-    "closing": Point(
-        lambda trap: trap.before(MicroBatchConsumer, "close_by_clock", _always), "before a closing is recorded", 2
-    ),
-    "closed": Point(
-        lambda trap: trap.after(MicroBatchConsumer, "close_by_clock", _always), "closing recorded, not applied", 2
-    ),
+    "closing": Point(lambda trap: trap.before(Commits, "close_by_clock", _always), "before a closing is recorded", 2),
+    "closed": Point(lambda trap: trap.after(Commits, "close_by_clock", _always), "closing recorded, not applied", 2),
     "closed_emitted": Point(_closed_and_emitted, "rows of a closing stored, not removed", 2),
 }
 """The same where the log has come to rest, and the clock closes hours."""

@@ -9,9 +9,6 @@ import pytest
 TESTS = Path(__file__).parents[1]
 MODULES = sorted(path for path in TESTS.rglob("*.py") if path != Path(__file__))
 
-UNFINISHED = {"test_transport_replay.py", "test_transport_takeovers.py"}
-"""Modules that still patch constants of the transport."""
-
 
 def _imported(tree: ast.Module) -> dict[str, str]:
     """Full names of the things that a module imports, by their local names."""
@@ -49,9 +46,7 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in MODULES if path.name not in UNFINISHED], ids=lambda path: str(path.relative_to(TESTS))
-)
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(TESTS)))
 def test_no_test_patches_a_constant_of_the_pipeline(path: Path) -> None:
     """Limits and timeouts that tests change are arguments or settings.
 

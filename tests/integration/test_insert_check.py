@@ -19,7 +19,8 @@ from pipeline.dlq.writer import DeadLetters
 from pipeline.producer.encode import Encoder
 from pipeline.retry import Held, lease_clock
 from pipeline.sample import sample
-from pipeline.transport.batches import MicroBatch, PartitionBatches, State
+from pipeline.transport.micro_batch import MicroBatch, State
+from pipeline.transport.partition import PartitionBatches
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.places import Places
 
@@ -45,7 +46,7 @@ def _values(family: Family, seed: int = 1) -> list[bytes]:
 def _batch(family: Family, values: Sequence[bytes], *, again: bool) -> MicroBatch:
     state = State(0, (len(values) - 1,) if again else ())
     owner = PartitionBatches(family.topic.name, "id", 0, state, policy=family.batch, limit=2)
-    owner.recorded(state, lease_clock())
+    owner.committed(state, lease_clock())
     owner.add([Record(offset, value) for offset, value in enumerate(values)], 0.0)
     (batch,) = owner.cut(0.0, hurry=True)
     return batch

@@ -15,7 +15,8 @@ from pipeline.columns import Column
 from pipeline.config import Settings
 from pipeline.retry import Held, Retry, lease_clock
 from pipeline.rollup.emission import Emission
-from pipeline.transport.batches import PartitionBatches, State
+from pipeline.transport.micro_batch import State
+from pipeline.transport.partition import PartitionBatches
 
 pytestmark = pytest.mark.integration
 
@@ -41,7 +42,7 @@ def _store(
     """Store an hour as a worker that has just been assigned the partition."""
     family = load_catalog(settings).family("ui_events")
     held = PartitionBatches(family.topic.name, "id", 0, State(0, ()), policy=family.batch, limit=2)
-    held.recorded(State(0, ()), lease_clock())
+    held.committed(State(0, ()), lease_clock())
 
     async def renew(_: Held) -> bool:
         return True

@@ -10,8 +10,8 @@ from support.faust_member import Member, numbers, ranges_of, small_batches, unti
 from support.kafka_topic import Topic
 
 from pipeline.config import KafkaSettings
-from pipeline.transport.batches import MicroBatch
-from pipeline.transport.consumer import TransportOptions
+from pipeline.transport.micro_batch import MicroBatch
+from pipeline.transport.options import TransportOptions
 
 pytestmark = pytest.mark.integration
 

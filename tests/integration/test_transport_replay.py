@@ -9,7 +9,6 @@ from multiprocessing import get_context
 from typing import Any
 
 import pytest
-from faust.types import TP
 from support.faust_member import PATIENCE_SECONDS, Member, numbers, ranges_of, small_batches, until, values_of
 from support.kafka_topic import Topic
 
@@ -17,10 +16,11 @@ from pipeline import metrics
 from pipeline.config import KafkaSettings
 from pipeline.devstack import Stack
 from pipeline.errors import ChimeraError, HaltError, UnavailableError
-from pipeline.transport import broker
-from pipeline.transport.batches import MicroBatch, Takeover
+from pipeline.transport.broker import TopicPartition
 from pipeline.transport.commit_metadata import Closing, Ranges
-from pipeline.transport.consumer import Deriver, TransportOptions
+from pipeline.transport.deriver import Deriver, Takeover
+from pipeline.transport.micro_batch import MicroBatch
+from pipeline.transport.options import TransportOptions
 
 pytestmark = pytest.mark.integration
 
@@ -39,17 +39,23 @@ class Derived:
     def __init__(self, topic: str, needed: int | None = None, *, acks: bool = True) -> None:
         self.topics = frozenset({topic})
         self.taken: list[Takeover] = []
-        self.released: list[set[TP]] = []
+        self.missed_records = 0
+        self.released: list[set[TopicPartition]] = []
         self.got: list[MicroBatch] = []
         self._needed = needed
         self._acks = acks
 
-    async def take_over(self, taken: Mapping[TP, Takeover]) -> Mapping[TP, int]:
+    async def take_over(self, taken: Mapping[TopicPartition, Takeover]) -> Mapping[TopicPartition, int]:
         """Remember, and say what is needed."""
         self.taken += taken.values()
         return {tp: takeover.committed if self._needed is None else self._needed for tp, takeover in taken.items()}
 
-    async def release(self, partitions: set[TP]) -> None:
+    def missed(self, tp: TopicPartition, records: int) -> None:
+        """Count."""
+        assert tp.topic in self.topics
+        self.missed_records += records
+
+    async def release(self, partitions: set[TopicPartition]) -> None:
         """Remember."""
         self.released.append(partitions)
 
@@ -69,11 +75,11 @@ def _member(kafka: KafkaSettings, derived: Derived, **options: Any) -> Member:
 
 
 async def _taken_over(member: Member, topic: str) -> None:
-    await until(lambda: member.app.consumer.held(TP(topic, 0)), "taken over")
+    await until(lambda: member.app.consumer.held(TopicPartition(topic, 0)), "taken over")
 
 
 async def _close(member: Member, topic: str, offset: int, hour: int) -> bool:
-    closed: bool = await member.app.consumer.close_by_clock(TP(topic, 0), offset, hour)
+    closed: bool = await member.app.consumer.close_by_clock(TopicPartition(topic, 0), offset, hour)
     return closed
 
 
@@ -177,7 +183,7 @@ def _retention(topic: Topic, before: int) -> Derived:
     """A deriver that needs the log from offset 3; while it gets ready, retention deletes what is before an offset."""
 
     class Slow(Derived):
-        async def take_over(self, taken: Mapping[TP, Takeover]) -> Mapping[TP, int]:
+        async def take_over(self, taken: Mapping[TopicPartition, Takeover]) -> Mapping[TopicPartition, int]:
             await asyncio.to_thread(topic.delete_records, before)
             return await super().take_over(taken)
 
@@ -216,6 +222,7 @@ def test_what_retention_deletes_before_it_is_replayed_is_said_and_not_lost(
             await until(lambda: topic.committed == {0: 40}, "committed")
 
     asyncio.run(scenario())
+    assert derived.missed_records == min(before, 25) - 3
     assert ranges_of(derived.got) == expected
     assert [line.split("-0: ")[1] for line in caplog.messages if "deleted" in line] == said
     assert metrics.RECORDS_LOST.labels(topic.name)._value.get() - counted == max(0, before - 25)
@@ -263,7 +270,7 @@ def test_closings_are_recorded_and_forgotten(kafka: KafkaSettings, topic: Topic)
             await _taken_over(member, topic.name)
             assert derived.taken == [Takeover("-", 0, 25, both)]
             for before, left in ((25, both[1:]), (26, ())):
-                member.app.consumer.forget_closings(TP(topic.name, 0), before)
+                member.app.consumer.forget_closings(TopicPartition(topic.name, 0), before)
                 await member.app.commit(None)
                 assert await asyncio.to_thread(topic.read_commit) == (25, str(Ranges("-", (), left)))
 
@@ -274,7 +281,7 @@ def test_nothing_is_closed_while_records_come(kafka: KafkaSettings, topic: Topic
     """Something in flight or in the log, another offset, or a partition that isn't ours: no, and nothing recorded."""
     topic.produce(numbers(10))
     derived = Derived(topic.name)
-    place = TP(topic.name, 0)
+    place = TopicPartition(topic.name, 0)
 
     async def scenario() -> None:
         async with _member(kafka, derived) as member:
@@ -283,7 +290,7 @@ def test_nothing_is_closed_while_records_come(kafka: KafkaSettings, topic: Topic
             batch.ack()
             await until(lambda: topic.committed == {0: 10}, "committed")
             assert not await _close(member, topic.name, 9, 5)
-            assert not await member.app.consumer.close_by_clock(TP(topic.name, 1), 0, 5)
+            assert not await member.app.consumer.close_by_clock(TopicPartition(topic.name, 1), 0, 5)
             member.app.consumer.pause_partitions({place})
             assert await member.idle_for(1.2), "Faust's poll of a second that was under way is over"
             await asyncio.to_thread(topic.produce, numbers(1))
@@ -293,12 +300,6 @@ def test_nothing_is_closed_while_records_come(kafka: KafkaSettings, topic: Topic
     asyncio.run(scenario())
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker, "_ANSWER_SECONDS", 1.0)
-
-
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("again", [True, False], ids=["asked-again", "gone-on"])
 def test_a_closing_whose_answer_does_not_come_is_decided_by_the_next_commit(
     kafka: KafkaSettings, topic: Topic, stack: Stack, monkeypatch: pytest.MonkeyPatch, *, again: bool
@@ -308,18 +309,18 @@ def test_a_closing_whose_answer_does_not_come_is_decided_by_the_next_commit(
     derived = Derived(topic.name)
 
     async def scenario() -> None:
-        async with _member(kafka, derived) as member:
+        async with _member(kafka, derived, answer_seconds=1.0) as member:
             await member.take_records(10)
             await until(lambda: topic.committed == {0: 10}, "committed")
-            thread = member.app.consumer._thread
-            commit_ranges = thread.commit_ranges
+            broker = member.app.consumer.member.broker
+            commit = broker.commit
 
             async def pause_first(*arguments: object) -> bool:
                 stack.kafka.pause()
-                taken: bool = await commit_ranges(*arguments)
+                taken: bool = await commit(*arguments)
                 return taken
 
-            monkeypatch.setattr(thread, "commit_ranges", pause_first)
+            monkeypatch.setattr(broker, "commit", pause_first)
             with pytest.raises(UnavailableError):
                 await _close(member, topic.name, 10, 5)
             monkeypatch.undo()
@@ -341,17 +342,15 @@ def test_a_member_that_slept_too_long_closes_nothing_and_releases_nothing(kafka:
     late, derived = Derived(topic.name), Derived(topic.name)
 
     async def scenario() -> None:
-        async with _member(kafka, late) as sleeper:
+        async with _member(kafka, late, answer_seconds=20.0) as sleeper:
             await sleeper.take_records(10)
             await until(lambda: topic.committed == {0: 10}, "committed")
-            held = sleeper.app.consumer.held(TP(topic.name, 0))
+            held = sleeper.app.consumer.held(TopicPartition(topic.name, 0))
             sleeper.app.consumer._thread.thread_loop.call_soon_threadsafe(time.sleep, 9.0)  # no heartbeats
             async with _member(kafka, derived) as owner:
                 await _taken_over(owner, topic.name)
                 assert held.live, "it doesn't know yet"
-                with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(broker, "_ANSWER_SECONDS", 20.0)
-                    assert not await _close(sleeper, topic.name, 10, 5)
+                assert not await _close(sleeper, topic.name, 10, 5)
                 assert not held.live
                 assert late.released == []
                 await _close_in_the_end(owner, topic.name, 10, 7)
@@ -392,11 +391,11 @@ def test_a_deriver_releases_what_goes_while_it_is_ours(kafka: KafkaSettings) -> 
     """In a rebalance and in a stop, after what is done is committed; and takes over what is assigned then."""
     topic = Topic(kafka, partitions=2)
     topic.produce(numbers(10))
-    both = {TP(topic.name, 0), TP(topic.name, 1)}
+    both = {TopicPartition(topic.name, 0), TopicPartition(topic.name, 1)}
     committed: list[int] = []
 
     class Releasing(Derived):
-        async def release(self, partitions: set[TP]) -> None:
+        async def release(self, partitions: set[TopicPartition]) -> None:
             assert all(member.app.consumer.held(tp) for tp in partitions)
             committed.append((await asyncio.to_thread(lambda: topic.committed))[0])
             await super().release(partitions)
@@ -426,7 +425,7 @@ def test_a_stop_does_not_wait_for_a_release_longer_than_it_drains(
     topic.produce(numbers(10))
 
     class Slow(Derived):
-        async def release(self, partitions: set[TP]) -> None:
+        async def release(self, partitions: set[TopicPartition]) -> None:
             await super().release(partitions)
             if fault == "fails":
                 raise RuntimeError

@@ -6,10 +6,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from threading import Timer
+from typing import Any
 
 import pytest
-from aiokafka.structs import OffsetAndMetadata
-from faust.types import TP
 from support.faust_member import PATIENCE_SECONDS, Member, numbers, ranges_of, small_batches, until, values_of
 from support.kafka_topic import Topic
 
@@ -18,11 +17,9 @@ from pipeline.config import KafkaSettings
 from pipeline.devstack import Stack
 from pipeline.errors import ChimeraError, HaltError
 from pipeline.kafka.topics import TopicAdmin
-from pipeline.transport import assignment as holding
-from pipeline.transport import broker
-from pipeline.transport import rebalance as takeover
-from pipeline.transport.batches import MicroBatch
+from pipeline.transport.broker import NOBODY, Commit, TopicPartition
 from pipeline.transport.commit_metadata import Ranges, parse
+from pipeline.transport.micro_batch import MicroBatch
 
 pytestmark = pytest.mark.integration
 
@@ -104,7 +101,7 @@ def test_a_member_that_slept_too_long_records_and_delivers_nothing_more(kafka: K
                 found += await owner.take(2)
                 for batch in late:
                     batch.ack()  # which has it commit when it is awake
-                await until(lambda: not sleeper.app.consumer._partitions, "let go")
+                await until(lambda: not sleeper.app.consumer.member.assignment.partitions, "let go")
                 assert not any(batch.live for batch in late)
                 await until(lambda: len(topic.members) == 2, "back in the group")
                 members = (sleeper, owner)
@@ -131,17 +128,17 @@ def test_nothing_is_committed_but_as_the_member_that_was_assigned_the_partitions
     async def scenario() -> None:
         async with Member(kafka, small_batches(topic.name)) as member:
             await member.take()
-            thread = member.app.consumer._thread
-            now = thread.membership
-            commits = {TP(topic.name, 0): OffsetAndMetadata(7, "")}
+            broker = member.app.consumer.member.broker
+            now = broker.membership
+            commits = {TopicPartition(topic.name, 0): Commit(7, "")}
             for other in (
-                broker.NOBODY,
+                NOBODY,
                 now._replace(generation=now.generation - 1),
                 now._replace(member_id="another"),
             ):
-                assert not await thread.commit_ranges(other, commits)
+                assert not await broker.commit(other, commits)
             assert topic.committed == {0: 0}
-            assert await thread.commit_ranges(now, commits)
+            assert await broker.commit(now, commits)
             assert topic.committed == {0: 7}
 
     asyncio.run(scenario())
@@ -203,13 +200,12 @@ def test_a_topic_made_anew_while_nobody_looked_is_consumed_afresh(
 
 @pytest.mark.parametrize("records", [5, 20, 50], ids=["fewer", "as-many", "more"])
 def test_a_topic_made_anew_while_it_is_consumed_is_consumed_afresh(
-    kafka: KafkaSettings, topic: Topic, topic_id: str, monkeypatch: pytest.MonkeyPatch, records: int
+    kafka: KafkaSettings, topic: Topic, topic_id: str, records: int
 ) -> None:
     """However many records it has: all of them come, none under a token of the former one."""
-    monkeypatch.setattr(takeover, "_TOPIC_CHECK_SECONDS", 0.5)
     topic.produce(numbers(20))
     failures: list[ChimeraError] = []
-    batching = small_batches(topic.name, topic_ids=TopicAdmin(kafka).ids, halt=failures.append)
+    batching = small_batches(topic.name, topic_ids=TopicAdmin(kafka).ids, halt=failures.append, topic_check_seconds=0.5)
 
     async def scenario() -> None:
         async with Member(kafka, batching) as member:
@@ -226,11 +222,8 @@ def test_a_topic_made_anew_while_it_is_consumed_is_consumed_afresh(
     assert failures == []
 
 
-def test_all_partitions_of_a_topic_made_anew_are_consumed_afresh(
-    kafka: KafkaSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_partitions_of_a_topic_made_anew_are_consumed_afresh(kafka: KafkaSettings) -> None:
     """Records of several, which come with one fetch, don't trip over each other."""
-    monkeypatch.setattr(takeover, "_TOPIC_CHECK_SECONDS", 0.5)
     topic = Topic(kafka, partitions=3)
 
     def fill(start: int) -> None:
@@ -239,7 +232,7 @@ def test_all_partitions_of_a_topic_made_anew_are_consumed_afresh(
 
     fill(0)
     failures: list[ChimeraError] = []
-    batching = small_batches(topic.name, topic_ids=TopicAdmin(kafka).ids, halt=failures.append)
+    batching = small_batches(topic.name, topic_ids=TopicAdmin(kafka).ids, halt=failures.append, topic_check_seconds=0.5)
 
     async def scenario() -> None:
         async with Member(kafka, batching) as member:
@@ -286,7 +279,7 @@ def test_records_that_retention_deleted_are_counted_and_said(
     assert metrics.RECORDS_LOST.labels(topic.name)._value.get() - before == 15
     [said] = [line for line in caplog.messages if "lost" in line]
     assert said == (
-        f"[^-MicroBatchConsumer]: {topic.name}-0: 15 records are lost: "
+        f"[^-Consumer]: {topic.name}-0: 15 records are lost: "
         "offsets 10 to 24 were deleted by retention before they were consumed"
     )
 
@@ -326,14 +319,9 @@ def test_large_ranges_of_many_partitions_are_cut_again_in_little_memory(kafka: K
     asyncio.run(scenario())
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker, "_ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr(broker, "_STOP_SECONDS", 1.0)
-    monkeypatch.setattr(holding, "RETRY_SECONDS", 0.2)
+IMPATIENT: dict[str, Any] = {"answer_seconds": 1.0, "leave_seconds": 1.0, "retry_seconds": 0.2}
 
 
-@pytest.mark.usefixtures("impatient")
 def test_a_takeover_waits_for_a_broker_that_is_away(kafka: KafkaSettings, topic: Topic, stack: Stack) -> None:
     """It stops answering in the middle of it: the partitions are taken over when it is back."""
     topic.produce(numbers(20))
@@ -347,14 +335,13 @@ def test_a_takeover_waits_for_a_broker_that_is_away(kafka: KafkaSettings, topic:
         return dict.fromkeys(topics, "-")
 
     async def scenario() -> None:
-        async with Member(kafka, small_batches(topic.name, topic_ids=pause_then_look)) as member:
+        async with Member(kafka, small_batches(topic.name, topic_ids=pause_then_look, **IMPATIENT)) as member:
             assert values_of(await member.take_records(20)) == numbers(20)
             assert time.monotonic() - paused[0] > 3.5
 
     asyncio.run(scenario())
 
 
-@pytest.mark.usefixtures("impatient")
 def test_nothing_is_delivered_while_the_broker_is_away_and_all_of_it_after(
     kafka: KafkaSettings, topic: Topic, stack: Stack
 ) -> None:
@@ -362,7 +349,7 @@ def test_nothing_is_delivered_while_the_broker_is_away_and_all_of_it_after(
     topic.produce(numbers(60))
 
     async def scenario() -> None:
-        async with Member(kafka, small_batches(topic.name)) as member:
+        async with Member(kafka, small_batches(topic.name, **IMPATIENT)) as member:
             first, second = await member.take(2)
             stack.kafka.pause()
             first.ack()
@@ -375,7 +362,6 @@ def test_nothing_is_delivered_while_the_broker_is_away_and_all_of_it_after(
     asyncio.run(scenario())
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("how", ["pause", "kill"])
 def test_a_stop_does_not_wait_for_a_broker_that_is_away(
     kafka: KafkaSettings, topic: Topic, stack: Stack, how: str
@@ -384,7 +370,7 @@ def test_a_stop_does_not_wait_for_a_broker_that_is_away(
     topic.produce(numbers(20))
 
     async def scenario() -> float:
-        async with Member(kafka, small_batches(topic.name)) as member:
+        async with Member(kafka, small_batches(topic.name, **IMPATIENT)) as member:
             for batch in await member.take(2):
                 batch.ack()
             getattr(stack.kafka, how)()

@@ -17,7 +17,8 @@ from pipeline.dlq.letters import DlqRecord
 from pipeline.dlq.writer import DeadLetters
 from pipeline.producer.encode import Encoder
 from pipeline.retry import Held
-from pipeline.transport.batches import PartitionBatches, State
+from pipeline.transport.micro_batch import State
+from pipeline.transport.partition import PartitionBatches
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.places import Places
 

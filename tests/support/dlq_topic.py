@@ -13,7 +13,8 @@ from pipeline.dlq.letters import DlqRecord
 from pipeline.dlq.writer import DeadLetters
 from pipeline.errors import Reason
 from pipeline.kafka.client import client_config
-from pipeline.transport.batches import PartitionBatches, State
+from pipeline.transport.micro_batch import State
+from pipeline.transport.partition import PartitionBatches
 
 _SECONDS = 30
 

@@ -9,8 +9,8 @@ import faust
 
 from pipeline.catalog import BatchPolicy
 from pipeline.config import KafkaSettings
-from pipeline.transport.batches import MicroBatch
-from pipeline.transport.consumer import TransportOptions
+from pipeline.transport.micro_batch import MicroBatch
+from pipeline.transport.options import TransportOptions
 
 PATIENCE_SECONDS = 60.0
 

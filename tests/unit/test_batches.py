@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.catalog import BatchPolicy
-from pipeline.transport.batches import MicroBatch, PartitionBatches, State
 from pipeline.transport.commit_metadata import MOST_CLOSINGS, Closing
+from pipeline.transport.micro_batch import MicroBatch, State
+from pipeline.transport.partition import PartitionBatches
 
 LINGER_SECONDS = 5.0
 MAX_BYTES = 1024
@@ -178,7 +179,7 @@ def test_the_state_is_what_is_done_and_what_is_in_flight() -> None:
     partition.add(_records(range(4, 11)), 0.0)
     first, second, third = partition.cut(0.0)
     assert (partition.state, partition.changed) == (State(4, (5, 7, 9)), True)
-    partition.recorded(partition.state, 0.0)
+    partition.committed(partition.state, 0.0)
     assert not partition.changed
     second.ack()
     assert (partition.state, partition.changed) == (State(4, (5, 7, 9)), False)
@@ -195,7 +196,7 @@ def test_what_was_recorded_while_the_state_went_on_is_still_to_be_recorded() -> 
     [batch] = partition.cut(0.0)
     sent = partition.state
     batch.ack()
-    partition.recorded(sent, 3.0)
+    partition.committed(sent, 3.0)
     assert partition.changed
     assert batch.committed_at == 3.0
 
@@ -223,9 +224,9 @@ def test_a_range_to_be_cut_again_may_be_larger_than_the_policy_has_it() -> None:
     """The former owner's policy was another; fetching goes on until the range is whole."""
     partition = _partition(rows=1, ends=(3,))
     partition.add(_records(range(3), size=MAX_BYTES), 0.0)
-    assert partition.hungry
+    assert partition.has_room
     partition.add(_records(range(3, 5)), 0.0)
-    assert not partition.hungry
+    assert not partition.has_room
     assert _cut(partition) == [[0, 1, 2, 3], [4]]
 
 
@@ -343,7 +344,7 @@ def test_a_micro_batch_for_two_agents_is_acknowledged_by_both() -> None:
     first.ack()
     first.ack()
     assert (acked, partition.state.offset) == ([replayed, first], 2)
-    assert (second.owner, second.owner.held_bytes) == (partition, 10)
+    assert (second.owner, partition.held_bytes) == (partition, 10)
 
 
 def test_a_closing_is_decided_at_what_comes_next_when_all_is_done() -> None:
@@ -424,7 +425,7 @@ class Run:
             batch.ack()
             self.acked.add(batch)
         elif action == "record":
-            self.partition.recorded(self.partition.state, self.now)
+            self.partition.committed(self.partition.state, self.now)
         elif action == "wait":
             self.now += number / 50
 
@@ -476,7 +477,7 @@ class _Greedy(PartitionBatches):
 
     def ack(self, batch: MicroBatch) -> None:
         super().ack(batch)
-        self._done = batch.last + 1
+        self._in_flight.done = batch.last + 1
 
 
 def test_the_property_notices_a_commit_past_a_gap() -> None:

@@ -13,7 +13,8 @@ from pipeline.decode.decoder import Decoder
 from pipeline.dlq.headers import attempts_of
 from pipeline.dlq.writer import DeadLetters, dead_letter
 from pipeline.errors import Reason
-from pipeline.transport.batches import MicroBatch, PartitionBatches, State
+from pipeline.transport.micro_batch import MicroBatch, State
+from pipeline.transport.partition import PartitionBatches
 
 _SECRET = b"jo.public@example.org"
 _FINGERPRINT = bytes(range(8))

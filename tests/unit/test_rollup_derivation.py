@@ -12,8 +12,9 @@ from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.fold import HOUR_MS
 from pipeline.rollup.idleness import hour_by_clock
 from pipeline.rollup.partition import PartitionWindows
-from pipeline.transport.batches import MicroBatch, PartitionBatches, State
 from pipeline.transport.commit_metadata import Closing
+from pipeline.transport.micro_batch import MicroBatch, State
+from pipeline.transport.partition import PartitionBatches
 
 _GRACE_MS = 600_000
 _HOUR = 490_000

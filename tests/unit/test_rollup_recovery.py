@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import structlog
-from aiokafka.structs import TopicPartition
 
 from pipeline import metrics
 from pipeline.rollup.clock import Clock
 from pipeline.rollup.recovery import Recovery
 from pipeline.rollup.snapshot import Snapshot
-from pipeline.transport.batches import Takeover
+from pipeline.transport.broker import TopicPartition
+from pipeline.transport.deriver import Takeover
 
 _DAY_MS = 86_400_000
 _NEW_YEAR_MS = 1_767_225_600_000  # 2026

@@ -12,8 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.catalog import BatchPolicy
-from pipeline.transport.batches import MicroBatch, PartitionBatches, State
 from pipeline.transport.commit_metadata import Closing, Ranges, parse
+from pipeline.transport.micro_batch import MicroBatch, State
+from pipeline.transport.partition import PartitionBatches
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ class World:
             self.recorded.update((before + 1, end) for before, end in pairwise((state.offset - 1, *state.ends)))
             if outcome == "no reply":
                 return
-            worker.partition.recorded(state, 0.0)
+            worker.partition.committed(state, 0.0)
         self.deliver(worker)
 
     def deliver(self, worker: Worker) -> None:
@@ -233,7 +234,7 @@ class World:
         self.commit = (state.offset, str(Ranges("id", state.ends, state.closings)))
         if outcome == "taken" or self.unanswered_is_kept:
             worker.partition.closings = state.closings
-            worker.partition.recorded(state, 0.0)
+            worker.partition.committed(state, 0.0)
         if outcome == "taken":
             worker.closings.add(closing)
 

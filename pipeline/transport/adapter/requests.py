@@ -1,0 +1,40 @@
+"""Bounds of a request: the time for its answer, and the pipeline's errors for aiokafka's."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
+
+from pipeline.errors import HaltError, UnavailableError
+
+T = TypeVar("T")
+
+
+@contextmanager
+def allowed() -> Iterator[None]:
+    """Turn a missing ACL into a HaltError; another attempt won't help."""
+    try:
+        yield
+    except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
+        raise HaltError(
+            f"Kafka doesn't let this worker do that: {error}; docs/access.md has the ACLs it needs"
+        ) from None
+
+
+async def in_time(seconds: float, ask: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Await an answer, at most this long.
+
+    Raises:
+        HaltError: an ACL is missing.
+        UnavailableError: no answer in time, or an error of the broker or of the connection.
+    """
+    try:
+        with allowed():
+            async with asyncio.timeout(seconds):
+                return await ask(*args)
+    except TimeoutError:
+        raise UnavailableError(f"no answer in {seconds:.0f} s") from None
+    except KafkaError as error:
+        raise UnavailableError(repr(error)) from error

@@ -1,0 +1,131 @@
+"""Commits of the partitions' states: offset, ranges in flight, closings by the clock.
+
+A state is committed as the member that was assigned the partitions, and as no other. The broker refuses a member that
+lost them; the worker then lets the partitions go.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+from pipeline.errors import HaltError, UnavailableError
+from pipeline.retry import Held, lease_clock
+from pipeline.transport.asking import until_answered
+from pipeline.transport.broker import Commit, TopicPartition
+from pipeline.transport.commit_metadata import Closing, Ranges
+from pipeline.transport.context import Context
+from pipeline.transport.micro_batch import State
+
+
+class Commits:
+    """Commits the states of the partitions that this worker holds, one commit at a time.
+
+    Args:
+        context: broker, and the partitions with the membership to commit as.
+        on_commit: called with the committed offsets.
+    """
+
+    def __init__(
+        self, context: Context, on_commit: Callable[[Mapping[TopicPartition, int]], None] = lambda _: None
+    ) -> None:
+        self._context = context
+        self._broker = context.broker
+        self._assignment = context.assignment
+        self._log = context.log
+        self._on_commit = on_commit
+        self._lock = asyncio.Lock()  # a later commit must hold a later state
+
+    async def commit(self, also: Iterable[TopicPartition] = ()) -> bool:
+        """Commit each state that has changed, in one request; let the partitions go if the broker refuses.
+
+        Args:
+            also: partitions to commit even without a change.
+
+        Returns:
+            True if something was committed.
+
+        Raises:
+            UnavailableError: the broker doesn't answer.
+            HaltError: an ACL is missing.
+        """
+        async with self._lock:
+            partitions = self._assignment.partitions
+            states = {tp: batches.state for tp, batches in partitions.items() if batches.changed or tp in also}
+            if not states:
+                return False
+            return await self._commit(states)
+
+    async def try_commit(self) -> bool:
+        """Commit as `commit` does; a failure is logged, and the next call commits the same and more."""
+        try:
+            return await self.commit()
+        except UnavailableError as error:
+            self._log.warning("Offsets not committed, will try again: %s", error)
+        except HaltError as error:
+            self._context.options.stop(error)
+        return False
+
+    async def read(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, Commit]:
+        """Read the group's commits while no commit of this worker is under way.
+
+        Raises:
+            UnavailableError: the broker doesn't answer.
+            HaltError: an ACL is missing.
+        """
+        async with self._lock:
+            return await self._broker.read_commits(partitions)
+
+    async def renew(self, held: Held) -> bool:
+        """Commit the state of a partition again, which renews its lease; False if this worker doesn't own it."""
+        tp = TopicPartition(held.topic, held.partition)
+        await until_answered(lambda: self.commit([tp]), lambda: held.live, self._context)
+        return held.live
+
+    async def close_by_clock(self, tp: TopicPartition, offset: int, hour: int) -> bool:
+        """Decide and commit that all windows of hours before `hour` are closed from this offset on.
+
+        Returns:
+            True if it is committed. If not, nothing is decided: this worker doesn't hold the partition, records of it
+            wait or are in flight, `offset` isn't the next offset, the log goes on, or too many closings are kept.
+
+        Raises:
+            UnavailableError: the broker doesn't answer, and may have taken the commit; nothing is decided here.
+        """
+        partition, closing = self._assignment.partitions.get(tp), Closing(offset, hour)
+        if partition is None or partition.with_closing(closing) is None or not await self._broker.at_the_end(tp):
+            return False
+        async with self._lock:
+            state = partition.with_closing(closing)
+            if state is None:  # records have arrived meanwhile, or the partition was let go
+                return False
+            # A closing counts when the broker has confirmed it, not before. Without an answer, it may be committed.
+            # If the partition moves now, its next owner reads the closing and applies it, and this worker has closed
+            # nothing. If this worker goes on, it delivers no record from this offset on before another commit, which
+            # leaves the closing out, so nobody has applied it. If the closing were kept here, it would be committed
+            # with records that this worker delivers without applying it.
+            if not await self._commit({tp: state}):
+                return False
+            partition.closings = state.closings
+            return partition.live  # if it was let go meanwhile, the next owner applies the closing
+
+    def forget_closings(self, tp: TopicPartition, before: int) -> None:
+        """Leave closings at lower offsets out of the next commit."""
+        if partition := self._assignment.partitions.get(tp):
+            partition.forget_closings(before)
+
+    async def _commit(self, states: Mapping[TopicPartition, State]) -> bool:
+        """Commit states; let their partitions go if the broker refuses. Call it under `_lock`."""
+        partitions = self._assignment.partitions
+        commits = {tp: _commit_of(partitions[tp].topic_id, state) for tp, state in states.items()}
+        now = lease_clock()
+        if not await self._broker.commit(self._assignment.membership, commits):
+            self._log.info("Not committed: the partitions are being reassigned")
+            self._assignment.let_go(states.keys())
+            return False
+        for tp in states.keys() & partitions.keys():
+            partitions[tp].committed(states[tp], now)
+        self._on_commit({tp: state.offset for tp, state in states.items()})
+        return True
+
+
+def _commit_of(topic_id: str, state: State) -> Commit:
+    return Commit(state.offset, str(Ranges(topic_id, state.ends, state.closings)))

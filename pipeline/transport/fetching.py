@@ -1,0 +1,121 @@
+"""Fetch records into micro-batches: choose partitions with room, cut, and commit each range before its delivery."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline.errors import HaltError
+from pipeline.transport.asking import until_answered
+from pipeline.transport.broker import TopicPartition
+from pipeline.transport.commits import Commits
+from pipeline.transport.context import Context
+from pipeline.transport.gaps import Gaps
+from pipeline.transport.micro_batch import MicroBatch
+from pipeline.transport.partition import PartitionBatches
+from pipeline.transport.topics import Topics
+
+RECHECK_SECONDS = 0.05
+"""Longest time until an acknowledgement is noticed while records are waited for."""
+
+
+class Fetching:
+    """Fetches from the assigned partitions.
+
+    Args:
+        context: broker, assignment and options.
+        commits: commits the ranges that are cut.
+        topics: tells whether a topic was created anew.
+    """
+
+    def __init__(self, context: Context, commits: Commits, topics: Topics) -> None:
+        self._context = context
+        self._assignment = context.assignment
+        self._options = context.options
+        self._flow = context.flow
+        self._clock = context.clock
+        self._commits = commits
+        self._topics = topics
+        self._gaps = Gaps(context, topics)
+
+    async def next(self, active: set[TopicPartition], seconds: float) -> dict[TopicPartition, list[Any]] | None:
+        """Wait for records, at most this long.
+
+        Args:
+            active: partitions to fetch from.
+            seconds: longest wait for records.
+
+        Returns:
+            Micro-batches of the topics with a batch policy, and records of all others; None if nothing may be
+            delivered now.
+        """
+        fetched = await self._fetch(active, seconds)
+        if fetched is None or not self._flow.flow_active:
+            return None  # after a rebalance, fetching starts at the committed offsets
+        now = self._clock()
+        partitions = self._assignment.partitions
+        others = {tp: records for tp, records in fetched.items() if tp.topic not in self._options.policies}
+        # The owners of these records are settled now: adding some may take long, and a partition's place may be taken
+        # by another object meanwhile.
+        for partition, records in [(partitions[tp], fetched[tp]) for tp in fetched.keys() & partitions.keys()]:
+            await self._gaps.add(partition, records, now)
+        hurry = self._memory_is_short()
+        batches = {tp: list(partitions[tp].cut(now, hurry=hurry)) for tp in active & partitions.keys()}
+        if not await self._may_be_delivered([batch for cut in batches.values() for batch in cut]):
+            return None
+        return others | batches
+
+    async def _fetch(self, active: set[TopicPartition], seconds: float) -> dict[TopicPartition, list[Any]] | None:
+        """Fetch from the partitions that have room; without one, wait for an acknowledgement instead."""
+        wanted = self._with_room(active)
+        busy = any(batches.busy for batches in self._assignment.partitions.values())
+        patience = min(RECHECK_SECONDS if busy else seconds, self._until_due(active))
+        if not wanted:
+            await self._assignment.wait_for_progress(patience)
+        try:
+            return dict(await self._context.broker.fetch(wanted, patience if wanted else 0.0))
+        except HaltError as error:
+            self._options.stop(error)
+            await asyncio.sleep(self._options.retry_seconds)
+            return None
+
+    async def _may_be_delivered(self, batches: list[MicroBatch]) -> bool:
+        """Commit the ranges that were cut, however long the broker takes; False if this worker lost them meanwhile.
+
+        The topics' ids are checked again: the records may be of a topic that was created under the same name.
+        """
+        if not batches:
+            return True
+
+        async def ask() -> None:
+            await asyncio.gather(
+                self._commits.commit(), self._topics.let_go_of_recreated({batch.topic for batch in batches})
+            )
+
+        def wanted() -> bool:
+            return self._flow.flow_active and not self._flow.should_stop and all(batch.live for batch in batches)
+
+        await until_answered(ask, wanted, self._context)
+        return wanted()
+
+    def _with_room(self, active: set[TopicPartition]) -> set[TopicPartition]:
+        """Return the partitions to fetch from: those without a batch policy, and those with room."""
+        partitions = self._assignment.partitions
+        others = {tp for tp in active if tp.topic not in self._options.policies}
+        held = active & partitions.keys()
+        if not self._memory_is_short():
+            return others | {tp for tp in held if partitions[tp].has_room}
+        # A range that is cut again can't be cut short. One such partition at a time fetches on.
+        incomplete = sorted(tp for tp in held if partitions[tp].incomplete and not partitions[tp].full)
+        return others | set(incomplete[:1])
+
+    def _memory_is_short(self) -> bool:
+        return self._assignment.held_bytes >= self._options.max_bytes
+
+    def _until_due(self, active: set[TopicPartition]) -> float:
+        """Seconds until the first micro-batch that may be cut has waited long enough."""
+        due = _due_times(self._assignment.partitions[tp] for tp in active & self._assignment.partitions.keys())
+        return max(0.0, min(due, default=float("inf")) - self._clock())
+
+
+def _due_times(partitions: Iterable[PartitionBatches]) -> Iterable[float]:
+    return (due_at for batches in partitions if not batches.full and (due_at := batches.due_at) is not None)

@@ -1,0 +1,225 @@
+"""Micro-batches of one partition, from fetched record to committable offset: waiting, in flight, done.
+
+Pure bookkeeping, without Kafka and without a clock. Its rules:
+- A micro-batch holds consecutive records of one topic-partition, in order; each record is in exactly one.
+- It ends at the batch policy's rows, bytes or linger, whichever comes first. While nothing of the partition is in
+  flight, a part of the rows is enough: lingering would only leave the rest of the pipeline idle.
+- The committable offset never passes a record whose micro-batch isn't acknowledged, in any order of acknowledgements.
+- The range of a micro-batch is committed before the micro-batch is delivered. Ranges that an earlier owner committed
+  are cut again, exactly, before any new range.
+- Replayed records come before all others, end exactly at the committed offset, and are no part of the state.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import starmap
+
+from pipeline.catalog import BatchPolicy
+from pipeline.transport.commit_metadata import MOST_CLOSINGS, Closing
+from pipeline.transport.in_flight import InFlight
+from pipeline.transport.micro_batch import MicroBatch, Record, State
+from pipeline.transport.waiting import WaitingRecords
+
+_ENOUGH = 0.1  # part of the policy's rows
+
+
+class PartitionBatches:
+    """Micro-batches of one partition, while it is assigned to this worker.
+
+    Args:
+        topic: topic of the partition.
+        topic_id: Kafka's id of the topic.
+        partition: number of the partition.
+        state: committed state; its ranges are cut again.
+        policy: limits of a micro-batch.
+        limit: most micro-batches in flight, that is cut and not acknowledged.
+        start: first offset to fetch; defaults to `state.offset`. Records below `state.offset` are replayed.
+        agents: number of agents that get each micro-batch; one agent gets a replayed one.
+        on_ack: called with each acknowledged micro-batch.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        topic_id: str,
+        partition: int,
+        state: State,
+        *,
+        policy: BatchPolicy,
+        limit: int,
+        start: int | None = None,
+        agents: int = 1,
+        on_ack: Callable[[MicroBatch], None] = lambda _: None,
+    ) -> None:
+        self.topic = topic
+        self.topic_id = topic_id
+        self.partition = partition
+        self.live = True
+        self.committed_at = float("-inf")
+        self.inherited_to = state.ends[-1] if state.ends else -1
+        self.closings = state.closings
+        self._policy = policy
+        self._limit = limit
+        self._agents = agents
+        self._on_ack = on_ack
+        self._waiting = WaitingRecords()
+        self._in_flight = InFlight(state.offset)
+        self._replayed_to = state.offset
+        self._position = state.offset if start is None else min(start, state.offset)  # first offset of the next range
+        self._known_ends = deque(state.ends)  # ends of the ranges to cut again
+        self._committed = state
+
+    def __repr__(self) -> str:
+        return f"<{self.topic}-{self.partition}>"
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of keys, values and headers that wait or are in flight."""
+        return self._waiting.size + self._in_flight.size
+
+    @property
+    def has_room(self) -> bool:
+        """True if the next micro-batch takes more records."""
+        within = len(self._waiting) < self._policy.max_rows and self._waiting.size < self._policy.max_bytes
+        return within or self.incomplete
+
+    @property
+    def incomplete(self) -> bool:
+        """True if the next range is to be cut again and not all of its records are here."""
+        return not self.replaying and bool(self._known_ends) and self.next_offset <= self._known_ends[0]
+
+    @property
+    def replaying(self) -> bool:
+        """True if the next micro-batch is replayed."""
+        return self._position < self._replayed_to
+
+    @property
+    def busy(self) -> bool:
+        """True if a micro-batch is in flight."""
+        return bool(self._in_flight)
+
+    @property
+    def full(self) -> bool:
+        """True if the limit of micro-batches in flight is reached."""
+        return len(self._in_flight) >= self._limit
+
+    @property
+    def due_at(self) -> float | None:
+        """Time at which the waiting records have waited long enough, by the clock of `add`; None if none wait."""
+        if not self._waiting or self.incomplete:
+            return None
+        enough = not self._in_flight and len(self._waiting) >= self._policy.max_rows * _ENOUGH
+        whole = self.next_offset >= self._replayed_to if self.replaying else bool(self._known_ends)
+        return self._waiting.oldest_at + (0 if enough or whole else self._policy.linger_seconds)
+
+    @property
+    def next_offset(self) -> int:
+        """Offset of the record that is expected next."""
+        return self._waiting.next_offset if self._waiting else self._position
+
+    @property
+    def state(self) -> State:
+        """State to commit now."""
+        return State(self._in_flight.done, (*self._in_flight.ends, *self._known_ends), self.closings)
+
+    @property
+    def changed(self) -> bool:
+        """True if the state differs from the committed one."""
+        return self.state != self._committed
+
+    def add(self, records: Sequence[Record], now: float) -> None:
+        """Let fetched records wait for their micro-batch.
+
+        Raises:
+            ValueError: the records don't follow all earlier ones; the message has the offsets.
+        """
+        if not records:
+            return
+        if records[0].offset < self.next_offset:
+            raise ValueError(
+                f"{self.topic}-{self.partition}: offset {records[0].offset} came where {self.next_offset} was expected"
+            )
+        self._waiting.add(records, now)
+        self._end_replay()
+
+    def cut(self, now: float, *, hurry: bool = False) -> Iterator[MicroBatch]:
+        """Yield complete micro-batches, up to the limit in flight.
+
+        Args:
+            now: records that have waited long enough by this time are a complete micro-batch.
+            hurry: take all waiting records as complete, because memory is short.
+        """
+        while self._waiting and not self.full:
+            if self.incomplete:
+                return
+            if self._known_ends and not self.replaying:
+                end = self._known_ends.popleft()
+                batch = self._take(self._waiting.rows_below(end + 1), end)
+            elif self.has_room and not hurry and now < (self.due_at or now):
+                return
+            else:
+                batch = self._take(self._rows_that_fit())
+            if batch.records:
+                yield batch
+            else:  # all records of the range were deleted or compacted away
+                self._in_flight.finish(batch)
+
+    def ack(self, batch: MicroBatch) -> None:
+        """Count one agent's acknowledgement; ignored after `close`, and for an acknowledged micro-batch."""
+        if not self._in_flight.awaits(batch):
+            return
+        batch.acks -= 1
+        if batch.acks == 0:
+            self._in_flight.finish(batch)
+            self._on_ack(batch)
+
+    def with_closing(self, closing: Closing) -> State | None:
+        """Return the state with one more closing; None if it can't be decided now.
+
+        All records that arrived must be done, the closing must be at the next offset, and there must be room for it.
+        Of several closings at one offset, the one with the latest hour counts.
+        """
+        closings = dict(self.closings)
+        closings[closing.offset] = max(closing.hour, closings.get(closing.offset, closing.hour))
+        idle = not self._waiting and not self._in_flight and self._position == closing.offset == max(closings)
+        if not (self.live and idle and len(closings) <= MOST_CLOSINGS):
+            return None
+        return self.state._replace(closings=tuple(starmap(Closing, closings.items())))
+
+    def forget_closings(self, before: int) -> None:
+        """Drop closings at lower offsets."""
+        self.closings = tuple(closing for closing in self.closings if closing.offset >= before)
+
+    def committed(self, state: State, now: float) -> None:
+        """Note that the broker accepted this state, which was current at that time."""
+        self._committed = state
+        self.committed_at = now
+
+    def close(self) -> None:
+        """Give the partition up: nothing of it may be inserted or committed any more."""
+        self.live = False
+        self._waiting.clear()
+        self._in_flight.close()
+
+    def _take(self, rows: int, end: int | None = None) -> MicroBatch:
+        """Put the first waiting records in flight; their range ends with the last record, or at a known end."""
+        records, size = self._waiting.take(rows)
+        last = records[-1].offset if end is None else end
+        acks = 1 if self.replaying else self._agents
+        batch = MicroBatch(self, self._position, last, records, size, acks=acks, replayed=self.replaying)
+        self._position = last + 1
+        self._in_flight.add(batch)
+        self._end_replay()
+        return batch
+
+    def _end_replay(self) -> None:
+        """Move to the committed offset when no record below it can come any more."""
+        if self.replaying and self._waiting and self._waiting.first_offset >= self._replayed_to:
+            self._position = self._replayed_to
+
+    def _rows_that_fit(self) -> int:
+        """Count the waiting records that make the next micro-batch; a record that is too large makes one alone."""
+        rows = min(len(self._waiting), self._policy.max_rows)
+        if self.replaying:
+            rows = self._waiting.rows_below(self._replayed_to, rows)
+        return self._waiting.rows_within(rows, self._policy.max_bytes)
