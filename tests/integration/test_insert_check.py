@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -29,6 +29,8 @@ pytestmark = pytest.mark.integration
 START = datetime(2026, 3, 1, tzinfo=UTC)
 HOURS = 72.0
 ROWS = 900
+BROKER_TIME_MS = round((START + timedelta(hours=HOURS)).timestamp() * 1000)
+"""Timestamp of all records; no event is later than its record."""
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def _batch(family: Family, values: Sequence[bytes], *, again: bool) -> MicroBatc
     state = State(0, (len(values) - 1,) if again else ())
     owner = PartitionBatches(family.topic.name, "id", 0, state, policy=family.batch, limit=2)
     owner.committed(state, lease_clock())
-    owner.add([Record(offset, value) for offset, value in enumerate(values)], 0.0)
+    owner.add([Record(offset, value, timestamp=BROKER_TIME_MS) for offset, value in enumerate(values)], 0.0)
     (batch,) = owner.cut(0.0, hurry=True)
     return batch
 
@@ -112,6 +114,7 @@ def test_missing_rows_of_a_known_token_are_inserted_again(settings: Settings, fa
     values = _values(family)
     _store(settings, family, _batch(family, values, again=False))
     expected = _query(settings, "SELECT count(), uniqExact(*) FROM ui_events")
+    assert expected == [(ROWS, ROWS)]
     _query(settings, f"DELETE FROM ui_events WHERE {lost}")
     for _ in range(2):
         _store(settings, family, _batch(family, values, again=True))
@@ -125,6 +128,7 @@ def test_rows_stay_missing_without_the_check(settings: Settings, family: Family)
     """ClickHouse drops the repeated insert, so the test above tests a real loss."""
     values = _values(family)
     _store(settings, family, _batch(family, values, again=False))
+    assert _query(settings, "SELECT count() FROM ui_events") == [(ROWS,)]
     _query(settings, "DELETE FROM ui_events WHERE 1")
     _store(settings, family, _batch(family, values, again=False))
     assert _query(settings, "SELECT count() FROM ui_events") == [(0,)]
