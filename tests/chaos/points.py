@@ -6,14 +6,13 @@ from typing import Any
 
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from clickhouse_driver import Client
-from confluent_kafka import Producer
 
 import pipeline.clickhouse.native
-import pipeline.rollup.store
 from chaos.trap import Matches, Point, Trap
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.dlq.writer import DeadLetters
+from pipeline.kafka.producing import RecordProducer
 from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.slots import MANIFEST, Key
@@ -65,18 +64,16 @@ def _of_stats(set_up: Callable[[Trap], None]) -> Callable[[Trap], None]:
 
 
 def _between_chunks(trap: Trap) -> None:
-    """When the chunks before it have arrived."""
+    """Count a passing before each chunk but the first, after the broker has stored the chunks before it."""
 
-    class Halting(Producer):
-        def produce(self, topic: str, value: Any = None, key: Any = b"", *args: Any, **kwargs: Any) -> None:
-            parsed = Key.parse(key)
-            if value is not None and parsed is not None and parsed.part not in {"0", MANIFEST}:
-                self.flush()
-                trap.passed()
-            super().produce(topic, value, key, *args, **kwargs)
+    def is_later_chunk(producer: RecordProducer, _: str, value: bytes | None, key: bytes | None = None) -> bool:
+        parsed = Key.parse(key or b"")
+        if value is None or parsed is None or parsed.part in {"0", MANIFEST}:
+            return False
+        producer.flush()
+        return True
 
-    store: Any = pipeline.rollup.store
-    store.Producer = Halting
+    trap.before(RecordProducer, "produce", is_later_chunk)
 
 
 def _manifest(_: Any, __: int, values: Any) -> bool:
