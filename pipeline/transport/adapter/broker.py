@@ -102,7 +102,7 @@ class ThreadBroker:
                     return False
                 try:
                     # Awaited directly, not as a task: so the request is made at once, with the checked membership.
-                    await coordinator._do_commit_offsets(None, offsets)  # noqa: SLF001 (the public one takes _commit_lock)
+                    await coordinator._do_commit_offsets(None, offsets)  # noqa: SLF001 (the public one repeats it as another member)
                 except (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError):
                     return False
                 except KafkaError as error:
