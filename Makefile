@@ -29,7 +29,7 @@ demo: $(MARK) ## The whole pipeline at work on this machine, in about a minute
 
 test: lint ## Lint, type check and all tests, on a real broker and a real ClickHouse
 	$(BIN)/chimera schemas check
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
 
 lint: $(MARK) ## ruff, mypy --strict, and the layers of the packages
 	$(BIN)/ruff check
@@ -59,4 +59,4 @@ fuzz: $(MARK) ## Five minutes each: a fuzzer at records, at registered schemas a
 	set -e; for target in records schemas texts; do PYTHONPATH=tests:tests/unit $(BIN)/python -m hostile.fuzz $$target; done
 
 clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage
