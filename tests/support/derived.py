@@ -1,0 +1,79 @@
+"""A deriver that remembers, and a group member with it."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.config import KafkaSettings
+from pipeline.transport.broker import TopicPartition
+from pipeline.transport.deriver import Deriver, Takeover
+from pipeline.transport.micro_batch import MicroBatch
+from pipeline.transport.options import TransportOptions
+from support.faust_member import PATIENCE_SECONDS, Member, small_batches, until
+
+SESSION_SECONDS = 6.0  # the least that the broker takes
+
+
+class Derived:
+    """Needs partition 0 from an offset, and remembers what it is told and what it gets.
+
+    Args:
+        topic: it derives from.
+        needed: offset of the first record it needs; without it, what is committed.
+        acks: whether its agent acknowledges what it gets.
+    """
+
+    def __init__(self, topic: str, needed: int | None = None, *, acks: bool = True) -> None:
+        self.topics = frozenset({topic})
+        self.taken: list[Takeover] = []
+        self.missed_records = 0
+        self.released: list[set[TopicPartition]] = []
+        self.got: list[MicroBatch] = []
+        self._needed = needed
+        self._acks = acks
+
+    async def take_over(self, taken: Mapping[TopicPartition, Takeover]) -> Mapping[TopicPartition, int]:
+        """Remember, and say what is needed."""
+        self.taken += taken.values()
+        return {tp: takeover.committed if self._needed is None else self._needed for tp, takeover in taken.items()}
+
+    def missed(self, tp: TopicPartition, records: int) -> None:
+        """Count."""
+        assert tp.topic in self.topics
+        self.missed_records += records
+
+    async def release(self, partitions: set[TopicPartition]) -> None:
+        """Remember."""
+        self.released.append(partitions)
+
+    async def get(self, batch: MicroBatch) -> None:
+        """What its agent does with a micro-batch."""
+        self.got.append(batch)
+        if self._acks:
+            batch.ack()
+
+
+def derived_batching(derived: Deriver, **options: Any) -> TransportOptions:
+    return small_batches(*derived.topics, deriver=derived, **options)
+
+
+def deriving_member(kafka: KafkaSettings, derived: Derived, **options: Any) -> Member:
+    return Member(
+        kafka, derived_batching(derived, **options), derive=derived.get, broker_session_timeout=SESSION_SECONDS
+    )
+
+
+async def taken_over(member: Member, topic: str) -> None:
+    await until(lambda: member.app.consumer.held(TopicPartition(topic, 0)), "taken over")
+
+
+async def close(member: Member, topic: str, offset: int, hour: int) -> bool:
+    closed: bool = await member.app.consumer.close_by_clock(TopicPartition(topic, 0), offset, hour)
+    return closed
+
+
+async def close_in_the_end(member: Member, topic: str, offset: int, hour: int) -> None:
+    """Both agents may not have acknowledged everything yet."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await close(member, topic, offset, hour):  # noqa: ASYNC110 (the broker is what is asked)
+            await asyncio.sleep(0.02)

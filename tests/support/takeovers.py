@@ -1,0 +1,223 @@
+"""A partition in Kafka with its commit and its table, and the workers that own it one after the other."""
+
+import secrets
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from pipeline.catalog import BatchPolicy
+from pipeline.transport.commit_metadata import Closing, Ranges, parse
+from pipeline.transport.micro_batch import MicroBatch, State
+from pipeline.transport.partition import PartitionBatches
+from support.records import Record
+
+
+def records_of(offsets: Iterable[int]) -> list[Record]:
+    """Return records at these offsets, each with a value of nine bytes."""
+    return [Record(offset, b"123456789") for offset in offsets]
+
+
+def owner_of(state: State, *, rows: int = 10, limit: int = 3, topic_id: str = "id", **options: Any) -> PartitionBatches:
+    """Return a partition with this committed state."""
+    policy = BatchPolicy(max_rows=rows, max_bytes=1024, linger_seconds=1.0)
+    return PartitionBatches("topic", topic_id, 0, state, policy=policy, limit=limit, **options)
+
+
+@dataclass(eq=False)
+class Worker:
+    """A member of the group, which may not know that it isn't one any more."""
+
+    partition: PartitionBatches
+    start: int
+    """Where its deriver needs the log from."""
+    closings: set[Closing]
+    """That its deriver goes by."""
+    cut: list[MicroBatch] = field(default_factory=list)
+    """Not delivered yet."""
+    derived: list[int] = field(default_factory=list)
+    """Offsets that its deriver has got."""
+
+
+@dataclass
+class World:
+    """A partition in Kafka, the group's commit, a table that knows its tokens, and the workers there have been."""
+
+    ends_are_read: bool = True
+    tokens_repeat: bool = True
+    recorded_first: bool = True
+    unanswered_is_kept: bool = False
+    closings_are_read: bool = True
+    end_is_looked_at: bool = True
+    log: list[int] = field(default_factory=list)
+    beginning: int = 0
+    commit: tuple[int, str] = (0, "")
+    recorded: set[tuple[int, int]] = field(default_factory=set)
+    rows: Counter[int] = field(default_factory=Counter)
+    tokens: dict[str, list[int]] = field(default_factory=dict)
+    unrecorded: list[MicroBatch] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
+    delivered: list[MicroBatch] = field(default_factory=list)
+    inserted: list[MicroBatch] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.reassign(4, 2, 0)
+
+    @property
+    def end(self) -> int:
+        """Offset of the record to come."""
+        return self.log[-1] + 1 if self.log else 0
+
+    def step(self, action: str, which: int, number: int) -> None:  # noqa: C901 (a case for each action)
+        """One event; `which` selects a worker or micro-batch, counted from the newest."""
+        worker = self.workers[-1 - which % len(self.workers)]
+        match action:
+            case "produce":
+                self.produce([number % 3, *[0] * (number % 5)])
+            case "fetch":
+                self.fetch(worker, number % 9)
+            case "cut":
+                worker.cut += worker.partition.cut(0.0, hurry=bool(number % 2))
+                if not self.recorded_first:
+                    self.deliver(worker)
+            case "record":
+                self.record(worker, ("taken", "taken", "no reply", "not sent")[number % 4])
+            case "insert" if self.delivered:
+                self.insert(self.delivered[-1 - which % len(self.delivered)])
+            case "ack" if self.inserted:
+                self.inserted[-1 - which % len(self.inserted)].ack()
+            case "reassign":
+                if which:  # else the former owner doesn't know, and goes on
+                    self.close(worker)
+                self.reassign(1 + number % 6, 1 + number % 3, number // 6)
+            case "close":
+                self.close_by_clock(worker, 1 + number // 4, ("taken", "taken", "no reply", "not sent")[number % 4])
+            case "retain":
+                self.beginning = min(self.end, self.beginning + number % 7)
+
+    def produce(self, holes: list[int]) -> None:
+        """Records with so many offsets left out before each."""
+        for hole in holes:
+            self.log.append(self.end + hole)
+
+    def fetch(self, worker: Worker, most: int) -> None:
+        """What comes next, of what retention has left."""
+        start = max(worker.partition.next_offset, self.beginning)
+        worker.partition.add(records_of([offset for offset in self.log if offset >= start][:most]), 0.0)
+
+    def record(self, worker: Worker, outcome: str) -> None:
+        """Commit; the broker takes it of the newest member only, and its answer may get lost."""
+        state = worker.partition.state
+        if worker.partition.changed:
+            if outcome == "not sent":
+                return
+            if worker is not self.workers[-1]:
+                self.close(worker)
+                return
+            assert state.offset >= self.commit[0], "went back"
+            self.commit = (state.offset, str(Ranges("id", state.ends, state.closings)))
+            self.recorded.update((before + 1, end) for before, end in pairwise((state.offset - 1, *state.ends)))
+            if outcome == "no reply":
+                return
+            worker.partition.committed(state, 0.0)
+        self.deliver(worker)
+
+    def deliver(self, worker: Worker) -> None:
+        """To whoever inserts, what isn't replayed; and all of it to the deriver, which is done with it at once."""
+        self.delivered += [batch for batch in worker.cut if not batch.replayed]
+        for batch in worker.cut:
+            worker.derived += [record.offset for record in batch.records]
+            batch.ack()
+        worker.cut.clear()
+
+    def close_by_clock(self, worker: Worker, hour: int, outcome: str) -> None:
+        """As the consumer does it: its deriver goes by a closing when the broker has said that it has it."""
+        closing = Closing(worker.partition.next_offset, hour)
+        state = worker.partition.with_closing(closing)
+        at_the_end = closing.offset >= self.end or not self.end_is_looked_at
+        if state is None or not at_the_end or outcome == "not sent":
+            return
+        if worker is not self.workers[-1]:
+            self.close(worker)
+            return
+        self.commit = (state.offset, str(Ranges("id", state.ends, state.closings)))
+        if outcome == "taken" or self.unanswered_is_kept:
+            worker.partition.closings = state.closings
+            worker.partition.committed(state, 0.0)
+        if outcome == "taken":
+            worker.closings.add(closing)
+
+    def insert(self, batch: MicroBatch) -> None:
+        """Into a table that drops what it has the token of."""
+        if (batch.first, batch.last) not in self.recorded:
+            self.unrecorded.append(batch)
+        token = batch.token if self.tokens_repeat else secrets.token_hex(8)
+        offsets = [record.offset for record in batch.records]
+        if token in self.tokens:
+            first, repeated = (
+                [offset for offset in some if offset >= self.beginning] for some in (self.tokens[token], offsets)
+            )
+            assert first == repeated, "other records under the same token"
+        else:
+            self.tokens[token] = offsets
+            self.rows.update(offsets)
+        self.inserted.append(batch)
+
+    def close(self, worker: Worker) -> None:
+        """It has noticed that it isn't the owner; what its agents have may still be on its way to the table."""
+        worker.partition.close()
+        worker.cut.clear()
+
+    def reassign(self, rows: int, limit: int, back: int) -> None:
+        """Another worker, with other settings, goes on as the commit says; its deriver needs the log from before."""
+        offset, ranges = self.recorded_ranges()
+        ends = ranges.ends if self.ends_are_read else ()
+        closings = ranges.closings if self.closings_are_read else ()
+        self.check_closings()
+        start = max(0, offset - back)
+        owner = owner_of(State(offset, ends, closings), rows=rows, limit=limit, start=start, agents=2)
+        self.workers.append(Worker(owner, start, set(closings)))
+
+    def recorded_ranges(self) -> tuple[int, Ranges]:
+        """What is committed: offset and ranges."""
+        offset, metadata = self.commit
+        return offset, parse(metadata, "here", offset) or Ranges("id")
+
+    def check_closings(self) -> None:
+        """Who has got records from a closing's offset on goes by it if it is recorded, and only then."""
+        recorded = set(self.recorded_ranges()[1].closings)
+        last_hours = dict(sorted(recorded))
+        for worker in self.workers:
+            lost = [each for each in worker.closings if last_hours.get(each.offset, 0) < each.hour]
+            assert not lost, "a closing is lost"
+            ignored = [each for each in recorded - worker.closings if each.offset <= max(worker.derived, default=-1)]
+            assert not ignored, "a closing was ignored"
+
+    def settle(self) -> None:
+        """A last worker does all that is left."""
+        self.produce([0])
+        self.reassign(5, 2, 7)
+        worker = self.workers[-1]
+        while self.commit[0] < self.end:
+            self.fetch(worker, 100)
+            worker.cut += worker.partition.cut(0.0, hurry=True)
+            self.record(worker, "taken")
+            for batch in self.delivered:
+                if batch.live:
+                    self.insert(batch)
+                    batch.ack()
+
+    def check(self) -> None:
+        """One row for each record; none at most for one that retention has deleted; and none of an unrecorded range."""
+        assert max(self.rows.values(), default=1) == 1, "stored twice"
+        lost = [offset for offset in self.log if offset < self.commit[0] and not self.rows[offset]]
+        assert all(offset < self.beginning for offset in lost), "lost"
+        assert not self.unrecorded, "not recorded"
+        self.check_closings()
+        for worker in self.workers:
+            assert all(before < after for before, after in pairwise(worker.derived)), "derived twice"
+        last = self.workers[-1]
+        assert set(last.derived) >= {each for each in self.log if each >= max(last.start, self.beginning)}, (
+            "not derived"
+        )
