@@ -1,4 +1,4 @@
-"""The batch transport in Faust apps on a real broker: what comes, what is committed, and what comes again."""
+"""The batch transport in Faust apps on a real broker: delivery, commits, and repeated delivery."""
 
 import asyncio
 from collections import Counter
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.mark.parametrize("codec", ["none", "gzip", "lz4", "snappy", "zstd"])
-def test_micro_batches_carry_consecutively_what_was_produced(kafka: KafkaSettings, topic: Topic, codec: str) -> None:
-    """Whatever the codec: each value once, in order, byte for byte, a missing one too."""
+def test_micro_batches_have_all_produced_records_in_order(kafka: KafkaSettings, topic: Topic, codec: str) -> None:
+    """With each codec, each value arrives once, in order, byte for byte; null values too."""
     values = [*numbers(997), b"", None, bytes(range(256))]
     topic.produce(values, codec=codec)
 
@@ -35,7 +35,7 @@ def test_micro_batches_carry_consecutively_what_was_produced(kafka: KafkaSetting
 
 
 def test_micro_batches_end_at_rows_at_bytes_or_after_the_linger(kafka: KafkaSettings, topic: Topic) -> None:
-    """Ten rows, or what fits into 1024 bytes, at once; fewer only when nothing more has come for long enough."""
+    """Ten rows, or 1024 bytes of records, are cut at once; fewer rows only after the linger."""
     topic.produce([*numbers(20), bytes(1000), bytes(400), bytes(400), bytes(400), *numbers(3)])
 
     async def scenario() -> None:
@@ -48,7 +48,7 @@ def test_micro_batches_end_at_rows_at_bytes_or_after_the_linger(kafka: KafkaSett
 
 
 def test_another_topic_of_the_app_stays_fausts_own(kafka: KafkaSettings, topic: Topic) -> None:
-    """Record by record, acknowledged and committed by Faust, beside a topic with micro-batches of which none is."""
+    """Faust acknowledges and commits it record by record, beside a topic whose micro-batches aren't acknowledged."""
     plain = Topic(kafka, "plain")
     topic.produce(numbers(20))
     plain.produce(numbers(20))
@@ -70,8 +70,8 @@ def test_another_topic_of_the_app_stays_fausts_own(kafka: KafkaSettings, topic: 
     asyncio.run(scenario())
 
 
-def test_what_an_agent_fails_on_is_not_committed_and_comes_again(kafka: KafkaSettings, topic: Topic) -> None:
-    """An agent that raises has Faust acknowledge; nothing is committed for it, and a restart delivers it again."""
+def test_a_micro_batch_whose_agent_fails_is_not_committed_and_comes_again(kafka: KafkaSettings, topic: Topic) -> None:
+    """If an agent raises, Faust acknowledges; still nothing is committed, and a restart delivers it again."""
     topic.produce(numbers(20))
     failed: list[MicroBatch] = []
 
@@ -89,8 +89,8 @@ def test_what_an_agent_fails_on_is_not_committed_and_comes_again(kafka: KafkaSet
     asyncio.run(scenario())
 
 
-def test_stock_faust_loses_what_an_agent_fails_on(kafka: KafkaSettings, topic: Topic) -> None:
-    """The same with Faust's own transport and `take`: committed, though the agent raised."""
+def test_stock_faust_loses_records_whose_agent_fails(kafka: KafkaSettings, topic: Topic) -> None:
+    """With Faust's own transport and `take`, the records are committed though the agent raised."""
     topic.produce(numbers(20))
 
     async def fail(stream: Any) -> None:
@@ -107,7 +107,7 @@ def test_stock_faust_loses_what_an_agent_fails_on(kafka: KafkaSettings, topic: T
 
 
 def test_commits_never_pass_a_micro_batch_that_is_not_acknowledged(kafka: KafkaSettings, topic: Topic) -> None:
-    """Acknowledged out of order, the later ones are committed with the first; what is left is all that comes again."""
+    """Later micro-batches are committed with the first one; only the remaining ones are delivered again."""
     topic.produce(numbers(40))
 
     async def scenario() -> None:
@@ -128,10 +128,10 @@ def test_commits_never_pass_a_micro_batch_that_is_not_acknowledged(kafka: KafkaS
     asyncio.run(scenario())
 
 
-def test_a_graceful_stop_waits_for_what_is_in_flight_and_a_restart_goes_on_there(
+def test_a_graceful_stop_waits_for_micro_batches_and_a_restart_continues_after_them(
     kafka: KafkaSettings, topic: Topic
 ) -> None:
-    """Micro-batches that are done in time are committed in the end, and only what follows them comes."""
+    """Micro-batches that are done in time are committed at the end; only later records are delivered after it."""
     topic.produce(numbers(50))
     taken: list[MicroBatch] = []
 
@@ -151,8 +151,12 @@ def test_a_graceful_stop_waits_for_what_is_in_flight_and_a_restart_goes_on_there
     asyncio.run(scenario())
 
 
+def _more_than(seen: Counter[bytes | None], records: int) -> bool:
+    return seen.total() > records
+
+
 def test_members_that_come_and_go_under_load_lose_and_repeat_nothing(kafka: KafkaSettings) -> None:
-    """Four partitions, records produced throughout, a second member joining and leaving twice: each comes just once."""
+    """A second member joins and leaves twice while records are produced; each record arrives once."""
     topic = Topic(kafka, partitions=4)
     seen: Counter[bytes | None] = Counter()
     produced = 0
@@ -165,9 +169,6 @@ def test_members_that_come_and_go_under_load_lose_and_repeat_nothing(kafka: Kafk
                 batch.ack()
 
         asyncio.get_running_loop().call_later(0.05, finish)
-
-    def more_than(records: int) -> bool:
-        return seen.total() > records
 
     async def keep_producing() -> None:
         nonlocal produced
@@ -183,7 +184,7 @@ def test_members_that_come_and_go_under_load_lose_and_repeat_nothing(kafka: Kafk
             for _ in range(2):
                 async with Member(kafka, batching, finish_soon) as second:
                     await until(lambda: first.partitions == second.partitions == 2, "shared")
-                    await until(partial(more_than, seen.total() + 500), "going on")
+                    await until(partial(_more_than, seen, seen.total() + 500), "going on")
                 await until(lambda: first.partitions == 4, "alone again")
             over.set()
             await load
@@ -195,7 +196,7 @@ def test_members_that_come_and_go_under_load_lose_and_repeat_nothing(kafka: Kafk
 
 
 def test_a_member_without_partitions_takes_over_from_the_start(kafka: KafkaSettings, topic: Topic) -> None:
-    """It has waited with its flow open and nothing was ever committed: all comes again, from the first record on."""
+    """It has waited with its flow open, and nothing was committed, so all records are delivered again."""
     topic.produce(numbers(30))
 
     async def scenario() -> None:
@@ -212,7 +213,7 @@ def test_a_member_without_partitions_takes_over_from_the_start(kafka: KafkaSetti
 
 
 def test_memory_is_bounded_and_fetching_goes_on_when_there_is_room(kafka: KafkaSettings, topic: Topic) -> None:
-    """With nothing acknowledged, no more is held than max_bytes and one fetch; acknowledged, all the rest comes."""
+    """Without acknowledgements, at most max_bytes and one fetch are held; after them, all other records arrive."""
     values = [b"%0800d" % number for number in range(500)]
     topic.produce(values)
     bound, one_fetch = 20_000, 10 * 800
@@ -232,7 +233,7 @@ def test_memory_is_bounded_and_fetching_goes_on_when_there_is_room(kafka: KafkaS
 
 
 def test_a_member_that_waits_for_acknowledgements_stays_in_its_group(kafka: KafkaSettings, topic: Topic) -> None:
-    """It has no room to fetch for longer than a consumer may go without polling; then it goes on where it was."""
+    """It has no room to fetch for longer than the poll interval; then it continues at the same offset."""
     topic.produce(numbers(20))
 
     async def scenario() -> None:

@@ -28,8 +28,8 @@ from pipeline.transport.deriver import Takeover
 pytestmark = pytest.mark.integration
 
 
-def test_closings_are_recorded_and_forgotten(kafka: KafkaSettings, topic: Topic) -> None:
-    """From metadata of version 1 to version 2 and back; the next owner is told of those that are still needed."""
+def test_closings_are_committed_and_forgotten(kafka: KafkaSettings, topic: Topic) -> None:
+    """Metadata goes from version 1 to version 2 and back; the next owner gets the closings that are still needed."""
     topic.produce(numbers(20))
     topic.commit(10, str(Ranges("-", (19,))))
     former, derived = Derived(topic.name), Derived(topic.name)
@@ -58,7 +58,7 @@ def test_closings_are_recorded_and_forgotten(kafka: KafkaSettings, topic: Topic)
 
 
 def test_nothing_is_closed_while_records_come(kafka: KafkaSettings, topic: Topic) -> None:
-    """Something in flight or in the log, another offset, or a partition that isn't ours: no, and nothing recorded."""
+    """A micro-batch in flight, more records in the log, another offset, or a foreign partition prevents the closing."""
     topic.produce(numbers(10))
     derived = Derived(topic.name)
     place = TopicPartition(topic.name, 0)
@@ -84,7 +84,7 @@ def test_nothing_is_closed_while_records_come(kafka: KafkaSettings, topic: Topic
 def test_a_closing_whose_answer_does_not_come_is_decided_by_the_next_commit(
     kafka: KafkaSettings, topic: Topic, stack: Stack, monkeypatch: pytest.MonkeyPatch, *, again: bool
 ) -> None:
-    """Asked again, it is recorded; gone on without, it isn't, before anything is delivered that it would concern."""
+    """A second attempt commits it; without one, the commit before the next delivery leaves it out."""
     topic.produce(numbers(10))
     derived = Derived(topic.name)
 
@@ -117,7 +117,7 @@ def test_a_closing_whose_answer_does_not_come_is_decided_by_the_next_commit(
 
 
 def test_a_member_that_slept_too_long_closes_nothing_and_releases_nothing(kafka: KafkaSettings, topic: Topic) -> None:
-    """As after SIGSTOP: the broker doesn't know it any more, so the next owner needn't know of its closing."""
+    """As after SIGSTOP, the broker doesn't know it any more, so its closing is refused."""
     topic.produce(numbers(10))
     late, derived = Derived(topic.name), Derived(topic.name)
 
@@ -139,7 +139,7 @@ def test_a_member_that_slept_too_long_closes_nothing_and_releases_nothing(kafka:
 
 
 def _close_and_die(kafka: KafkaSettings, topic: str) -> None:
-    """A member in a process of its own, killed as soon as its closing is recorded."""
+    """Run a member that is killed as soon as its closing is committed."""
 
     async def scenario() -> None:
         async with deriving_member(kafka, Derived(topic)) as member:
@@ -151,7 +151,7 @@ def _close_and_die(kafka: KafkaSettings, topic: str) -> None:
 
 
 def test_a_closing_survives_a_kill(kafka: KafkaSettings, topic: Topic) -> None:
-    """Recorded means that the next owner is told."""
+    """The next owner gets a closing that was committed."""
     topic.produce(numbers(10))
     victim = get_context("spawn").Process(target=_close_and_die, args=(kafka, topic.name))
     victim.start()
@@ -167,8 +167,8 @@ def test_a_closing_survives_a_kill(kafka: KafkaSettings, topic: Topic) -> None:
     assert derived.taken == [Takeover("-", 0, 10, (Closing(10, 5),))]
 
 
-def test_a_deriver_releases_what_goes_while_it_is_ours(kafka: KafkaSettings) -> None:
-    """In a rebalance and in a stop, after what is done is committed; and takes over what is assigned then."""
+def test_a_deriver_releases_partitions_that_are_still_ours(kafka: KafkaSettings) -> None:
+    """In a rebalance and in a stop it releases after the commit, and takes over the partitions assigned then."""
     topic = Topic(kafka, partitions=2)
     topic.produce(numbers(10))
     both = {TopicPartition(topic.name, 0), TopicPartition(topic.name, 1)}
@@ -201,7 +201,7 @@ def test_a_deriver_releases_what_goes_while_it_is_ours(kafka: KafkaSettings) -> 
 def test_a_stop_does_not_wait_for_a_release_longer_than_it_drains(
     kafka: KafkaSettings, topic: Topic, fault: str
 ) -> None:
-    """What isn't released is replayed; what is done is committed all the same."""
+    """A failed release costs a replay; finished micro-batches are committed all the same."""
     topic.produce(numbers(10))
 
     class Slow(Derived):

@@ -26,10 +26,10 @@ def topic_id(kafka: KafkaSettings, topic: Topic) -> str:
     return TopicAdmin(kafka).ids([topic.name])[topic.name]
 
 
-def test_a_topic_made_anew_while_nobody_looked_is_consumed_afresh(
+def test_a_topic_created_anew_while_no_worker_ran_is_consumed_from_its_beginning(
     kafka: KafkaSettings, topic: Topic, topic_id: str
 ) -> None:
-    """Its name is the same and its offsets begin again; what is recorded of the former one isn't its own."""
+    """The commit belongs to the earlier topic of this name, so it doesn't count."""
     topic.create_anew()
     topic.produce(numbers(20))
     topic.commit(5, str(Ranges(topic_id, (9, 14))))
@@ -45,10 +45,10 @@ def test_a_topic_made_anew_while_nobody_looked_is_consumed_afresh(
 
 
 @pytest.mark.parametrize("records", [5, 20, 50], ids=["fewer", "as-many", "more"])
-def test_a_topic_made_anew_while_it_is_consumed_is_consumed_afresh(
+def test_a_topic_created_anew_while_it_is_consumed_is_consumed_from_its_beginning(
     kafka: KafkaSettings, topic: Topic, topic_id: str, records: int
 ) -> None:
-    """However many records it has: all of them come, none under a token of the former one."""
+    """All its records are delivered, however many, and none under a token of the earlier topic."""
     topic.produce(numbers(20))
     failures: list[ChimeraError] = []
     batching = small_batches(topic.name, topic_ids=TopicAdmin(kafka).ids, halt=failures.append, topic_check_seconds=0.5)
@@ -68,8 +68,8 @@ def test_a_topic_made_anew_while_it_is_consumed_is_consumed_afresh(
     assert failures == []
 
 
-def test_all_partitions_of_a_topic_made_anew_are_consumed_afresh(kafka: KafkaSettings) -> None:
-    """Records of several, which come with one fetch, don't trip over each other."""
+def test_all_partitions_of_a_topic_created_anew_are_consumed_from_their_beginning(kafka: KafkaSettings) -> None:
+    """One fetch has records of several partitions, and each is handled by itself."""
     topic = Topic(kafka, partitions=3)
 
     def fill(start: int) -> None:
@@ -101,14 +101,14 @@ def test_all_partitions_of_a_topic_made_anew_are_consumed_afresh(kafka: KafkaSet
         pytest.param((19, 29), [(20, 29), (30, 39)], id="recorded-ranges"),
     ],
 )
-def test_records_that_retention_deleted_are_counted_and_said(
+def test_records_that_retention_deleted_are_counted_and_logged(
     kafka: KafkaSettings,
     topic: Topic,
     caplog: pytest.LogCaptureFixture,
     ends: tuple[int, ...],
     expected: list[tuple[int, int]],
 ) -> None:
-    """What is left comes: a recorded range with what it still has, or not at all when that is nothing."""
+    """The remaining records are delivered; a committed range without any isn't."""
     topic.produce(numbers(40))
     topic.commit(10, str(Ranges("-", ends)))
     topic.delete_records(25)
@@ -131,7 +131,7 @@ def test_records_that_retention_deleted_are_counted_and_said(
 
 
 def test_a_log_that_ends_before_the_committed_offset_halts(kafka: KafkaSettings, topic: Topic) -> None:
-    """As after an unclean election: records that were acknowledged are gone, and a person has to look at that."""
+    """After an unclean leader election, acknowledged records are gone; a person has to decide."""
     topic.produce(numbers(20))
     topic.commit(1000)
     failures: list[ChimeraError] = []
@@ -151,7 +151,7 @@ IMPATIENT: dict[str, Any] = {"answer_seconds": 1.0, "leave_seconds": 1.0, "retry
 
 
 def test_a_takeover_waits_for_a_broker_that_is_away(kafka: KafkaSettings, topic: Topic, stack: Stack) -> None:
-    """It stops answering in the middle of it: the partitions are taken over when it is back."""
+    """The broker stops answering during the takeover; it succeeds when the broker is back."""
     topic.produce(numbers(20))
     paused: list[float] = []
 
@@ -170,10 +170,8 @@ def test_a_takeover_waits_for_a_broker_that_is_away(kafka: KafkaSettings, topic:
     asyncio.run(scenario())
 
 
-def test_nothing_is_delivered_while_the_broker_is_away_and_all_of_it_after(
-    kafka: KafkaSettings, topic: Topic, stack: Stack
-) -> None:
-    """What is acknowledged meanwhile is committed when it is back, and what was fetched is recorded and comes."""
+def test_records_are_delivered_after_the_broker_is_back(kafka: KafkaSettings, topic: Topic, stack: Stack) -> None:
+    """When the broker is back, acknowledged micro-batches are committed, and fetched ones delivered."""
     topic.produce(numbers(60))
 
     async def scenario() -> None:
@@ -194,7 +192,7 @@ def test_nothing_is_delivered_while_the_broker_is_away_and_all_of_it_after(
 def test_a_stop_does_not_wait_for_a_broker_that_is_away(
     kafka: KafkaSettings, topic: Topic, stack: Stack, how: str
 ) -> None:
-    """What can't be committed is left to come again."""
+    """Micro-batches that can't be committed are delivered again later."""
     topic.produce(numbers(20))
 
     async def scenario() -> float:

@@ -25,8 +25,10 @@ from pipeline.transport.micro_batch import MicroBatch
 pytestmark = pytest.mark.integration
 
 
-def test_what_a_deriver_needs_again_is_replayed_up_to_the_committed_offset(kafka: KafkaSettings, topic: Topic) -> None:
-    """By the policy, cut exactly there; then the recorded ranges as they were, then new ones; both agents get each."""
+def test_records_that_a_deriver_needs_are_replayed_up_to_the_committed_offset(
+    kafka: KafkaSettings, topic: Topic
+) -> None:
+    """The replay is cut by the policy and ends exactly there; both agents get the same micro-batches."""
     topic.produce(numbers(40))
     topic.commit(25, str(Ranges("-", (27, 34))))
     derived = Derived(topic.name, 3)
@@ -50,7 +52,7 @@ def test_what_a_deriver_needs_again_is_replayed_up_to_the_committed_offset(kafka
 
 
 def test_a_replay_is_bounded_and_never_committed(kafka: KafkaSettings, topic: Topic) -> None:
-    """No more in flight than is allowed until the deriver has acknowledged; what was committed stays as it was."""
+    """The limit in flight holds, and the commit stays as it was."""
     topic.produce(numbers(60))
     topic.commit(45, str(Ranges("-", (49,))))
     recorded = (45, str(Ranges("-", (49,))))
@@ -73,7 +75,7 @@ def test_a_replay_is_bounded_and_never_committed(kafka: KafkaSettings, topic: To
 
 @pytest.mark.parametrize("first", ["ingest", "deriver"])
 def test_a_commit_waits_for_both_agents(kafka: KafkaSettings, topic: Topic, first: str) -> None:
-    """One of them alone has nothing committed, whichever it is."""
+    """An acknowledgement by one of them commits nothing."""
     topic.produce(numbers(10))
     derived = Derived(topic.name, acks=False)
 
@@ -91,8 +93,10 @@ def test_a_commit_waits_for_both_agents(kafka: KafkaSettings, topic: Topic, firs
     asyncio.run(scenario())
 
 
-def test_a_stop_does_not_wait_for_what_one_agent_has_not_taken(kafka: KafkaSettings, topic: Topic) -> None:
-    """Faust drops what waits in its queue, so that the other agent's work on it can't be acknowledged by both."""
+def test_a_stop_does_not_wait_for_a_micro_batch_that_one_agent_has_not_taken(
+    kafka: KafkaSettings, topic: Topic
+) -> None:
+    """Faust clears that agent's queue, so the micro-batch can't be acknowledged by both agents."""
     topic.produce(numbers(20))
     derived = Derived(topic.name)
     busy = asyncio.Event()
@@ -115,7 +119,7 @@ def test_a_stop_does_not_wait_for_what_one_agent_has_not_taken(kafka: KafkaSetti
 
 
 def _retention(topic: Topic, before: int) -> Derived:
-    """A deriver that needs the log from offset 3; while it gets ready, retention deletes what is before an offset."""
+    """Return a deriver that needs the log from offset 3; retention deletes records while it gets ready."""
 
     class Slow(Derived):
         async def take_over(self, taken: Mapping[TopicPartition, Takeover]) -> Mapping[TopicPartition, int]:
@@ -126,7 +130,7 @@ def _retention(topic: Topic, before: int) -> Derived:
 
 
 async def _store(batch: MicroBatch) -> None:
-    """What ingest does with a micro-batch."""
+    """Acknowledge as ingest does."""
     if not batch.replayed:
         batch.ack()
 
@@ -143,10 +147,10 @@ _LOST = "3 records are lost: offsets 25 to 27 were deleted by retention before t
         pytest.param(28, [(25, 37), (38, 39)], [_REPLAY.format(24), _LOST], id="more"),
     ],
 )
-def test_what_retention_deletes_before_it_is_replayed_is_said_and_not_lost(
+def test_records_deleted_before_their_replay_are_logged_and_not_lost(
     kafka: KafkaSettings, topic: Topic, caplog: pytest.LogCaptureFixture, before: int, *, expected: Any, said: list[str]
 ) -> None:
-    """It is stored; only what was to be consumed is counted as lost."""
+    """Records that were to be replayed are stored already; only others are counted as lost."""
     topic.produce(numbers(40))
     topic.commit(25)
     derived = _retention(topic, before)
@@ -164,7 +168,7 @@ def test_what_retention_deletes_before_it_is_replayed_is_said_and_not_lost(
 
 
 def test_a_log_that_ends_before_the_committed_offset_is_not_replayed(kafka: KafkaSettings, topic: Topic) -> None:
-    """New records would stand where committed ones did, and be taken for these: a person has to look at that."""
+    """New records would pass for the committed ones at these offsets; a person has to decide."""
     topic.produce(numbers(20))
     topic.commit(30)
     derived = Derived(topic.name, 5)

@@ -25,7 +25,7 @@ def topic_id(kafka: KafkaSettings, topic: Topic) -> str:
 
 
 def _recorded(topic: Topic) -> tuple[int, ...]:
-    """Ends of the ranges in flight of partition 0, as the broker has them."""
+    """Return the committed ends of the ranges in flight of partition 0."""
     offset, metadata = topic.read_commit()
     found = parse(metadata, "here", offset)
     return found.ends if found else ()
@@ -35,8 +35,8 @@ def _tokens(batches: Iterable[MicroBatch]) -> list[str]:
     return [batch.token for batch in batches]
 
 
-def test_ranges_are_recorded_before_they_are_delivered(kafka: KafkaSettings, topic: Topic, topic_id: str) -> None:
-    """Whoever gets a micro-batch finds its range with the broker, beside the offset of what isn't done."""
+def test_ranges_are_committed_before_they_are_delivered(kafka: KafkaSettings, topic: Topic, topic_id: str) -> None:
+    """An agent that gets a micro-batch finds its range in the commit."""
     topic.produce(numbers(30))
     seen: list[tuple[int, tuple[int, ...]]] = []
 
@@ -56,7 +56,7 @@ def test_ranges_are_recorded_before_they_are_delivered(kafka: KafkaSettings, top
 
 
 def test_the_next_member_gets_the_same_ranges_first(kafka: KafkaSettings, topic: Topic) -> None:
-    """Another policy, another limit: what was in flight comes with the same tokens and values, then the rest."""
+    """With another policy and limit, the same ranges come with the same tokens and values, then the rest."""
     topic.produce(numbers(60))
     ids = TopicAdmin(kafka).ids
 
@@ -78,8 +78,8 @@ def test_the_next_member_gets_the_same_ranges_first(kafka: KafkaSettings, topic:
     asyncio.run(scenario())
 
 
-def test_a_member_that_slept_too_long_records_and_delivers_nothing_more(kafka: KafkaSettings, topic: Topic) -> None:
-    """As after SIGSTOP: the broker takes nothing of it, what it had says so, and the new owner isn't disturbed."""
+def test_a_member_that_slept_too_long_commits_and_delivers_nothing_more(kafka: KafkaSettings, topic: Topic) -> None:
+    """As after SIGSTOP, its commits are refused, its micro-batches aren't live, and the new owner isn't disturbed."""
     topic.produce(numbers(60))
 
     async def scenario() -> None:
@@ -114,10 +114,8 @@ def test_a_member_that_slept_too_long_records_and_delivers_nothing_more(kafka: K
     asyncio.run(scenario())
 
 
-def test_nothing_is_committed_but_as_the_member_that_was_assigned_the_partitions(
-    kafka: KafkaSettings, topic: Topic
-) -> None:
-    """A commit as nobody, of a former generation or of another member is refused, though the broker might take it."""
+def test_a_commit_is_made_only_as_the_member_of_the_assignment(kafka: KafkaSettings, topic: Topic) -> None:
+    """A commit without a member, of an earlier generation or of another member is refused."""
     topic.produce(numbers(10))
 
     async def scenario() -> None:
@@ -146,8 +144,8 @@ def test_nothing_is_committed_but_as_the_member_that_was_assigned_the_partitions
         pytest.param("3 later", "metadata of version '3', expected 1 or 2", id="version-to-come"),
     ],
 )
-def test_metadata_that_is_not_understood_halts(kafka: KafkaSettings, topic: Topic, metadata: str, message: str) -> None:
-    """One line says where it is and what; nothing is delivered, and nothing committed over it."""
+def test_unreadable_metadata_halts(kafka: KafkaSettings, topic: Topic, metadata: str, message: str) -> None:
+    """The message names place and fault; nothing is delivered, and the commit stays as it is."""
     topic.produce(numbers(20))
     topic.commit(5, metadata)
     failures: list[ChimeraError] = []
@@ -163,8 +161,8 @@ def test_metadata_that_is_not_understood_halts(kafka: KafkaSettings, topic: Topi
     assert topic.read_commit() == (5, metadata)
 
 
-def test_an_offset_that_was_set_by_hand_is_where_it_goes_on(kafka: KafkaSettings, topic: Topic) -> None:
-    """Other programs commit without metadata: nothing is known to be in flight."""
+def test_an_offset_set_by_hand_is_the_start(kafka: KafkaSettings, topic: Topic) -> None:
+    """A commit without metadata has no ranges in flight."""
     topic.produce(numbers(20))
     topic.commit(5)
 
@@ -176,7 +174,7 @@ def test_an_offset_that_was_set_by_hand_is_where_it_goes_on(kafka: KafkaSettings
 
 
 def test_large_ranges_of_many_partitions_are_cut_again_in_little_memory(kafka: KafkaSettings) -> None:
-    """Each alone is larger than what may be held: they come one after the other, and all of them."""
+    """Each range is larger than the limit on memory; all are delivered, one after the other."""
     topic = Topic(kafka, partitions=4)
     for partition in range(4):
         topic.produce([bytes(800)] * 100, partition)

@@ -1,4 +1,4 @@
-"""A deriver that remembers, and a group member with it."""
+"""A deriver that remembers its calls, and a group member that has it."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ SESSION_SECONDS = 6.0  # the least that the broker takes
 
 
 class Derived:
-    """Needs partition 0 from an offset, and remembers what it is told and what it gets.
+    """Deriver that needs partition 0 from an offset on, and remembers its calls.
 
     Args:
-        topic: it derives from.
-        needed: offset of the first record it needs; without it, what is committed.
-        acks: whether its agent acknowledges what it gets.
+        topic: topic it derives from.
+        needed: offset of the first record it needs; defaults to the committed offset.
+        acks: True if its agent acknowledges micro-batches.
     """
 
     def __init__(self, topic: str, needed: int | None = None, *, acks: bool = True) -> None:
@@ -33,7 +33,7 @@ class Derived:
         self._acks = acks
 
     async def take_over(self, taken: Mapping[TopicPartition, Takeover]) -> Mapping[TopicPartition, int]:
-        """Remember, and say what is needed."""
+        """Remember, and return the needed offsets."""
         self.taken += taken.values()
         return {tp: takeover.committed if self._needed is None else self._needed for tp, takeover in taken.items()}
 
@@ -47,7 +47,7 @@ class Derived:
         self.released.append(partitions)
 
     async def get(self, batch: MicroBatch) -> None:
-        """What its agent does with a micro-batch."""
+        """Remember a micro-batch, as the deriver's agent."""
         self.got.append(batch)
         if self._acks:
             batch.ack()
@@ -73,7 +73,7 @@ async def close(member: Member, topic: str, offset: int, hour: int) -> bool:
 
 
 async def close_in_the_end(member: Member, topic: str, offset: int, hour: int) -> None:
-    """Both agents may not have acknowledged everything yet."""
+    """Close once both agents have acknowledged everything."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not await close(member, topic, offset, hour):  # noqa: ASYNC110 (the broker is what is asked)
             await asyncio.sleep(0.02)

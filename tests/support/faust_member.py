@@ -1,4 +1,4 @@
-"""A Faust app on the batch transport, in this process: one member of a consumer group, and what its agents get."""
+"""A Faust app on the batch transport in this process: one member of a consumer group."""
 
 import asyncio
 import tempfile
@@ -18,14 +18,14 @@ Handle = Callable[[MicroBatch], Awaitable[None]]
 
 
 class Member:
-    """Joins on entering the context, stops gracefully on leaving it.
+    """Group member that joins on entering the context, and stops gracefully on leaving it.
 
     Args:
-        kafka: the broker, and the group to be a member of.
-        batching: of the topics; each has an agent.
-        handle: what an agent does with a micro-batch; without it, they queue up for `take`.
-        derive: what the deriver's agent does with one, where there is a deriver.
-        options: of `faust.App`, instead of those here.
+        kafka: broker and group.
+        batching: options of the transport; each topic has an agent.
+        handle: called by an agent with each micro-batch; defaults to queueing it for `take`.
+        derive: called by the deriver's agent with each micro-batch.
+        options: options of `faust.App` that replace those here.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class Member:
         await self.app.stop()
 
     async def take(self, batches: int = 1) -> list[MicroBatch]:
-        """The next so many micro-batches; fails when they don't come."""
+        """Return the next micro-batches; fail if they don't arrive."""
         return [await asyncio.wait_for(self._queue.get(), PATIENCE_SECONDS) for _ in range(batches)]
 
     async def take_records(self, records: int) -> list[MicroBatch]:
-        """The next micro-batches, acknowledged one by one, until they hold so many records."""
+        """Return the next micro-batches until they hold so many records; acknowledge each."""
         batches: list[MicroBatch] = []
         while sum(map(len, batches)) < records:
             batches += await self.take()
@@ -78,7 +78,7 @@ class Member:
         return batches
 
     async def idle_for(self, seconds: float) -> bool:
-        """Whether nothing waits to be taken, so long after this."""
+        """Tell whether no micro-batch arrives for so long."""
         await asyncio.sleep(seconds)
         return self._queue.empty()
 
@@ -91,12 +91,12 @@ class Member:
 
     @property
     def partitions(self) -> int:
-        """How many it is assigned, once records flow."""
+        """Number of assigned partitions; 0 during a rebalance."""
         return 0 if self.app.rebalancing else len(self.app.consumer.assignment())
 
 
 async def until(look: Callable[[], object], what: str) -> None:
-    """Wait until it is true; fails when it doesn't come true."""
+    """Wait until `look` returns something true; fail if it takes too long."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not look():  # noqa: ASYNC110 (the broker is what is looked at)
@@ -106,21 +106,21 @@ async def until(look: Callable[[], object], what: str) -> None:
 
 
 def small_batches(*topics: str, rows: int = 10, linger_seconds: float = 0.1, **options: Any) -> TransportOptions:
-    """Small micro-batches of these topics, and short patience."""
+    """Return options with small micro-batches of these topics, and short waits."""
     policy = BatchPolicy(max_rows=rows, max_bytes=1024, linger_seconds=linger_seconds)
     return TransportOptions(dict.fromkeys(topics, policy), **{"drain_seconds": 0.2} | options)
 
 
 def numbers(count: int, start: int = 0) -> list[bytes]:
-    """So many different values."""
+    """Return so many different values."""
     return [b"%d" % number for number in range(start, start + count)]
 
 
 def values_of(batches: Iterable[MicroBatch]) -> list[bytes | None]:
-    """Of all their records."""
+    """Return the values of all records."""
     return [value for batch in batches for value in batch.values]
 
 
 def ranges_of(batches: Iterable[MicroBatch]) -> list[tuple[int, int]]:
-    """First and last offset of each."""
+    """Return first and last offset of each."""
     return [(batch.first, batch.last) for batch in batches]

@@ -27,36 +27,36 @@ def owner_of(state: State, *, rows: int = 10, limit: int = 3, topic_id: str = "i
 
 @dataclass(eq=False)
 class Worker:
-    """A member of the group, which may not know that it isn't one any more."""
+    """A member of the group; it may not know yet that it isn't one any more."""
 
     partition: PartitionBatches
     start: int
-    """Where its deriver needs the log from."""
+    """First offset that its deriver needs."""
     closings: set[Closing]
-    """That its deriver goes by."""
+    """Closings that its deriver applies."""
     cut: list[MicroBatch] = field(default_factory=list)
-    """Not delivered yet."""
+    """Micro-batches that are cut and not delivered."""
     derived: list[int] = field(default_factory=list)
-    """Offsets that its deriver has got."""
+    """Offsets of the records that its deriver has."""
 
 
 @dataclass
 class World:
-    """A partition in Kafka, the group's commit, a table that knows its tokens, and the workers there have been."""
+    """A partition in Kafka, the group's commit, a table that remembers tokens, and all workers so far."""
 
     ends_are_read: bool = True
     tokens_repeat: bool = True
-    recorded_first: bool = True
+    commits_first: bool = True
     unanswered_is_kept: bool = False
     closings_are_read: bool = True
     end_is_looked_at: bool = True
     log: list[int] = field(default_factory=list)
     beginning: int = 0
     commit: tuple[int, str] = (0, "")
-    recorded: set[tuple[int, int]] = field(default_factory=set)
+    ranges: set[tuple[int, int]] = field(default_factory=set)
     rows: Counter[int] = field(default_factory=Counter)
     tokens: dict[str, list[int]] = field(default_factory=dict)
-    unrecorded: list[MicroBatch] = field(default_factory=list)
+    uncommitted: list[MicroBatch] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
     delivered: list[MicroBatch] = field(default_factory=list)
     inserted: list[MicroBatch] = field(default_factory=list)
@@ -66,11 +66,11 @@ class World:
 
     @property
     def end(self) -> int:
-        """Offset of the record to come."""
+        """Offset of the next record."""
         return self.log[-1] + 1 if self.log else 0
 
     def step(self, action: str, which: int, number: int) -> None:  # noqa: C901 (a case for each action)
-        """One event; `which` selects a worker or micro-batch, counted from the newest."""
+        """Run one event; `which` selects a worker or micro-batch, counted from the newest."""
         worker = self.workers[-1 - which % len(self.workers)]
         match action:
             case "produce":
@@ -79,10 +79,10 @@ class World:
                 self.fetch(worker, number % 9)
             case "cut":
                 worker.cut += worker.partition.cut(0.0, hurry=bool(number % 2))
-                if not self.recorded_first:
+                if not self.commits_first:
                     self.deliver(worker)
-            case "record":
-                self.record(worker, ("taken", "taken", "no reply", "not sent")[number % 4])
+            case "commit":
+                self.commit_state(worker, ("taken", "taken", "no reply", "not sent")[number % 4])
             case "insert" if self.delivered:
                 self.insert(self.delivered[-1 - which % len(self.delivered)])
             case "ack" if self.inserted:
@@ -97,17 +97,17 @@ class World:
                 self.beginning = min(self.end, self.beginning + number % 7)
 
     def produce(self, holes: list[int]) -> None:
-        """Records with so many offsets left out before each."""
+        """Append records, each after a hole of so many offsets."""
         for hole in holes:
             self.log.append(self.end + hole)
 
     def fetch(self, worker: Worker, most: int) -> None:
-        """What comes next, of what retention has left."""
+        """Fetch the next records that retention has left."""
         start = max(worker.partition.next_offset, self.beginning)
         worker.partition.add(records_of([offset for offset in self.log if offset >= start][:most]), 0.0)
 
-    def record(self, worker: Worker, outcome: str) -> None:
-        """Commit; the broker takes it of the newest member only, and its answer may get lost."""
+    def commit_state(self, worker: Worker, outcome: str) -> None:
+        """Commit; the broker accepts the newest member only, and its answer may get lost."""
         state = worker.partition.state
         if worker.partition.changed:
             if outcome == "not sent":
@@ -117,14 +117,14 @@ class World:
                 return
             assert state.offset >= self.commit[0], "went back"
             self.commit = (state.offset, str(Ranges("id", state.ends, state.closings)))
-            self.recorded.update((before + 1, end) for before, end in pairwise((state.offset - 1, *state.ends)))
+            self.ranges.update((before + 1, end) for before, end in pairwise((state.offset - 1, *state.ends)))
             if outcome == "no reply":
                 return
             worker.partition.committed(state, 0.0)
         self.deliver(worker)
 
     def deliver(self, worker: Worker) -> None:
-        """To whoever inserts, what isn't replayed; and all of it to the deriver, which is done with it at once."""
+        """Deliver all micro-batches to the deriver, which acknowledges at once, and all but replayed ones to ingest."""
         self.delivered += [batch for batch in worker.cut if not batch.replayed]
         for batch in worker.cut:
             worker.derived += [record.offset for record in batch.records]
@@ -132,7 +132,7 @@ class World:
         worker.cut.clear()
 
     def close_by_clock(self, worker: Worker, hour: int, outcome: str) -> None:
-        """As the consumer does it: its deriver goes by a closing when the broker has said that it has it."""
+        """Commit a closing as `Commits` does; the deriver applies it after the broker's confirmation."""
         closing = Closing(worker.partition.next_offset, hour)
         state = worker.partition.with_closing(closing)
         at_the_end = closing.offset >= self.end or not self.end_is_looked_at
@@ -149,9 +149,9 @@ class World:
             worker.closings.add(closing)
 
     def insert(self, batch: MicroBatch) -> None:
-        """Into a table that drops what it has the token of."""
-        if (batch.first, batch.last) not in self.recorded:
-            self.unrecorded.append(batch)
+        """Insert into a table that drops a block with a known token."""
+        if (batch.first, batch.last) not in self.ranges:
+            self.uncommitted.append(batch)
         token = batch.token if self.tokens_repeat else secrets.token_hex(8)
         offsets = [record.offset for record in batch.records]
         if token in self.tokens:
@@ -165,13 +165,13 @@ class World:
         self.inserted.append(batch)
 
     def close(self, worker: Worker) -> None:
-        """It has noticed that it isn't the owner; what its agents have may still be on its way to the table."""
+        """Let a worker notice that it isn't the owner; its agents' inserts may still be on their way."""
         worker.partition.close()
         worker.cut.clear()
 
     def reassign(self, rows: int, limit: int, back: int) -> None:
-        """Another worker, with other settings, goes on as the commit says; its deriver needs the log from before."""
-        offset, ranges = self.recorded_ranges()
+        """Let another worker, with other settings, take over from the commit; its deriver needs earlier records."""
+        offset, ranges = self.read_commit()
         ends = ranges.ends if self.ends_are_read else ()
         closings = ranges.closings if self.closings_are_read else ()
         self.check_closings()
@@ -179,41 +179,41 @@ class World:
         owner = owner_of(State(offset, ends, closings), rows=rows, limit=limit, start=start, agents=2)
         self.workers.append(Worker(owner, start, set(closings)))
 
-    def recorded_ranges(self) -> tuple[int, Ranges]:
-        """What is committed: offset and ranges."""
+    def read_commit(self) -> tuple[int, Ranges]:
+        """Committed offset and ranges."""
         offset, metadata = self.commit
         return offset, parse(metadata, "here", offset) or Ranges("id")
 
     def check_closings(self) -> None:
-        """Who has got records from a closing's offset on goes by it if it is recorded, and only then."""
-        recorded = set(self.recorded_ranges()[1].closings)
-        last_hours = dict(sorted(recorded))
+        """A worker that has records from a closing's offset on applies the closing if, and only if, it is committed."""
+        committed = set(self.read_commit()[1].closings)
+        last_hours = dict(sorted(committed))
         for worker in self.workers:
             lost = [each for each in worker.closings if last_hours.get(each.offset, 0) < each.hour]
             assert not lost, "a closing is lost"
-            ignored = [each for each in recorded - worker.closings if each.offset <= max(worker.derived, default=-1)]
+            ignored = [each for each in committed - worker.closings if each.offset <= max(worker.derived, default=-1)]
             assert not ignored, "a closing was ignored"
 
     def settle(self) -> None:
-        """A last worker does all that is left."""
+        """Let a last worker finish everything."""
         self.produce([0])
         self.reassign(5, 2, 7)
         worker = self.workers[-1]
         while self.commit[0] < self.end:
             self.fetch(worker, 100)
             worker.cut += worker.partition.cut(0.0, hurry=True)
-            self.record(worker, "taken")
+            self.commit_state(worker, "taken")
             for batch in self.delivered:
                 if batch.live:
                     self.insert(batch)
                     batch.ack()
 
     def check(self) -> None:
-        """One row for each record; none at most for one that retention has deleted; and none of an unrecorded range."""
+        """Check that each record has one row, a deleted one at most one, and that each range was committed first."""
         assert max(self.rows.values(), default=1) == 1, "stored twice"
         lost = [offset for offset in self.log if offset < self.commit[0] and not self.rows[offset]]
         assert all(offset < self.beginning for offset in lost), "lost"
-        assert not self.unrecorded, "not recorded"
+        assert not self.uncommitted, "not committed"
         self.check_closings()
         for worker in self.workers:
             assert all(before < after for before, after in pairwise(worker.derived)), "derived twice"

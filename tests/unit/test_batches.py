@@ -8,7 +8,7 @@ from pipeline.transport.micro_batch import State
 
 
 def test_a_micro_batch_ends_at_max_rows() -> None:
-    """Full ones are cut at once; the rest waits for more."""
+    """Full micro-batches are cut at once; the other records wait for more."""
     partition = partition_of(rows=3)
     partition.add(records_at(range(7)), 0.0)
     assert cut(partition) == [[0, 1, 2], [3, 4, 5]]
@@ -33,7 +33,7 @@ def test_a_micro_batch_ends_at_max_bytes(sizes: list[int], expected: list[list[i
 
 
 def test_a_micro_batch_ends_when_its_first_record_has_waited_long_enough() -> None:
-    """Later records don't extend the wait; what comes after the cut waits anew."""
+    """Later records don't extend the wait; records after the cut wait anew."""
     partition = partition_of()
     assert partition.due_at is None
     partition.add(records_at([0]), 10.0)
@@ -46,7 +46,7 @@ def test_a_micro_batch_ends_when_its_first_record_has_waited_long_enough() -> No
     assert cut(partition, 20.0) == [[2]]
 
 
-def test_what_remains_after_a_late_cut_is_as_old_as_the_fetch_it_came_with() -> None:
+def test_records_left_by_a_late_cut_are_as_old_as_their_fetch() -> None:
     """Records held back because enough is in flight don't wait another linger after that."""
     partition = partition_of(rows=2, limit=2)
     partition.add(records_at(range(7)), 0.0)
@@ -58,7 +58,7 @@ def test_what_remains_after_a_late_cut_is_as_old_as_the_fetch_it_came_with() -> 
 
 
 def test_a_tenth_of_the_rows_is_enough_while_nothing_is_in_flight() -> None:
-    """Nobody is idle for the sake of a larger micro-batch."""
+    """The rest of the pipeline doesn't idle for the sake of a larger micro-batch."""
     partition = partition_of(rows=20)
     partition.add(records_at([0]), 0.0)
     assert cut(partition, 1.0) == []
@@ -68,7 +68,7 @@ def test_a_tenth_of_the_rows_is_enough_while_nothing_is_in_flight() -> None:
     assert cut(partition, 1.0) == []
 
 
-def test_in_a_hurry_what_waits_is_complete() -> None:
+def test_in_a_hurry_all_waiting_records_are_complete() -> None:
     """When memory is short, nothing waits for more records."""
     partition = partition_of()
     partition.add(records_at([0, 1]), 0.0)
@@ -77,7 +77,7 @@ def test_in_a_hurry_what_waits_is_complete() -> None:
 
 
 def test_no_more_is_in_flight_than_allowed() -> None:
-    """What waits beyond the limit is cut as soon as something is acknowledged, in any order."""
+    """Records beyond the limit are cut when the first micro-batch in flight is acknowledged."""
     partition = partition_of(rows=1, limit=2)
     partition.add(records_at(range(4)), 0.0)
     first, second = partition.cut(0.0, hurry=True)
@@ -89,7 +89,7 @@ def test_no_more_is_in_flight_than_allowed() -> None:
     assert cut(partition) == [[2], [3]]
 
 
-def test_held_bytes_are_those_that_wait_or_are_in_flight() -> None:
+def test_held_bytes_wait_or_are_in_flight() -> None:
     """Memory is given back by the acknowledgement, not by the cut."""
     partition = partition_of(rows=2)
     partition.add([Record(0, bytes(5), bytes(2)), Record(1, None, bytes(3)), Record(2, bytes(7), None)], 0.0)
@@ -105,7 +105,7 @@ def test_held_bytes_are_those_that_wait_or_are_in_flight() -> None:
 @pytest.mark.parametrize("rows", [1, 2, 3], ids=["in-flight", "some-wait", "all-wait"])
 @pytest.mark.parametrize("offset", [0, 4, 5], ids=["far-back", "back", "again"])
 def test_offsets_never_go_back(rows: int, offset: int) -> None:
-    """A record that isn't after all before it is refused, wherever those are, also when all are done."""
+    """A record that doesn't follow all earlier ones is refused, whether these wait, are in flight or are done."""
     partition = partition_of(rows=rows)
     partition.add(records_at([4, 5]), 0.0)
     batches = list(partition.cut(0.0))
@@ -118,7 +118,7 @@ def test_offsets_never_go_back(rows: int, offset: int) -> None:
 
 
 def test_a_micro_batch_says_what_it_is() -> None:
-    """Place, values in order, where it begins and ends, also with a hole in between, and the token of all that."""
+    """It has topic, partition, values in order, both ends of its range, and a token."""
     partition = partition_of(offset=3)
     partition.add([Record(3, b"a"), Record(9, None)], 0.0)
     [batch] = partition.cut(0.0, hurry=True)
@@ -128,8 +128,8 @@ def test_a_micro_batch_says_what_it_is() -> None:
     assert batch.token == "id/7/3-9"
 
 
-def test_the_state_is_what_is_done_and_what_is_in_flight() -> None:
-    """The offset passes what is acknowledged without a gap; the ends are those of all ranges after it."""
+def test_the_state_has_the_committable_offset_and_the_ranges_in_flight() -> None:
+    """The offset passes micro-batches that are acknowledged without a gap; the ends are those of all later ranges."""
     partition = partition_of(rows=2, offset=4)
     assert (partition.state, partition.changed) == (State(4, ()), False)
     partition.add(records_at(range(4, 11)), 0.0)
@@ -145,8 +145,8 @@ def test_the_state_is_what_is_done_and_what_is_in_flight() -> None:
     assert partition.state == State(10, ())
 
 
-def test_what_was_recorded_while_the_state_went_on_is_still_to_be_recorded() -> None:
-    """A commit takes its time; what is acknowledged meanwhile isn't in it."""
+def test_a_state_that_changes_during_its_commit_is_committed_again() -> None:
+    """Micro-batches that are acknowledged during a commit are in the next one."""
     partition = partition_of(rows=1)
     partition.add(records_at([0]), 0.0)
     [batch] = partition.cut(0.0)
@@ -157,8 +157,8 @@ def test_what_was_recorded_while_the_state_went_on_is_still_to_be_recorded() -> 
     assert batch.committed_at == 3.0
 
 
-def test_a_micro_batch_that_was_never_recorded_by_us_says_so() -> None:
-    """Its range was recorded by a former owner, who knows how long ago: no lease lasts that long."""
+def test_a_range_of_an_earlier_owner_has_no_lease() -> None:
+    """An earlier owner committed its range at an unknown time, so its lease is over."""
     partition = partition_of(ends=(1,))
     partition.add(records_at([0, 1]), 1e9)
     [batch] = partition.cut(1e9)
@@ -166,7 +166,7 @@ def test_a_micro_batch_that_was_never_recorded_by_us_says_so() -> None:
 
 
 def test_after_close_nothing_counts() -> None:
-    """A partition that was taken away has nothing to commit, whatever is acknowledged; what waits is dropped."""
+    """Acknowledgements are ignored, and waiting records are dropped."""
     partition = partition_of(rows=2)
     partition.add(records_at(range(5)), 0.0)
     first, second = partition.cut(0.0)

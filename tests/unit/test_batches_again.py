@@ -14,7 +14,7 @@ from pipeline.transport.partition import PartitionBatches
 
 
 def test_a_range_to_be_cut_again_is_due_when_its_records_are_here() -> None:
-    """It doesn't linger, however few they are; until then nothing is due, hurry or not."""
+    """The range doesn't linger, however few records it has; an incomplete one isn't due, even in a hurry."""
     partition = partition_of(ends=(1,), limit=1)
     partition.add(records_at([0]), 1.0)
     assert (partition.due_at, partition.incomplete) == (None, True)
@@ -24,8 +24,8 @@ def test_a_range_to_be_cut_again_is_due_when_its_records_are_here() -> None:
     assert cut(partition, 2.0) == [[0, 1]]
 
 
-def test_a_range_to_be_cut_again_may_be_larger_than_the_policy_has_it() -> None:
-    """The former owner's policy was another; fetching goes on until the range is whole."""
+def test_a_range_to_be_cut_again_may_be_larger_than_the_policy_allows() -> None:
+    """The earlier owner may have had another policy; fetching goes on until the range is complete."""
     partition = partition_of(rows=1, ends=(3,))
     partition.add(records_at(range(3), size=MAX_BYTES), 0.0)
     assert partition.has_room
@@ -35,13 +35,13 @@ def test_a_range_to_be_cut_again_may_be_larger_than_the_policy_has_it() -> None:
 
 
 def _cut_marked(partition: PartitionBatches) -> list[tuple[int, int, list[int], bool]]:
-    """What is cut in a hurry: range, offsets, and whether it is replayed."""
+    """Cut in a hurry; return range, offsets, and True for a replayed micro-batch."""
     batches = partition.cut(0.0, hurry=True)
     return [(batch.first, batch.last, [record.offset for record in batch.records], batch.replayed) for batch in batches]
 
 
-def test_what_is_replayed_ends_exactly_where_the_state_begins() -> None:
-    """Cut by the policy below that; then the recorded range as it was, under its token, then new ones."""
+def test_a_replay_ends_exactly_at_the_committed_offset() -> None:
+    """Replayed records are cut by the policy; the committed range follows as it was, then new ones."""
     partition = partition_of(rows=3, start=1, offset=6, ends=(9,))
     partition.add(records_at(range(1, 12)), 0.0)
     assert _cut_marked(partition) == [
@@ -60,15 +60,15 @@ def test_what_is_replayed_ends_exactly_where_the_state_begins() -> None:
         pytest.param([3, 9, 10], [(3, 9, [3, 9], True), (10, 10, [10], False)], id="within"),
     ],
 )
-def test_gaps_in_what_is_replayed_do_not_matter(come: list[int], cut: list[tuple[int, int, list[int], bool]]) -> None:
-    """The first range after it begins where the state does, whatever has been deleted before and after that."""
+def test_gaps_in_a_replay_do_not_matter(come: list[int], cut: list[tuple[int, int, list[int], bool]]) -> None:
+    """The first range after the replay begins at the committed offset, whatever was deleted around it."""
     partition = partition_of(start=3, offset=10)
     partition.add(records_at(come), 0.0)
     assert _cut_marked(partition) == cut
 
 
-def test_what_is_replayed_is_no_part_of_the_state() -> None:
-    """Neither while it is in flight nor when it is acknowledged; it takes its place among those in flight, though."""
+def test_a_replay_is_no_part_of_the_state() -> None:
+    """The state doesn't change with a replayed micro-batch, but the limit in flight counts it."""
     partition = partition_of(rows=2, limit=2, start=0, offset=4, ends=(6,))
     partition.add(records_at(range(9)), 0.0)
     first, second = partition.cut(0.0)
@@ -83,8 +83,8 @@ def test_what_is_replayed_is_no_part_of_the_state() -> None:
     assert partition.state == State(7, (8,))
 
 
-def test_the_last_of_what_is_replayed_does_not_linger() -> None:
-    """Whatever comes after it can't be in the same micro-batch; before that it lingers as any other."""
+def test_the_last_replayed_micro_batch_does_not_linger() -> None:
+    """No later record can join the last replayed micro-batch, so it is due at once; earlier ones linger."""
     partition = partition_of(start=0, offset=5, ends=(9,))
     partition.add(records_at(range(3)), 0.0)
     assert (cut(partition, 1.0), partition.due_at) == ([], LINGER_SECONDS)
@@ -92,8 +92,8 @@ def test_the_last_of_what_is_replayed_does_not_linger() -> None:
     assert cut(partition, 1.0) == [[0, 1, 2, 3, 4]]
 
 
-def test_a_start_after_what_is_done_replays_nothing() -> None:
-    """What is derived may be ahead: what isn't stored comes all the same."""
+def test_a_start_after_the_committed_offset_replays_nothing() -> None:
+    """The deriver may be ahead of the committed offset; records from there on are delivered all the same."""
     partition = partition_of(start=8, offset=5)
     partition.add(records_at(range(5, 10)), 0.0)
     assert _cut_marked(partition) == [(5, 9, [5, 6, 7, 8, 9], False)]
@@ -109,7 +109,7 @@ def test_a_start_after_what_is_done_replays_nothing() -> None:
 def test_whatever_is_fetched_at_once_the_cut_is_exact(
     holes: list[int], sizes: list[int], rows: int, start: int, offset: int
 ) -> None:
-    """Each record once and in order; those below the state's offset are replayed, and never with others."""
+    """Each record is cut once and in order; records below the committed offset are replayed, apart from others."""
     partition = partition_of(rows=rows, start=start, offset=offset, agents=2)
     begin = min(start, offset)
     log = [begin + at + hole for at, hole in enumerate(accumulate(holes))]
@@ -134,7 +134,7 @@ def test_whatever_is_fetched_at_once_the_cut_is_exact(
 
 
 def test_a_micro_batch_for_two_agents_is_acknowledged_by_both() -> None:
-    """One of them alone doesn't do, and what both have acknowledged isn't again; a replayed one is for one of them."""
+    """It takes both acknowledgements, and later ones are ignored; a replayed micro-batch takes one."""
     acked: list[MicroBatch] = []
     policy = BatchPolicy(max_rows=1, max_bytes=MAX_BYTES, linger_seconds=LINGER_SECONDS)
     partition = PartitionBatches(
@@ -151,8 +151,8 @@ def test_a_micro_batch_for_two_agents_is_acknowledged_by_both() -> None:
     assert (second.owner, partition.held_bytes) == (partition, 10)
 
 
-def test_a_closing_is_decided_at_what_comes_next_when_all_is_done() -> None:
-    """Not with anything waiting or in flight, not elsewhere, not once the partition is gone."""
+def test_a_closing_is_decided_at_the_next_offset_when_all_is_done() -> None:
+    """Records that wait or are in flight, another offset, or a closed partition prevent it."""
     partition, closing = partition_of(offset=4, ends=(6,)), Closing(7, 100)
     partition.add(records_at(range(4, 6)), 0.0)
     assert partition.with_closing(closing) is None, "waiting"
@@ -177,13 +177,13 @@ def test_a_closing_is_decided_at_what_comes_next_when_all_is_done() -> None:
     ],
 )
 def test_of_closings_at_one_offset_the_last_hour_counts(closing: Closing, expected: tuple[Closing, ...]) -> None:
-    """However often it is decided, it takes one place; and an hour never goes back."""
+    """A second closing at an offset replaces the first, and its hour never goes back."""
     partition = partition_of(offset=7, closings=(Closing(3, 9), Closing(7, 100)))
     assert partition.with_closing(closing) == State(7, (), expected)
 
 
 def test_closings_are_kept_until_they_are_forgotten() -> None:
-    """They are part of the state whatever else happens, as many as can be recorded; to forget some is a change."""
+    """Closings are part of the state, up to the limit; to forget some changes the state."""
     closings = tuple(Closing(offset, 100) for offset in range(MOST_CLOSINGS))
     partition = partition_of(offset=MOST_CLOSINGS, closings=closings)
     assert (partition.state.closings, partition.changed) == (closings, False)

@@ -15,7 +15,7 @@ from pipeline.transport.partition import PartitionBatches
 
 @dataclass
 class Run:
-    """A partition under test, with what was added to it and what came out."""
+    """A partition under test, the offsets added to it, and the micro-batches cut from it."""
 
     partition: PartitionBatches
     added: list[int] = field(default_factory=list)
@@ -24,7 +24,7 @@ class Run:
     now: float = 0.0
 
     def step(self, action: str, number: int, gaps: list[int]) -> None:
-        """Add, cut, acknowledge one (any, also once more), record, or let time pass."""
+        """Add, cut, acknowledge any micro-batch (maybe again), commit, or let time pass."""
         if action == "add":
             start = self.added[-1] if self.added else number
             offsets = [start + gap for gap in accumulate(gaps)]
@@ -36,14 +36,14 @@ class Run:
             batch = self.batches[number % len(self.batches)]
             batch.ack()
             self.acked.add(batch)
-        elif action == "record":
+        elif action == "commit":
             self.partition.committed(self.partition.state, self.now)
         elif action == "wait":
             self.now += number / 50
 
     @property
     def state(self) -> State:
-        """What is to be recorded, by the definition."""
+        """State to commit, by its definition."""
         done = 0
         for at, batch in enumerate(self.batches):
             if batch not in self.acked:
@@ -54,7 +54,7 @@ class Run:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["add", "cut", "ack", "ack", "record", "wait"]),
+        st.sampled_from(["add", "cut", "ack", "ack", "commit", "wait"]),
         st.integers(0, 400),
         st.lists(st.integers(1, 3), max_size=8),
     ),
@@ -77,15 +77,15 @@ def _check(partition: PartitionBatches, steps: list[tuple[str, int, list[int]]])
 
 
 @given(steps=STEPS)
-def test_whatever_the_schedule_the_state_stays_behind_what_is_not_acknowledged(
+def test_in_any_schedule_the_state_never_passes_an_unacknowledged_micro_batch(
     steps: list[tuple[str, int, list[int]]],
 ) -> None:
-    """Any order of adding, cutting, acknowledging, recording: nothing is passed, repeated, reordered or left over."""
+    """In any order of calls, no record is passed, repeated, reordered or left over."""
     _check(partition_of(rows=4, limit=3), steps)
 
 
 class _Greedy(PartitionBatches):
-    """Commits up to the last acknowledged record, as a consumer without bookkeeping of its own would."""
+    """A partition that commits up to the last acknowledged record, as a consumer without bookkeeping would."""
 
     def ack(self, batch: MicroBatch) -> None:
         super().ack(batch)
@@ -93,7 +93,7 @@ class _Greedy(PartitionBatches):
 
 
 def test_the_property_notices_a_commit_past_a_gap() -> None:
-    """The check above fails for a partition that commits what comes after an unacknowledged micro-batch."""
+    """The check fails for a partition that commits past an unacknowledged micro-batch."""
     policy = BatchPolicy(max_rows=1, max_bytes=MAX_BYTES, linger_seconds=LINGER_SECONDS)
     greedy = _Greedy("topic", "id", 7, State(0, ()), policy=policy, limit=3)
     with pytest.raises(AssertionError):

@@ -1,4 +1,4 @@
-"""What is written beside a committed offset is read back as it was, or not at all."""
+"""Metadata of a committed offset is read back as it was written, or refused."""
 
 import zlib
 from contextlib import suppress
@@ -32,19 +32,19 @@ def _parse(metadata: str, offset: int = OFFSET) -> Ranges | None:
 
 
 def _checked(body: str) -> str:
-    """Metadata whose checksum is right, whatever it says."""
+    """Return metadata with the right checksum."""
     return f"{body} {zlib.crc32(body.encode()):08x}"
 
 
 @given(ends=ENDS, closings=CLOSINGS)
-def test_ranges_come_back_as_they_were_recorded(ends: tuple[int, ...], closings: tuple[Closing, ...]) -> None:
-    """Any number of ranges and closings, none as well."""
+def test_ranges_come_back_as_they_were_committed(ends: tuple[int, ...], closings: tuple[Closing, ...]) -> None:
+    """Any number of ranges and closings survives, including none."""
     ranges = Ranges(TOPIC_ID, ends, closings)
     assert _parse(str(ranges)) == ranges
 
 
 def test_the_form_is_the_documented_one() -> None:
-    """Version, topic id, ends, closings if any, CRC-32: what one version writes, the next has to read."""
+    """It is version, topic id, ends, closings if any, and CRC-32; later versions have to read it."""
     assert str(Ranges(TOPIC_ID, (41999, 61999))) == f"1 {TOPIC_ID} 41999,61999 e225608f"
     assert str(Ranges(TOPIC_ID)) == f"1 {TOPIC_ID} - 83cdc7c5"
     closed = Ranges(TOPIC_ID, (41999, 61999), CLOSED[:1])
@@ -53,7 +53,7 @@ def test_the_form_is_the_documented_one() -> None:
 
 
 def test_as_many_ranges_as_may_be_in_flight_fit() -> None:
-    """Kafka takes 4,096 bytes beside an offset; the longest that can be recorded is below it, with all closings."""
+    """Kafka accepts 4,096 bytes beside an offset; the longest metadata is shorter, with all closings."""
     ends = tuple(range(GREATEST_OFFSET - MOST_IN_FLIGHT, GREATEST_OFFSET))
     assert len(str(Ranges(TOPIC_ID, ends))) < 2048
     last_hour = (2**63 - 1) // 3_600_000
@@ -62,13 +62,13 @@ def test_as_many_ranges_as_may_be_in_flight_fit() -> None:
 
 
 def test_more_than_fits_is_never_committed() -> None:
-    """It isn't cut short: that would be other ranges."""
+    """Longer metadata is refused, because a part of it would be other ranges."""
     with pytest.raises(AssertionError):
         str(Ranges(TOPIC_ID, tuple(range(GREATEST_OFFSET - 210, GREATEST_OFFSET))))
 
 
 def test_no_metadata_is_no_ranges() -> None:
-    """As other programs commit: an offset set by hand says where to go on, and nothing is known to be in flight."""
+    """An offset that another program committed, or a person, has no known ranges in flight."""
     assert _parse("") is None
 
 
@@ -95,8 +95,8 @@ def test_no_metadata_is_no_ranges() -> None:
         pytest.param("2", "damaged", id="nothing-but-a-version"),
     ],
 )
-def test_what_is_not_ours_is_refused_in_one_line(metadata: str, message: str) -> None:
-    """It says where it is, what it is and what to do, at a length that can be read."""
+def test_foreign_metadata_is_refused_in_one_line(metadata: str, message: str) -> None:
+    """The message names the place, the fault and the way out, in a readable length."""
     with pytest.raises(HaltError) as error:
         _parse(metadata)
     said = str(error.value)
@@ -122,7 +122,7 @@ def _refused_or_the_same(metadata: str, ranges: Ranges) -> None:
     ],
 )
 def test_no_damage_makes_other_ranges_of_it(ends: tuple[int, ...], closings: tuple[Closing, ...]) -> None:
-    """Cut short anywhere, a character less, or another one in its place: refused, whichever it is."""
+    """Metadata that is cut short, lacks a character, or has another one in its place is refused."""
     ranges = Ranges(TOPIC_ID, ends, closings)
     metadata = str(ranges)
     for at in range(len(metadata)):
@@ -143,7 +143,7 @@ def test_no_damage_makes_other_ranges_of_it(ends: tuple[int, ...], closings: tup
 def test_no_other_text_in_it_makes_other_ranges_of_it(
     ends: tuple[int, ...], closings: tuple[Closing, ...], at: int, length: int, filling: str
 ) -> None:
-    """Some characters replaced by any others, fewer or more: refused, or the same."""
+    """Metadata with some characters replaced by others is refused, unless it is the same."""
     ranges = Ranges(TOPIC_ID, ends, closings)
     metadata = str(ranges)
     _refused_or_the_same((metadata[:at] + filling + metadata[at + length :]) or " ", ranges)

@@ -12,8 +12,8 @@ ACTIONS = [
     "fetch",
     "cut",
     "cut",
-    "record",
-    "record",
+    "commit",
+    "commit",
     "insert",
     "insert",
     "ack",
@@ -30,12 +30,12 @@ TAKEOVER: list[Step] = [
     ("produce", 0, 9),
     ("fetch", 0, 7),
     ("cut", 0, 1),
-    ("record", 0, 0),
+    ("commit", 0, 0),
     ("insert", 0, 0),
     ("reassign", 0, 3),
     ("fetch", 0, 8),
     ("cut", 0, 1),
-    ("record", 0, 0),
+    ("commit", 0, 0),
     ("insert", 0, 0),
 ]
 
@@ -50,29 +50,29 @@ def _check(world: World, steps: list[Step]) -> None:
 
 @given(steps=STEPS)
 @example(steps=TAKEOVER)
-def test_whatever_the_schedule_each_record_is_stored_once(steps: list[Step]) -> None:
-    """Any order of fetching, cutting, recording, inserting, acknowledging, by any owner, former ones as well."""
+def test_in_any_schedule_each_record_is_stored_once(steps: list[Step]) -> None:
+    """Owners and former owners fetch, cut, commit, insert and acknowledge in any order."""
     _check(World(), steps)
 
 
 @pytest.mark.parametrize(
     "world",
     [
-        pytest.param(World(ends_are_read=False), id="recorded-ends-ignored"),
+        pytest.param(World(ends_are_read=False), id="committed-ends-ignored"),
         pytest.param(World(tokens_repeat=False), id="random-tokens"),
     ],
 )
-def test_the_property_notices_what_is_stored_twice(world: World) -> None:
-    """The check fails when a takeover doesn't cut the same ranges, and when it doesn't give them the same tokens."""
+def test_the_property_notices_a_record_that_is_stored_twice(world: World) -> None:
+    """The check fails if a takeover cuts other ranges, or gives them other tokens."""
     with pytest.raises(AssertionError, match="stored twice"):
         _check(world, TAKEOVER)
 
 
-def test_the_property_notices_what_is_delivered_before_it_is_recorded() -> None:
-    """The check fails when the next owner can't know what was in flight."""
-    steps = [step for step in TAKEOVER if step[0] != "record"]
+def test_the_property_notices_a_delivery_before_the_commit() -> None:
+    """The check fails if the next owner can't know the ranges in flight."""
+    steps = [step for step in TAKEOVER if step[0] != "commit"]
     with pytest.raises(AssertionError, match="stored twice"):
-        _check(World(recorded_first=False), steps)
+        _check(World(commits_first=False), steps)
 
 
 # Closed by the clock after a record, with an answer or without; then another record comes, then another owner.
@@ -80,14 +80,14 @@ CLOSING: list[Step] = [
     ("produce", 0, 0),
     ("fetch", 0, 8),
     ("cut", 0, 1),
-    ("record", 0, 0),
+    ("commit", 0, 0),
     ("insert", 0, 0),
     ("ack", 0, 0),
     ("close", 0, 20),
     ("produce", 0, 0),
     ("fetch", 0, 8),
     ("cut", 0, 1),
-    ("record", 0, 0),
+    ("commit", 0, 0),
     ("reassign", 0, 0),
     ("close", 0, 24),
 ]
@@ -98,12 +98,12 @@ UNANSWERED = [("close", 0, 22) if step[0] == "close" else step for step in CLOSI
     ("world", "steps", "message"),
     [
         pytest.param(World(unanswered_is_kept=True), UNANSWERED, "a closing was ignored", id="unanswered-is-kept"),
-        pytest.param(World(closings_are_read=False), CLOSING, "a closing is lost", id="recorded-closings-ignored"),
+        pytest.param(World(closings_are_read=False), CLOSING, "a closing is lost", id="committed-closings-ignored"),
         pytest.param(World(end_is_looked_at=False), CLOSING, "a closing was ignored", id="closed-before-the-end"),
     ],
 )
-def test_the_property_notices_a_closing_that_not_all_go_by(world: World, steps: list[Step], message: str) -> None:
-    """The check fails when a worker has delivered past a closing that is recorded, or drops one."""
+def test_the_property_notices_a_closing_that_is_not_applied(world: World, steps: list[Step], message: str) -> None:
+    """The check fails if a worker delivers past a committed closing without applying it, or drops one."""
     with pytest.raises(AssertionError, match=message):
         _check(world, steps)
     _check(World(), steps)

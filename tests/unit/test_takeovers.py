@@ -45,8 +45,8 @@ Cut = tuple[str, Sequence[int]]
         ),
     ],
 )
-def test_what_comes_is_cut_as_it_was(state: State, come: Sequence[int], cut: list[Cut]) -> None:
-    """Whatever comes of a range in flight, it is cut under the range's token when it is whole, and only then."""
+def test_a_range_in_flight_is_cut_as_it_was(state: State, come: Sequence[int], cut: list[Cut]) -> None:
+    """Records of a range in flight are cut under its token when the range is complete, not earlier."""
     owner = owner_of(state)
     owner.add(records_of(come), 0.0)
     batches = [(batch.token, [record.offset for record in batch.records]) for batch in owner.cut(0.0, hurry=True)]
@@ -66,15 +66,15 @@ def test_what_comes_is_cut_as_it_was(state: State, come: Sequence[int], cut: lis
         pytest.param(AFTER, range(10), id="zero-after"),
     ],
 )
-def test_what_is_done_does_not_come_again(state: State, come: Sequence[int]) -> None:
-    """We ask for what follows; when Kafka has something else there, that isn't taken for a repetition and dropped."""
+def test_a_done_record_does_not_come_again(state: State, come: Sequence[int]) -> None:
+    """A record below the next offset isn't dropped as a repetition; it is an error."""
     with pytest.raises(ValueError, match=f"offset {come[0]} came where {state.offset} was expected"):
         owner_of(state).add(records_of(come), 0.0)
 
 
 @pytest.mark.parametrize("state", [BEFORE, AFTER], ids=["before", "after"])
-def test_zero_of_another_topic_has_other_tokens(state: State) -> None:
-    """A topic that was deleted and created again begins at 0, and none of its tokens is one of its predecessor."""
+def test_another_topic_of_the_same_name_has_other_tokens(state: State) -> None:
+    """A topic that was deleted and created again begins at offset 0, and shares no token with its predecessor."""
     former = owner_of(State(0, (9, *state.ends)))
     former.add(records_of(range(20)), 0.0)
     anew = owner_of(State(0, ()), topic_id="another")
