@@ -1,13 +1,14 @@
-"""Chimera, a pipeline of events from Kafka to ClickHouse. Its packages, along the way of an event:
+"""Chimera: a pipeline of events from Kafka to ClickHouse.
+
+The packages, along the way of an event:
 
     producer ─► Kafka ─► transport ─► worker (decode, privacy, clickhouse) ─► ClickHouse
                                         ├─ dlq: dead letters
                                         └─ rollup: session_stats
 
 `schema` and `catalog` read the declarations of events and topics; `kafka` has the clients that several packages use.
-`cli` is the `chimera` command; `devstack` and `sample` serve development. At the top are the modules that many packages
-need, such as `config` and `errors`. docs/architecture.md follows an event through the files, and says where a change
-goes and which package may import which.
+`cli` is the `chimera` command; `devstack` and `sample` serve development. docs/architecture.md follows an event through
+the files, and says where a change goes and which package may import which.
 """
 
 import sys

@@ -1,6 +1,7 @@
-"""The documentation of settings and commands agrees with the code."""
+"""The documentation agrees with the code: settings, commands, files, links and layers."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,17 @@ SETTINGS = {
     for section, field in Settings.model_fields.items()
     for key, value in dict(field.default).items()
 }
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *sorted(f"docs/{p.relative_to(ROOT / 'docs')}" for p in (ROOT / "docs").rglob("*.md")),
+]
+_FENCE = re.compile(r"^```.*?^```\s*$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"`([\w./-]+\.(?:py|sql|ya?ml|toml|md|avsc|jsonl|txt|lock))`")
+_FOLDER = re.compile(r"`([\w./-]+)/`")
+_LINK = re.compile(r"\]\((?P<file>[^)#:]*)(?:#(?P<section>[^)]*))?\)")
+_EXAMPLES = {"content/users/guide/part.md"}  # names in texts of events
 
 
 def test_every_setting_is_documented() -> None:
@@ -51,3 +63,34 @@ def test_no_example_goes_on_after_a_failure() -> None:
     """`||` in an example would run the next command also after a failure."""
     for module in sorted((ROOT / "pipeline/cli").glob("*.py")):
         assert "||" not in module.read_text(encoding="utf-8"), module.name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_names_exist(page: str) -> None:
+    """Each file and folder in backticks exists, from the root of the project or from pipeline/."""
+    names = _FILE.findall(_prose(page)) + _FOLDER.findall(_prose(page))
+    missing = {name for name in names if not any((ROOT / start / name).exists() for start in ("", "pipeline"))}
+    assert missing <= _EXAMPLES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_a_page_lead_somewhere(page: str) -> None:
+    """Each link to a file of the project leads to one, and to one of its headings."""
+    for link in _LINK.finditer(_prose(page)):
+        target = (ROOT / page).parent / link["file"] if link["file"] else ROOT / page
+        assert target.exists(), link[0]
+        if link["section"]:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert link["section"] in {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
+
+
+def test_the_documented_layers_are_those_that_are_checked() -> None:
+    """docs/architecture.md shows the layers of the contract in pyproject.toml."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = next(each for each in settings["tool"]["importlinter"]["contracts"] if each["type"] == "layers")["layers"]
+    assert "```\n" + "\n".join(layers) + "\n```" in (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+
+
+def _prose(page: str) -> str:
+    """Text of a page without its fenced blocks."""
+    return _FENCE.sub("", (ROOT / page).read_text(encoding="utf-8"))
