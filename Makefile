@@ -1,4 +1,4 @@
-# Each target makes what it needs: a virtual environment in .venv, and nothing outside but pip's and the jars' caches.
+# Each target installs its tools into .venv first. Outside the project it writes only to pip's and the jars' caches.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,7 @@ MARK := $(VENV)/.installed
 
 .PHONY: help install lock demo test lint format bench bench-rollup chaos hostile fuzz clean
 
-help: ## What there is to make
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(MARK): pyproject.toml requirements/development.txt
@@ -17,44 +17,44 @@ $(MARK): pyproject.toml requirements/development.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-install: $(MARK) ## The package and all tools, in .venv
+install: $(MARK) ## Install the package and all tools in .venv
 
 lock: $(MARK) ## Lock the newest versions that pyproject.toml allows, with hashes
 	for lock in 'worker' 'development --extra devstack --extra test'; do set -- $$lock; name=$$1; shift; $(BIN)/uv pip \
 		compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --python-version 3.11 \
 		--custom-compile-command 'make lock' "$$@" pyproject.toml --output-file requirements/$$name.txt || exit 1; done
 
-demo: $(MARK) ## The whole pipeline at work on this machine, in about a minute
+demo: $(MARK) ## Run the whole pipeline on this machine, in about a minute
 	$(BIN)/chimera demo
 
-test: lint ## Lint, type check and all tests, on a real broker and a real ClickHouse
+test: lint ## Run lint and all tests, on a real broker and a real ClickHouse; about 12 minutes
 	$(BIN)/chimera schemas check
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term
 
-lint: $(MARK) ## ruff, mypy --strict, and the layers of the packages
+lint: $(MARK) ## Run ruff, mypy --strict and import-linter, which checks the layers of the packages
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-format: $(MARK) ## Put the code in ruff's form
+format: $(MARK) ## Format the code with ruff
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(MARK) ## The worker beside its peers in one run; writes docs/benchmarks.md
+bench: $(MARK) ## Compare the worker with its peers in one run; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks --only chimera --only without_ranges --events 2000000 --repeat 3
 	$(BIN)/python -m benchmarks --write-docs --repeat 3
 
-bench-rollup: $(MARK) ## session_stats: rows right, cost, state and recovery; writes docs/benchmarks.md
+bench-rollup: $(MARK) ## Check and measure session_stats: rows, cost, state, recovery; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.rollup --write-docs
 
-chaos: $(MARK) ## Kill, freeze, restart and cut under load; writes docs/reliability.md; 45 minutes
+chaos: $(MARK) ## Kill, freeze and restart workers and servers under load; writes docs/reliability.md; 45 minutes
 	PYTHONPATH=tests $(BIN)/python -m chaos --write-docs
 
-hostile: $(MARK) ## Records made to do harm, through a real worker, each between two that must be stored; a minute
+hostile: $(MARK) ## Send hostile records through a real worker, each between two valid records; about a minute
 	PYTHONPATH=tests $(BIN)/python -m hostile
 
-fuzz: $(MARK) ## Five minutes each: a fuzzer at records, at registered schemas and at texts
+fuzz: $(MARK) ## Fuzz records, registered schemas and texts, for five minutes each
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
 	set -e; for target in records schemas texts; do PYTHONPATH=tests:tests/unit $(BIN)/python -m hostile.fuzz $$target; done
 

@@ -1,5 +1,7 @@
-"""The documentation agrees with the code: settings, commands, files, links and layers."""
+"""The documentation agrees with the code: settings, commands, files, modules, classes, links and layers."""
 
+import ast
+import pkgutil
 import re
 import tomllib
 from pathlib import Path
@@ -29,6 +31,9 @@ PAGES = [
 _FENCE = re.compile(r"^```.*?^```\s*$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"`([\w./-]+\.(?:py|sql|ya?ml|toml|md|avsc|jsonl|txt|lock))`")
 _FOLDER = re.compile(r"`([\w./-]+)/`")
+_PATH = re.compile(r"\b(?:pipeline|tests|benchmarks|schemas|requirements|examples)/[\w./<>*-]*[\w>*]")
+_DOTTED = re.compile(r"\bpipeline(?:\.[A-Za-z_]\w*)+")
+_CLASS = re.compile(r"`([A-Z]+[a-z]\w*)(?:\.(\w+))?`")
 _LINK = re.compile(r"\]\((?P<file>[^)#:]*)(?:#(?P<section>[^)]*))?\)")
 _EXAMPLES = {"content/users/guide/part.md"}  # names in texts of events
 
@@ -74,6 +79,28 @@ def test_files_that_a_page_names_exist(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_paths_and_modules_that_a_page_names_exist(page: str) -> None:
+    """Each path from the root of the project exists today, and so does each `pipeline.x.y`; `<N>` is any text."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert [path for path in _PATH.findall(text) if not any(ROOT.glob(re.sub(r"<\w+>", "*", path)))] == []
+    names = set(_DOTTED.findall(text)) - {"pipeline.app"}  # made from the environment when it is used
+    assert [name for name in names if not _resolves(name)] == []
+
+
+def test_classes_that_the_architecture_names_exist() -> None:
+    """Each class in backticks in docs/architecture.md is in pipeline/, and so is the method after it."""
+    definitions: dict[str, set[str]] = {}
+    for file in (ROOT / "pipeline").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                methods = (each for each in node.body if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef)))
+                definitions[node.name] = {"", *(method.name for method in methods)}
+    named = _CLASS.findall((ROOT / "docs/architecture.md").read_text(encoding="utf-8"))
+    assert named
+    assert [each for each in named if each[1] not in definitions.get(each[0], ())] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_of_a_page_lead_somewhere(page: str) -> None:
     """Each link to a file of the project leads to one, and to one of its headings."""
     for link in _LINK.finditer(_prose(page)):
@@ -89,6 +116,14 @@ def test_the_documented_layers_are_those_that_are_checked() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     layers = next(each for each in settings["tool"]["importlinter"]["contracts"] if each["type"] == "layers")["layers"]
     assert "```\n" + "\n".join(layers) + "\n```" in (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+
+
+def _resolves(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 def _prose(page: str) -> str:
