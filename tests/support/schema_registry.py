@@ -53,7 +53,7 @@ class RegistryServer(Server):
         try:
             with urllib.request.urlopen(f"{self.url}/subjects", timeout=2):
                 return True
-        except urllib.error.URLError:
+        except OSError:  # refused, or no answer in time
             return False
 
 
