@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from support.processes import Worker, eventually
 
-from chaos.faults import LOAD, PATIENCE_SECONDS, Fault, kill, rebalanced, scale, stop, victim_at
+from chaos.faults import LOAD, PATIENCE_SECONDS, Fault, kill, rebalanced, scale, stop, victim_at, wait_until_alone
 from chaos.points import CLOCK_POINTS, ROLLUP_POINTS
 from chaos.sessions import SessionLedger
 from chaos.world import World, go, wait_until_frozen
@@ -110,13 +110,13 @@ def _freeze(points: Sequence[str], world: World, rng: random.Random, runs: int) 
             1 if point in CLOCK_POINTS else rng.randint(1, ROLLUP_POINTS[point].passings)
         )  # the zombie may have only one partition
         go(zombie := world.worker(point, world.families[0], nth, freeze=True))
-        with rebalanced(steady, f"partitions={world.partitions}"):
-            with world.load(LOAD):
-                if point in CLOCK_POINTS:
-                    zombie.wait_until_consuming()
-                else:
-                    wait_until_frozen(zombie, PATIENCE_SECONDS)
-            wait_until_frozen(zombie, PATIENCE_SECONDS)
+        with world.load(LOAD):
+            if point in CLOCK_POINTS:
+                zombie.wait_until_consuming()
+            else:
+                wait_until_frozen(zombie, PATIENCE_SECONDS)
+        wait_until_frozen(zombie, PATIENCE_SECONDS)
+        wait_until_alone(steady, world)
         world.settle()
         with world.load(LOAD):
             time.sleep(rng.choice((0, 1)))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import yaml
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, TopicPartition
 from confluent_kafka.admin import AdminClient
 from support.processes import Worker, eventually, prepare
 
@@ -91,6 +91,14 @@ class World:
     def partitions(self) -> int:
         """Number of partitions of all consumed topics."""
         return sum(family.topic.partitions for family in self.catalog.families)
+
+    @property
+    def members(self) -> int:
+        """Number of members of the consumer group; 0 during a rebalance."""
+        group = self.settings.kafka.group_id
+        admin = AdminClient({**client_config(self.settings.kafka), "log_level": 0})
+        described = admin.describe_consumer_groups([group])[group].result(_SECONDS)
+        return len(described.members) if described.state == ConsumerGroupState.STABLE else 0
 
     def worker(
         self,
