@@ -135,7 +135,9 @@ class App(faust.App):
         async def consume(stream: Any) -> None:
             async for batch in _micro_batches(stream):
                 if not batch.replayed:
-                    self.add_future(self._or_halt(ingest.process(batch)))
+                    begun = asyncio.Event()
+                    self.add_future(self._or_halt(ingest.process(batch, begun)))
+                    await begun.wait()  # the rest stays in the agent's queue, where a rebalance doesn't wait for it
 
         topic = self.topic(family.topic.name, key_serializer="raw", value_serializer="raw")
         self.agent(topic, name=family.name)(consume)
