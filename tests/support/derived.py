@@ -1,20 +1,20 @@
 """A deriver that remembers its calls, and a group member that has it."""
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from pipeline.config import KafkaSettings
 from pipeline.transport.broker import TopicPartition
-from pipeline.transport.deriver import Deriver, Takeover
+from pipeline.transport.deriver import Deriver
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.options import TransportOptions
+from support.fake_broker import FakeDeriver
 from support.faust_member import PATIENCE_SECONDS, Member, small_batches, until
 
 SESSION_SECONDS = 6.0  # the least that the broker takes
 
 
-class Derived:
+class Derived(FakeDeriver):
     """Deriver that needs partition 0 from an offset on, and remembers its calls.
 
     Args:
@@ -24,27 +24,9 @@ class Derived:
     """
 
     def __init__(self, topic: str, needed: int | None = None, *, acks: bool = True) -> None:
-        self.topics = frozenset({topic})
-        self.taken: list[Takeover] = []
-        self.missed_records = 0
-        self.released: list[set[TopicPartition]] = []
+        super().__init__(needed, topic)
         self.got: list[MicroBatch] = []
-        self._needed = needed
         self._acks = acks
-
-    async def take_over(self, taken: Mapping[TopicPartition, Takeover]) -> Mapping[TopicPartition, int]:
-        """Remember, and return the needed offsets."""
-        self.taken += taken.values()
-        return {tp: takeover.committed if self._needed is None else self._needed for tp, takeover in taken.items()}
-
-    def missed(self, tp: TopicPartition, records: int) -> None:
-        """Count."""
-        assert tp.topic in self.topics
-        self.missed_records += records
-
-    async def release(self, partitions: set[TopicPartition]) -> None:
-        """Remember."""
-        self.released.append(partitions)
 
     async def get(self, batch: MicroBatch) -> None:
         """Remember a micro-batch, as the deriver's agent."""

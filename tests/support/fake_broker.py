@@ -156,10 +156,15 @@ class FakeFlow:
 
 
 class FakeDeriver:
-    """Deriver of the topic `events` that needs its log from an offset on."""
+    """Deriver that needs its topic's log from an offset on, and remembers what it is told.
 
-    def __init__(self, needed: int | None = None) -> None:
-        self.topics = frozenset({"events"})
+    Args:
+        needed: offset of the first record it needs; defaults to the committed offset.
+        topic: topic it derives from.
+    """
+
+    def __init__(self, needed: int | None = None, topic: str = "events") -> None:
+        self.topics = frozenset({topic})
         self.taken: list[Takeover] = []
         self.missed_records = 0
         self.released: list[set[TopicPartition]] = []

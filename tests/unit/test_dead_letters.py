@@ -1,10 +1,9 @@
 """Headers of a dead letter: place and reason of the rejection, and nothing of the record's content."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
 import pytest
+from support.records import Record
 
 from pipeline.catalog import BatchPolicy, load_catalog
 from pipeline.columns import Rejection
@@ -20,15 +19,10 @@ _SECRET = b"jo.public@example.org"
 _FINGERPRINT = bytes(range(8))
 
 
-class _Record(NamedTuple):
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]] = ()
-    key: bytes | None = None
-    offset: int = 41
-    timestamp: int = 0
+_OFFSET = 41
 
 
-def batch_of(record: _Record) -> MicroBatch:
+def batch_of(record: Record) -> MicroBatch:
     policy = BatchPolicy(max_rows=1, max_bytes=1024, linger_seconds=1)
     partition = PartitionBatches("t", "id", 3, State(record.offset, ()), policy=policy, limit=1)
     partition.add([record], 0)
@@ -36,7 +30,7 @@ def batch_of(record: _Record) -> MicroBatch:
     return batch
 
 
-def said(record: _Record, rejection: Rejection) -> dict[str, str]:
+def said(record: Record, rejection: Rejection) -> dict[str, str]:
     """Return the added headers, by their names without the prefix."""
     headers = dead_letter(batch_of(record), rejection).headers
     assert headers[: len(record.headers)] == list(record.headers)
@@ -47,7 +41,7 @@ def said(record: _Record, rejection: Rejection) -> dict[str, str]:
 def test_the_headers() -> None:
     """The headers name the place of the record, the reason, the worker's version and the time."""
     facts = said(
-        _Record(b"\xc3\x01" + _FINGERPRINT, timestamp=1_700_000_000_000),
+        Record(_OFFSET, b"\xc3\x01" + _FINGERPRINT, timestamp=1_700_000_000_000),
         Rejection(0, Reason.TOO_LONG, "user_agent: over 512 bytes"),
     )
     failed_at = datetime.fromisoformat(facts.pop("failed_at"))
@@ -77,7 +71,7 @@ def test_the_headers() -> None:
 )
 def test_the_schema_comes_from_the_frame(value: bytes | None, schema: str) -> None:
     """Nothing else of the value appears in the headers."""
-    facts = said(_Record(value), Rejection(0, Reason.MALFORMED, ""))
+    facts = said(Record(_OFFSET, value), Rejection(0, Reason.MALFORMED, ""))
     assert facts["schema"] == schema
     assert _SECRET.decode() not in "".join(facts.values())
 
@@ -97,7 +91,9 @@ def test_the_schema_comes_from_the_frame(value: bytes | None, schema: str) -> No
 def test_attempts_are_counted_over_requeueing(before: list[tuple[str, bytes | None]], attempts: int) -> None:
     """The count goes on from the headers of the record's earlier dead letters."""
     assert attempts_of(before) == attempts
-    assert said(_Record(b"", before), Rejection(0, Reason.EMPTY, ""))["attempts"] == str(attempts + 1)
+    assert said(Record(_OFFSET, b"", headers=tuple(before)), Rejection(0, Reason.EMPTY, ""))["attempts"] == str(
+        attempts + 1
+    )
 
 
 def test_no_detail_repeats_a_value() -> None:

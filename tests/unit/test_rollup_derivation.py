@@ -1,9 +1,8 @@
 """A derivation moves a partition along its log: it adds events, applies closings, and tells stored hours."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
+from support.records import Record
 
 from pipeline.catalog import BatchPolicy
 from pipeline.columns import Column, DictionaryColumn, Rows
@@ -23,20 +22,11 @@ _MINUTE = 60_000
 _POLICY = BatchPolicy(max_rows=1000, max_bytes=1 << 20, linger_seconds=1.0)
 
 
-@dataclass(frozen=True)
-class _Record:
-    offset: int
-    timestamp: int
-    key: bytes = b""
-    value: bytes = b"."
-    headers: tuple[tuple[str, bytes | None], ...] = ()
-
-
 def _batch(first: int, times: list[int], *, committed: int = 0) -> tuple[MicroBatch, Rows]:
     """Return a batch of opens of one session at these times; it is replayed if it is below the committed offset."""
     state = State(max(first, committed), ())
     owner = PartitionBatches("t", "id", 0, state, policy=_POLICY, limit=2, start=first, agents=2)
-    owner.add([_Record(first + number, ts) for number, ts in enumerate(times)], 0.0)
+    owner.add([Record(first + number, b".", b"", ts) for number, ts in enumerate(times)], 0.0)
     (batch,) = owner.cut(9.0)
     count = len(times)
     columns: dict[str, Column] = {
