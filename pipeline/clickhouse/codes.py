@@ -48,6 +48,7 @@ class Code(IntEnum):
 
     # Login, rights, tables or settings are wrong until a person changes them.
     NO_SUCH_COLUMN_IN_TABLE = 16, _HALT
+    ILLEGAL_COLUMN = 44, _HALT
     UNKNOWN_TABLE = 60, _HALT
     UNKNOWN_DATABASE = 81, _HALT
     UNKNOWN_SETTING = 115, _HALT
@@ -76,6 +77,9 @@ class Code(IntEnum):
 
 LOGIN_REFUSED = frozenset({Code.UNKNOWN_USER, Code.WRONG_PASSWORD, Code.REQUIRED_PASSWORD, Code.AUTHENTICATION_FAILED})
 """Codes with which the server refuses user or password."""
+
+COLUMN_REFUSED = frozenset({Code.NO_SUCH_COLUMN_IN_TABLE, Code.ILLEGAL_COLUMN})
+"""Codes with which the server refuses an insert for the names of its columns."""
 
 
 def failure_kind(number: int) -> FailureKind:

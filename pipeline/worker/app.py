@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import traceback
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import gettempdir
@@ -87,6 +87,10 @@ class App(faust.App):
         self.timer(_REJECT_RATE_SECONDS)(self._watch_reject_rates)
         if settings.kafka.tls or settings.kafka.sasl:
             self.task(self._watch_login)
+
+    def expect_columns(self, tables: Mapping[str, Mapping[str, str]]) -> None:
+        """Stop the worker when it would insert into a table whose columns are others; see `Sink.expect`."""
+        self._sink.expect(tables)
 
     def _make_transport_options(self) -> TransportOptions:
         worker = self.settings.worker

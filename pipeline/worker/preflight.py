@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import structlog
 from confluent_kafka.admin import AclOperation
@@ -24,9 +25,14 @@ _FILLED_TABLES = "SELECT name FROM system.tables WHERE database = currentDatabas
 
 log = structlog.get_logger("chimera.preflight")
 
+T = TypeVar("T")
 
-def preflight(settings: Settings, catalog: Catalog) -> None:
+
+def preflight(settings: Settings, catalog: Catalog) -> dict[str, dict[str, str]]:
     """Wait for Kafka and ClickHouse without limit, and check port, topics, tables and group.
+
+    Returns:
+        ClickHouse type of each column that the worker fills, by table and name: inserts go by these.
 
     Raises:
         ConfigError: the web server can't listen on its port.
@@ -35,12 +41,13 @@ def preflight(settings: Settings, catalog: Catalog) -> None:
     check_web_port(settings.worker)
     rollup = catalog.rollup if settings.rollup.enabled else None
     _until_available(partial(check_topics, settings.kafka, catalog, rollup))
-    _until_available(partial(check_tables, settings.clickhouse, catalog.families))
+    columns = _until_available(partial(check_tables, settings.clickhouse, catalog.families))
     if rollup:
-        _until_available(partial(check_rollup, settings.clickhouse))
+        columns |= _until_available(partial(check_rollup, settings.clickhouse))
     _until_available(partial(check_deduplication_windows, settings, catalog))
     if not settings.worker.allow_fresh_group:
         _until_available(partial(check_group, settings, catalog))
+    return columns
 
 
 def check_web_port(settings: WorkerSettings) -> None:
@@ -109,12 +116,11 @@ def _records_of_a_fresh_group(settings: KafkaSettings, topic: str) -> int:
         return sum(map(len, reader.ranges(numbers).values()))
 
 
-def _until_available(check: Callable[[], None]) -> None:
+def _until_available(check: Callable[[], T]) -> T:
     for attempt, pause in enumerate(pauses(0.5, 15), start=1):
         try:
-            check()
+            return check()
         except UnavailableError as error:
             log.warning(str(error), attempt=attempt, pause_seconds=round(pause, 1))
             time.sleep(pause)
-        else:
-            return
+    raise AssertionError("pauses have no end")

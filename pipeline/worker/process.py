@@ -37,7 +37,7 @@ class Worker(faust.Worker):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _interrupted)  # until Faust's own handlers are in place
         try:
-            preflight(self.app.settings, self.app.catalog)
+            self.app.expect_columns(preflight(self.app.settings, self.app.catalog))
         except ChimeraError as error:
             log.critical(str(error))
             raise SystemExit(error.exit_code) from None
