@@ -21,6 +21,6 @@ COPY --from=build /opt/chimera /opt/chimera
 USER chimera
 WORKDIR /var/lib/chimera
 EXPOSE 6066
-HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 CMD ["python", "-c", "import os, urllib.request; \
-urllib.request.urlopen('http://127.0.0.1:' + os.getenv('CHIMERA_WORKER__WEB_PORT', '6066'), timeout=4)"]
+# /live answers as long as the worker's event loop runs; /ready would be red while ClickHouse is away.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 CMD ["python", "-m", "pipeline.worker.health"]
 CMD ["faust", "-A", "pipeline", "worker", "-l", "info"]

@@ -84,6 +84,7 @@ class App(faust.App):
         self._ingests: dict[str, Ingest] = {}  # by topic
         self.page("/metrics")(web.metrics)
         self.page("/ready")(web.ready)
+        self.page("/live")(web.live)
         self.timer(_REJECT_RATE_SECONDS)(self._watch_reject_rates)
         if settings.kafka.tls or settings.kafka.sasl:
             self.task(self._watch_login)

@@ -1,4 +1,4 @@
-"""The worker's HTTP pages: metrics and readiness, and none of Faust's own."""
+"""The worker's HTTP pages: metrics, readiness and liveness, and none of Faust's own."""
 
 from http import HTTPStatus
 from typing import Any
@@ -24,6 +24,11 @@ class Web(driver.Web):
 
 async def _without_server(_request: Any, response: Any) -> None:
     response.headers.pop(hdrs.SERVER, None)
+
+
+async def live(web: View, _request: Request) -> Response:
+    """Answer 200: the event loop runs. A worker that waits for a server is alive, and a restart wouldn't help it."""
+    return web.text("live\n")
 
 
 async def ready(web: View, _request: Request) -> Response:
