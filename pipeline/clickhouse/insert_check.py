@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.clickhouse.row_policies import check_all_rows_seen
 from pipeline.columns import Column, Mask
 
 _PROBES = 16  # rows of each day
@@ -37,6 +38,7 @@ def missing_rows(client: Any, table: str, key: str, columns: Mapping[str, Column
         columns: the block.
 
     Raises:
+        HaltError: a row policy hides rows of the table.
         clickhouse_driver.errors.Error, OSError, EOFError: the query failed.
     """
     times, ids = np.asarray(columns["ts"]), np.asarray(columns[key])
@@ -56,6 +58,8 @@ def missing_rows(client: Any, table: str, key: str, columns: Mapping[str, Column
         )
         # Another insert may have brought equal rows, or someone may have deleted some since: the majority decides.
         missing[rows] = 2 * int(client.execute(query)[0][0]) < len(literals)
+    if missing.any():
+        check_all_rows_seen(client, table)
     return missing
 
 
@@ -68,7 +72,9 @@ def stored_sessions(client: Any, table: str, hour: int) -> frozenset[bytes]:
         hour: its first second, in seconds since 1970.
 
     Raises:
+        HaltError: a row policy hides rows of the table.
         clickhouse_driver.errors.Error, OSError, EOFError: the query failed.
     """
+    check_all_rows_seen(client, table)
     query = f"SELECT session_id FROM `{table}` WHERE hour = toDateTime({hour}, 'UTC')"  # noqa: S608 (a name of ours)
     return frozenset(session.bytes for (session,) in client.execute(query))

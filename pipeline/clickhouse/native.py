@@ -82,15 +82,19 @@ def insert_block(
         types, table = _receive_columns(client)
         check_columns(table)
         check()
-        write_varint(ClientPacketTypes.DATA, connection.fout)
-        write_binary_str("", connection.fout)
-        BlockInfo().write(connection.block_out.fout)
-        write_block(connection.block_out.fout, types, columns)
-        connection.block_out.finalize()
+        _send_block(connection, types, columns)
         client.receive_profile_events()
         connection.send_data(ColumnOrientedBlock())  # an empty block ends the data
         client.receive_profile_events()
         client.receive_end_of_insert_query()
+
+
+def _send_block(connection: Any, types: Sequence[tuple[str, str]], columns: Mapping[str, Column]) -> None:
+    write_varint(ClientPacketTypes.DATA, connection.fout)
+    write_binary_str("", connection.fout)
+    BlockInfo().write(connection.block_out.fout)
+    write_block(connection.block_out.fout, types, columns)
+    connection.block_out.finalize()
 
 
 def _receive_columns(client: Client) -> tuple[list[tuple[str, str]], Mapping[str, LiveColumn]]:

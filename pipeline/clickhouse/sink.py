@@ -12,28 +12,13 @@ from pipeline.clickhouse.codes import COLUMN_REFUSED
 from pipeline.clickhouse.insert_check import missing_rows, stored_sessions
 from pipeline.clickhouse.live_columns import CheckedTable, read_columns
 from pipeline.clickhouse.native import insert_block
+from pipeline.clickhouse.pinned_settings import BLOCK_SETTINGS, INSERT_SETTINGS, SILENCE_SECONDS
 from pipeline.columns import Column, Mask, select
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import FailureKind, HaltError
 
-SILENCE_SECONDS = 3
-"""Seconds that the server waits for the rest of an insert before it refuses all of it. It waits twice."""
+__all__ = ["SILENCE_SECONDS", "Sink"]
 
-_BLOCK_SETTINGS = {
-    # The server describes all columns of the table before it takes rows.
-    "input_format_defaults_for_omitted_fields": 1,
-}
-_INSERT_SETTINGS = {
-    **_BLOCK_SETTINGS,
-    # A deduplication token needs the block as it was sent, inserted before the server answers.
-    "async_insert": 0,
-    "insert_deduplicate": 1,
-    # Tables are partitioned by day, and a backfill brings many days at once. By default the server refuses more than
-    # 100 in one block, on every attempt.
-    "max_partitions_per_insert_block": 0,
-    # The server refuses a worker that was stopped in the middle of an insert and goes on much later.
-    "receive_timeout": SILENCE_SECONDS,
-}
 _PROBE = "probe"
 _MOST_TURNS = 5
 
@@ -77,7 +62,7 @@ class Sink:
                 refused them, the rows may be stored or not; the same insert may be made again.
         """
         client = self._client()
-        settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
+        settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}
         self._insert_block(client, table, _insert_into(table, columns), columns, settings, check=check)
         self._idle.put(client)
 
@@ -126,6 +111,7 @@ class Sink:
         """Mask of the rows that a repeated insert didn't bring into the table: see `pipeline.clickhouse.insert_check`.
 
         Raises:
+            HaltError: a row policy hides rows of the table.
             clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
         """
         client = self._client()
@@ -141,6 +127,7 @@ class Sink:
             hour: its first second, in seconds since 1970.
 
         Raises:
+            HaltError: a row policy hides rows of the table.
             clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
         """
         client = self._client()
@@ -161,7 +148,7 @@ class Sink:
         client = self._client()
         client.execute(f"CREATE TEMPORARY TABLE `{_PROBE}` ENGINE=Null AS `{self._settings.database}`.`{table}`")
         try:
-            self._insert_block(client, table, _insert_into(_PROBE, columns), columns, _BLOCK_SETTINGS)
+            self._insert_block(client, table, _insert_into(_PROBE, columns), columns, BLOCK_SETTINGS)
         except driver_errors.ServerException as error:
             if kind_of(error) is FailureKind.DEAD_LETTER:
                 return int(error.code)
