@@ -13,6 +13,7 @@ from pipeline.catalog import Catalog, RollupSpec
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.contract import check_rollup, check_tables
 from pipeline.clickhouse.deduplication import check_deduplication_windows
+from pipeline.clickhouse.engines import check_engines
 from pipeline.clickhouse.pinned_settings import check_user
 from pipeline.clickhouse.row_policies import check_row_policies
 from pipeline.config import KafkaSettings, Settings, WorkerSettings, env_name
@@ -47,6 +48,7 @@ def preflight(settings: Settings, catalog: Catalog) -> dict[str, dict[str, str]]
     columns = _until_available(partial(check_tables, settings.clickhouse, catalog.families))
     if rollup:
         columns |= _until_available(partial(check_rollup, settings.clickhouse))
+    _until_available(partial(check_engines, settings.clickhouse, columns))
     _until_available(partial(check_row_policies, settings.clickhouse, columns))
     _until_available(partial(check_deduplication_windows, settings, catalog))
     if not settings.worker.allow_fresh_group:
