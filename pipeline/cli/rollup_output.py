@@ -59,7 +59,7 @@ def print_report(report: Report) -> None:
         click.echo(f"{report.late_included:,} rows include late events, from a repair.")
     for hours, why in (
         (report.open_hours, "are still open"),
-        (report.gone_hours, "are from days before the first event of ui_events"),
+        (report.gone_hours, "are from days before the first event of ui_events, or a TTL has begun to expire them"),
     ):
         if hours:
             rows = sum(hour.rows for hour in hours)

@@ -49,6 +49,7 @@ class Code(IntEnum):
     # Login, rights, tables or settings are wrong until a person changes them.
     NO_SUCH_COLUMN_IN_TABLE = 16, _HALT
     ILLEGAL_COLUMN = 44, _HALT
+    UNKNOWN_IDENTIFIER = 47, _HALT
     UNKNOWN_TABLE = 60, _HALT
     UNKNOWN_DATABASE = 81, _HALT
     UNKNOWN_SETTING = 115, _HALT

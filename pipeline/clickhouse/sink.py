@@ -4,6 +4,7 @@ import queue
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 
@@ -13,6 +14,7 @@ from pipeline.clickhouse.insert_check import missing_rows, stored_sessions
 from pipeline.clickhouse.live_columns import CheckedTable, read_columns
 from pipeline.clickhouse.native import insert_block
 from pipeline.clickhouse.pinned_settings import BLOCK_SETTINGS, INSERT_SETTINGS, SILENCE_SECONDS
+from pipeline.clickhouse.ttl import expired_times
 from pipeline.columns import Column, Mask, select
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import FailureKind, HaltError
@@ -134,6 +136,16 @@ class Sink:
         stored = stored_sessions(client, table, hour)
         self._idle.put(client)
         return stored
+
+    def hour_expired(self, table: str, hour: int) -> bool:
+        """True if the TTL of an hourly table has expired the rows of an hour.
+
+        Args and Raises: as `stored_sessions`.
+        """
+        client = self._client()
+        expired = expired_times(client, table, "hour", np.array([hour]))
+        self._idle.put(client)
+        return bool(expired.any())
 
     def refusal_code(self, table: str, columns: Mapping[str, Column]) -> int | None:
         """Error code with which the server refuses these rows for their data; None if it accepts them.

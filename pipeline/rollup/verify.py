@@ -28,7 +28,7 @@ class Report:
     open_hours: list[Hour] = field(default_factory=list)
     """Hours left out because not all partitions have stored them."""
     gone_hours: list[Hour] = field(default_factory=list)
-    """Hours left out because they are before the first day of ui_events."""
+    """Hours left out because they are before the first day of ui_events, or a TTL expires their rows."""
 
     @property
     def unexplained(self) -> int:
@@ -56,11 +56,12 @@ def verify(
         clickhouse_driver.errors.Error, OSError, EOFError: wrap the call in `pipeline.clickhouse.client.explained`.
     """
     report, oldest, asked = Report(), audit.oldest_day(), audit.hours(day)
+    expired = audit.expired(asked)
     for done, hour in enumerate(asked):
         progress(done, len(asked))
         if not horizon.closed(hour):
             report.open_hours.append(hour)
-        elif oldest is None or hour.day < oldest:
+        elif oldest is None or hour.day < oldest or hour in expired:
             report.gone_hours.append(hour)
         else:
             _compare(audit, horizon, hour, report, limit)
