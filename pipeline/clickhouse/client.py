@@ -8,9 +8,9 @@ from typing import Any
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 
-from pipeline.clickhouse.codes import LOGIN_REFUSED, failure_kind
+from pipeline.clickhouse.codes import LOGIN_REFUSED, failure_kind, is_known
 from pipeline.config import ClickHouseSettings, env_name
-from pipeline.errors import ChimeraError, FailureKind, HaltError, UnavailableError
+from pipeline.errors import ChimeraError, FailureKind, HaltError, UnavailableError, UnclearError
 from pipeline.tls import handshake_error
 
 LOOKUP_SETTINGS: Mapping[str, str | int] = {
@@ -100,6 +100,13 @@ def kind_of(error: BaseException) -> FailureKind | None:
         case ChimeraError() | driver_errors.Error():
             return FailureKind.HALT
     return None
+
+
+def is_unclear(error: BaseException) -> bool:
+    """True if a failure may pass or may need a person: it is tried again for a while, and halts then."""
+    if isinstance(error, driver_errors.ServerException):
+        return not is_known(int(error.code))
+    return isinstance(error, UnclearError)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import structlog
 
 from pipeline import metrics
 from pipeline.catalog import Family
-from pipeline.clickhouse.client import describe, kind_of
+from pipeline.clickhouse.client import describe, is_unclear, kind_of
 from pipeline.clickhouse.refusals import find_refused
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Mask, Rejection, Rows
@@ -69,7 +69,7 @@ class Ingest:
         self._decoder = decoder
         self._sink = sink
         self._dead_letters = dead_letters
-        self._retry = Retry(family.name, renew, settings, kind_of=kind_of, describe=describe)
+        self._retry = Retry(family.name, renew, settings, kind_of=kind_of, describe=describe, is_unclear=is_unclear)
         self._pool = pool
         self._places = places
         self._log = structlog.get_logger("chimera.ingest").bind(family=family.name)
