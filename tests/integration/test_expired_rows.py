@@ -88,7 +88,7 @@ def test_rows_that_are_not_expired_are_still_found_missing(admin: Client, sink: 
     admin.execute("ALTER TABLE watcher_runs MODIFY TTL toDateTime(ts) + INTERVAL 30 DAY")
     columns = _runs([20_000, 31, *[29] * _ROWS, 1])
     sink.insert("watcher_runs", columns, "token")
-    admin.execute("TRUNCATE TABLE watcher_runs")
+    admin.execute("DELETE FROM watcher_runs WHERE 1")  # its tokens stay known
     assert _repeat(sink, columns) == _ROWS + 1
     assert _repeat(sink, columns) == 0
     assert admin.execute("SELECT count() FROM watcher_runs") == [(_ROWS + 1,)]
