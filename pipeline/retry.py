@@ -62,6 +62,13 @@ class _LeaseOverError(Exception):
     """The last commit of the partition is too old."""
 
 
+def coordinates(held: Held) -> dict[str, str | int]:
+    """Return topic and partition, and of a micro-batch also its first and last offset, as fields of a log line."""
+    where: dict[str, str | int] = {"topic": held.topic, "partition": held.partition}
+    offsets = {f"{name}_offset": getattr(held, name, None) for name in ("first", "last")}
+    return where | {name: offset for name, offset in offsets.items() if isinstance(offset, int)}
+
+
 def lease_clock() -> float:
     """Seconds that also pass while the machine is suspended, unlike those of `time.monotonic`; leases use them."""
     return time.clock_gettime(_CLOCK)
@@ -175,7 +182,7 @@ class Retry:
         metrics.RETRYING.labels(self._name).set(len(self._failing))
         self._log.warning(
             "failed, trying again",
-            batch=repr(held),
+            **coordinates(held),
             error=self._describe(error),
             attempt=attempt,
             pause_seconds=round(pause, 2),

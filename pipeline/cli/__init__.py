@@ -7,6 +7,7 @@ from importlib import import_module
 import click
 
 from pipeline.errors import ChimeraError
+from pipeline.output import accept_any_text
 
 # name -> module and object; a module is imported only when its command is used or listed
 COMMANDS = {
@@ -58,6 +59,7 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command; print a known failure as one line on stderr, and exit with its code."""
+    accept_any_text()
     logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)  # it logs tracebacks of failures that we explain
     try:
         cli(prog_name="chimera")

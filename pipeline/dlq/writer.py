@@ -28,6 +28,7 @@ from pipeline.dlq.headers import CUT_PREFIX, HEADER_PREFIX, attempts_of
 from pipeline.errors import UnavailableError
 from pipeline.kafka.failures import NO_TOPIC, explain_refusal, missing_topic
 from pipeline.kafka.producing import RecordProducer
+from pipeline.retry import coordinates
 from pipeline.schema.framing import schema_name
 from pipeline.transport.micro_batch import MicroBatch
 
@@ -73,7 +74,7 @@ class DeadLetters:
             left = too_large
             if not left:
                 return
-            _log.warning("dead letters are too large, leaving out a part", batch=repr(batch), records=len(left))
+            _log.warning("dead letters are too large, leaving out a part", **coordinates(batch), records=len(left))
 
     def _write(
         self, batch: MicroBatch, rejections: Sequence[Rejection], cut: "Cut"

@@ -175,7 +175,8 @@ class App(faust.App):
         if kind_of(error) is None:
             # The message of an unforeseen exception may quote a record.
             trace = "".join(traceback.format_tb(error.__traceback__))
-            log.error("unexpected", error=repr(sanitised([str(error)])[0]), trace=f"\n{trace}")
+            message = " ".join(sanitised([str(error)])[0].split())
+            log.error("unexpected", error=message, trace=f"\n{trace}")
             self.failure = HaltError(f"unexpected {type(error).__name__}; its trace is in the log")
         else:
             self.failure = error if isinstance(error, ChimeraError) else explain(error, self.settings.clickhouse)

@@ -31,7 +31,7 @@ from pipeline.config import WorkerSettings
 from pipeline.decode.decoder import Decoder
 from pipeline.dlq.writer import DeadLetters
 from pipeline.errors import FailureKind
-from pipeline.retry import LostPartitionError, Renew, Retry
+from pipeline.retry import LostPartitionError, Renew, Retry, coordinates
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.worker.places import Places
 from pipeline.worker.reject_rate import RejectRate
@@ -110,7 +110,7 @@ class Ingest:
                 await self._insert(batch, rows)
             batch.ack()
         except LostPartitionError:
-            self._log.info("micro-batch left to the partition's new owner", batch=repr(batch))
+            self._log.info("micro-batch left to the partition's new owner", **coordinates(batch))
         finally:
             batch.decoded.abandon()
 
@@ -173,7 +173,7 @@ class Ingest:
     def _find_missing(self, batch: MicroBatch, columns: Mapping[str, Column]) -> Mask:
         missing = self._sink.missing_rows(self._family.table, self._family.key, columns)
         if missing.any():
-            self._log.warning("rows are missing after a repeated insert", batch=repr(batch), rows=int(missing.sum()))
+            self._log.warning("rows are missing after a repeated insert", **coordinates(batch), rows=int(missing.sum()))
         return missing
 
     def _report(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
@@ -190,4 +190,4 @@ class Ingest:
                 detail=detail,
             )
         if (more := len(rejections) - _LOGGED_REJECTIONS) > 0:
-            self._log.warning("more records rejected in this micro-batch", batch=repr(batch), more=more)
+            self._log.warning("more records rejected in this micro-batch", **coordinates(batch), more=more)
