@@ -15,7 +15,6 @@ COPY pipeline pipeline
 RUN --mount=type=cache,target=/root/.cache/pip pip install --no-deps .
 
 FROM base
-# Faust makes a directory in its working directory.
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/chimera chimera
 COPY --from=build /opt/chimera /opt/chimera
 USER chimera

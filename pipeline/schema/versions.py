@@ -55,7 +55,10 @@ def load_schemas(directory: Path) -> dict[str, tuple[Schema, ...]]:
         ConfigError: one line that names file, key and expected value.
     """
     families: dict[str, list[Schema]] = {}
-    files = sorted(directory.glob("*.avsc"))
+    try:
+        files = sorted(directory.glob("*.avsc"))
+    except OSError as error:
+        raise ConfigError(f"{directory}: {error.strerror}; expected a directory of schemas") from None
     if not files:
         raise ConfigError(f"{directory}: no schemas; expected files named <family>.v<N>.avsc")
     for path in files:

@@ -6,10 +6,10 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any, cast
 
 import faust
+import faust.app.base
 import structlog
 import uvloop
 from faust.types import EventT
@@ -44,6 +44,8 @@ from pipeline.worker.places import Places
 from pipeline.worker.process import Worker
 
 _REJECT_RATE_SECONDS = 1.0  # between two looks at the reject rates
+_ANSWER_SECONDS = 90.0  # longest wait of the consumer for an answer, as Faust has it
+_SESSION_MARGIN_SECONDS = 5.0  # Faust wants requests to wait longer than a session lasts
 _RECORDS_AT_ONCE = 20_000  # taken from the fetcher, which holds the rest compressed
 
 log = structlog.get_logger("chimera.worker")
@@ -56,6 +58,7 @@ def create_app() -> "App":
         ConfigError: a setting, topics.yaml or a schema is wrong.
     """
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    faust.app.base.STRICT = False  # type: ignore[attr-defined] # Faust has read it from the environment
     settings = load_settings()
     app = App(settings, load_catalog(settings))
     for family in app.catalog.families:
@@ -119,6 +122,13 @@ class App(faust.App):
             decode=self._rows_of,
             halt=self.halt,
         )
+
+    def _create_directories(self) -> None:
+        """Make none: the worker keeps nothing on disk, and the name of a group isn't one of a directory."""
+
+    def _init_fixups(self) -> list[Any]:
+        """Use none: a variable in the environment would load Django."""
+        return []
 
     def _new_web(self) -> web.Web:
         return web.Web(self)
@@ -234,7 +244,11 @@ def _faust_options(settings: Settings) -> dict[str, Any]:
         "topic_allow_declare": False,
         "topic_disable_leader": True,
         "store": "memory://",
-        "datadir": Path(gettempdir()) / f"chimera-{kafka.group_id}",
+        "broker_request_timeout": max(_ANSWER_SECONDS, kafka.session_timeout_seconds + _SESSION_MARGIN_SECONDS),
+        "datadir": Path("/"),  # unused: see _create_directories
+        "debug": False,
+        "web_transport": "tcp://",
+        "env": {},  # Faust would let variables such as PROCESSING_GUARANTEE overrule all of this
         "web_bind": worker.web_host,
         "web_port": worker.web_port,
         "logging_config": logging_config(settings.log),

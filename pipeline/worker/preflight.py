@@ -1,6 +1,5 @@
 """Checks before the worker starts: servers, topics, rights, tables and the consumer group are as this version needs."""
 
-import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,12 +15,13 @@ from pipeline.clickhouse.deduplication import check_deduplication_windows
 from pipeline.clickhouse.engines import check_engines
 from pipeline.clickhouse.pinned_settings import check_user
 from pipeline.clickhouse.row_policies import check_row_policies
-from pipeline.config import KafkaSettings, Settings, WorkerSettings, env_name
-from pipeline.errors import ConfigError, HaltError, UnavailableError
+from pipeline.config import KafkaSettings, Settings, env_name
+from pipeline.errors import HaltError, UnavailableError
 from pipeline.kafka.failures import check_connection, check_granted
 from pipeline.kafka.offsets import TopicReader
 from pipeline.kafka.topics import TopicAdmin, check_topics_exist
 from pipeline.retry import pauses
+from pipeline.worker.web import check_web_port
 
 _ANSWER_SECONDS = 5.0
 _FILLED_TABLES = "SELECT name FROM system.tables WHERE database = currentDatabase() AND total_rows > 0"
@@ -56,26 +56,13 @@ def preflight(settings: Settings, catalog: Catalog) -> dict[str, dict[str, str]]
     return columns
 
 
-def check_web_port(settings: WorkerSettings) -> None:
-    """Check that the web server can listen on its port.
-
-    Raises:
-        ConfigError: the port is taken, or the address isn't this machine's.
-    """
-    try:
-        socket.create_server((settings.web_host, settings.web_port)).close()
-    except OSError as error:
-        where, setting = f"{settings.web_host}:{settings.web_port}", env_name("worker", "web_port")
-        raise ConfigError(f"{setting}: expected a port to listen on, got {where}: {error.strerror}") from None
-
-
 def check_topics(settings: KafkaSettings, catalog: Catalog, rollup: RollupSpec | None) -> None:
     """Check that all topics exist, and that the user has the rights that the worker needs.
 
     The worker reads the families' topics, writes to their dead-letter topics, and does both with the rollup's state.
 
     Raises:
-        HaltError: a topic or an ACL is missing, or the broker refuses the login.
+        HaltError: a topic or an ACL is missing, a dead-letter topic is compacted, or the broker refuses the login.
         UnavailableError: the broker doesn't answer.
     """
     check_connection(settings)
@@ -86,6 +73,7 @@ def check_topics(settings: KafkaSettings, catalog: Catalog, rollup: RollupSpec |
         source, dead_letters = family.topic.name, family.dead_letters.name
         check_granted(AclOperation.READ, rights[source], settings, f"topic {source}")
         check_granted(AclOperation.WRITE, rights[dead_letters], settings, f"topic {dead_letters}")
+    admin.check_kept(family.dead_letters.name for family in catalog.families)
     if rollup:
         for needed in (AclOperation.READ, AclOperation.WRITE):
             check_granted(needed, rights[rollup.state.name], settings, f"topic {rollup.state.name}")

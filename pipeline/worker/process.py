@@ -36,7 +36,7 @@ class Worker(faust.Worker):
     app: Any  # pipeline.worker.app.App
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{**kwargs, "quiet": True})  # everything is in the log
+        super().__init__(*args, **{**kwargs, "quiet": True, "debug": False})  # everything is in the log
 
     def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
         """Leave the log as the settings say; Faust's own method would add a spinner."""
