@@ -51,6 +51,7 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
     some of them damaged. Waits until every event is stored or rejected and every finished hour is in session_stats.
     Then runs some of the specification's queries. The last line of the output is one JSON object: produced, stored,
     rejected, rows_per_s, session_stats (rows) and differing (rows that SQL over ui_events computes differently).
+    rows_per_s is limited by the producer of the sample; `make bench` measures the worker alone.
 
     The demo stops everything it has started, unless it succeeds and --keep is given.
 
@@ -69,6 +70,7 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
     """
     if directory and directory.exists() and any(directory.iterdir()):
         raise ConfigError(f"{directory}: expected an empty directory, because the counts must be those of this run")
+    fetch_jars()  # what can fail here leaves no directory behind
     terminal = Console(highlight=False)
     with ExitStack() as running:
         home = directory or Path(tempfile.mkdtemp(prefix="chimera-demo-"))
@@ -96,7 +98,6 @@ def _discard(home: Path, failure: type[BaseException] | None, *_: object) -> Non
 
 def _start(terminal: Console, home: Path, running: ExitStack) -> tuple[Stack, WorkerProcess, Settings]:
     """Start Kafka, ClickHouse and a worker in `home`; they stop when `running` ends."""
-    fetch_jars()
     with step(terminal, "Kafka and ClickHouse are up"):
         stack = running.enter_context(Stack(home))
     # The caller's own settings must not reach this demo.
