@@ -143,9 +143,9 @@ class Decoder:
     def _writer(self, schema: Any) -> _WriterSchema | UnresolvableError:
         try:
             resolution = resolve(schema, self._newest)
-            return _WriterSchema(
-                resolution, None if resolution.flat else Reference(resolution.writer, resolution.written)
-            )
+            if resolution.flat:
+                return _WriterSchema(resolution, None)
+            return _WriterSchema(resolution, Reference(resolution.writer, resolution.written, resolution.refused))
         except UnresolvableError as error:
             return error
 
