@@ -68,8 +68,7 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
       chimera demo --events 1000000 --seed 7
       chimera demo --keep --directory /tmp/demo
     """
-    if directory and directory.exists() and any(directory.iterdir()):
-        raise ConfigError(f"{directory}: expected an empty directory, because the counts must be those of this run")
+    _check_empty(directory)
     fetch_jars()  # what can fail here leaves no directory behind
     terminal = Console(highlight=False)
     with ExitStack() as running:
@@ -86,6 +85,11 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
             stack.let_go()
             running.pop_all()
             say_how_to_stop(home, stack, worker)
+
+
+def _check_empty(directory: Path | None) -> None:
+    if directory and directory.exists() and any(directory.iterdir()):
+        raise ConfigError(f"{directory}: expected an empty directory, because the counts must be those of this run")
 
 
 def _discard(home: Path, failure: type[BaseException] | None, *_: object) -> None:

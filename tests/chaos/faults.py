@@ -73,7 +73,8 @@ def _freeze(world: World, rng: random.Random, runs: int) -> Iterator[None]:
             time.sleep(rng.uniform(0, SESSION_SECONDS))
             with rebalanced(victim, "partitions="):
                 victim.process.send_signal(signal.SIGCONT)
-            stop(victim)
+            with rebalanced(steady, f"partitions={world.partitions}"):  # before the next victim is waited for
+                stop(victim)
             yield
 
 
