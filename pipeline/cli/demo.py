@@ -72,9 +72,7 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
     fetch_jars()  # what can fail here leaves no directory behind
     terminal = Console(highlight=False)
     with ExitStack() as running:
-        home = directory or Path(tempfile.mkdtemp(prefix="chimera-demo-"))
-        if directory is None:
-            running.push(partial(_discard, home))
+        home = directory or _temporary(running)
         stack, worker, settings = _start(terminal, home, running)
         outcome = _run(terminal, settings, worker, events, seed)
         sessions = _check_sessions(terminal, settings, worker)
@@ -90,6 +88,12 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
 def _check_empty(directory: Path | None) -> None:
     if directory and directory.exists() and any(directory.iterdir()):
         raise ConfigError(f"{directory}: expected an empty directory, because the counts must be those of this run")
+
+
+def _temporary(running: ExitStack) -> Path:
+    home = Path(tempfile.mkdtemp(prefix="chimera-demo-"))
+    running.push(partial(_discard, home))
+    return home
 
 
 def _discard(home: Path, failure: type[BaseException] | None, *_: object) -> None:

@@ -170,7 +170,7 @@ def test_the_precision_of_a_time_halts(settings: Settings, admin: Client, sink: 
 def test_a_rolling_upgrade_adds_columns_with_a_default(
     settings: Settings, admin: Client, sink: Sink, table: str, change: str
 ) -> None:
-    """What leaves the columns that the worker fills as they are doesn't stop it, now or at its next start."""
+    """A change that leaves the worker's columns as they are doesn't stop it, now or at its next start."""
     column = "events_count" if table == TABLE else "tokens_total"
     admin.execute(f"ALTER TABLE {table} {change.format(column=column)}")
     before, columns = _count(admin, table), _columns(settings, table)

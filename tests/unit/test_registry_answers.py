@@ -1,4 +1,4 @@
-"""What the registry client makes of each answer of HTTP: one of our failures, never a traceback."""
+"""Each HTTP answer of the registry becomes one of our failures, never a traceback."""
 
 import json
 from collections.abc import Iterator

@@ -145,7 +145,7 @@ def test_a_value_is_taken_or_refused_in_one_line(name: str, value: str) -> None:
 
 @pytest.mark.parametrize("name", env_names())
 def test_a_value_that_is_taken_does_not_fail_later(name: str) -> None:
-    """What the settings accept, the catalog, Faust, the clients and the resolver accept too, or refuse in one line."""
+    """Catalog, Faust, clients and resolver take every value that the settings accept, or refuse it in one line."""
     for value in _ODD:
         if settings := _loaded(_BASE | {name: value}):
             line = _refusal(settings)
