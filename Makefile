@@ -56,7 +56,7 @@ hostile: $(MARK) ## Send hostile records through a real worker, each between two
 
 fuzz: $(MARK) ## Fuzz records, registered schemas and texts, for five minutes each
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
-	set -e; for target in records schemas texts; do PYTHONPATH=tests:tests/unit $(BIN)/python -m hostile.fuzz $$target; done
+	set -e; for target in records schemas texts; do PYTHONPATH=tests $(BIN)/python -m hostile.fuzz $$target; done
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage

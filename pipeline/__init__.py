@@ -20,8 +20,7 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from pipeline.errors import ChimeraError  # noqa: PLC0415 (as above)
-    from pipeline.logs import report_failure  # noqa: PLC0415
-    from pipeline.output import accept_any_text  # noqa: PLC0415
+    from pipeline.logs import accept_any_text, report_failure  # noqa: PLC0415
     from pipeline.worker.app import create_app  # noqa: PLC0415
 
     accept_any_text()

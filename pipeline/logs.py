@@ -1,5 +1,6 @@
 """Log configuration: the pipeline's events and the lines of libraries in one format, console or JSON lines."""
 
+import io
 import logging
 import logging.config
 import os
@@ -94,3 +95,13 @@ def _renderer(settings: LogSettings) -> Any:
     if settings.format == "json":
         return structlog.processors.JSONRenderer()
     return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty() and "NO_COLOR" not in os.environ)
+
+
+def accept_any_text() -> None:
+    """Let standard output escape characters that its encoding lacks; Python's own way is to raise UnicodeEncodeError.
+
+    The environment chooses the encoding: PYTHONIOENCODING, LC_ALL. A file name may have bytes that even UTF-8 lacks.
+    Standard error escapes such characters already.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # else a caller has replaced or closed it
+        sys.stdout.reconfigure(errors="backslashreplace")

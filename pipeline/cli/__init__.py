@@ -7,7 +7,6 @@ from importlib import import_module
 import click
 
 from pipeline.errors import ChimeraError
-from pipeline.output import accept_any_text
 
 # name -> module and object; a module is imported only when its command is used or listed
 COMMANDS = {
@@ -59,6 +58,8 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command; print a known failure as one line on stderr, and exit with its code."""
+    from pipeline.logs import accept_any_text  # noqa: PLC0415 (slow to import, and completion needs none)
+
     accept_any_text()
     logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)  # it logs tracebacks of failures that we explain
     try:

@@ -82,7 +82,7 @@ def produce(
         _publish_sample(count, families.split(",") if _given("families") else [], seed, hours, dry_run=dry_run)
     elif count is None and file is not None and family is not None:
         _refuse("families", "hours", "seed", beside="--file")
-        _publish_file(family, _seekable(file), skip_bad=skip_bad, dry_run=dry_run)
+        _publish_file(family, file, skip_bad=skip_bad, dry_run=dry_run)
     else:
         raise click.UsageError("expected either FAMILY with --file, or --sample")
 
@@ -115,6 +115,7 @@ def _publish_file(name: str, file: IO[bytes], *, skip_bad: bool, dry_run: bool) 
     settings = load_settings()
     catalog = load_catalog(settings)
     family = catalog.family(name)
+    file = _seekable(file)
     good, bad = _check(family, file)
     for number, problem in list(bad.items())[:_SHOWN_LINES]:
         click.echo(f"line {number}: {problem}", err=True)

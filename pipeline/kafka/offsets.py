@@ -129,7 +129,8 @@ class TopicReader:
     def batches(self, partition: int, offsets: range) -> Iterator[list[Message]]:
         """Read a range in batches, each of ascending offsets; gaps that compaction or deletion left are passed over.
 
-        The range ends with its last offset, or where the log does.
+        Raises:
+            UnavailableError: the log ends before the range, and nothing more comes.
         """
         position = offsets.start
         if offsets:

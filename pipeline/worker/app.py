@@ -34,8 +34,8 @@ from pipeline.retry import Held
 from pipeline.rollup.events import check_event_types
 from pipeline.rollup.job import RollupJob
 from pipeline.rollup.store import SnapshotStore
+from pipeline.transport.adapter.credentials import faust_credentials
 from pipeline.transport.consumer import MicroBatchConsumer
-from pipeline.transport.credentials import faust_credentials
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.options import TransportOptions
 from pipeline.worker import web
@@ -150,7 +150,9 @@ class App(faust.App):
         async def consume(stream: Any) -> None:
             async for batch in _micro_batches(stream):
                 if not batch.replayed:
-                    self.add_future(self._or_halt(ingest.process(batch)))
+                    begun = asyncio.Event()
+                    self.add_future(self._or_halt(ingest.process(batch, begun)))
+                    await begun.wait()  # the rest stays in the agent's queue, where a rebalance doesn't wait for it
 
         topic = self.topic(family.topic.name, key_serializer="raw", value_serializer="raw")
         self.agent(topic, name=family.name)(consume)

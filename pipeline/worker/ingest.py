@@ -13,6 +13,7 @@
 `pipeline.retry` repeats a step that fails for the time being: same block, same token, without limit.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -95,14 +96,20 @@ class Ingest:
         else:
             self._log.warning("reject rate is back below its limit")
 
-    async def process(self, batch: MicroBatch) -> None:
+    async def process(self, batch: MicroBatch, begun: asyncio.Event | None = None) -> None:
         """Take a micro-batch through all steps; leave it if another worker owns its partition.
+
+        Args:
+            batch: the micro-batch.
+            begun: set when the micro-batch has its place.
 
         Raises:
             ChimeraError, clickhouse_driver.errors.Error: the worker has to stop.
         """
         try:
             async with self._places.take(self._family.name):
+                if begun is not None:
+                    begun.set()
                 rows = await self._decode(batch)
                 if rows.rejections:
                     async with self._places.lend():  # a dead-letter topic that can't be written delays no other family

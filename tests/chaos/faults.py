@@ -23,7 +23,7 @@ Inflict = Callable[[World, random.Random, int], Iterator[None]]
 LOAD = 600
 """Events per second."""
 PATIENCE_SECONDS = 60.0
-_FREEZING_POINTS = ("before_recorded", "before_lease", "not_sent", "asked", "sent", "inserted", "acked", "commit")
+_FREEZING_POINTS = ("before_commit", "before_lease", "not_sent", "asked", "sent", "inserted", "acked", "commit")
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,11 +107,13 @@ def _always(*_: Any) -> bool:
 
 
 INGEST_POINTS = {
-    "before_recorded": Point(
-        lambda trap: trap.before(ThreadBroker, "commit", _any_of(trap)), "before the range is recorded"
+    "before_commit": Point(
+        lambda trap: trap.before(ThreadBroker, "commit", _any_of(trap)), "before the range is committed"
     ),
-    "before_lease": Point(lambda trap: trap.before(Ingest, "_insert_now", _of_batch(trap)), "recorded, lease not read"),
-    "not_sent": Point(lambda trap: trap.before(Sink, "insert", _insert_into(trap)), "recorded, not sent"),
+    "before_lease": Point(
+        lambda trap: trap.before(Ingest, "_insert_now", _of_batch(trap)), "committed, lease not read"
+    ),
+    "not_sent": Point(lambda trap: trap.before(Sink, "insert", _insert_into(trap)), "committed, not sent"),
     "asked": Point(_within_insert(pipeline.clickhouse.native, "write_block"), "query sent, data not"),
     "sent": Point(_within_insert(Client, "receive_end_of_insert_query"), "sent, no reply"),
     "inserted": Point(lambda trap: trap.after(Sink, "insert", _insert_into(trap)), "inserted, not acked"),
@@ -151,8 +153,8 @@ ROLLUP_POINTS = {
 """The same for the hourly rollup."""
 
 CLOCK_POINTS = {
-    "closing": Point(lambda trap: trap.before(Commits, "close_by_clock", _always), "before a closing is recorded", 2),
-    "closed": Point(lambda trap: trap.after(Commits, "close_by_clock", _always), "closing recorded, not applied", 2),
+    "closing": Point(lambda trap: trap.before(Commits, "close_by_clock", _always), "before a closing is committed", 2),
+    "closed": Point(lambda trap: trap.after(Commits, "close_by_clock", _always), "closing committed, not applied", 2),
     "closed_emitted": Point(_closed_and_emitted, "rows of a closing stored, not removed", 2),
 }
 """The same where the log has come to rest, and the clock closes hours."""

@@ -15,6 +15,7 @@ from aiokafka.structs import OffsetAndMetadata
 from aiokafka.structs import TopicPartition as Place
 from faust.types import TP
 
+from pipeline.errors import UnavailableError
 from pipeline.transport.adapter.thread import BrokerThread
 from pipeline.transport.broker import Commit, Membership, TopicPartition
 
@@ -115,9 +116,16 @@ class ThreadBroker:
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def seek(self, tp: TopicPartition, offset: int) -> None:
-        """Fetch a partition from this offset on."""
+        """Fetch a partition from this offset on.
+
+        Raises:
+            UnavailableError: the partition has been assigned to another member meanwhile.
+        """
         consumer, theirs = self._thread.consumer, TP(*tp)
-        await consumer.seek(theirs, offset)
+        try:
+            await consumer.seek(theirs, offset)
+        except KafkaError as error:
+            raise UnavailableError(repr(error)) from error
         # Faust drops records below its read offset. The log may end below it.
         consumer._read_offset[theirs] = None  # noqa: SLF001 (Faust has no public way)
 
