@@ -22,7 +22,7 @@ Inflict = Callable[[World, random.Random, int], Iterator[None]]
 
 LOAD = 600
 """Events per second."""
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 _FREEZING_POINTS = ("before_commit", "before_lease", "not_sent", "asked", "sent", "inserted", "acked", "commit")
 
 
