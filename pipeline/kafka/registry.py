@@ -15,7 +15,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from pipeline.config import RegistrySettings, env_name
 from pipeline.errors import ConfigError, HaltError, UnavailableError, UnclearError
 from pipeline.schema.versions import Schema
-from pipeline.schema.writer_schema import parse_schema
+from pipeline.schema.writer_schema import UnresolvableError, parse_schema
 
 _UNAUTHORIZED = {401, 403}
 _NOT_NOW = {408, 429}
@@ -27,6 +27,9 @@ _UNKNOWN_SECONDS = 30
 _MOST_UNKNOWN = 100_000
 
 T = TypeVar("T")
+
+
+_OTHER_TYPES = {"JSON", "PROTOBUF"}
 
 
 class UnknownSchemaError(LookupError):
@@ -53,7 +56,7 @@ class SchemaRegistry:
         if settings.user is not None:
             options["basic.auth.user.info"] = f"{settings.user}:{settings.password.get_secret_value()}"
         self._client = SchemaRegistryClient(options)
-        self._unknown: TTLCache[int, None] = TTLCache(_MOST_UNKNOWN, _UNKNOWN_SECONDS)
+        self._unknown: TTLCache[int, str] = TTLCache(_MOST_UNKNOWN, _UNKNOWN_SECONDS)
         self._lock = Lock()  # guards _unknown
 
     def schema(self, schema_id: int) -> Any:
@@ -61,18 +64,24 @@ class SchemaRegistry:
 
         Raises:
             UnknownSchemaError: the registry has no such schema.
-            UnresolvableError: the schema is invalid, or too large to be read.
+            UnresolvableError: the schema is invalid, too large to be read, or has references.
             UnavailableError: the registry doesn't answer; another try may help.
             HaltError: the registry refuses us.
             UnclearError: the answer isn't that of a registry.
         """
         with self._lock:
-            known = schema_id not in self._unknown
-        found = self._find(schema_id) if known else None
+            problem = self._unknown.get(schema_id)
+        found = None if problem else self._find(schema_id)
         if found is None or found.schema_type != "AVRO":
+            instead = "" if found is None else f", but one of {_kind(found)}"
+            problem = problem or f"the registry at {self._settings.url} has no Avro schema {schema_id}{instead}"
             with self._lock:
-                self._unknown.setdefault(schema_id, None)
-            raise UnknownSchemaError(f"schema {schema_id} at {self._settings.url}: no such Avro schema")
+                self._unknown.setdefault(schema_id, problem)
+            raise UnknownSchemaError(problem)
+        if found.references:
+            raise UnresolvableError(
+                "a registered schema with references, which aren't supported; register one that defines all its types"
+            )
         return parse_schema(found.schema_str or "")
 
     def _find(self, schema_id: int) -> RegistrySchema | None:
@@ -127,3 +136,7 @@ def _given(answer: T, name: str) -> T:
     if getattr(answer, name) is None:
         raise LookupError(name)
     return answer
+
+
+def _kind(schema: RegistrySchema) -> str:
+    return f"type {schema.schema_type}" if schema.schema_type in _OTHER_TYPES else "another type"
