@@ -14,6 +14,7 @@ from pipeline.schema.framing import (
     SINGLE_OBJECT_MARKER,
     schema_name,
 )
+from pipeline.schema.versions import by_fingerprint
 from pipeline.schema.writer_schema import UnresolvableError, check_writer_schema
 
 
@@ -36,7 +37,7 @@ class Reader:
     """
 
     def __init__(self, family: Family, registry: SchemaSource | None = None) -> None:
-        self._schemas = {schema.fingerprint: schema.raw for schema in family.schemas}
+        self._schemas = {known: schema.raw for known, schema in by_fingerprint(family.schemas).items()}
         self._registry = registry
 
     def read(self, value: bytes | None) -> Content:
