@@ -22,7 +22,7 @@ from pipeline.decode.unknown import UnknownSchemas
 from pipeline.decode.validate import check_utf8, validate
 from pipeline.errors import Reason
 from pipeline.schema.fields import Field
-from pipeline.schema.framing import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES
+from pipeline.schema.framing import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES, guessed_form
 from pipeline.schema.resolution import Resolution, resolve
 from pipeline.schema.versions import by_fingerprint
 from pipeline.schema.writer_schema import UnresolvableError
@@ -238,7 +238,12 @@ def _reject_unframed(verdicts: Verdicts, values: Sequence[bytes | None], empty: 
     null = np.fromiter((value is None for value in values), np.bool_, len(values))
     verdicts.fail(null, Reason.TOMBSTONE, "null value")
     verdicts.fail(empty, Reason.EMPTY, "no bytes")
-    verdicts.fail(unframed, Reason.UNFRAMED, "neither single-object nor Confluent framing")
+    expected = "neither single-object nor Confluent framing"
+    forms = [guessed_form(value or b"") if bare else "" for value, bare in zip(values, unframed.tolist(), strict=True)]
+    for form in sorted(set(forms) - {""}):
+        alike = np.fromiter((each == form for each in forms), np.bool_, len(forms))
+        verdicts.fail(alike, Reason.UNFRAMED, f"{expected}; it looks like {form}")
+    verdicts.fail(unframed, Reason.UNFRAMED, expected)
 
 
 def _promoted(buffer: ValueBuffer, verdicts: Verdicts, field: Field, written_as: str | None, raw: Raw) -> Raw:
