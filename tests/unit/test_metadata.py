@@ -62,7 +62,7 @@ def test_the_hash_of_any_other_number_stays(digits: str) -> None:
     ['{"n": NaN}', '{"n": -Infinity}', f'["{_HALF}"]', f'"{_HALF}"', f'{{"n": "{_HALF}}}', '{"n": 01}', '{"n": "\n"}'],
 )
 def test_text_that_is_no_json_object_is_still_refused(text: str) -> None:
-    """What the second reader takes is a JSON object, too."""
+    """The second reader, too, accepts JSON objects only."""
     with pytest.raises(InvalidMetadataError, match=r"^a JSON object$"):
         read_metadata(text)
 
