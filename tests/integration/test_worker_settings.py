@@ -125,7 +125,8 @@ def test_a_port_that_is_taken_after_the_check(
 def _set_cleanup(settings: Settings, topic: str, policy: str) -> None:
     entry = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    AdminClient({**client_config(settings.kafka)}).incremental_alter_configs([resource])[resource].result(30)
+    admin = AdminClient({**client_config(settings.kafka)})  # must live until the answer
+    admin.incremental_alter_configs([resource])[resource].result(30)
 
 
 @pytest.mark.parametrize("policy", ["compact", "compact,delete"])
