@@ -15,12 +15,11 @@ COPY pipeline pipeline
 RUN --mount=type=cache,target=/root/.cache/pip pip install --no-deps .
 
 FROM base
-# Faust makes a directory in its working directory.
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/chimera chimera
 COPY --from=build /opt/chimera /opt/chimera
 USER chimera
 WORKDIR /var/lib/chimera
 EXPOSE 6066
-HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 CMD ["python", "-c", "import os, urllib.request; \
-urllib.request.urlopen('http://127.0.0.1:' + os.getenv('CHIMERA_WORKER__WEB_PORT', '6066'), timeout=4)"]
+# /live answers as long as the worker's event loop runs; /ready would be red while ClickHouse is away.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 CMD ["python", "-m", "pipeline.worker.health"]
 CMD ["faust", "-A", "pipeline", "worker", "-l", "info"]

@@ -13,8 +13,8 @@ help: ## List the targets
 $(MARK): pyproject.toml requirements/development.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/development.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements/development.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 install: $(MARK) ## Install the package and all tools in .venv
@@ -56,7 +56,7 @@ hostile: $(MARK) ## Send hostile records through a real worker, each between two
 
 fuzz: $(MARK) ## Fuzz records, registered schemas and texts, for five minutes each
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
-	set -e; for target in records schemas texts; do PYTHONPATH=tests:tests/unit $(BIN)/python -m hostile.fuzz $$target; done
+	set -e; for target in records schemas texts; do PYTHONPATH=tests $(BIN)/python -m hostile.fuzz $$target; done
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage

@@ -20,12 +20,14 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from pipeline.errors import ChimeraError  # noqa: PLC0415 (as above)
+    from pipeline.logs import accept_any_text, report_failure  # noqa: PLC0415
     from pipeline.worker.app import create_app  # noqa: PLC0415
 
+    accept_any_text()
     try:
         app = create_app()
     except ChimeraError as error:
-        print(f"chimera: {error}", file=sys.stderr)  # noqa: T201 (there is no log yet)
+        report_failure(error)
         sys.exit(error.exit_code)
     globals()["app"] = app
     return app

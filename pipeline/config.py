@@ -5,15 +5,15 @@ All settings are declared here and nowhere else. docs/configuration.md describes
 
 import difflib
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import AfterValidator, BaseModel, Field, FilePath, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import ConfigError
+from pipeline.forms import File, Host, HttpUrl, PathText, Port, Seconds, Secret, Servers, Text
 from pipeline.tls import client_context
 from pipeline.validation_messages import validation_message
 
@@ -21,35 +21,9 @@ ENV_PREFIX = "CHIMERA_"
 ENV_DELIMITER = "__"
 ENV_FORM = f"{ENV_PREFIX}<SECTION>{ENV_DELIMITER}<KEY>"
 
-_HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
-_SERVER = re.compile(rf"{_HOST}:(?P<port>[0-9]{{1,5}})")
-_HTTP_URL = re.compile(rf"https?://(?P<login>[^/@\s]+@)?{_HOST}(:[0-9]{{1,5}})?(/\S*)?")
-_MAX_PORT = 65535
+_MAX_GROUP_ID = 249
+_INT32 = 2**31 - 1  # Kafka's sizes and counts
 _HEARTBEATS = 3  # in a session: a lost heartbeat must not cost the partitions
-
-
-def _servers(text: str) -> str:
-    servers = [server.strip() for server in text.split(",")]
-    for server in servers:
-        match = _SERVER.fullmatch(server)
-        if not match or not 1 <= int(match["port"]) <= _MAX_PORT:
-            raise ValueError("host:port, comma-separated")
-    return ",".join(servers)
-
-
-def _http_url(text: str) -> str:
-    match = _HTTP_URL.fullmatch(text)
-    if not match:
-        raise ValueError("http://host:port or https://host:port")
-    if match["login"]:  # addresses appear in the log
-        raise ValueError("an address without a login; user and password have their own settings")
-    return text
-
-
-Port = Annotated[int, Field(ge=1, le=_MAX_PORT)]
-Seconds = Annotated[float, Field(ge=0.001, le=86_400, allow_inf_nan=False)]
-Servers = Annotated[str, AfterValidator(_servers)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
 def _project_file(relative: str) -> Path:
@@ -72,19 +46,21 @@ class KafkaSettings(_Section):
 
     bootstrap_servers: Servers = Field("127.0.0.1:9092", description="host:port, comma-separated")
     security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
-    ca_cert: FilePath | None = Field(None, description="PEM file of the authority that signed the broker's certificate")
-    client_cert: FilePath | None = Field(None, description="PEM file of the client certificate")
-    client_key: FilePath | None = Field(None, description="PEM file of the client certificate's key")
-    client_key_password: SecretStr = SecretStr("")
+    ca_cert: File | None = Field(None, description="PEM file of the authority that signed the broker's certificate")
+    client_cert: File | None = Field(None, description="PEM file of the client certificate")
+    client_key: File | None = Field(None, description="PEM file of the client certificate's key")
+    client_key_password: Secret = SecretStr("")
     sasl_mechanism: str = Field("SCRAM-SHA-512", pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512|OAUTHBEARER)$")
-    user: str | None = Field(None, description="user, or client id with OAUTHBEARER")
-    password: SecretStr = Field(SecretStr(""), description="password, or client secret with OAUTHBEARER")
+    user: Text | None = Field(None, description="user, or client id with OAUTHBEARER")
+    password: Secret = Field(SecretStr(""), description="password, or client secret with OAUTHBEARER")
     oauth_token_url: HttpUrl | None = Field(None, description="token endpoint for OAUTHBEARER")
-    oauth_scope: str | None = None
-    group_id: str = Field("chimera", min_length=1, description="consumer group of all workers")
+    oauth_scope: Text | None = None
+    group_id: Text = Field(
+        "chimera", min_length=1, max_length=_MAX_GROUP_ID, description="consumer group of all workers"
+    )
     session_timeout_seconds: Seconds = 45.0
     heartbeat_interval_seconds: Seconds = 3.0
-    max_fetch_bytes: int = Field(1024 * 1024, ge=1024, description="most bytes of a partition in a fetch")
+    max_fetch_bytes: int = Field(1024 * 1024, ge=1024, le=_INT32, description="most bytes of a partition in a fetch")
 
     @model_validator(mode="after")
     def _heartbeats_fit(self) -> Self:
@@ -112,7 +88,7 @@ class KafkaSettings(_Section):
         try:
             if self.tls:
                 client_context(self)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a password too long for OpenSSL
             names = ", ".join(env_name("kafka", name) for name in ("ca_cert", "client_cert", "client_key"))
             raise ContradictionError(f"{names}: expected PEM files, a certificate and its own key: {error}") from None
         return self
@@ -136,14 +112,14 @@ class KafkaSettings(_Section):
 class ClickHouseSettings(_Section):
     """Address of ClickHouse, TLS and login."""
 
-    host: str = Field("127.0.0.1", min_length=1)
+    host: Host = "127.0.0.1"
     port: Port | None = Field(None, description="port of the native protocol; defaults to 9000, or to 9440 when secure")
-    user: str = "default"
-    password: SecretStr = SecretStr("")
+    user: Text = "default"
+    password: Secret = SecretStr("")
     database: str = Field("chimera_metrics", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     secure: bool = False
     verify: bool = Field(True, description="check the server's certificate and name when secure")
-    ca_cert: FilePath | None = Field(None, description="PEM file of the authority that signed the server's certificate")
+    ca_cert: File | None = Field(None, description="PEM file of the authority that signed the server's certificate")
     connect_timeout_seconds: Seconds = 10.0
     query_timeout_seconds: Seconds = 300.0
 
@@ -162,8 +138,8 @@ class RegistrySettings(_Section):
     """Address of the schema registry and login; only Confluent-framed records need a registry."""
 
     url: HttpUrl | None = None
-    user: str | None = None
-    password: SecretStr = SecretStr("")
+    user: Text | None = None
+    password: Secret = SecretStr("")
     timeout_seconds: Seconds = 10.0
 
 
@@ -173,7 +149,7 @@ class WorkerSettings(_Section):
     batches_in_flight: int = Field(2, ge=1, le=64, description="unacknowledged micro-batches of one partition")
     insert_threads: int = Field(2, ge=1, le=64, description="threads that decode and insert, shared by all families")
     max_bytes_in_flight: int = Field(
-        32 * 1024 * 1024, ge=1024, description="bytes of records in memory; above this, fetching pauses"
+        32 * 1024 * 1024, ge=1024, le=2**40, description="bytes of records in memory; above this, fetching pauses"
     )
     commit_interval_seconds: Seconds = 1.0
     lease_seconds: Seconds = Field(5.0, description="most time from a range's commit to its insert")
@@ -182,9 +158,9 @@ class WorkerSettings(_Section):
     retry_backoff_max_seconds: Seconds = Field(15.0, description="longest pause after a failed insert")
     reject_ratio: float = Field(0.5, ge=0, le=1, description="not ready above this share of rejected records")
     reject_window_seconds: Seconds = Field(60.0, description="time over which the share is counted")
-    reject_minimum: int = Field(20, ge=1, description="with fewer records in that time, always ready")
+    reject_minimum: int = Field(20, ge=1, le=_INT32, description="with fewer records in that time, always ready")
     allow_fresh_group: bool = Field(False, description="let a group without offsets fill tables that have rows")
-    web_host: str = "127.0.0.1"
+    web_host: Host = "127.0.0.1"
     web_port: Port = 6066
 
     @model_validator(mode="after")
@@ -204,7 +180,7 @@ class RollupSettings(_Section):
     enabled: bool = True
     grace_seconds: Seconds = Field(600.0, description="an event further behind the newest is late")
     idle_seconds: Seconds = Field(300.0, description="time without records until the clock closes windows")
-    snapshot_rows: int = Field(1_000_000, ge=1, description="events of a partition between two snapshots")
+    snapshot_rows: int = Field(1_000_000, ge=1, le=_INT32, description="events of a partition between two snapshots")
     snapshot_seconds: Seconds = Field(60.0, description="time between two snapshots, if it comes first")
 
 
@@ -218,24 +194,22 @@ class ValidationSettings(_Section):
 class TopicsSettings(_Section):
     """File that declares the topics, and their replication."""
 
-    file: Path = Field(default_factory=lambda: _project_file("topics.yaml"))
+    file: PathText = Field(default_factory=lambda: _project_file("topics.yaml"))
     replication: int | None = Field(
-        None, ge=1, description="replication factor of every topic, instead of the one in topics.yaml"
+        None, ge=1, le=32_767, description="replication factor of every topic, instead of the one in topics.yaml"
     )
 
 
 class SchemasSettings(_Section):
     """Directory of the Avro schemas."""
 
-    directory: Path = Field(default_factory=lambda: _project_file("schemas/avro"))
+    directory: PathText = Field(default_factory=lambda: _project_file("schemas/avro"))
 
 
 class PrivacySettings(_Section):
     """Key for hashing personal data; the worker doesn't start without it."""
 
-    hash_key: SecretStr | None = Field(
-        None, min_length=32, description="secret, for example from `openssl rand -hex 32`"
-    )
+    hash_key: Secret | None = Field(None, min_length=32, description="secret, for example from `openssl rand -hex 32`")
 
 
 class LogSettings(_Section):
@@ -307,8 +281,9 @@ def load_settings() -> Settings:
 
 
 def _explain_unknown(name: str) -> str:
+    shown = name if name.isprintable() else ascii(name)
     close = difflib.get_close_matches(name.upper(), env_names(), n=1, cutoff=0.85)
-    return f"{name}: no such setting; {f'did you mean {close[0]}?' if close else f'expected {ENV_FORM}'}"
+    return f"{shown}: no such setting; {f'did you mean {close[0]}?' if close else f'expected {ENV_FORM}'}"
 
 
 def _explain(problem: Mapping[str, Any]) -> str:

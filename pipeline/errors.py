@@ -33,6 +33,10 @@ class HaltError(ChimeraError):
     exit_code = 70  # EX_SOFTWARE
 
 
+class UnclearError(HaltError):
+    """A failure that may pass or may need a person, such as an answer that isn't one: try again for a while."""
+
+
 class FailureKind(enum.Enum):
     """Kind of a failed step, which decides what the worker does."""
 

@@ -1,13 +1,16 @@
 """Log configuration: the pipeline's events and the lines of libraries in one format, console or JSON lines."""
 
+import io
 import logging
+import logging.config
 import os
 import sys
 from typing import Any
 
 import structlog
 
-from pipeline.config import LogSettings
+from pipeline.config import LogSettings, env_name
+from pipeline.errors import ChimeraError
 
 # Lowest level per library; our own loggers are named chimera. Faust and aiokafka log every step of a rebalance, some
 # under the names of our classes. The driver logs a stack for each refused connection, the registry's client a line for
@@ -79,7 +82,26 @@ def logging_config(settings: LogSettings) -> dict[str, Any]:
     }
 
 
+def report_failure(error: ChimeraError) -> None:
+    """Print a failure from before the settings are known on standard error: one line, or one JSON object if set."""
+    if os.environ.get(env_name("log", "format")) == "json":
+        logging.config.dictConfig(logging_config(LogSettings(format="json")))
+        structlog.get_logger("chimera.worker").critical(str(error))
+    else:
+        print(f"chimera: {error}", file=sys.stderr)  # noqa: T201 (there is no log yet)
+
+
 def _renderer(settings: LogSettings) -> Any:
     if settings.format == "json":
         return structlog.processors.JSONRenderer()
     return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty() and "NO_COLOR" not in os.environ)
+
+
+def accept_any_text() -> None:
+    """Let standard output escape characters that its encoding lacks; Python's own way is to raise UnicodeEncodeError.
+
+    The environment chooses the encoding: PYTHONIOENCODING, LC_ALL. A file name may have bytes that even UTF-8 lacks.
+    Standard error escapes such characters already.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # else a caller has replaced or closed it
+        sys.stdout.reconfigure(errors="backslashreplace")

@@ -5,6 +5,7 @@ again, without limit. Every other failure goes to the caller.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Hashable, Iterator
@@ -19,6 +20,7 @@ from pipeline.config import WorkerSettings
 from pipeline.errors import FailureKind
 
 _MOST_DOUBLINGS = 30
+_UNCLEAR_SECONDS = 60.0
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 T = TypeVar("T")
@@ -60,6 +62,13 @@ class _LeaseOverError(Exception):
     """The last commit of the partition is too old."""
 
 
+def coordinates(held: Held) -> dict[str, str | int]:
+    """Return topic and partition, and of a micro-batch also its first and last offset, as fields of a log line."""
+    where: dict[str, str | int] = {"topic": held.topic, "partition": held.partition}
+    offsets = {f"{name}_offset": getattr(held, name, None) for name in ("first", "last")}
+    return where | {name: offset for name, offset in offsets.items() if isinstance(offset, int)}
+
+
 def lease_clock() -> float:
     """Seconds that also pass while the machine is suspended, unlike those of `time.monotonic`; leases use them."""
     return time.clock_gettime(_CLOCK)
@@ -88,6 +97,8 @@ class Retry:
         settings: length of the lease, and pauses between attempts.
         kind_of: kind of a failure; None for an unforeseen one, which goes to the caller.
         describe: a failure on one line, for the log.
+        is_unclear: True for a failure that isn't of kind RETRY, but may pass all the same.
+        unclear_seconds: time for which a step is tried again after unclear failures.
     """
 
     def __init__(
@@ -98,6 +109,8 @@ class Retry:
         *,
         kind_of: Callable[[BaseException], FailureKind | None],
         describe: Callable[[BaseException], str],
+        is_unclear: Callable[[BaseException], bool] = lambda _: False,
+        unclear_seconds: float = _UNCLEAR_SECONDS,
     ) -> None:
         self._name = name
         self._renew = renew
@@ -105,6 +118,8 @@ class Retry:
         self._backoff = (settings.retry_backoff_seconds, settings.retry_backoff_max_seconds)
         self._kind_of = kind_of
         self._describe = describe
+        self._is_unclear = is_unclear
+        self._unclear_seconds = unclear_seconds
         self._log = structlog.get_logger("chimera.retry").bind(family=name)
         self._failing: set[Held] = set()
 
@@ -136,8 +151,9 @@ class Retry:
 
         Raises:
             LostPartitionError: another worker owns the partition.
-            Exception: the failure of the step, if its kind isn't RETRY.
+            Exception: the failure of the step, if its kind isn't RETRY; an unclear one after a while.
         """
+        deadline = math.inf
         try:
             for attempt, pause in enumerate(pauses(*self._backoff), start=1):
                 if not held.live:
@@ -150,7 +166,9 @@ class Retry:
                     continue
                 except Exception as error:
                     if self._kind_of(error) is not FailureKind.RETRY:
-                        raise
+                        deadline = min(deadline, time.monotonic() + self._unclear_seconds)
+                        if not self._is_unclear(error) or time.monotonic() >= deadline:
+                            raise
                     self._note_failure(held, error, attempt, pause)
                 await asyncio.sleep(pause)
             raise AssertionError("pauses have no end")
@@ -164,7 +182,7 @@ class Retry:
         metrics.RETRYING.labels(self._name).set(len(self._failing))
         self._log.warning(
             "failed, trying again",
-            batch=repr(held),
+            **coordinates(held),
             error=self._describe(error),
             attempt=attempt,
             pause_seconds=round(pause, 2),

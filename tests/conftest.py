@@ -9,6 +9,8 @@ import pytest
 import yaml
 from clickhouse_driver import Client
 from confluent_kafka.admin import AdminClient
+from hypothesis import HealthCheck
+from hypothesis import settings as properties
 from support.containers import ContainerStack, skip_without_engine
 from support.kafka_topic import Topic
 from support.schema_registry import RegistryServer
@@ -16,6 +18,10 @@ from support.schema_registry import RegistryServer
 from pipeline.config import ENV_PREFIX, KafkaSettings, Settings, env_name, load_settings
 from pipeline.devstack import Stack
 from pipeline.devstack.ports import free_port
+
+# A machine with other work must not make a property fail: no deadlines, and no limit on how long examples take to draw.
+properties.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+properties.load_profile("any machine")
 
 _ADMIN_SECONDS = 30
 

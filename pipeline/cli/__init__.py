@@ -58,6 +58,9 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command; print a known failure as one line on stderr, and exit with its code."""
+    from pipeline.logs import accept_any_text  # noqa: PLC0415 (slow to import, and completion needs none)
+
+    accept_any_text()
     logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)  # it logs tracebacks of failures that we explain
     try:
         cli(prog_name="chimera")

@@ -51,6 +51,7 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
     some of them damaged. Waits until every event is stored or rejected and every finished hour is in session_stats.
     Then runs some of the specification's queries. The last line of the output is one JSON object: produced, stored,
     rejected, rows_per_s, session_stats (rows) and differing (rows that SQL over ui_events computes differently).
+    rows_per_s is limited by the producer of the sample; `make bench` measures the worker alone.
 
     The demo stops everything it has started, unless it succeeds and --keep is given.
 
@@ -67,13 +68,11 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
       chimera demo --events 1000000 --seed 7
       chimera demo --keep --directory /tmp/demo
     """
-    if directory and directory.exists() and any(directory.iterdir()):
-        raise ConfigError(f"{directory}: expected an empty directory, because the counts must be those of this run")
+    _check_empty(directory)
+    fetch_jars()  # what can fail here leaves no directory behind
     terminal = Console(highlight=False)
     with ExitStack() as running:
-        home = directory or Path(tempfile.mkdtemp(prefix="chimera-demo-"))
-        if directory is None:
-            running.push(partial(_discard, home))
+        home = directory or _temporary(running)
         stack, worker, settings = _start(terminal, home, running)
         outcome = _run(terminal, settings, worker, events, seed)
         sessions = _check_sessions(terminal, settings, worker)
@@ -86,6 +85,17 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
             say_how_to_stop(home, stack, worker)
 
 
+def _check_empty(directory: Path | None) -> None:
+    if directory and directory.exists() and any(directory.iterdir()):
+        raise ConfigError(f"{directory}: expected an empty directory, because the counts must be those of this run")
+
+
+def _temporary(running: ExitStack) -> Path:
+    home = Path(tempfile.mkdtemp(prefix="chimera-demo-"))
+    running.push(partial(_discard, home))
+    return home
+
+
 def _discard(home: Path, failure: type[BaseException] | None, *_: object) -> None:
     """Delete the directory, unless the demo failed: its logs may explain the failure."""
     if failure in {None, KeyboardInterrupt}:
@@ -96,7 +106,6 @@ def _discard(home: Path, failure: type[BaseException] | None, *_: object) -> Non
 
 def _start(terminal: Console, home: Path, running: ExitStack) -> tuple[Stack, WorkerProcess, Settings]:
     """Start Kafka, ClickHouse and a worker in `home`; they stop when `running` ends."""
-    fetch_jars()
     with step(terminal, "Kafka and ClickHouse are up"):
         stack = running.enter_context(Stack(home))
     # The caller's own settings must not reach this demo.

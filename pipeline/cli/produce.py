@@ -1,5 +1,6 @@
 """`chimera produce`: publish events from a file, or sample events."""
 
+import json
 import math
 import shutil
 import tempfile
@@ -8,10 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import click
-import orjson
 from click.core import ParameterSource
 
 from pipeline.catalog import Catalog, Family, load_catalog
@@ -124,7 +124,7 @@ def _publish_file(name: str, file: IO[bytes], *, skip_bad: bool, dry_run: bool) 
     if bad and not skip_bad:
         raise InvalidEventError(f"{len(bad):,} of {good + len(bad):,} lines are bad: nothing was published")
     file.seek(0)
-    events = ((family.name, orjson.loads(line)) for number, line in _lines(file) if number not in bad)
+    events = ((family.name, _event(line)) for number, line in _lines(file) if number not in bad)
     _publish(settings, catalog, events, good, dry_run=dry_run)
     if bad:
         raise InvalidEventError(f"{len(bad):,} of {good + len(bad):,} lines are bad and were skipped")
@@ -135,13 +135,24 @@ def _check(family: Family, file: IO[bytes]) -> tuple[int, dict[int, str]]:
     encoder, good, bad = Encoder(family), 0, dict[int, str]()
     for number, line in tracked(_lines(file), None, "Checking"):
         try:
-            encoder.encode(orjson.loads(line))
+            encoder.encode(_event(line))
             good += 1
-        except orjson.JSONDecodeError as error:
+        except json.JSONDecodeError as error:
             bad[number] = f"not JSON: {error}"
+        except (ValueError, RecursionError):
+            bad[number] = "not JSON that can be read: a number or the nesting is too large, or bytes aren't UTF-8"
         except InvalidEventError as error:
             bad[number] = str(error)
     return good, bad
+
+
+def _event(line: bytes) -> Any:
+    """Parse a line; unlike orjson, `json` rounds no whole number, and reads half surrogates."""
+    return json.loads(line.decode(), parse_constant=_no_json)
+
+
+def _no_json(name: str) -> NoReturn:
+    raise ValueError(name)
 
 
 def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:

@@ -56,10 +56,13 @@ def print_report(report: Report) -> None:
     if report.found:
         click.echo(f"Late events explain {report.explained:,} of {report.found.total():,} differences.")
     if report.late_included:
-        click.echo(f"{report.late_included:,} rows include late events, from a repair.")
+        click.echo(
+            f"{report.late_included:,} rows include events that are recorded as late: after `chimera rollup repair`, "
+            "or after the group's offsets were moved back, when the worker reads events of closed hours again."
+        )
     for hours, why in (
         (report.open_hours, "are still open"),
-        (report.gone_hours, "are from days before the first event of ui_events"),
+        (report.gone_hours, "are from days before the first event of ui_events, or a TTL has begun to expire them"),
     ):
         if hours:
             rows = sum(hour.rows for hour in hours)

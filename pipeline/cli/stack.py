@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from pipeline.devstack import Server, Stack, jars
-from pipeline.devstack.extra import require
+from pipeline.devstack.extra import check_installed, require
 from pipeline.devstack.lock import holder
 from pipeline.devstack.ports import HOST
 from pipeline.devstack.supervisor import keep_running, leave_running, stop
@@ -59,12 +59,13 @@ def up(directory: Path, detach: bool, **ports: int | None) -> None:
 
     Stays in the foreground and stops both servers on Ctrl-C, unless --detach is given. The data are kept: the next
     start in the same directory uses them again, on the same ports. The very first start downloads Apache Kafka, 44 MiB.
+    A server that ends by itself is started again, and the other one goes on.
 
     \b
     Exit codes:
       0   stopped; with --detach: running in the background
       69  a port or the directory is taken, a download failed, a server didn't
-          start, or a server ended by itself
+          start, or a server ended by itself twice within a minute
       78  the directory is unusable, or the extra `devstack` isn't installed
 
     \b
@@ -144,7 +145,13 @@ def status(directory: Path, as_json: bool) -> None:
 
 
 def fetch_jars() -> None:
-    """Download Apache Kafka if it is missing, with a progress bar."""
+    """Download Apache Kafka if it is missing, with a progress bar.
+
+    Raises:
+        ConfigError: the extra isn't installed, or the cache directory can't be used.
+        UnavailableError, HaltError: the download failed.
+    """
+    check_installed()
     columns = (TextColumn("Downloading Apache Kafka"), BarColumn(), MofNCompleteColumn())
     terminal = Console(stderr=True)
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
@@ -161,7 +168,11 @@ def _keep_in_foreground(servers: Stack) -> None:
             click.echo(_exports(servers))
             click.echo(f"Running; data and logs are in {servers.directory}. Press Ctrl-C to stop.", err=True)
 
-        keep_running(servers, announce)
+        keep_running(servers, announce, _say_restart)
+
+
+def _say_restart(server: Server) -> None:
+    click.echo(f"{server.name} ended by itself, starting it again; see {server.log_file}", err=True)
 
 
 def _spinner() -> AbstractContextManager[object]:
@@ -194,10 +205,17 @@ def _line(server: dict[str, Any]) -> str:
     if not server["process"]:
         return f"{server['name']}: not running; directory {server['directory']}"
     return (
-        f"{server['name']}: {' '.join(server['addresses'].values())}, process {server['process']}, "
+        f"{server['name']}: {_addresses(server['addresses'])}, process {server['process']}, "
         f"up {timedelta(seconds=round(server['uptime_seconds']))}, {server['rss_bytes'] / _MIB:.0f} MiB; "
         f"directory {server['directory']}, log {server['log']}"
     )
+
+
+def _addresses(addresses: dict[str, str]) -> str:
+    """Return the addresses, with the protocol where a server has two."""
+    if "http_port" not in addresses:
+        return addresses["port"]
+    return f"native {addresses['port']}, HTTP http://{addresses['http_port']} (queries in a browser: /play)"
 
 
 def _exports(servers: Stack) -> str:

@@ -1,21 +1,65 @@
 """Connections to ClickHouse, and the kind and explanation of their failures."""
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 
-from pipeline.clickhouse.codes import LOGIN_REFUSED, failure_kind
+from pipeline.clickhouse.codes import LOGIN_REFUSED, failure_kind, is_known
 from pipeline.config import ClickHouseSettings, env_name
-from pipeline.errors import ChimeraError, FailureKind, HaltError, UnavailableError
+from pipeline.errors import ChimeraError, FailureKind, HaltError, UnavailableError, UnclearError
 from pipeline.tls import handshake_error
+
+LOOKUP_SETTINGS: Mapping[str, str | int] = {
+    # Filters, limits and old results would make rows look missing; they would be inserted a second time.
+    "additional_table_filters": "{}",
+    "additional_result_filter": "",
+    "filter": "",
+    "limit": 0,
+    "offset": 0,
+    "use_query_cache": 0,
+    "apply_deleted_mask": 1,
+    "apply_patch_parts": 1,
+    "ignore_cold_parts_seconds": 0,
+    "enable_parallel_replicas": 0,
+    "parallel_replicas_custom_key": "",
+    "partial_result_on_first_cancel": 0,
+    # A result that is cut short is a failure, not an answer.
+    **{
+        f"{what}_overflow_mode": "throw"
+        for what in ("read", "result", "timeout", "set", "distinct", "group_by", "sort", "join", "transfer")
+    },
+    "read_overflow_mode_leaf": "throw",
+    "timeout_overflow_mode_leaf": "throw",
+    # Queries mean what they say: dialect, times in UTC or the server's zone, no additional rows, no NULL.
+    "dialect": "clickhouse",
+    "session_timezone": "",
+    "final": 0,
+    "extremes": 0,
+    "implicit_table_at_top_level": "",
+    "implicit_transaction": 0,
+    "aggregate_functions_null_for_empty": 0,
+    "join_use_nulls": 0,
+    "group_by_use_nulls": 0,
+    "join_default_strictness": "ALL",
+    "prefer_column_name_to_alias": 0,
+    # Queries may read a table without using its key.
+    "force_primary_key": 0,
+    "force_index_by_date": 0,
+    "force_optimize_projection": 0,
+    # The driver reads and writes blocks in this form only.
+    "low_cardinality_allow_in_native_format": 1,
+    "input_format_native_decode_types_in_binary_format": 0,
+    "output_format_native_encode_types_in_binary_format": 0,
+}
+"""Settings of every query, whatever the user's profile says; see `pipeline.clickhouse.pinned_settings`."""
 
 
 def connect(settings: ClickHouseSettings, *, database: str | None = None) -> Client:
-    """Return a client of the configured server; it connects on its first use.
+    """Return a client of the configured server; it connects on its first use, and sends `LOOKUP_SETTINGS`.
 
     Args:
         settings: address, login, TLS, timeouts.
@@ -24,6 +68,7 @@ def connect(settings: ClickHouseSettings, *, database: str | None = None) -> Cli
     return Client(
         settings.host,
         database=settings.database if database is None else database,
+        settings=dict(LOOKUP_SETTINGS),
         **client_arguments(settings),
     )
 
@@ -55,6 +100,13 @@ def kind_of(error: BaseException) -> FailureKind | None:
         case ChimeraError() | driver_errors.Error():
             return FailureKind.HALT
     return None
+
+
+def is_unclear(error: BaseException) -> bool:
+    """True if a failure may pass or may need a person: it is tried again for a while, and halts then."""
+    if isinstance(error, driver_errors.ServerException):
+        return not is_known(int(error.code))
+    return isinstance(error, UnclearError)
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from decimal import Decimal
 
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.live_columns import LiveColumn, read_columns
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import HaltError
@@ -18,48 +19,67 @@ _FIXED_PATTERN = re.compile(r"\^(\[[^\]]+\]|\w)\{(?P<length>\d+)\}\$")
 # Range of DateTime64, 1900 to 2299, in milliseconds since 1970.
 _FIRST_MS, _LAST_MS = -2_208_988_800_000, 10_413_791_999_999
 
-_COLUMNS = "SELECT table, name, type FROM system.columns WHERE database = %(database)s ORDER BY table, position"
 
-
-def check_tables(settings: ClickHouseSettings, families: Iterable[Family]) -> None:
+def check_tables(settings: ClickHouseSettings, families: Iterable[Family]) -> dict[str, dict[str, str]]:
     """Compare the tables on the server with the newest schemas of their families.
+
+    Columns with a default that no field fills are allowed: a newer version may have added them.
+
+    Returns:
+        ClickHouse type of each column that the worker fills, by table and name.
 
     Raises:
         HaltError: a table is missing or differs; the message says which and how.
         UnavailableError: the server doesn't answer.
     """
-    columns = _live_columns(settings)
+    live, checked = _live_columns(settings), {}
     for family in families:
-        where = f"table {settings.database}.{family.table} at {settings.address}"
-        if family.table not in columns:
-            raise HaltError(f"{where}: missing; create it with `chimera migrate`")
-        check_table(family, columns[family.table])
+        columns = _filled_columns(settings, family.table, live, family.schema.by_name)
+        check_table(family, columns)
+        checked[family.table] = columns
+    return checked
 
 
-def check_rollup(settings: ClickHouseSettings) -> None:
+def check_rollup(settings: ClickHouseSettings) -> dict[str, dict[str, str]]:
     """Compare session_stats on the server with the columns that the rollup fills.
 
-    Raises:
-        HaltError: the table is missing or differs; the message says how.
-        UnavailableError: the server doesn't answer.
+    Returns and Raises: as `check_tables`.
     """
+    columns = _filled_columns(settings, TABLE, _live_columns(settings), COLUMNS)
     where = f"table {settings.database}.{TABLE} at {settings.address}"
-    live = _live_columns(settings).get(TABLE)
-    if live is None:
-        raise HaltError(f"{where}: missing; create it with `chimera migrate`")
-    for name in sorted(live.keys() | COLUMNS.keys()):
-        expected, found = COLUMNS.get(name), live.get(name)
+    for name in sorted(columns.keys() | COLUMNS.keys()):
+        expected, found = COLUMNS.get(name), columns.get(name)
         if found is None or expected is None or found.partition("(")[0] != expected:
             raise HaltError(f"{where}: column {name}: expected {expected or 'none'}, found {found or 'none'}")
+    return {TABLE: columns}
 
 
-def _live_columns(settings: ClickHouseSettings) -> dict[str, dict[str, str]]:
-    """Type of each column by its name, for each table of the database."""
-    columns: dict[str, dict[str, str]] = {}
+def _filled_columns(
+    settings: ClickHouseSettings, table: str, live: Mapping[str, Mapping[str, LiveColumn]], filled: Collection[str]
+) -> dict[str, str]:
+    """Types of a table's columns by name, without those that inserts leave to a default.
+
+    Args:
+        settings: server and database, for messages.
+        table: its columns are wanted.
+        live: columns of all tables.
+        filled: names of the columns that inserts fill.
+
+    Raises:
+        HaltError: the table is missing, or doesn't store values of a column that inserts fill.
+    """
+    where = f"table {settings.database}.{table} at {settings.address}"
+    if table not in live:
+        raise HaltError(f"{where}: missing; create it with `chimera migrate`")
+    for name in filled:
+        if name in live[table] and not live[table][name].stored:
+            raise HaltError(f"{where}: column {name}: expected one that stores values, found {live[table][name]}")
+    return {name: column.type for name, column in live[table].items() if name in filled or not column.kind}
+
+
+def _live_columns(settings: ClickHouseSettings) -> dict[str, dict[str, LiveColumn]]:
     with explained(settings), connect(settings, database="") as client:
-        for table, name, column_type in client.execute(_COLUMNS, {"database": settings.database}):
-            columns.setdefault(table, {})[name] = column_type
-    return columns
+        return read_columns(client, settings.database)
 
 
 def check_table(family: Family, columns: Mapping[str, str]) -> None:

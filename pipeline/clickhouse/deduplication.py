@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from pipeline.catalog import Catalog
 from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.pinned_settings import SILENCE_SECONDS
 from pipeline.clickhouse.session_stats import TABLE
-from pipeline.clickhouse.sink import SILENCE_SECONDS
 from pipeline.config import Settings, WorkerSettings, env_name
 from pipeline.errors import HaltError
 

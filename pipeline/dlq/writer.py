@@ -28,6 +28,8 @@ from pipeline.dlq.headers import CUT_PREFIX, HEADER_PREFIX, attempts_of
 from pipeline.errors import UnavailableError
 from pipeline.kafka.failures import NO_TOPIC, explain_refusal, missing_topic
 from pipeline.kafka.producing import RecordProducer
+from pipeline.kafka.topics import compacted_topic
+from pipeline.retry import coordinates
 from pipeline.schema.framing import schema_name
 from pipeline.transport.micro_batch import MicroBatch
 
@@ -73,7 +75,7 @@ class DeadLetters:
             left = too_large
             if not left:
                 return
-            _log.warning("dead letters are too large, leaving out a part", batch=repr(batch), records=len(left))
+            _log.warning("dead letters are too large, leaving out a part", **coordinates(batch), records=len(left))
 
     def _write(
         self, batch: MicroBatch, rejections: Sequence[Rejection], cut: "Cut"
@@ -113,6 +115,8 @@ class DeadLetters:
     def _explain(self, topic: str, error: KafkaError) -> str:
         if error.code() in NO_TOPIC:
             return f"dead letters can't be written: {missing_topic(self._settings, topic)}"
+        if error.code() == KafkaError.INVALID_RECORD:
+            return f"dead letters can't be written: {compacted_topic(self._settings, topic)}"
         what = f"Kafka at {self._settings.bootstrap_servers}: {topic} can't be written: {error.str()}"
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             return f"{what}; raise dead_letters.max_message_bytes in topics.yaml, then `chimera topics apply`"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from cachetools import TTLCache
@@ -13,9 +13,9 @@ from confluent_kafka.schema_registry.common._httpx_compat import httpx  # either
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from pipeline.config import RegistrySettings, env_name
-from pipeline.errors import ConfigError, HaltError, UnavailableError
+from pipeline.errors import ConfigError, HaltError, UnavailableError, UnclearError
 from pipeline.schema.versions import Schema
-from pipeline.schema.writer_schema import parse_schema
+from pipeline.schema.writer_schema import UnresolvableError, parse_schema
 
 _UNAUTHORIZED = {401, 403}
 _NOT_NOW = {408, 429}
@@ -25,6 +25,11 @@ _SUBJECT_NOT_FOUND, _SCHEMA_NOT_FOUND = 40401, 40403
 # Records may name any id. An unknown id is remembered for a while, so that not every record asks the registry.
 _UNKNOWN_SECONDS = 30
 _MOST_UNKNOWN = 100_000
+
+T = TypeVar("T")
+
+
+_OTHER_TYPES = {"JSON", "PROTOBUF"}
 
 
 class UnknownSchemaError(LookupError):
@@ -51,7 +56,7 @@ class SchemaRegistry:
         if settings.user is not None:
             options["basic.auth.user.info"] = f"{settings.user}:{settings.password.get_secret_value()}"
         self._client = SchemaRegistryClient(options)
-        self._unknown: TTLCache[int, None] = TTLCache(_MOST_UNKNOWN, _UNKNOWN_SECONDS)
+        self._unknown: TTLCache[int, str] = TTLCache(_MOST_UNKNOWN, _UNKNOWN_SECONDS)
         self._lock = Lock()  # guards _unknown
 
     def schema(self, schema_id: int) -> Any:
@@ -59,23 +64,30 @@ class SchemaRegistry:
 
         Raises:
             UnknownSchemaError: the registry has no such schema.
-            UnresolvableError: the schema is invalid, or too large to be read.
+            UnresolvableError: the schema is invalid, too large to be read, or has references.
             UnavailableError: the registry doesn't answer; another try may help.
             HaltError: the registry refuses us.
+            UnclearError: the answer isn't that of a registry.
         """
         with self._lock:
-            known = schema_id not in self._unknown
-        found = self._find(schema_id) if known else None
+            problem = self._unknown.get(schema_id)
+        found = None if problem else self._find(schema_id)
         if found is None or found.schema_type != "AVRO":
+            instead = "" if found is None else f", but one of {_kind(found)}"
+            problem = problem or f"the registry at {self._settings.url} has no Avro schema {schema_id}{instead}"
             with self._lock:
-                self._unknown.setdefault(schema_id, None)
-            raise UnknownSchemaError(f"schema {schema_id} at {self._settings.url}: no such Avro schema")
+                self._unknown.setdefault(schema_id, problem)
+            raise UnknownSchemaError(problem)
+        if found.references:
+            raise UnresolvableError(
+                "a registered schema with references, which aren't supported; register one that defines all its types"
+            )
         return parse_schema(found.schema_str or "")
 
     def _find(self, schema_id: int) -> RegistrySchema | None:
         with self._explained():
             try:
-                return self._client.get_schema(schema_id)
+                return _given(self._client.get_schema(schema_id), "schema_str")
             except SchemaRegistryError as error:
                 if error.error_code == _SCHEMA_NOT_FOUND:
                     return None
@@ -91,12 +103,12 @@ class SchemaRegistry:
         subject, wanted = f"{topic}-value", RegistrySchema(orjson.dumps(schema.raw).decode(), "AVRO")
         with self._explained(f"{schema.file.name} as {subject}: "):
             try:
-                known = self._client.lookup_schema(subject, wanted).schema_id
+                known = _given(self._client.lookup_schema(subject, wanted), "schema_id").schema_id
+                return int(known or 0)
             except SchemaRegistryError as error:
                 if error.error_code not in {_SUBJECT_NOT_FOUND, _SCHEMA_NOT_FOUND}:
                     raise
-                known = None
-            return self._client.register_schema(subject, wanted) if known is None else known
+            return int(self._client.register_schema(subject, wanted))
 
     @contextmanager
     def _explained(self, what: str = "") -> Iterator[None]:
@@ -113,3 +125,18 @@ class SchemaRegistry:
             if status in _NOT_NOW or status >= _SERVER_ERROR:
                 raise UnavailableError(f"{where} is not available: HTTP {status}") from error
             raise HaltError(f"{where}: {what}{error.error_message} (HTTP {status})") from error
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            # The client parses an answer of status 200 whatever it is, such as a proxy's page or half of an answer.
+            name = env_name("registry", "url")
+            raise UnclearError(f"{where}: {what}the answer is not that of a schema registry; check {name}") from error
+
+
+def _given(answer: T, name: str) -> T:
+    """Return an answer of the client that has this attribute; it is None if the registry's answer lacked it."""
+    if getattr(answer, name) is None:
+        raise LookupError(name)
+    return answer
+
+
+def _kind(schema: RegistrySchema) -> str:
+    return f"type {schema.schema_type}" if schema.schema_type in _OTHER_TYPES else "another type"

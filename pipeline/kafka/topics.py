@@ -173,6 +173,31 @@ class TopicAdmin:
         )
         return _rights(self._results(asked, "group ")[group])
 
+    def check_kept(self, names: Iterable[str]) -> None:
+        """Check that the broker keeps every record of these topics until its retention: that none is compacted.
+
+        A user who may not read the configuration of a topic isn't told: then the broker refuses records without a key.
+
+        Raises:
+            HaltError: a topic is compacted; the message says how to change that.
+        """
+        for name, future in self._ask_configs(names).items():
+            try:
+                policy = future.result()["cleanup.policy"].value
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    raise explain_kafka(error.args[0], self._settings, f"topic {name}") from None
+            else:
+                if "compact" in str(policy):
+                    raise HaltError(compacted_topic(self._settings, name))
+
+    def _ask_configs(self, names: Iterable[str]) -> dict[str, Future[Any]]:
+        resources = {ConfigResource(ResourceType.TOPIC, name): name for name in names}
+        if not resources:
+            return {}
+        asked = self._client.describe_configs(list(resources), request_timeout=self._answer_seconds)
+        return {resources[resource]: future for resource, future in asked.items()}
+
     def _describe(self, names: Iterable[str], **options: bool) -> dict[str, TopicDescription]:
         """Describe topics by name; missing topics are left out."""
         there: dict[str, TopicDescription] = {}
@@ -228,6 +253,15 @@ def check_topics_exist(settings: KafkaSettings, topics: Iterable[TopicSpec], exi
     for topic in topics:
         if topic.name not in existing:
             raise HaltError(missing_topic(settings, topic.name))
+
+
+def compacted_topic(settings: KafkaSettings, topic: str) -> str:
+    """Say that a topic is compacted, why that does harm, and how to change it."""
+    return (
+        f"Kafka at {settings.bootstrap_servers}: topic {topic} is compacted, so the broker would delete all but the "
+        "newest dead letter of each key, and refuses those without a key; expected cleanup.policy=delete: change it "
+        "with `chimera topics apply`"
+    )
 
 
 def _rights(described: Any) -> frozenset[AclOperation]:

@@ -10,11 +10,15 @@ from typing import Any
 import orjson
 
 from pipeline.privacy.hashing import Hasher
-from pipeline.schema.metadata import read_metadata
+from pipeline.schema.metadata import EXACT_BELOW, Number, read_metadata
 from pipeline.schema.privacy import Metadata
 
 _NUMBERS_BELOW = 1_000_000
 _DECIMALS = 3
+
+
+class _RoundedError(Exception):
+    """A number that was perhaps rounded when it was read; its hash has to be that of its digits."""
 
 
 class MetadataFilter:
@@ -35,7 +39,11 @@ class MetadataFilter:
         Raises:
             InvalidMetadataError: as `read_metadata`.
         """
-        return orjson.dumps(self._object(read_metadata(text)), option=orjson.OPT_SORT_KEYS)
+        try:
+            kept = self._object(read_metadata(text))
+        except _RoundedError:
+            kept = self._object(read_metadata(text, exact=True))
+        return orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
 
     def _object(self, members: dict[str, Any]) -> dict[str, Any]:
         kept = {}
@@ -54,8 +62,12 @@ class MetadataFilter:
             return self._object(value)
         if kind is list:
             return [self._value(item, allowed) for item in value]
+        if kind is Number:
+            return self._hasher.mask(str(value))
         if kind is bool or value is None or (allowed is not None and _is_small(value)):
             return value
+        if kind is float and not -EXACT_BELOW < value < EXACT_BELOW:
+            raise _RoundedError
         return self._hasher.mask(orjson.dumps(value).decode())
 
 

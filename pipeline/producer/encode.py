@@ -5,7 +5,8 @@ schema.
 """
 
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import fastavro
@@ -16,11 +17,21 @@ from pipeline.schema.convert import UnfitError, converter
 from pipeline.schema.fields import Field
 from pipeline.schema.framing import frame_confluent, frame_single_object
 
-_SHOWN_CHARACTERS = 60
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
+_KINDS: dict[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    type(None): "null",
+}
 
 
 class InvalidEventError(ChimeraError):
-    """An event that the worker would reject; the message names the field, the expected and the actual value."""
+    """An event that the worker would reject.
+
+    The message names each field at fault and the expected value, never the actual value, which may be personal.
+    """
 
 
 class Message(NamedTuple):
@@ -68,22 +79,33 @@ class Encoder:
 
     def _values(self, event: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(event, Mapping):
-            raise InvalidEventError(f"{self._family.name}: expected an object of fields, got {_shown(event)}")
+            raise InvalidEventError(f"{self._family.name}: expected an object of fields, got {_kind(event)}")
         values, convert = self._defaults.copy(), self._convert
-        name, value = "", None
         try:
             for name, value in event.items():
                 values[name] = convert[name](value)
-        except KeyError:
-            self._refuse(name, f"no such field; expected {', '.join(convert)}")
-        except UnfitError as error:
-            self._refuse(name, f"expected {error}, got {_shown(value)}")
+        except (KeyError, UnfitError):
+            self._refuse(event)
         if len(values) < len(convert):
-            self._refuse(next(field for field in convert if field not in values), "required, but missing")
+            self._refuse(event)
         return values
 
-    def _refuse(self, name: str, problem: str) -> NoReturn:
-        raise InvalidEventError(f"{self._family.name}: {name}: {problem}") from None
+    def _refuse(self, event: Mapping[str, Any]) -> NoReturn:
+        raise InvalidEventError(f"{self._family.name}: {'; '.join(self._problems(event))}") from None
+
+    def _problems(self, event: Mapping[str, Any]) -> Iterator[str]:
+        """Yield each problem of an event, in the order of its fields; missing fields are last."""
+        for name, value in event.items():
+            if name not in self._convert:
+                yield f"{_shown_name(name)}: no such field, expected one of {', '.join(self._convert)}"
+                continue
+            try:
+                self._convert[name](value)
+            except UnfitError as error:
+                yield f"{name}: expected {error}, got {_kind(value)}"
+        for name in self._convert:
+            if name not in event and name not in self._defaults:
+                yield f"{name}: required, but missing"
 
 
 def _default(field: Field) -> Any:
@@ -91,6 +113,18 @@ def _default(field: Field) -> Any:
     return field.default.encode("latin-1") if field.type == "bytes" else field.default
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
+def _shown_name(name: Any) -> str:
+    """Return a name that looks like one; anything else may be a value in the wrong place."""
+    return name if isinstance(name, str) and _NAME.fullmatch(name) else f"a name that is {_kind(name)}"
+
+
+def _kind(value: Any) -> str:
+    """Describe a value without showing it."""
+    match value:
+        case str():
+            return f"text of {len(value)} characters"
+        case bytes() | bytearray():
+            return f"{len(value)} bytes"
+        case Mapping():
+            return "an object"
+    return _KINDS.get(type(value), f"a value of type {type(value).__name__}")

@@ -4,7 +4,7 @@ Each query covers one hour: ClickHouse needs memory for the sessions of that hou
 """
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from uuid import UUID
 import numpy as np
 
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
+from pipeline.clickhouse.ttl import expired_times
 
 HOUR_SECONDS = 3600
 _DAY_MS = 86_400_000
@@ -192,6 +193,13 @@ class Audit:
         """Return the first day with events; rows of earlier days can't be computed any more."""
         count, day = self._client.execute(_OLDEST.format(source=self._source))[0]
         return day if count else None
+
+    def expired(self, hours: Collection[Hour]) -> frozenset[Hour]:
+        """Return the hours that the TTL of either table has begun to expire: rows of them may be there or not."""
+        begins = np.array([hour.begins_at for hour in hours], np.int64)
+        gone = expired_times(self._client, self._source, "ts", begins * 1000)
+        gone |= expired_times(self._client, TABLE, "hour", begins)
+        return frozenset(hour for hour, expired in zip(hours, gone.tolist(), strict=True) if expired)
 
     def recomputed(self, hour: Hour) -> str:
         """Return a SELECT that computes the rows of an hour from its events; columns in the table's order."""

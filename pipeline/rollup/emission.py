@@ -65,8 +65,9 @@ class Emission:
         return len(np.asarray(rows["hour"]))
 
     def _find_missing(self, rows: Mapping[str, Column]) -> Mask:
-        """Mask of the rows that session_stats lacks."""
-        hour = int(np.asarray(rows["hour"])[0])
+        """Mask of the rows that session_stats lacks; none of an hour that its TTL has expired."""
+        hour, sessions = int(np.asarray(rows["hour"])[0]), np.asarray(rows["session_id"])
+        if self._sink.hour_expired(TABLE, hour):
+            return np.zeros(len(sessions), np.bool_)
         stored = self._sink.stored_sessions(TABLE, hour)
-        sessions = np.asarray(rows["session_id"])
         return np.fromiter((session not in stored for session in sessions.tolist()), np.bool_, len(sessions))

@@ -82,7 +82,7 @@ def read_horizon(
         loaded = SnapshotStore(kafka, rollup.state).load(topic_id, logs.keys(), progress)
         snapshots = {partition: found.snapshot for partition, found in loaded.items() if found.snapshot}
         _check_complete(topic, logs, snapshots)
-        _await_stored(reader, snapshots, catch_up_seconds)
+        _await_stored(reader, logs, snapshots, catch_up_seconds)
     by_clock = int((clock() - settings.rollup.grace_seconds) // HOUR_SECONDS)
     closed = (_closed_before(snapshot, logs[partition], by_clock) for partition, snapshot in snapshots.items())
     return Horizon(min(closed, default=math.inf), tuple(snapshots.values()))
@@ -115,17 +115,23 @@ def _check_complete(topic: str, logs: Mapping[int, range], snapshots: Mapping[in
         )
 
 
-def _await_stored(reader: TopicReader, snapshots: Mapping[int, Snapshot], seconds: float) -> None:
-    """Wait until ui_events has all events that the snapshots count; ingest commits at its own pace."""
+def _await_stored(
+    reader: TopicReader, logs: Mapping[int, range], snapshots: Mapping[int, Snapshot], seconds: float
+) -> None:
+    """Wait until ui_events has all events that the snapshots count; ingest commits at its own pace.
+
+    The group commits no offset of a partition that has had no records: there, ingest stands where the log begins.
+    """
     deadline = time.monotonic() + seconds
     asked = list(snapshots)
     while asked:
-        committed = {number: -1 if offset is None else offset for number, offset in reader.committed(asked).items()}
+        found = reader.committed(asked)
+        committed = {number: logs[number].start if offset is None else offset for number, offset in found.items()}
         asked = [number for number in asked if committed[number] < snapshots[number].offset]
         if asked and time.monotonic() > deadline:
             number = asked[0]
             raise UnavailableError(
-                f"topic {reader.topic}, partition {number}: the group has committed {max(committed[number], 0)}, the "
+                f"topic {reader.topic}, partition {number}: the group has committed {committed[number]}, the "
                 f"rollup has counted up to {snapshots[number].offset}: ui_events may lack the events "
                 "between; expected equal offsets: run the worker until it has caught up, then try again"
             )

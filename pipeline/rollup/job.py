@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from pipeline import metrics
-from pipeline.clickhouse.client import describe, kind_of
+from pipeline.clickhouse.client import describe, is_unclear, kind_of
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Rows
@@ -78,7 +78,7 @@ class RollupJob:
         self._partitions: dict[TopicPartition, AssignedPartition] = {}
         self._folding = ThreadPoolExecutor(1, thread_name_prefix="rollup")
         self._saving = ThreadPoolExecutor(1, thread_name_prefix="rollup-snapshots")
-        self._retry = Retry(TABLE, renew, settings.worker, kind_of=kind_of, describe=describe)
+        self._retry = Retry(TABLE, renew, settings.worker, kind_of=kind_of, describe=describe, is_unclear=is_unclear)
         emission = Emission(sink, self._retry, ThreadPoolExecutor(1, thread_name_prefix="rollup-emission"))
         self._hours = HourCloser(settings.rollup, emission, consumer, self._folding, self._clock)
         self._snapshots = SnapshotSaver(store, consumer, self._folding, self._saving, self._clock)

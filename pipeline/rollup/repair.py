@@ -46,7 +46,7 @@ class HourPlan:
 
     hour: Hour
     open: bool
-    """True if the hour is open and keeps its rows."""
+    """True if the hour keeps its rows: it is open, or a TTL has begun to expire its events or rows."""
     kept: int
     changed: int = 0
     """Sessions whose row gets other values, or whose several rows become one."""
@@ -95,11 +95,13 @@ def plan(audit: Audit, horizon: Horizon, day: date) -> Plan:
     Raises:
         clickhouse_driver.errors.Error, OSError, EOFError: wrap the call in `pipeline.clickhouse.client.explained`.
     """
-    return Plan(day, tuple(_plan(audit, horizon, hour) for hour in audit.hours(day)))
+    hours = audit.hours(day)
+    expired = audit.expired(hours)
+    return Plan(day, tuple(_plan(audit, horizon, hour, keeps=hour in expired) for hour in hours))
 
 
-def _plan(audit: Audit, horizon: Horizon, hour: Hour) -> HourPlan:
-    if not horizon.closed(hour):
+def _plan(audit: Audit, horizon: Horizon, hour: Hour, *, keeps: bool) -> HourPlan:
+    if keeps or not horizon.closed(hour):
         return HourPlan(hour, open=True, kept=hour.rows)
     late_events, rows = horizon.late_events(hour), Counter[Kind]()
     late = touched = 0
@@ -161,8 +163,11 @@ def _staging(settings: ClickHouseSettings, client: Any) -> Iterator[str]:
 
 
 def _fill(client: Any, audit: Audit, horizon: Horizon, day: date, staging: str) -> None:
-    for hour in audit.hours(day):
-        rows = audit.recomputed(hour) if horizon.closed(hour) else audit.stored(hour)
+    hours = audit.hours(day)
+    expired = audit.expired(hours)
+    for hour in hours:
+        computed = horizon.closed(hour) and hour not in expired
+        rows = audit.recomputed(hour) if computed else audit.stored(hour)
         client.execute(f"INSERT INTO {staging} ({', '.join(COLUMNS)}) {rows}")
 
 

@@ -22,13 +22,13 @@ class Report:
     explained: int = 0
     """Number of differences that late events explain."""
     late_included: int = 0
-    """Rows that include late events, from a repair."""
+    """Rows that include events recorded as late: from a repair, or from records that the worker has read again."""
     listed: list[tuple[Difference, bool]] = field(default_factory=list)
     """The first differences; the bool is True if late events explain the difference."""
     open_hours: list[Hour] = field(default_factory=list)
     """Hours left out because not all partitions have stored them."""
     gone_hours: list[Hour] = field(default_factory=list)
-    """Hours left out because they are before the first day of ui_events."""
+    """Hours left out because they are before the first day of ui_events, or a TTL expires their rows."""
 
     @property
     def unexplained(self) -> int:
@@ -56,11 +56,12 @@ def verify(
         clickhouse_driver.errors.Error, OSError, EOFError: wrap the call in `pipeline.clickhouse.client.explained`.
     """
     report, oldest, asked = Report(), audit.oldest_day(), audit.hours(day)
+    expired = audit.expired(asked)
     for done, hour in enumerate(asked):
         progress(done, len(asked))
         if not horizon.closed(hour):
             report.open_hours.append(hour)
-        elif oldest is None or hour.day < oldest:
+        elif oldest is None or hour.day < oldest or hour in expired:
             report.gone_hours.append(hour)
         else:
             _compare(audit, horizon, hour, report, limit)

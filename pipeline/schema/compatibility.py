@@ -102,7 +102,7 @@ def _narrowed_values(former: Field, field: Field) -> Iterator[str]:
 
 def _narrowed_text(former: Field, field: Field) -> Iterator[str]:
     if field.values is not None:
-        yield "values: expected none, as before"
+        yield "one_of: expected none, as before"
     if field.pattern is not None and field.pattern != former.pattern:
         yield f"pattern: expected {former.pattern.pattern if former.pattern else 'none'}, as before, or none"
     if field.max_length is not None and field.max_length < (former.max_length or math.inf):

@@ -8,12 +8,14 @@
 | int, long | int |
 | float, double | finite int or float; bounds apply to the stored value |
 | string, boolean, bytes | str, bool, bytes |
+| metadata | str with a JSON object, or a mapping |
 """
 
+import json
 import math
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ctypes import c_float
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal, Inexact, InvalidOperation
@@ -29,6 +31,7 @@ Convert = Callable[[Any], Any]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 _BITS = {"int": 32, "long": 64}
 _FLOAT_DIGITS = 15  # a decimal number of 15 digits survives a round trip through a float
 
@@ -168,8 +171,10 @@ def _string(field: Field) -> Convert:
     is_json = isinstance(field.privacy, Metadata)
 
     def convert(value: Any) -> str:
+        if is_json and isinstance(value, Mapping):
+            value = _json(value)
         if not isinstance(value, str):
-            raise UnfitError("text")
+            raise UnfitError("a JSON object, as text or as a mapping" if is_json else "text")
         if allowed is not None and value not in allowed:
             raise UnfitError(f"one of {', '.join(field.values or ())}")
         if "\0" in value:
@@ -183,6 +188,15 @@ def _string(field: Field) -> Convert:
         return value
 
     return convert
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    """Write a mapping as JSON; half surrogates are escaped."""
+    try:
+        text = json.dumps(dict(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError):
+        raise UnfitError("values that JSON has: text, finite numbers, true, false, null, lists, mappings") from None
+    return _HALF_SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
 
 def _check_metadata(text: str) -> None:

@@ -20,8 +20,11 @@ LOGICAL_TYPES = {"uuid": "string", "decimal": "bytes", "timestamp-millis": "long
 NUMERIC = frozenset({"int", "long", "float", "double"})
 MAX_DECIMAL_PRECISION = 18  # decimal digits of a 64-bit unscaled value
 NO_DEFAULT: Final[Any] = object()
+ONE_OF = "one_of"
+FORMER_ONE_OF = "values"
+"""Former name of `one_of`. It is Avro's word for the type of a map's values, so libraries keep it."""
 
-_TEXT_KEYS = ("pattern", "values", "max_length", "privacy")
+_TEXT_KEYS = ("pattern", ONE_OF, FORMER_ONE_OF, "max_length", "privacy")
 _KEYS = ("name", "type", "doc", "default", "order", "aliases", "min", "max", *_TEXT_KEYS)
 _TYPE_KEYS = ("type", "logicalType")
 _DECIMAL_KEYS = (*_TYPE_KEYS, "precision", "scale")
@@ -141,8 +144,15 @@ def _check_applicable(where: str, raw: Mapping[str, Any], avro_type: str, logica
     for key in ("min", "max"):
         if key in raw and not numeric:
             raise ConfigError(f"{where}.{key}: expected on a number only, this is {logical_type or avro_type}")
-    if "values" in raw and "pattern" in raw:
-        raise ConfigError(f"{where}.pattern: expected none beside values, because values define the field completely")
+    closed = _closed_set_key(raw)
+    if ONE_OF in raw and FORMER_ONE_OF in raw:
+        raise ConfigError(f"{where}.{FORMER_ONE_OF}: expected none beside {ONE_OF}, its newer name")
+    if closed in raw and "pattern" in raw:
+        raise ConfigError(f"{where}.pattern: expected none beside {closed}, because it defines the field completely")
+
+
+def _closed_set_key(raw: Mapping[str, Any]) -> str:
+    return FORMER_ONE_OF if FORMER_ONE_OF in raw else ONE_OF
 
 
 def _bound(where: str, key: str, raw: Mapping[str, Any], logical_type: str | None) -> int | float | Decimal | None:
@@ -171,11 +181,12 @@ def _pattern(where: str, raw: Mapping[str, Any]) -> re.Pattern[str] | None:
 
 
 def _values(where: str, raw: Mapping[str, Any]) -> tuple[str, ...] | None:
-    if "values" not in raw:
+    key = _closed_set_key(raw)
+    if key not in raw:
         return None
-    values = raw["values"]
+    values = raw[key]
     if not isinstance(values, list) or not values or not all(isinstance(value, str) for value in values):
-        raise ConfigError(f"{where}.values: expected a list of strings, got {values!r}")
+        raise ConfigError(f"{where}.{key}: expected a list of strings, got {values!r}")
     return tuple(values)
 
 
@@ -186,8 +197,8 @@ def _max_length(where: str, raw: Mapping[str, Any]) -> int | None:
 def _privacy(where: str, raw: Mapping[str, Any]) -> Treatment | None:
     if "privacy" not in raw:
         return None
-    if "values" in raw:
-        raise ConfigError(f"{where}.privacy: expected none beside values, because a closed set holds nothing personal")
+    if (closed := _closed_set_key(raw)) in raw:
+        raise ConfigError(f"{where}.privacy: expected none beside {closed}, which holds nothing personal")
     treatment = read_treatment(f"{where}.privacy", raw["privacy"])
     if isinstance(treatment, Keep) and "pattern" not in raw:
         raise ConfigError(f'{where}.privacy: expected a pattern beside "keep", because free text can\'t be kept')

@@ -1,35 +1,100 @@
 """Reads the metadata of an event: a JSON object within limits of depth and size."""
 
-from typing import Any
+import json
+import math
+import re
+from typing import Any, NoReturn
 
 import orjson
 
 MAX_DEPTH = 16
 MAX_VALUES = 1_000
 """Limit of objects, arrays and their members together: each may become a hash that is longer than the value."""
+EXACT_BELOW = 2.0**63
+"""Floats from here on may stand for whole numbers that don't fit 64 bits, rounded."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_OBJECT = "a JSON object"
+_MOST_DIGITS = 20
+_TOO_DEEP = f"at most {MAX_DEPTH} objects and arrays in each other"
+
+
+class Number(str):
+    """A number that neither a float nor 64 bits hold exactly, as digits."""
+
+    __slots__ = ()
 
 
 class InvalidMetadataError(Exception):
     """A text that isn't a JSON object within the limits; the message names the expectation and quotes no text."""
 
 
-def read_metadata(text: bytes | str) -> dict[str, Any]:
+def read_metadata(text: bytes | str, *, exact: bool = False) -> dict[str, Any]:
     """Parse a JSON object. If a key is repeated, the last value counts.
+
+    A half surrogate, such as `"\\ud83d"` alone, is no character: the replacement character U+FFFD stands in its place.
+
+    Args:
+        text: the JSON text.
+        exact: return numbers of EXACT_BELOW and more as Number; otherwise whole numbers beyond 64 bits are floats.
 
     Raises:
         InvalidMetadataError: the text is no JSON object, is nested too deeply or has too many values.
     """
+    if not exact:
+        try:
+            document = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return _read_exactly(text)
+        if not isinstance(document, dict):
+            raise InvalidMetadataError(_OBJECT)
+        raw = text if isinstance(text, bytes) else text.encode()
+        # A short text with few brackets is within the limits, because a value takes at least two bytes: no walk needed.
+        if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH or len(raw) > 2 * MAX_VALUES:
+            _check_size(document)
+        return document
+    return _read_exactly(text)
+
+
+def _read_exactly(text: bytes | str) -> dict[str, Any]:
+    """Parse what orjson refuses or rounds: half surrogates, and numbers beyond its range."""
     try:
-        document = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        raise InvalidMetadataError("a JSON object") from None
+        plain = text.decode() if isinstance(text, bytes) else text
+        document = json.loads(plain, parse_int=_whole, parse_float=_fraction, parse_constant=_refuse)
+    except RecursionError:
+        raise InvalidMetadataError(_TOO_DEEP) from None
+    except ValueError:
+        raise InvalidMetadataError(_OBJECT) from None
     if not isinstance(document, dict):
-        raise InvalidMetadataError("a JSON object")
-    raw = text if isinstance(text, bytes) else text.encode()
-    # A short text with few brackets is within the limits, because a value takes at least two bytes: no walk needed.
-    if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH or len(raw) > 2 * MAX_VALUES:
-        _check_size(document)
-    return document
+        raise InvalidMetadataError(_OBJECT)
+    _check_size(document)
+    return {_cleaned(key): _cleaned(value) for key, value in document.items()}
+
+
+def _whole(digits: str) -> int | Number:
+    if len(digits) > _MOST_DIGITS:  # Python itself refuses thousands of digits
+        return Number(digits)
+    number = int(digits)
+    return number if -(2**63) <= number < 2**64 else Number(digits)
+
+
+def _fraction(digits: str) -> float | Number:
+    number = float(digits)
+    if math.isinf(number):
+        return Number(digits)
+    return number if abs(number) < EXACT_BELOW else Number(orjson.dumps(number).decode())
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(name)  # NaN and Infinity aren't JSON
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(inner) for inner in value]
+    return _SURROGATE.sub("\ufffd", value) if type(value) is str else value
 
 
 def _check_size(document: dict[str, Any]) -> None:
@@ -39,7 +104,7 @@ def _check_size(document: dict[str, Any]) -> None:
         depth += any(isinstance(value, (dict, list)) for value in level)
         values += len(level)
         if depth > MAX_DEPTH:
-            raise InvalidMetadataError(f"at most {MAX_DEPTH} objects and arrays in each other")
+            raise InvalidMetadataError(_TOO_DEEP)
         if values > MAX_VALUES:
             raise InvalidMetadataError(f"at most {MAX_VALUES} values")
         level = [

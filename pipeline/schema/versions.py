@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import fastavro.schema
 
 from pipeline.errors import ConfigError
 from pipeline.schema.fields import Field, check_keys, read_field
+from pipeline.schema.fingerprints import fingerprints
 
 FILE_NAME = re.compile(r"^(?P<family>[a-z][a-z0-9_]*)\.v(?P<version>[1-9][0-9]*)\.avsc$")
 _RECORD_KEYS = ("type", "name", "namespace", "doc", "aliases", "fields")
@@ -32,8 +33,13 @@ class Schema:
     parsed: Any
     """The schema as fastavro parsed it."""
     fields: tuple[Field, ...]
-    fingerprint: bytes
-    """CRC-64-AVRO of the parsing canonical form, as single-object framing carries it: 8 bytes, little-endian."""
+    fingerprints: Mapping[bytes, Sequence[str]]
+    """Each fingerprint under which a library frames records of this schema, with the names of the libraries."""
+
+    @cached_property
+    def fingerprint(self) -> bytes:
+        """CRC-64-AVRO of the parsing canonical form, as single-object framing carries it: 8 bytes, little-endian."""
+        return next(iter(self.fingerprints))
 
     @cached_property
     def by_name(self) -> dict[str, Field]:
@@ -41,11 +47,17 @@ class Schema:
         return {field.name: field for field in self.fields}
 
 
-def fingerprint(schema: Any) -> bytes:
-    """CRC-64-AVRO fingerprint of a schema, 8 bytes little-endian (Avro specification, "Single-object encoding")."""
-    canonical = fastavro.schema.to_parsing_canonical_form(schema)
-    # fastavro's hex digits are the 64-bit number's little-endian bytes, as in the frame.
-    return bytes.fromhex(fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"))
+def by_fingerprint(schemas: Sequence[Schema]) -> dict[bytes, Schema]:
+    """Return the version that each fingerprint stands for: the canonical fingerprints first, then those of libraries.
+
+    Args:
+        schemas: versions of a family, oldest first. The newest wins where fingerprints are equal.
+    """
+    known = {schema.fingerprint: schema for schema in schemas}
+    for schema in reversed(schemas):
+        for fingerprint in schema.fingerprints:
+            known.setdefault(fingerprint, schema)
+    return known
 
 
 def load_schemas(directory: Path) -> dict[str, tuple[Schema, ...]]:
@@ -55,7 +67,10 @@ def load_schemas(directory: Path) -> dict[str, tuple[Schema, ...]]:
         ConfigError: one line that names file, key and expected value.
     """
     families: dict[str, list[Schema]] = {}
-    files = sorted(directory.glob("*.avsc"))
+    try:
+        files = sorted(directory.glob("*.avsc"))
+    except OSError as error:
+        raise ConfigError(f"{directory}: {error.strerror}; expected a directory of schemas") from None
     if not files:
         raise ConfigError(f"{directory}: no schemas; expected files named <family>.v<N>.avsc")
     for path in files:
@@ -86,7 +101,7 @@ def load_schema(path: Path) -> Schema:
         raise ConfigError(f"{path}: not an Avro schema: {' '.join(str(error).split())}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: not an Avro schema: missing or misplaced {error}") from None
-    return Schema(match["family"], int(match["version"]), path, raw, parsed, fields, fingerprint(raw))
+    return Schema(match["family"], int(match["version"]), path, raw, parsed, fields, fingerprints(raw, fields))
 
 
 def _record(path: Path, raw: Any) -> tuple[Field, ...]:

@@ -18,7 +18,8 @@ MAX_TYPES = 1000
 MAX_DEPTH = 32
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")  # explanations of a rejection quote field names
 _MOST_BYTES = 2**31 - 1
-_MEANING = ("logicalType", "precision", "scale")
+_LOGICAL_TYPE = re.compile(r"[A-Za-z0-9-]{1,40}")
+_INVALID = -1  # precision or scale that isn't a number; equals no declared one
 
 
 class UnresolvableError(Exception):
@@ -77,7 +78,7 @@ class _Check:
                 return self.definition(schema, where, depth)
             case {"type": str() as kind}:
                 base = self.named(kind, where, depth)
-                meaning = {key: schema[key] for key in _MEANING if isinstance(schema.get(key), (str, int))}
+                meaning = _meaning(schema)
                 return {"type": base, **meaning} if base in PRIMITIVES and meaning else base
         raise UnresolvableError(f"{where}: not an Avro type")
 
@@ -126,14 +127,31 @@ class _Check:
                 if len(set(symbols)) == len(symbols):
                     return {"symbols": symbols}
             case {"type": "fixed", "size": int() as size} if size is not True and 1 <= size <= _MOST_BYTES:
-                return {"size": size}
+                return {"size": size, **_meaning(schema)}
         raise UnresolvableError(f"{where}: expected the fields of a record, symbols of an enum or size of a fixed")
 
     def field(self, field: Any, where: str, depth: int) -> dict[str, Any]:
         if not isinstance(field, Mapping) or not _is_name(field.get("name")):
             raise UnresolvableError(f"{where}: expected fields with a name of at most 128 letters, digits and _")
         name = field["name"]
-        return {"name": name, "type": self.type(field.get("type"), name, depth)}
+        written = self.type(field.get("type"), name, depth)
+        # A logical type beside the type, where Avro ignores it, still tells what the writer means by the value.
+        if isinstance(written, str) and written in PRIMITIVES and (meaning := _meaning(field)):
+            written = {"type": written, **meaning}
+        return {"name": name, "type": written}
+
+
+def _meaning(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """The declared logical type, with precision and scale of a decimal; empty without a logical type."""
+    logical_type = declared.get("logicalType")
+    if not isinstance(logical_type, str):
+        return {}
+    if not _LOGICAL_TYPE.fullmatch(logical_type):
+        logical_type = "an invalid logical type"  # explanations of a rejection quote it
+    if logical_type != "decimal":
+        return {"logicalType": logical_type}
+    sizes = {key: declared.get(key, 0) for key in ("precision", "scale")}
+    return {"logicalType": logical_type} | {key: size if type(size) is int else _INVALID for key, size in sizes.items()}
 
 
 def _is_name(name: Any) -> bool:

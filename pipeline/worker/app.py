@@ -3,13 +3,13 @@
 import asyncio
 import signal
 import traceback
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any, cast
 
 import faust
+import faust.app.base
 import structlog
 import uvloop
 from faust.types import EventT
@@ -34,8 +34,8 @@ from pipeline.retry import Held
 from pipeline.rollup.events import check_event_types
 from pipeline.rollup.job import RollupJob
 from pipeline.rollup.store import SnapshotStore
+from pipeline.transport.adapter.credentials import faust_credentials
 from pipeline.transport.consumer import MicroBatchConsumer
-from pipeline.transport.credentials import faust_credentials
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.options import TransportOptions
 from pipeline.worker import web
@@ -44,6 +44,8 @@ from pipeline.worker.places import Places
 from pipeline.worker.process import Worker
 
 _REJECT_RATE_SECONDS = 1.0  # between two looks at the reject rates
+_ANSWER_SECONDS = 90.0  # longest wait of the consumer for an answer, as Faust has it
+_SESSION_MARGIN_SECONDS = 5.0  # Faust wants requests to wait longer than a session lasts
 _RECORDS_AT_ONCE = 20_000  # taken from the fetcher, which holds the rest compressed
 
 log = structlog.get_logger("chimera.worker")
@@ -56,6 +58,7 @@ def create_app() -> "App":
         ConfigError: a setting, topics.yaml or a schema is wrong.
     """
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    faust.app.base.STRICT = False  # type: ignore[attr-defined] # Faust has read it from the environment
     settings = load_settings()
     app = App(settings, load_catalog(settings))
     for family in app.catalog.families:
@@ -84,9 +87,14 @@ class App(faust.App):
         self._ingests: dict[str, Ingest] = {}  # by topic
         self.page("/metrics")(web.metrics)
         self.page("/ready")(web.ready)
+        self.page("/live")(web.live)
         self.timer(_REJECT_RATE_SECONDS)(self._watch_reject_rates)
         if settings.kafka.tls or settings.kafka.sasl:
             self.task(self._watch_login)
+
+    def expect_columns(self, tables: Mapping[str, Mapping[str, str]]) -> None:
+        """Stop the worker when it would insert into a table whose columns are others; see `Sink.expect`."""
+        self._sink.expect(tables)
 
     def _make_transport_options(self) -> TransportOptions:
         worker = self.settings.worker
@@ -114,6 +122,13 @@ class App(faust.App):
             decode=self._rows_of,
             halt=self.halt,
         )
+
+    def _create_directories(self) -> None:
+        """Make none: the worker keeps nothing on disk, and the name of a group isn't one of a directory."""
+
+    def _init_fixups(self) -> list[Any]:
+        """Use none: a variable in the environment would load Django."""
+        return []
 
     def _new_web(self) -> web.Web:
         return web.Web(self)
@@ -172,7 +187,8 @@ class App(faust.App):
         if kind_of(error) is None:
             # The message of an unforeseen exception may quote a record.
             trace = "".join(traceback.format_tb(error.__traceback__))
-            log.error("unexpected", error=repr(sanitised([str(error)])[0]), trace=f"\n{trace}")
+            message = " ".join(sanitised([str(error)])[0].split())
+            log.error("unexpected", error=message, trace=f"\n{trace}")
             self.failure = HaltError(f"unexpected {type(error).__name__}; its trace is in the log")
         else:
             self.failure = error if isinstance(error, ChimeraError) else explain(error, self.settings.clickhouse)
@@ -230,7 +246,11 @@ def _faust_options(settings: Settings) -> dict[str, Any]:
         "topic_allow_declare": False,
         "topic_disable_leader": True,
         "store": "memory://",
-        "datadir": Path(gettempdir()) / f"chimera-{kafka.group_id}",
+        "broker_request_timeout": max(_ANSWER_SECONDS, kafka.session_timeout_seconds + _SESSION_MARGIN_SECONDS),
+        "datadir": Path("/"),  # unused: see _create_directories
+        "debug": False,
+        "web_transport": "tcp://",
+        "env": {},  # Faust would let variables such as PROCESSING_GUARANTEE overrule all of this
         "web_bind": worker.web_host,
         "web_port": worker.web_port,
         "logging_config": logging_config(settings.log),

@@ -24,7 +24,7 @@ import structlog
 
 from pipeline import metrics
 from pipeline.catalog import Family
-from pipeline.clickhouse.client import describe, kind_of
+from pipeline.clickhouse.client import describe, is_unclear, kind_of
 from pipeline.clickhouse.refusals import find_refused
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Mask, Rejection, Rows
@@ -32,7 +32,7 @@ from pipeline.config import WorkerSettings
 from pipeline.decode.decoder import Decoder
 from pipeline.dlq.writer import DeadLetters
 from pipeline.errors import FailureKind
-from pipeline.retry import LostPartitionError, Renew, Retry
+from pipeline.retry import LostPartitionError, Renew, Retry, coordinates
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.worker.places import Places
 from pipeline.worker.reject_rate import RejectRate
@@ -70,7 +70,7 @@ class Ingest:
         self._decoder = decoder
         self._sink = sink
         self._dead_letters = dead_letters
-        self._retry = Retry(family.name, renew, settings, kind_of=kind_of, describe=describe)
+        self._retry = Retry(family.name, renew, settings, kind_of=kind_of, describe=describe, is_unclear=is_unclear)
         self._pool = pool
         self._places = places
         self._log = structlog.get_logger("chimera.ingest").bind(family=family.name)
@@ -117,7 +117,7 @@ class Ingest:
                 await self._insert(batch, rows)
             batch.ack()
         except LostPartitionError:
-            self._log.info("micro-batch left to the partition's new owner", batch=repr(batch))
+            self._log.info("micro-batch left to the partition's new owner", **coordinates(batch))
         finally:
             batch.decoded.abandon()
 
@@ -180,7 +180,7 @@ class Ingest:
     def _find_missing(self, batch: MicroBatch, columns: Mapping[str, Column]) -> Mask:
         missing = self._sink.missing_rows(self._family.table, self._family.key, columns)
         if missing.any():
-            self._log.warning("rows are missing after a repeated insert", batch=repr(batch), rows=int(missing.sum()))
+            self._log.warning("rows are missing after a repeated insert", **coordinates(batch), rows=int(missing.sum()))
         return missing
 
     def _report(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
@@ -197,4 +197,4 @@ class Ingest:
                 detail=detail,
             )
         if (more := len(rejections) - _LOGGED_REJECTIONS) > 0:
-            self._log.warning("more records rejected in this micro-batch", batch=repr(batch), more=more)
+            self._log.warning("more records rejected in this micro-batch", **coordinates(batch), more=more)

@@ -1,9 +1,9 @@
 """Checks before the worker starts: servers, topics, rights, tables and the consumer group are as this version needs."""
 
-import socket
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import structlog
 from confluent_kafka.admin import AclOperation
@@ -12,21 +12,30 @@ from pipeline.catalog import Catalog, RollupSpec
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.contract import check_rollup, check_tables
 from pipeline.clickhouse.deduplication import check_deduplication_windows
-from pipeline.config import KafkaSettings, Settings, WorkerSettings, env_name
-from pipeline.errors import ConfigError, HaltError, UnavailableError
+from pipeline.clickhouse.engines import check_engines
+from pipeline.clickhouse.pinned_settings import check_user
+from pipeline.clickhouse.row_policies import check_row_policies
+from pipeline.config import KafkaSettings, Settings, env_name
+from pipeline.errors import HaltError, UnavailableError
 from pipeline.kafka.failures import check_connection, check_granted
 from pipeline.kafka.offsets import TopicReader
 from pipeline.kafka.topics import TopicAdmin, check_topics_exist
 from pipeline.retry import pauses
+from pipeline.worker.web import check_web_port
 
 _ANSWER_SECONDS = 5.0
 _FILLED_TABLES = "SELECT name FROM system.tables WHERE database = currentDatabase() AND total_rows > 0"
 
 log = structlog.get_logger("chimera.preflight")
 
+T = TypeVar("T")
 
-def preflight(settings: Settings, catalog: Catalog) -> None:
+
+def preflight(settings: Settings, catalog: Catalog) -> dict[str, dict[str, str]]:
     """Wait for Kafka and ClickHouse without limit, and check port, topics, tables and group.
+
+    Returns:
+        ClickHouse type of each column that the worker fills, by table and name: inserts go by these.
 
     Raises:
         ConfigError: the web server can't listen on its port.
@@ -35,25 +44,16 @@ def preflight(settings: Settings, catalog: Catalog) -> None:
     check_web_port(settings.worker)
     rollup = catalog.rollup if settings.rollup.enabled else None
     _until_available(partial(check_topics, settings.kafka, catalog, rollup))
-    _until_available(partial(check_tables, settings.clickhouse, catalog.families))
+    _until_available(partial(check_user, settings.clickhouse))
+    columns = _until_available(partial(check_tables, settings.clickhouse, catalog.families))
     if rollup:
-        _until_available(partial(check_rollup, settings.clickhouse))
+        columns |= _until_available(partial(check_rollup, settings.clickhouse))
+    _until_available(partial(check_engines, settings.clickhouse, columns))
+    _until_available(partial(check_row_policies, settings.clickhouse, columns))
     _until_available(partial(check_deduplication_windows, settings, catalog))
     if not settings.worker.allow_fresh_group:
         _until_available(partial(check_group, settings, catalog))
-
-
-def check_web_port(settings: WorkerSettings) -> None:
-    """Check that the web server can listen on its port.
-
-    Raises:
-        ConfigError: the port is taken, or the address isn't this machine's.
-    """
-    try:
-        socket.create_server((settings.web_host, settings.web_port)).close()
-    except OSError as error:
-        where, setting = f"{settings.web_host}:{settings.web_port}", env_name("worker", "web_port")
-        raise ConfigError(f"{setting}: expected a port to listen on, got {where}: {error.strerror}") from None
+    return columns
 
 
 def check_topics(settings: KafkaSettings, catalog: Catalog, rollup: RollupSpec | None) -> None:
@@ -62,7 +62,7 @@ def check_topics(settings: KafkaSettings, catalog: Catalog, rollup: RollupSpec |
     The worker reads the families' topics, writes to their dead-letter topics, and does both with the rollup's state.
 
     Raises:
-        HaltError: a topic or an ACL is missing, or the broker refuses the login.
+        HaltError: a topic or an ACL is missing, a dead-letter topic is compacted, or the broker refuses the login.
         UnavailableError: the broker doesn't answer.
     """
     check_connection(settings)
@@ -73,6 +73,7 @@ def check_topics(settings: KafkaSettings, catalog: Catalog, rollup: RollupSpec |
         source, dead_letters = family.topic.name, family.dead_letters.name
         check_granted(AclOperation.READ, rights[source], settings, f"topic {source}")
         check_granted(AclOperation.WRITE, rights[dead_letters], settings, f"topic {dead_letters}")
+    admin.check_kept(family.dead_letters.name for family in catalog.families)
     if rollup:
         for needed in (AclOperation.READ, AclOperation.WRITE):
             check_granted(needed, rights[rollup.state.name], settings, f"topic {rollup.state.name}")
@@ -109,12 +110,11 @@ def _records_of_a_fresh_group(settings: KafkaSettings, topic: str) -> int:
         return sum(map(len, reader.ranges(numbers).values()))
 
 
-def _until_available(check: Callable[[], None]) -> None:
+def _until_available(check: Callable[[], T]) -> T:
     for attempt, pause in enumerate(pauses(0.5, 15), start=1):
         try:
-            check()
+            return check()
         except UnavailableError as error:
             log.warning(str(error), attempt=attempt, pause_seconds=round(pause, 1))
             time.sleep(pause)
-        else:
-            return
+    raise AssertionError("pauses have no end")

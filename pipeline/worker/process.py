@@ -5,9 +5,11 @@ import logging.config
 import os
 import signal
 import threading
+from importlib.metadata import version
 from typing import Any, NoReturn
 
 import faust
+import faust.cli.worker
 import structlog
 
 from pipeline.errors import ChimeraError
@@ -21,10 +23,20 @@ _GC_THRESHOLD = (100_000, 20, 100)
 log = structlog.get_logger("chimera.worker")
 
 
+class worker(faust.cli.worker.worker):  # noqa: N801 (Faust names the command after its class)
+    """Start a worker."""
+
+    def on_worker_created(self, worker: Any) -> None:
+        """Print no banner: the log is the only output, and says the same."""
+
+
 class Worker(faust.Worker):
     """Faust's worker, with the preflight before its start and a limit on the time of its stop."""
 
     app: Any  # pipeline.worker.app.App
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "quiet": True, "debug": False})  # everything is in the log
 
     def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
         """Leave the log as the settings say; Faust's own method would add a spinner."""
@@ -34,10 +46,12 @@ class Worker(faust.Worker):
     def execute_from_commandline(self) -> NoReturn:
         """Run until a signal or a failure."""
         logging.config.dictConfig(dict(self.app.conf.logging_config or {}))
+        logging.captureWarnings(capture=True)
+        self._log_start()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _interrupted)  # until Faust's own handlers are in place
         try:
-            preflight(self.app.settings, self.app.catalog)
+            self.app.expect_columns(preflight(self.app.settings, self.app.catalog))
         except ChimeraError as error:
             log.critical(str(error))
             raise SystemExit(error.exit_code) from None
@@ -48,6 +62,18 @@ class Worker(faust.Worker):
         except SystemExit as end:
             # A thread may still wait for a silent server. Its work isn't acknowledged, so the process ends without it.
             self._leave(int(end.code or 0))
+
+    def _log_start(self) -> None:
+        settings = self.app.settings
+        log.info(
+            "starting",
+            version=version("chimera-pipeline"),
+            process=os.getpid(),
+            group=settings.kafka.group_id,
+            kafka=settings.kafka.bootstrap_servers,
+            clickhouse=settings.clickhouse.address,
+            web=f"{settings.worker.web_host}:{settings.worker.web_port}",
+        )
 
     def _schedule_shutdown(self, number: signal.Signals) -> None:
         """Stop; end the process when the time for the stop is over, even if a server is silent."""

@@ -1,5 +1,6 @@
-"""The worker's HTTP pages: metrics and readiness, and none of Faust's own."""
+"""The worker's HTTP pages: metrics, readiness and liveness, and none of Faust's own."""
 
+import socket
 from http import HTTPStatus
 from typing import Any
 
@@ -7,6 +8,9 @@ import prometheus_client
 from aiohttp import hdrs
 from faust.web import Request, Response, View
 from faust.web.drivers import aiohttp as driver
+
+from pipeline.config import WorkerSettings, env_name
+from pipeline.errors import ConfigError
 
 
 class Web(driver.Web):
@@ -21,9 +25,44 @@ class Web(driver.Web):
         super().__init__(app, **kwargs)
         self.web_app.on_response_prepare.append(_without_server)
 
+    async def start_server(self) -> None:
+        """Start to listen; stop the worker if another process has taken the port since the preflight."""
+        try:
+            await super().start_server()
+        except OSError as error:
+            app: Any = self.app
+            app.halt(port_error(app.settings.worker, error))
+
+
+def port_error(settings: WorkerSettings, error: OSError) -> ConfigError:
+    """Return the error for an address on which the web server can't listen."""
+    where, setting = f"{settings.web_host}:{settings.web_port}", env_name("worker", "web_port")
+    return ConfigError(f"{setting}: expected a port to listen on, got {where}: {error.strerror}")
+
+
+def check_web_port(settings: WorkerSettings) -> None:
+    """Check that the web server can listen on its port, at every address of its host.
+
+    Raises:
+        ConfigError: the port is taken, or the address isn't this machine's.
+    """
+    try:
+        found = socket.getaddrinfo(settings.web_host, settings.web_port, type=socket.SOCK_STREAM)
+        for family, _, _, _, address in found:
+            if family == socket.AF_INET6 and not socket.has_dualstack_ipv6() and len(found) > 1:
+                continue  # the name has an IPv6 address, but the machine has no IPv6
+            socket.create_server(address, family=family).close()
+    except OSError as error:
+        raise port_error(settings, error) from None
+
 
 async def _without_server(_request: Any, response: Any) -> None:
     response.headers.pop(hdrs.SERVER, None)
+
+
+async def live(web: View, _request: Request) -> Response:
+    """Answer 200: the event loop runs. A worker that waits for a server is alive, and a restart wouldn't help it."""
+    return web.text("live\n")
 
 
 async def ready(web: View, _request: Request) -> Response:

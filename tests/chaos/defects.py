@@ -71,7 +71,7 @@ def _offset_too_high() -> None:
     store.write = wrong
 
 
-def _unrecorded_closings() -> None:
+def _uncommitted_closings() -> None:
     async def careless(*_: Any) -> bool:
         return True
 
@@ -85,6 +85,6 @@ DEFECTS = {
     "blind_emission": _blind_emission,
     "removed_early": _removed_early,
     "offset_too_high": _offset_too_high,
-    "unrecorded_closings": _unrecorded_closings,
+    "unrecorded_closings": _uncommitted_closings,
 }
 """What the suite must notice when it is broken."""

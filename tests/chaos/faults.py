@@ -22,8 +22,8 @@ Inflict = Callable[[World, random.Random, int], Iterator[None]]
 
 LOAD = 600
 """Events per second."""
-PATIENCE_SECONDS = 60.0
-_FREEZING_POINTS = ("before_recorded", "before_lease", "not_sent", "asked", "sent", "inserted", "acked", "commit")
+PATIENCE_SECONDS = 120.0
+_FREEZING_POINTS = ("before_commit", "before_lease", "not_sent", "asked", "sent", "inserted", "acked", "commit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,8 @@ def _freeze(world: World, rng: random.Random, runs: int) -> Iterator[None]:
             time.sleep(rng.uniform(0, SESSION_SECONDS))
             with rebalanced(victim, "partitions="):
                 victim.process.send_signal(signal.SIGCONT)
-            stop(victim)
+            with rebalanced(steady, f"partitions={world.partitions}"):  # before the next victim is waited for
+                stop(victim)
             yield
 
 

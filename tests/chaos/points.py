@@ -107,7 +107,7 @@ def _always(*_: Any) -> bool:
 
 
 INGEST_POINTS = {
-    "before_recorded": Point(
+    "before_commit": Point(
         lambda trap: trap.before(ThreadBroker, "commit", _any_of(trap)), "before the range is committed"
     ),
     "before_lease": Point(

@@ -122,7 +122,8 @@ def _freeze(points: Sequence[str], world: World, rng: random.Random, runs: int) 
             time.sleep(rng.choice((0, 1)))
             with rebalanced(zombie, "partitions="):
                 zombie.process.send_signal(signal.SIGCONT)
-            stop(zombie)
+            with rebalanced(steady, f"partitions={world.partitions}"):  # before the next zombie is waited for
+                stop(zombie)
         yield
 
 

@@ -118,6 +118,15 @@ def test_the_documented_layers_are_those_that_are_checked() -> None:
     assert "```\n" + "\n".join(layers) + "\n```" in (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 
 
+def test_the_installation_shows_its_progress() -> None:
+    """`make install` takes a minute: pip says what it does meanwhile."""
+    recipe = (
+        (ROOT / "Makefile").read_text(encoding="utf-8").partition("$(MARK): pyproject.toml")[2].partition("\n\n")[0]
+    )
+    assert "pip install" in recipe
+    assert "--quiet" not in recipe
+
+
 def _resolves(name: str) -> bool:
     try:
         pkgutil.resolve_name(name)

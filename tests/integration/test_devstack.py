@@ -6,14 +6,16 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from clickhouse_driver import Client
 from confluent_kafka.admin import AdminClient, NewTopic
-from support.processes import in_foreground
+from support.processes import eventually, in_foreground
 
 from pipeline.catalog import load_topics
 from pipeline.config import Settings
@@ -164,14 +166,27 @@ def test_a_stack_of_a_background_job_ends_by_sigterm(tmp_path: Path) -> None:
     assert _survivors(servers) == []
 
 
-def test_a_server_that_ends_by_itself_ends_the_stack(tmp_path: Path, foreground: subprocess.Popen[str]) -> None:
-    """When the broker dies, the database is stopped too, and the message names the broker and its log."""
+def _others(directory: Path, *known: psutil.Process) -> list[psutil.Process]:
+    """Return the servers of the stack that are none of these; none while a lock names a process that has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return [server for server in _servers(directory) if server not in known]
+    return []
+
+
+def test_a_server_that_ends_by_itself_is_started_again(tmp_path: Path, foreground: subprocess.Popen[str]) -> None:
+    """When the database dies, the broker goes on. A database that dies again at once ends the stack, and is named."""
     database, broker = _servers(tmp_path / "stack")
-    broker.kill()
+    database.kill()
+    database.wait(_SECONDS)
+    again = eventually(lambda: _others(tmp_path / "stack", database, broker), "a new database")
+    assert broker.is_running()
+    again[0].kill()
     _, complaint = foreground.communicate(timeout=_SECONDS)
     assert foreground.returncode == 69
-    assert f"chimera: Kafka broker ended by itself; see {tmp_path / 'stack/kafka/server.log'}\n" in complaint
-    assert _survivors([database]) == []
+    log = tmp_path / "stack/clickhouse/server.log"
+    assert f"ClickHouse server ended by itself, starting it again; see {log}\n" in complaint
+    assert f"chimera: ClickHouse server ended by itself again; see {log}\n" in complaint
+    assert _survivors([broker]) == []
 
 
 def test_a_detached_stack_is_shown_and_stopped(chimera: Chimera, tmp_path: Path) -> None:
@@ -185,6 +200,10 @@ def test_a_detached_stack_is_shown_and_stopped(chimera: Chimera, tmp_path: Path)
     assert [f"export {name}={value}" for name, value in shown["environment"].items()] == up.stdout.splitlines()
     servers = _servers(tmp_path / "stack")
     assert [server["process"] for server in shown["servers"]] == [server.pid for server in servers]
+    http = next(server["addresses"]["http_port"] for server in shown["servers"] if "ClickHouse" in server["name"])
+    assert f"HTTP http://{http} " in chimera("status").stdout
+    with urllib.request.urlopen(f"http://{http}/play", timeout=_SECONDS) as page:
+        assert b"<html" in page.read()
     assert all(server["rss_bytes"] > 0 and server["uptime_seconds"] > 0 for server in shown["servers"])
     supervisor = psutil.Process(shown["process"])
 

@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytest
+from clickhouse_driver import Client
 from support.records import Record
 
 from pipeline.catalog import Family, load_catalog
 from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.insert_check import missing_rows
 from pipeline.clickhouse.migrate import migrate
 from pipeline.clickhouse.sink import Sink
 from pipeline.config import Settings
@@ -132,3 +135,36 @@ def test_rows_stay_missing_without_the_check(settings: Settings, family: Family)
     _query(settings, "DELETE FROM ui_events WHERE 1")
     _store(settings, family, _batch(family, values, again=False))
     assert _query(settings, "SELECT count() FROM ui_events") == [(0,)]
+
+
+class _Counting:
+    """A client that counts its queries, and the rows that the server read for them."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.queries = self.rows = 0
+
+    def execute(self, *query: Any, **options: Any) -> Any:
+        answer = self._client.execute(*query, **options)
+        self.queries += 1
+        self.rows += self._client.last_query.progress.rows
+        return answer
+
+
+def test_many_days_are_looked_for_at_once(settings: Settings, family: Family) -> None:
+    """The number of queries doesn't grow with the days, and only the parts of the block's days are read."""
+    days = 100
+    rows = Decoder(family).decode(_values(family))
+    spread = {**rows.columns, "ts": np.asarray(rows.columns["ts"]) + np.arange(len(rows)) % days * 86_400_000}
+    sink = Sink(settings.clickhouse)
+    sink.insert(family.table, spread, "rows")
+    first = {name: column[:1] for name, column in spread.items() if name in {"ts", family.key}}  # type: ignore[index]
+    with connect(settings.clickhouse) as client:
+        many, one = _Counting(client), _Counting(client)
+        assert not missing_rows(many, family.table, family.key, spread).any()
+        assert not missing_rows(one, family.table, family.key, first).any()
+        assert many.queries == one.queries <= 3
+        assert one.rows < many.rows / 10
+        client.execute("DELETE FROM ui_events WHERE toDate(ts) IN ('2026-03-10', '2026-04-10')")
+        gone = np.unique(np.asarray(spread["ts"])[missing_rows(many, family.table, family.key, spread)] // 86_400_000)
+    assert [str(np.datetime64(int(day), "D")) for day in gone] == ["2026-03-10", "2026-04-10"]

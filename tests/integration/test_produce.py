@@ -232,7 +232,7 @@ def test_a_file_with_a_bad_line_is_not_published(environ: dict[str, str], settin
     stdin = (EXAMPLES / "ui_events.jsonl").read_bytes() + b"{}\n"
     whole = chimera(environ, "ui_events", "--file", "-", stdin=stdin)
     assert whole.returncode == 1
-    assert b"line 6: ui_events: ts: required, but missing\n" in whole.stderr
+    assert b"line 6: ui_events: ts: required, but missing; session_id: required, but missing; " in whole.stderr
     assert b"chimera: 1 of 6 lines are bad: nothing was published\n" in whole.stderr
     assert list(stored(settings, topic)) == []
     rest = chimera(environ, "ui_events", "--file", "-", "--skip-bad", stdin=stdin)

@@ -5,7 +5,7 @@ from pathlib import Path
 import orjson
 import pytest
 from confluent_kafka.schema_registry import Schema as RegistrySchema
-from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry import SchemaReference, SchemaRegistryClient
 from support.schema_registry import RegistryServer
 
 from pipeline.config import RegistrySettings, load_settings
@@ -13,6 +13,7 @@ from pipeline.devstack.ports import free_port
 from pipeline.errors import ConfigError, HaltError, UnavailableError
 from pipeline.kafka.registry import SchemaRegistry, UnknownSchemaError
 from pipeline.schema.versions import Schema, load_schemas
+from pipeline.schema.writer_schema import UnresolvableError
 
 pytestmark = pytest.mark.integration
 
@@ -52,7 +53,21 @@ def test_a_schema_that_is_no_avro_record_is_unknown(registry: SchemaRegistry, sc
     """A JSON Schema has an id in the same registry, but never belongs to a record."""
     confluent = SchemaRegistryClient({"url": schema_registry.url})
     schema_id = confluent.register_schema("chimera.json-value", RegistrySchema(_JSON_SCHEMA, "JSON"))
-    with pytest.raises(UnknownSchemaError, match="no such Avro schema"):
+    with pytest.raises(UnknownSchemaError, match=f"no Avro schema {schema_id}, but one of type JSON"):
+        registry.schema(schema_id)
+
+
+def test_a_schema_with_references_is_refused_by_that_name(
+    registry: SchemaRegistry, schema_registry: RegistryServer
+) -> None:
+    """A schema that refers to another subject can't be used: the explanation says that references aren't supported."""
+    confluent = SchemaRegistryClient({"url": schema_registry.url})
+    money = '{"type": "record", "name": "Money", "fields": [{"name": "amount", "type": "long"}]}'
+    confluent.register_schema("money-value", RegistrySchema(money, "AVRO"))
+    paid = '{"type": "record", "name": "UiEvent", "fields": [{"name": "paid", "type": "Money"}]}'
+    references = [SchemaReference("Money", "money-value", 1)]
+    schema_id = confluent.register_schema("chimera.referring-value", RegistrySchema(paid, "AVRO", references))
+    with pytest.raises(UnresolvableError, match="references, which aren't supported"):
         registry.schema(schema_id)
 
 

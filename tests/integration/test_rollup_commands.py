@@ -109,6 +109,19 @@ def test_an_hour_is_closed_when_all_partitions_with_records_have_emitted_it(
     assert read_horizon(settings, catalog.rollup, catch_up_seconds=0).closed(noon)
 
 
+def test_a_partition_that_never_had_a_record_needs_no_commit(settings: Settings, catalog: Catalog) -> None:
+    """Its snapshot is at the log's beginning, where ingest stands too; a snapshot further on waits for a commit."""
+    assert catalog.rollup
+    store, topic_id = _store(settings, catalog), _topic_id(settings, catalog)
+    store.write(snapshot_at_rest(topic_id, 1, 0, (NOON + 1) * HOUR_MS))
+    assert read_horizon(settings, catalog.rollup, catch_up_seconds=0).snapshots
+    store.write(snapshot_at_rest(topic_id, 1, 1, (NOON + 1) * HOUR_MS))
+    with pytest.raises(
+        UnavailableError, match="partition 1: the group has committed 0, the rollup has counted up to 1"
+    ):
+        read_horizon(settings, catalog.rollup, catch_up_seconds=0)
+
+
 def test_a_partition_at_rest_keeps_no_hour_open_that_is_over(settings: Settings, catalog: Catalog) -> None:
     """Its watermark stands still. A window, a waiting event or an unread record keeps hours open."""
     assert catalog.rollup

@@ -1,4 +1,4 @@
-"""The worker serves two pages, and shows no secret there or in its log."""
+"""The worker serves three pages, and shows no secret there or in its log."""
 
 import http.client
 import socket
@@ -53,15 +53,15 @@ def _ask(port: int, method: str, path: str) -> http.client.HTTPResponse:
     return response
 
 
-def test_only_metrics_and_readiness_are_served(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
-    """Both pages are read-only and on the loopback interface; Faust's own pages and its server header are gone."""
+def test_only_metrics_and_health_are_served(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
+    """The pages are read-only and on the loopback interface; Faust's own pages and its server header are gone."""
     prepare(settings)
     port = settings.worker.web_port
     with Worker(environ, tmp_path / "log") as worker:
         worker.wait_until_consuming()
         for path in _FAUST_SERVES:
             assert _ask(port, "GET", path).status == 404, path
-        for path in ("/metrics", "/ready"):
+        for path in ("/metrics", "/ready", "/live"):
             assert {
                 method: _ask(port, method, path).status for method in ("GET", "POST", "PUT", "DELETE", "TRACE")
             } == {"GET": 200, "POST": 405, "PUT": 405, "DELETE": 405, "TRACE": 405}

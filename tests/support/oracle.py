@@ -7,7 +7,7 @@ strict walk, which flat records don't use there.
 import io
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from fastavro.read import SchemaResolutionError
 
 from pipeline.columns import DictionaryColumn, Rows
-from pipeline.decode.strict_walk import MalformedError, walk_strictly
+from pipeline.decode.strict_walk import MalformedError, field_ends
 from pipeline.errors import Reason
 from pipeline.schema.fields import Field
 from pipeline.schema.versions import Schema
@@ -33,10 +33,12 @@ def read(writer: Any, newest: Schema, body: bytes) -> Row | Reason:
         body: the record, without framing.
     """
     named: dict[str, Any] = {}
-    parsed = fastavro.parse_schema(without_logical_types(writer), named, _write_hint=False)
+    parsed: Any = fastavro.parse_schema(without_logical_types(writer), named, _write_hint=False)
     reader = fastavro.parse_schema(without_logical_types(newest.raw), _write_hint=False)
     try:
-        walk_strictly(parsed, named, body)
+        _require_meanings(newest, [(field["name"], field["type"]) for field in parsed["fields"]])
+        starts = [0, *field_ends(parsed, named, body)]
+        _require_meanings(newest, [_taken(body, *pair) for pair in zip(parsed["fields"], starts, strict=False)])
         record: Any = fastavro.schemaless_reader(io.BytesIO(body), parsed, reader)
         return {field.name: _checked(field, record[field.name]) for field in newest.fields}
     except MalformedError as error:
@@ -45,6 +47,37 @@ def read(writer: Any, newest: Schema, body: bytes) -> Row | Reason:
         return Reason.WRONG_SCHEMA
     except UnicodeError:
         return Reason.INVALID_UTF8
+
+
+def _taken(body: bytes, field: Any, start: int) -> tuple[str, Any]:
+    """Name of a field, and its type or the branch of its union that the bytes take; it has less than 64 branches."""
+    declared = field["type"]
+    return field["name"], declared[body[start] >> 1] if isinstance(declared, list) else declared
+
+
+def _require_meanings(newest: Schema, written: Sequence[tuple[str, Any]]) -> None:
+    """Require that each written type, or a branch of it, has the meaning of the newest schema's field."""
+    for name, declared in written:
+        field = newest.by_name.get(name)
+        branches = declared if isinstance(declared, list) else [declared]
+        if field is not None:
+            readable = {field.type} if field.logical_type in {"decimal", "timestamp-millis"} else _READABLE[field.type]
+            _require(any(_kind(branch) in readable for branch in branches), Reason.WRONG_SCHEMA)
+
+
+def _kind(branch: Any) -> str:
+    return str(branch["type"] if isinstance(branch, dict) else branch)
+
+
+_READABLE = {
+    "boolean": {"boolean"},
+    "int": {"int"},
+    "long": {"long", "int"},
+    "float": {"float", "int", "long"},
+    "double": {"double", "float", "int", "long"},
+    "string": {"string", "bytes"},
+    "bytes": {"bytes", "string"},
+}
 
 
 def without_logical_types(schema: Any) -> Any:

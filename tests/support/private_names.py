@@ -264,6 +264,20 @@ NAMES = [
     Name(f"{_CONNECTION}.send_query", "the INSERT", "self query query_id params"),
     Name(f"{_CONNECTION}.send_external_tables", "ends the query", "self tables types_check"),
     Name(f"{_CONNECTION}.send_data", "the empty block", "self block table_name"),
+    # Faust's app: what the environment would change behind the settings' back.
+    Name("faust.app.base:STRICT", "a variable of the environment sets it; the worker sets it back"),
+    Name(
+        "faust.app.base:App._init_fixups",
+        "would load Django for a variable of the environment",
+        "self",
+        ("faust.app.base:App.__init__", "self.fixups = self._init_fixups()"),
+    ),
+    Name(
+        "faust.app.base:App._create_directories",
+        "the name of a group isn't one of a directory",
+        "self",
+        ("faust.app.base:App.on_first_start", "self._create_directories()"),
+    ),
     # confluent-kafka.
     Name(
         "confluent_kafka.schema_registry.common._httpx_compat:httpx",

@@ -7,16 +7,22 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from clickhouse_driver import errors as driver_errors
 
-from pipeline.clickhouse.client import connect, describe, explain, explained, kind_of
+from pipeline.clickhouse.client import connect, describe, explain, explained, is_unclear, kind_of
+from pipeline.clickhouse.codes import Code
 from pipeline.config import ClickHouseSettings
-from pipeline.errors import ConfigError, FailureKind, HaltError, UnavailableError
+from pipeline.errors import ConfigError, FailureKind, HaltError, UnavailableError, UnclearError
 
 # From the design, to be compared with the codes in the package.
-_RETRY = [159, 164, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 254, 279, 285, 286, 289, 319, 425, 439, 999]
-_HALT = [16, 60, 81, 115, 192, 193, 201, 497, 516]
-_DEAD_LETTER = [6, 26, 27, 38, 41, 53, 69, 70, 72, 321, 349, 407, 469]
-_UNFORESEEN = [49, 1002, 0]
-_KINDS = {FailureKind.RETRY: _RETRY, FailureKind.DEAD_LETTER: _DEAD_LETTER, FailureKind.HALT: _HALT + _UNFORESEEN}
+_RETRY = [159, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 254, 279, 285, 286, 289, 319, 425, 439, 999]
+_ALSO_RETRY = [86, 95, 96, 160, 173, 198, 216, 364, 373, 394, 473, 499, 529, 677, 692, 733, 735, 745, 749, 777, 1019]
+_HALT = [16, 44, 60, 81, 115, 164, 180, 192, 193, 194, 195, 201, 291, 392, 452, 472, 497, 516, 720, 764, 774]
+_DEAD_LETTER = [6, 26, 27, 38, 41, 53, 69, 70, 72, 131, 321, 349, 376, 395, 407, 469, 691]
+_UNFORESEEN = [1002, 0, 12345]
+_KINDS = {
+    FailureKind.RETRY: _RETRY + _ALSO_RETRY,
+    FailureKind.DEAD_LETTER: _DEAD_LETTER,
+    FailureKind.HALT: _HALT + _UNFORESEEN,
+}
 
 _SETTINGS = ClickHouseSettings(host="db.example", port=9440, user="writer")
 
@@ -28,6 +34,22 @@ _SETTINGS = ClickHouseSettings(host="db.example", port=9440, user="writer")
 def test_the_code_of_a_refusal_decides_its_kind(code: int, kind: FailureKind) -> None:
     """The code decides, not the message; an unforeseen code halts."""
     assert kind_of(driver_errors.ServerException("DB::Exception: try again, network, timeout", code)) is kind
+
+
+@pytest.mark.parametrize("code", Code, ids=lambda code: code.name)
+def test_every_listed_code_has_its_kind(code: Code) -> None:
+    """A listed code decides at once; none is tried again for a while only."""
+    error = driver_errors.ServerException("", int(code))
+    assert kind_of(error) is code.kind
+    assert not is_unclear(error)
+
+
+@pytest.mark.parametrize("code", _UNFORESEEN)
+def test_an_unforeseen_code_is_unclear(code: int) -> None:
+    """It may pass, so it is tried again for a while before the worker halts."""
+    assert is_unclear(driver_errors.ServerException("", code))
+    assert is_unclear(UnclearError("registry"))
+    assert not is_unclear(HaltError("table"))
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_a_wider_version_is_compatible(tmp_path: Path, older: _Fields, newer: _F
             "n: expected to accept 'b' as before, accepts text that matches ^a$",
             id="a pattern that excludes a value",
         ),
-        pytest.param([_n("string")], [_n("string", values=["a"])], "n: values: expected none, as before", id="closed"),
+        pytest.param([_n("string")], [_n("string", values=["a"])], "n: one_of: expected none, as before", id="closed"),
         pytest.param(
             [_n("string")], [_n("string", pattern="^a$")], "n: pattern: expected none, as before", id="a pattern"
         ),

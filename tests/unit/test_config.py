@@ -79,7 +79,7 @@ def test_an_unknown_variable_is_an_error(name: str, advice: str, monkeypatch: py
         ("CHIMERA_REGISTRY__URL", "registry:8081", "http://host:port"),
         ("CHIMERA_REGISTRY__URL", "http://", "http://host:port"),
         ("CHIMERA_REGISTRY__URL", "http://user:s3cret@registry:8081", "an address without a login"),
-        ("CHIMERA_CLICKHOUSE__HOST", "", "at least 1 character"),
+        ("CHIMERA_CLICKHOUSE__HOST", "", "a host name"),
         ("CHIMERA_CLICKHOUSE__SECURE", "perhaps", "true or false"),
         ("CHIMERA_CLICKHOUSE__CA_CERT", "/no/such/file", "a file that is there"),
         ("CHIMERA_WORKER__INSERT_THREADS", "many", "a whole number"),

@@ -10,10 +10,12 @@ from support.events import events
 
 from pipeline.catalog import Family, load_catalog
 from pipeline.config import Settings
+from pipeline.decode.decoder import Decoder
 from pipeline.dlq.content import Reader
 from pipeline.dlq.headers import Headers
 from pipeline.dlq.letters import FOREIGN, DlqRecord, read_letter
 from pipeline.dlq.show import described, lines
+from pipeline.errors import Reason
 from pipeline.producer.encode import Encoder
 from pipeline.schema.framing import SINGLE_OBJECT_HEADER_BYTES
 
@@ -131,3 +133,48 @@ def test_money_is_a_decimal_number() -> None:
     content = Reader(family).read(dead.value)
     said = described(family, read_letter(TOPIC, dead), dead, content, unmask=True)
     assert said["fields"][money] == "1.250000"
+
+
+_PERSONAL = '{"session_id": "jo@example.org", "jo.public@example.org": 1, "latency_ms": 12, "\\u001b[31m": ["x"]}'
+
+
+@pytest.mark.parametrize("prefix", ["", "\ufeff \n"], ids=["plain", "with a mark and blanks"])
+def test_json_in_a_topic_is_shown_masked(family: Family, prefix: str) -> None:
+    """The reason says that the value looks like JSON; its members are shown like fields, without their text."""
+    value = (prefix + _PERSONAL).encode()
+    [rejection] = Decoder(family).decode([value]).rejections
+    assert rejection.reason is Reason.UNFRAMED
+    assert rejection.detail.endswith("it looks like JSON")
+    dead = dead_record(error_headers(reason="unframed", detail=rejection.detail), value=value)
+    content = Reader(family).read(dead.value)
+    masked, unmasked = (
+        described(family, read_letter(TOPIC, dead), dead, content, unmask=unmask) for unmask in (False, True)
+    )
+    assert masked["fields"] == {
+        "session_id": "text, 14 bytes",
+        "member 2, 21 bytes": "number",
+        "latency_ms": "number",
+        "member 4, 5 bytes": "list of 1",
+    }
+    text = "\n".join(lines(masked))
+    assert "here reading ends: JSON, not framed Avro" in text
+    assert "example.org" not in text
+    assert unmasked["fields"]["session_id"] == "jo@example.org"
+    assert "\n".join(lines(unmasked)).replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b'{"ts": "2026-', b'[{"ts": 1}]', b'"{\\"ts\\": 1}"', b'{"a": ' * 5_000 + b"1" + b"}" * 5_000, b'{"a": "\xff"}'],
+    ids=["cut", "array", "in a string", "deep", "no UTF-8"],
+)
+def test_json_that_is_no_small_object_is_shown_as_one_text(family: Family, value: bytes) -> None:
+    """Any JSON is recognised, and shown as a text of its length."""
+    [rejection] = Decoder(family).decode([value]).rejections
+    assert rejection.detail.endswith("it looks like JSON")
+    dead = dead_record(error_headers(), value=value)
+    content = Reader(family).read(dead.value)
+    said = described(family, read_letter(TOPIC, dead), dead, content, unmask=False)
+    assert list(said["fields"]) == ["text"]
+    assert said["fields"]["text"].startswith("text, ")
+    assert described(family, read_letter(TOPIC, dead), dead, content, unmask=True)["fields"]["text"]

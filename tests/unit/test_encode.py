@@ -4,6 +4,7 @@ import io
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 import fastavro
@@ -195,10 +196,14 @@ REFUSED = [
     pytest.param({"run_id": "0b5e2f4c7d1a4c369e582f6b1a93c7d4"}, "run_id: expected a UUID of the form", id="no-dashes"),
     pytest.param({"run_id": 7}, "run_id: expected a UUID", id="uuid-number"),
     pytest.param({"error_msg": "\ud800"}, "error_msg: expected text without lone surrogates", id="surrogate"),
-    pytest.param({"error_msg": None}, "error_msg: expected text, got None", id="null"),
-    pytest.param({"status": "done"}, "status: expected one of success, failure, timeout, got 'done'", id="closed-set"),
+    pytest.param({"error_msg": None}, "error_msg: expected text, got null", id="null"),
+    pytest.param(
+        {"status": "done"},
+        "status: expected one of success, failure, timeout, got text of 4 characters",
+        id="closed-set",
+    ),
     pytest.param({"model": "a b"}, "model: expected text that matches", id="pattern"),
-    pytest.param({"colour": "red"}, "colour: no such field; expected ts, run_id,", id="unknown-field"),
+    pytest.param({"colour": "red"}, "colour: no such field, expected one of ts, run_id,", id="unknown-field"),
 ]
 
 
@@ -217,6 +222,72 @@ def test_a_stored_float_is_finite_and_within_bounds(number: Any) -> None:
         ENCODERS["episodes"].encode(event)
 
 
+def test_all_faults_of_an_event_are_reported_together() -> None:
+    """Each wrong, unknown and missing field is named, in the order of the event."""
+    event = {**LLM_EVENT, "tokens_in": -1, "colour": "red", "model": "a b"}
+    del event["status"], event["source"]
+    with pytest.raises(InvalidEventError) as refusal:
+        ENCODERS["llm_events"].encode(event)
+    assert [fault.partition(": ")[0] for fault in str(refusal.value).removeprefix("llm_events: ").split("; ")] == [
+        "model",
+        "tokens_in",
+        "colour",
+        "source",
+        "status",
+    ]
+
+
+_PERSONAL = "jo.public@example.org"
+_WRONG: list[Any] = [_PERSONAL, [_PERSONAL], {_PERSONAL: _PERSONAL}, _PERSONAL.encode(), 4915123456789012, 4.9151234e15]
+
+
+@pytest.mark.parametrize("value", _WRONG, ids=["text", "list", "object", "bytes", "whole number", "number"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_message_holds_a_value(name: str, value: Any) -> None:
+    """As docs/privacy.md promises, an error names fields and bounds, and neither values nor what stands for a name."""
+    fields = {field.name: value for field in FAMILIES[name].schema.fields}
+    events: list[Any] = [fields, {**_good_event(FAMILIES[name]), _PERSONAL: 1}, [value], value]
+    for event in events:
+        problem = _encoded(name, event)
+        assert isinstance(problem, str)
+        assert "example" not in problem
+        assert "49151234" not in problem.replace(".", "")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "written"),
+    [
+        ({}, "{}"),
+        ({"overlay": "größer", "n": [1, 2.5, None, True]}, '{"overlay":"größer","n":[1,2.5,null,true]}'),
+        ({"n": 2**70}, '{"n":1180591620717411303424}'),
+        ({"overlay": "a\ud83d"}, '{"overlay":"a\\ud83d"}'),
+        (MappingProxyType({"overlay": "chat"}), '{"overlay":"chat"}'),
+    ],
+    ids=["empty", "every kind", "a large number", "half a surrogate pair", "a mapping"],
+)
+def test_metadata_may_be_a_mapping(metadata: Any, written: str) -> None:
+    """It is written as JSON, and the worker accepts it."""
+    event = {**_good_event(FAMILIES["ui_events"]), "metadata": metadata}
+    value = ENCODERS["ui_events"].encode(event).value
+    assert read_back(value, "ui_events")["metadata"] == written
+    assert len(DECODERS["ui_events"].decode([value])) == 1
+
+
+_CYCLE: dict[str, Any] = {}
+_CYCLE["again"] = _CYCLE
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"at": datetime.now(UTC)}, {"n": float("nan")}, {(1, 2): 3}, {"n": 10**5_000}, _CYCLE, ["a"], 1, None, "[1]"],
+    ids=["a time", "NaN", "a tuple as key", "5,000 digits", "a cycle", "a list", "a number", "null", "text of a list"],
+)
+def test_metadata_that_is_no_json_object_is_refused(metadata: Any) -> None:
+    """The message says which form is expected."""
+    with pytest.raises(InvalidEventError, match=r"^ui_events: metadata: expected "):
+        ENCODERS["ui_events"].encode({**_good_event(FAMILIES["ui_events"]), "metadata": metadata})
+
+
 def test_a_missing_field_is_named_unless_it_has_a_default() -> None:
     """`error_msg` is optional and becomes empty; `status` is required."""
     event = {name: value for name, value in LLM_EVENT.items() if name != "error_msg"}
@@ -228,7 +299,7 @@ def test_a_missing_field_is_named_unless_it_has_a_default() -> None:
 
 def test_a_value_that_is_no_object_is_refused() -> None:
     """A JSON line may hold any kind of value."""
-    with pytest.raises(InvalidEventError, match=r"llm_events: expected an object of fields, got \[1\]"):
+    with pytest.raises(InvalidEventError, match=r"llm_events: expected an object of fields, got a list"):
         ENCODERS["llm_events"].encode([1])  # type: ignore[arg-type]
 
 

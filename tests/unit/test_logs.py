@@ -1,10 +1,12 @@
 """Filter of the log: a library's repeated lines are dropped."""
 
 import logging
+from dataclasses import dataclass
 
 import pytest
 
 from pipeline.logs import Seldom
+from pipeline.retry import coordinates
 
 
 def _record(name: str, message: str, value: int, at: float) -> logging.LogRecord:
@@ -32,3 +34,23 @@ def test_another_message_is_not_dropped() -> None:
     seldom = Seldom()
     records = [_record(name, text, 1, 0.0) for name in ("mode", "aiokafka") for text in ("no node %s", "no topic %s")]
     assert all(seldom.filter(record) for record in records)
+
+
+def test_a_retry_is_logged_with_fields_instead_of_text() -> None:
+    """A micro-batch and a partition, as session_stats has it, are named by topic, numbers of partition and offsets."""
+
+    @dataclass(eq=False)
+    class Partition:
+        topic: str = "chimera.ui_events"
+        partition: int = 3
+        live: bool = True
+        committed_at: float = 0.0
+
+    @dataclass(eq=False)
+    class Batch(Partition):
+        first: int = 7
+        last: int = 9
+
+    where = {"topic": "chimera.ui_events", "partition": 3}
+    assert coordinates(Partition()) == where
+    assert coordinates(Batch()) == where | {"first_offset": 7, "last_offset": 9}

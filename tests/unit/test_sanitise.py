@@ -285,13 +285,12 @@ def test_the_last_of_two_equal_keys_counts() -> None:
         "{",
         '{"n": NaN}',
         "{'n': 1}",
-        '{"n": "\\ud800"}',
         '{"n": 1} x',
         '{"n":' * (MAX_DEPTH + 1) + "1" + "}" * (MAX_DEPTH + 1),
         '{"n":' + "[" * 30_000 + "]" * 30_000 + "}",
         '{"n": [' + "1," * MAX_VALUES + "1]}",
     ],
-    ids=["empty", "null", "array", "string", "cut", "NaN", "quotes", "surrogate", "more", "deep", "very deep", "many"],
+    ids=["empty", "null", "array", "string", "cut", "NaN", "quotes", "more", "deep", "very deep", "many"],
 )
 def test_metadata_that_is_no_object_is_rejected(text: str) -> None:
     """The reason holds none of the text, and the encoder refuses the same event."""

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from pipeline.cli.schemas import schemas as command
 from pipeline.config import env_name
 from pipeline.errors import ConfigError
-from pipeline.schema.versions import fingerprint, load_schema, load_schemas
+from pipeline.schema.fingerprints import fingerprint
+from pipeline.schema.versions import load_schema, load_schemas
 
 _ID = {"name": "id", "type": "string"}
 _RECORD = {"type": "record", "name": "Thing", "namespace": "chimera", "fields": [_ID]}
@@ -121,6 +122,13 @@ def test_a_wrong_record_is_refused_with_one_line(tmp_path: Path, content: Any, k
         pytest.param(None, {}, ".type", "one of boolean", id="no type"),
         pytest.param({**_MONEY, "precision": "9"}, {}, ".precision", "1 to 18", id="digits as text"),
         pytest.param({**_MONEY, "scale": 10}, {}, ".scale", "0 to 9", id="more digits after the point than there are"),
+        pytest.param("string", {"one_of": []}, ".one_of", "a list of strings", id="no one_of"),
+        pytest.param(
+            "string", {"one_of": ["a"], "pattern": "a"}, ".pattern", "none beside one_of", id="one_of, pattern"
+        ),
+        pytest.param(
+            "string", {"one_of": ["a"], "values": ["a"]}, ".values", "none beside one_of", id="one_of, values"
+        ),
         pytest.param("string", {"values": None}, ".values", "a list of strings", id="null for values"),
         pytest.param("string", {"pattern": None}, ".pattern", "regular expression", id="null for a pattern"),
         pytest.param("string", {"max_length": None}, ".max_length", "a whole number", id="null for a length"),

@@ -13,7 +13,7 @@ from pipeline.errors import ChimeraError
 from pipeline.kafka.oauth import Tokens
 
 
-class TokenProvider(AbstractTokenProvider):  # type: ignore[misc] # untyped
+class TokenProvider(AbstractTokenProvider):
     """Tokens for aiokafka. Without a token, aiokafka retries as if the broker were away.
 
     Args:

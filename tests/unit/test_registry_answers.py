@@ -1,0 +1,81 @@
+"""Each HTTP answer of the registry becomes one of our failures, never a traceback."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+
+from pipeline.config import RegistrySettings, load_settings
+from pipeline.errors import HaltError, UnavailableError, UnclearError
+from pipeline.kafka.registry import SchemaRegistry, UnknownSchemaError
+from pipeline.schema.versions import load_schemas
+
+_PAGE = "<html><body>Please log in</body></html>"
+_UNKNOWN = json.dumps({"error_code": 40403, "message": "Schema not found"})
+
+
+@contextmanager
+def _answering(status: int, body: str) -> Iterator[SchemaRegistry]:
+    """Client of a server that gives this answer to everything."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            if 300 <= status < 400:
+                self.send_header("Location", "/elsewhere")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_POST = do_GET  # noqa: N815 (the handler's name)
+
+        def log_message(self, *_: object) -> None:
+            """Stay silent."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield SchemaRegistry(RegistrySettings(url=f"http://127.0.0.1:{server.server_port}"))
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        pytest.param(200, _PAGE, UnclearError, id="a page"),
+        pytest.param(200, "", UnclearError, id="nothing"),
+        pytest.param(200, '{"schema": "{\\"type\\"', UnclearError, id="half of an answer"),
+        pytest.param(200, "[]", UnclearError, id="a list"),
+        pytest.param(200, "{}", UnclearError, id="an empty object"),
+        pytest.param(200, "null", UnclearError, id="null"),
+        pytest.param(302, _PAGE, HaltError, id="redirected"),
+        pytest.param(401, _PAGE, HaltError, id="no login"),
+        pytest.param(403, "", HaltError, id="forbidden"),
+        pytest.param(404, _PAGE, HaltError, id="wrong path"),
+        pytest.param(404, _UNKNOWN, UnknownSchemaError, id="unknown id"),
+        pytest.param(408, "", UnavailableError, id="timed out"),
+        pytest.param(429, _PAGE, UnavailableError, id="too many requests"),
+        pytest.param(500, _PAGE, UnavailableError, id="failure"),
+        pytest.param(503, "{", UnavailableError, id="not available"),
+    ],
+)
+def test_each_answer_is_a_failure_of_ours(status: int, body: str, expected: type[Exception]) -> None:
+    """Passing failures are tried again, unclear ones for a while, and the others need a person."""
+    with _answering(status, body) as registry, pytest.raises(expected) as failure:
+        registry.schema(7)
+    assert type(failure.value) is expected
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("body", [_PAGE, "{}", "[]"], ids=["a page", "an empty object", "a list"])
+def test_a_schema_is_not_registered_at_a_page(body: str) -> None:
+    """The producer's look for its schema's id ends with one line, too."""
+    schema = load_schemas(load_settings().schemas.directory)["ui_events"][-1]
+    with _answering(200, body) as registry, pytest.raises(UnclearError, match="not that of a schema registry"):
+        registry.schema_id("topic", schema)

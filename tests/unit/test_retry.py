@@ -1,0 +1,71 @@
+"""Which failures of a step are tried again, and for how long."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from pipeline.clickhouse.client import describe, is_unclear, kind_of
+from pipeline.config import WorkerSettings
+from pipeline.errors import HaltError, UnavailableError, UnclearError
+from pipeline.retry import Held, Retry
+
+_SETTINGS = WorkerSettings(retry_backoff_seconds=0.001, retry_backoff_max_seconds=0.001)
+
+
+@dataclass(frozen=True)
+class _Partition:
+    topic: str = "t"
+    partition: int = 0
+    live: bool = True
+    committed_at: float = 0.0
+
+
+def _run(failures: list[Exception], *, unclear_seconds: float) -> int:
+    """Run a step that fails in this way, and then succeeds; return the number of its attempts."""
+    attempts = 0
+
+    async def renew(_: Held) -> bool:
+        return True
+
+    def step() -> int:
+        nonlocal attempts
+        attempts += 1
+        if attempts <= len(failures):
+            raise failures[attempts - 1]
+        return attempts
+
+    retry = Retry(
+        "name",
+        renew,
+        _SETTINGS,
+        kind_of=kind_of,
+        describe=describe,
+        is_unclear=is_unclear,
+        unclear_seconds=unclear_seconds,
+    )
+    with ThreadPoolExecutor(1) as pool:
+        return asyncio.run(retry.run(_Partition(), step, pool))
+
+
+def test_an_unclear_failure_that_passes_does_no_harm() -> None:
+    """A step succeeds after some unclear failures, also after others."""
+    assert _run([UnclearError("a page"), UnavailableError("down"), UnclearError("a page")], unclear_seconds=60) == 4
+
+
+def test_an_unclear_failure_halts_after_a_while() -> None:
+    """A step that goes on failing for an unclear reason isn't tried for ever."""
+    with pytest.raises(UnclearError):
+        _run([UnclearError("a page")] * 1_000_000, unclear_seconds=0.05)
+
+
+def test_only_unclear_failures_count_for_the_while() -> None:
+    """However long a server was away, an unclear failure after that is tried again."""
+    assert _run([UnavailableError("down")] * 100 + [UnclearError("a page")], unclear_seconds=0.02) == 102
+
+
+def test_a_failure_that_needs_a_person_halts_at_once() -> None:
+    """No second attempt is made."""
+    with pytest.raises(HaltError):
+        _run([HaltError("rights")], unclear_seconds=60)
