@@ -6,40 +6,57 @@ it stores the rows twice. docs/reliability.md, section "Deduplication windows", 
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pipeline.catalog import Catalog
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.pinned_settings import SILENCE_SECONDS
 from pipeline.clickhouse.session_stats import TABLE
-from pipeline.config import Settings, WorkerSettings, env_name
+from pipeline.config import Settings, env_name
 from pipeline.errors import HaltError
 
 _FASTEST_INSERT_SECONDS = 0.002  # 2.4 ms measured, one row, server on the same machine
+# Join of the group, the successor's look at what is stored, and its inserts before the repeated one. Nothing bounds
+# these; while they take longer, the other inserts of the same server are as slow.
+_TAKEOVER_SECONDS = 10.0
 _PLAIN_ENGINE = re.compile(r"(?!Replicated|Shared)\w*MergeTree")
 _REPLICATED_ENGINE = re.compile(r"(Replicated|Shared)\w*MergeTree")
 
 _TABLES = "SELECT name, engine, engine_full FROM system.tables WHERE database = currentDatabase()"
 
 
-def window_seconds_needed(settings: WorkerSettings) -> float:
-    """Longest time between the commit of a range and the arrival of its insert, in seconds."""
-    return settings.lease_seconds + 2 * SILENCE_SECONDS
+def window_seconds_needed(settings: Settings) -> float:
+    """Longest time from an insert to its repetition, in seconds.
+
+    A worker inserts and is killed before its commit. The group misses it after the session timeout. The other workers
+    hear of that with their next heartbeat, and finish what they have begun. One of them takes the partition over. Its
+    insert starts within the lease, and the server waits for the rows.
+    """
+    kafka, worker = settings.kafka, settings.worker
+    takeover = kafka.session_timeout_seconds + kafka.heartbeat_interval_seconds + worker.drain_seconds
+    return takeover + _TAKEOVER_SECONDS + worker.lease_seconds + 2 * SILENCE_SECONDS
 
 
-def window_blocks_needed(settings: WorkerSettings, partitions: int) -> int:
+def window_blocks_needed(settings: Settings, partitions: int, *, at_once: int | None = None) -> int:
     """Most blocks that all workers together can insert into one table in `window_seconds_needed`.
 
     Args:
         settings: of every worker.
         partitions: of the topic that fills the table.
+        at_once: inserts of one partition at the same time; defaults to what the settings allow.
     """
-    at_once = partitions * min(settings.insert_threads, settings.batches_in_flight)
-    return math.ceil(at_once * window_seconds_needed(settings) / _FASTEST_INSERT_SECONDS)
+    worker = settings.worker
+    of_each = min(worker.insert_threads, worker.batches_in_flight) if at_once is None else at_once
+    return math.ceil(partitions * of_each * window_seconds_needed(settings) / _FASTEST_INSERT_SECONDS)
 
 
-def check_deduplication_windows(settings: Settings, catalog: Catalog) -> None:
+def check_deduplication_windows(settings: Settings, catalog: Catalog, partitions: Mapping[str, int]) -> None:
     """Check the deduplication window of every table that the worker fills.
+
+    Args:
+        settings: of every worker, and the server.
+        catalog: families and the rollup.
+        partitions: number of partitions that each topic has on the broker, by name.
 
     Raises:
         HaltError: a window is too narrow; the message gives the table, its setting, the value and the expected value.
@@ -47,39 +64,43 @@ def check_deduplication_windows(settings: Settings, catalog: Catalog) -> None:
     """
     with explained(settings.clickhouse), connect(settings.clickhouse) as client:
         tables = {name: (engine, definition) for name, engine, definition in client.execute(_TABLES)}
-    for table, partitions in _filled_tables(settings, catalog):
+    for table, topic, at_once in _filled_tables(settings, catalog):
         engine, definition = tables[table]
-        for name, needed in _needed(engine, settings.worker, partitions):
+        blocks = window_blocks_needed(settings, partitions[topic], at_once=at_once)
+        for name, needed in _needed(engine, settings, blocks):
             live = re.search(rf"\b{name} = (\d+)", definition)
             if live is None or int(live[1]) < needed:
                 raise HaltError(
                     f"table {settings.clickhouse.database}.{table} at {settings.clickhouse.address}: "
-                    f"{name} is {live[1] if live else 'not set'}, {_expected(settings.worker, partitions, needed)}"
+                    f"{name} is {live[1] if live else 'not set'}, {_expected(settings, partitions[topic], needed)}"
                 )
 
 
-def _filled_tables(settings: Settings, catalog: Catalog) -> Iterator[tuple[str, int]]:
-    """Yield each table that the worker fills, with the number of partitions of its topic."""
+def _filled_tables(settings: Settings, catalog: Catalog) -> Iterator[tuple[str, str, int | None]]:
+    """Yield each table that the worker fills, its topic, and how many inserts of a partition run at once, if fixed."""
     for family in catalog.families:
-        yield family.table, family.topic.partitions
+        yield family.table, family.topic.name, None
     if settings.rollup.enabled and catalog.rollup:
-        yield TABLE, catalog.rollup.source.topic.partitions
+        yield TABLE, catalog.rollup.source.topic.name, 1  # an hour's rows are stored before the next hour's
 
 
-def _expected(settings: WorkerSettings, partitions: int, needed: int) -> str:
-    given = ", ".join(
-        f"{env_name('worker', key)}={getattr(settings, key):g}"
-        for key in ("insert_threads", "batches_in_flight", "lease_seconds")
+def _expected(settings: Settings, partitions: int, needed: int) -> str:
+    keys = (
+        ("worker", "insert_threads"),
+        ("worker", "batches_in_flight"),
+        ("worker", "lease_seconds"),
+        ("kafka", "session_timeout_seconds"),
+        ("worker", "drain_seconds"),
     )
+    given = ", ".join(f"{env_name(part, key)}={getattr(getattr(settings, part), key):g}" for part, key in keys)
     return (
         f"expected at least {needed} for {partitions} partitions, {given}; with less, a repeated insert may be "
         "stored twice: change it with ALTER TABLE ... MODIFY SETTING, or lower these settings"
     )
 
 
-def _needed(engine: str, settings: WorkerSettings, partitions: int) -> Iterator[tuple[str, int]]:
+def _needed(engine: str, settings: Settings, blocks: int) -> Iterator[tuple[str, int]]:
     """Yield the needed table settings and their least values; none for an engine without deduplication windows."""
-    blocks = window_blocks_needed(settings, partitions)
     if _PLAIN_ENGINE.fullmatch(engine):
         yield "non_replicated_deduplication_window", blocks
     elif _REPLICATED_ENGINE.fullmatch(engine):

@@ -5,9 +5,9 @@ because ClickHouse has no transactional DDL. So a run that died between a statem
 or two hosts that migrate at once, give the same result as one run. An applied file is never edited; a change is a new
 file. Files name no database: it comes from the settings.
 
-Each table remembers the deduplication tokens of its last 100,000 blocks. On replicated engines it remembers them for 7
-days, which is how long topics keep records. A token must outlive the inserts between a lost reply and its retry. After
-a worker was killed, the rebalance waits for the session timeout, 45 s, in which 100 partitions cut some 10,000 blocks.
+Each table remembers the deduplication tokens of its last 400,000 blocks, ui_events of 800,000. On replicated engines it
+remembers them for 7 days, which is how long topics keep records. A token must outlive the inserts between an insert and
+its repetition, which waits for the session timeout if a worker was killed: see `pipeline.clickhouse.deduplication`.
 An outage of ClickHouse stops all inserts, but not the clock. Plain and replicated MergeTree accept each other's
 settings and use their own. A plain table without its window remembers nothing.
 """

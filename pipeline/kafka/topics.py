@@ -161,6 +161,10 @@ class TopicAdmin:
         """Return Kafka's ids of topics by name; missing topics are left out. A topic created anew has a new id."""
         return {name: str(topic.topic_id) for name, topic in self._describe(names).items()}
 
+    def partitions(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the number of partitions of topics on the broker, by name; missing topics are left out."""
+        return {name: len(topic.partitions) for name, topic in self._describe(names).items()}
+
     def rights(self, names: Iterable[str]) -> dict[str, frozenset[AclOperation]]:
         """Return the operations that we may do on topics, by name; missing topics are left out."""
         there = self._describe(names, include_authorized_operations=True)

@@ -50,7 +50,7 @@ def preflight(settings: Settings, catalog: Catalog) -> dict[str, dict[str, str]]
         columns |= _until_available(partial(check_rollup, settings.clickhouse))
     _until_available(partial(check_engines, settings.clickhouse, columns))
     _until_available(partial(check_row_policies, settings.clickhouse, columns))
-    _until_available(partial(check_deduplication_windows, settings, catalog))
+    _until_available(partial(check_windows, settings, catalog))
     if not settings.worker.allow_fresh_group:
         _until_available(partial(check_group, settings, catalog))
     return columns
@@ -78,6 +78,17 @@ def check_topics(settings: KafkaSettings, catalog: Catalog, rollup: RollupSpec |
         for needed in (AclOperation.READ, AclOperation.WRITE):
             check_granted(needed, rights[rollup.state.name], settings, f"topic {rollup.state.name}")
     check_granted(AclOperation.READ, admin.group_rights(settings.group_id), settings, f"group {settings.group_id}")
+
+
+def check_windows(settings: Settings, catalog: Catalog) -> None:
+    """Check the deduplication windows for the partitions that the topics have on the broker.
+
+    Raises:
+        HaltError: a window is too narrow.
+        UnavailableError: a server doesn't answer.
+    """
+    partitions = TopicAdmin(settings.kafka).partitions(family.topic.name for family in catalog.families)
+    check_deduplication_windows(settings, catalog, partitions)
 
 
 def check_group(settings: Settings, catalog: Catalog) -> None:
