@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -179,7 +180,9 @@ def test_a_server_that_ends_by_itself_is_started_again(tmp_path: Path, foregroun
     database.kill()
     database.wait(_SECONDS)
     again = eventually(lambda: _others(tmp_path / "stack", database, broker), "a new database")
+    eventually(Stack(tmp_path / "stack").clickhouse._answers, "the database answers again")
     assert broker.is_running()
+    time.sleep(2)  # the supervisor asks too: a server that dies before it has answered is only given another try
     again[0].kill()
     _, complaint = foreground.communicate(timeout=_SECONDS)
     assert foreground.returncode == 69
