@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -17,8 +17,6 @@ _SERVER = re.compile(r"(\[(?P<ip>[^\[\]]*)\]|(?P<name>[^\[\]:]*)):(?P<port>[0-9]
 _HTTP_URL = re.compile(r"https?://(?P<login>[^/@]+@)?[^/@?#\s]+([/?][\x21-\x7e]*)?")
 
 _NO_TEXT = {"Cc", "Cs"}  # control characters; surrogates, as which Python reads bytes that aren't UTF-8
-
-Value = TypeVar("Value", str, SecretStr, Path)
 
 
 def _is_host(text: str) -> bool:
@@ -34,12 +32,29 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def _text(value: Value) -> Value:
+def _checked(text: str) -> str:
     """Refuse line breaks and other characters that no name or password has, but that come with a file's content."""
-    plain = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-    if any(unicodedata.category(character) in _NO_TEXT for character in plain):
+    decoded = _decoded(text)
+    if any(unicodedata.category(character) in _NO_TEXT for character in decoded):
         raise ValueError("text without line breaks, control characters and bytes that aren't UTF-8")
-    return value
+    return decoded
+
+
+def _decoded(text: str) -> str:
+    """Return the text of UTF-8 bytes that Python has read as surrogates, as it does in an ASCII locale."""
+    try:
+        return text if text.isprintable() else os.fsencode(text).decode()
+    except UnicodeError:
+        return text
+
+
+def _secret(value: SecretStr) -> SecretStr:
+    return SecretStr(_checked(value.get_secret_value()))
+
+
+def _path(path: Path) -> Path:
+    _checked(str(path))
+    return path  # as the file system has it
 
 
 def _file(path: Path) -> Path:
@@ -88,10 +103,10 @@ def _is_reachable(url: str) -> bool:
 
 Port = Annotated[int, Field(ge=1, le=MAX_PORT)]
 Seconds = Annotated[float, Field(ge=0.001, le=86_400, allow_inf_nan=False)]
-Text = Annotated[str, AfterValidator(_text)]
-Secret = Annotated[SecretStr, AfterValidator(_text)]
+Text = Annotated[str, AfterValidator(_checked)]
+Secret = Annotated[SecretStr, AfterValidator(_secret)]
 File = Annotated[Path, AfterValidator(_file)]
-PathText = Annotated[Path, AfterValidator(_text)]
+PathText = Annotated[Path, AfterValidator(_path)]
 Host = Annotated[str, AfterValidator(_host)]
 Servers = Annotated[str, AfterValidator(_servers)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
