@@ -18,7 +18,7 @@ _KEY = "Row level filter"  # in the plan of a query
 
 
 def check_row_policies(settings: ClickHouseSettings, tables: Iterable[str]) -> None:
-    """Check that the user sees all rows of these tables.
+    """Check that the user sees all rows of these tables. A table that the user may not read is left out.
 
     Raises:
         HaltError: a row policy hides rows of one.
@@ -31,7 +31,8 @@ def check_row_policies(settings: ClickHouseSettings, tables: Iterable[str]) -> N
             except errors.ServerException as error:
                 if error.code != Code.ACCESS_DENIED:
                     raise
-                client.disconnect()  # a user who may not read has look-ups refused, which no policy does quietly
+                # The server refuses this user's look-ups, so no policy can hide rows from them unnoticed.
+                client.disconnect()
 
 
 def check_all_rows_seen(client: Any, table: str) -> None:

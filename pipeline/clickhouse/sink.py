@@ -8,7 +8,7 @@ import numpy as np
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 
-from pipeline.clickhouse.client import connect, kind_of
+from pipeline.clickhouse.client import connect, explain, kind_of
 from pipeline.clickhouse.codes import COLUMN_REFUSED
 from pipeline.clickhouse.insert_check import missing_rows, stored_sessions
 from pipeline.clickhouse.live_columns import CheckedTable, read_columns
@@ -191,10 +191,18 @@ class Sink:
         try:
             insert_block(client, query, columns, settings, check=check, check_columns=checked.check)
         except driver_errors.ServerException as error:
-            if error.code in COLUMN_REFUSED:  # say which column was altered
-                with connect(self._settings) as another:
-                    checked.check(read_columns(another, self._settings.database).get(table, {}))
+            if error.code in COLUMN_REFUSED:
+                self._name_altered_column(table, checked, error)
             raise
+
+    def _name_altered_column(self, table: str, checked: CheckedTable, error: Exception) -> None:
+        """Add to the server's words which column was altered, and how, if one was."""
+        with connect(self._settings) as client:
+            columns = read_columns(client, self._settings.database).get(table, {})
+        try:
+            checked.check(columns)
+        except HaltError as altered:
+            raise HaltError(f"{explain(error, self._settings)}; {altered}") from error
 
     def _client(self) -> Client:
         try:

@@ -108,7 +108,8 @@ def test_a_table_altered_under_the_worker(settings: Settings, environ: dict[str,
             client.execute("ALTER TABLE ui_events RENAME COLUMN metadata TO details")
         topic = publish(settings)
         line = last_word(worker, HaltError.exit_code)
-        assert f".ui_events at {settings.clickhouse.address}: column metadata: expected String, found " in line
+        assert f"ClickHouse at {settings.clickhouse.address}: No such column metadata in table" in line
+        assert "column metadata: expected String, found none" in line
     assert lag(settings, topic) == _EVENTS
     with connect(settings.clickhouse) as client:
         client.execute("ALTER TABLE ui_events RENAME COLUMN details TO metadata")
