@@ -187,6 +187,24 @@ NAMES = [
         "self node_id group no_hint",
         ("aiokafka.client:AIOKafkaClient.ready", "await self._get_conn("),
     ),
+    Name(
+        "aiokafka.conn:AIOKafkaConnection",
+        "replaced by BrokerConnection",
+        None,
+        ("aiokafka.conn:create_conn", "conn = AIOKafkaConnection("),
+    ),
+    Name(
+        "aiokafka.conn:AIOKafkaConnection._send_sasl_token",
+        "overridden, as is send",
+        "self payload expect_response",
+        ("aiokafka.conn:AIOKafkaConnection.send", "except OSError as err:"),
+    ),
+    Name(
+        f"{_FETCHER}:Fetcher.error_future",
+        "tells whether the task for fetches has failed",
+        None,
+        (f"{_FETCHER}:Fetcher.error_future", "return self._fetch_task"),
+    ),
     Name("aiokafka.client:AIOKafkaClient.force_metadata_update", "finds a topic that was missing", "self"),
     Name(
         f"{_GROUP}()._commit_lock",

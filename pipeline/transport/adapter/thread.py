@@ -5,9 +5,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
+from aiokafka import conn
+from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from pipeline.errors import HaltError
+from pipeline.transport.adapter.connection import BrokerConnection
 from pipeline.transport.adapter.records import lighten
 from pipeline.transport.adapter.requests import allowed, in_time
 from pipeline.transport.broker import Membership
@@ -64,6 +68,7 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001 (Faust offers no setting)
         client = consumer._client  # noqa: SLF001 (aiokafka only logs that it has no connection)
+        conn.AIOKafkaConnection = BrokerConnection  # the client takes no other class
         client._get_conn = partial(self._connect, client._get_conn)  # noqa: SLF001 (as above)
         return consumer
 
@@ -84,13 +89,14 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
         Records that arrive during a rebalance are put back: the consumer would drop them.
 
         Raises:
-            HaltError: the worker may not read a topic, or not as this group.
+            HaltError: the worker may not read a topic, or not as this group; or aiokafka has stopped fetching.
         """
         with allowed():
             return await self._fetch(consumer, active_partitions, timeout, max_records)
 
     async def _fetch(self, consumer: Any, active_partitions: set[TP], seconds: float | None, limit: int | None) -> Any:
         fetcher = consumer._fetcher  # noqa: SLF001 (aiokafka offers no other way in, nor does Faust take one)
+        _check_running(fetcher)
         self._lighten(fetcher)
         records = await super()._fetch_records(consumer, active_partitions, 0, limit)
         if not records and seconds:
@@ -126,3 +132,15 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
         _, late = await asyncio.wait([leaving], timeout=self.options.leave_seconds)
         if late or leaving.cancelled() or leaving.exception():
             self.log.warning("Kafka doesn't answer: the group isn't told that we leave it")
+
+
+def _check_running(fetcher: Any) -> None:
+    """Check that aiokafka's task for fetches hasn't failed: no records would arrive, and nobody would be told."""
+    if not fetcher.error_future.done():
+        return
+    try:
+        fetcher.error_future.result()
+    except KafkaError as error:
+        raise HaltError(
+            f"aiokafka has stopped fetching: {error.__cause__ or error!r}; start the worker again"
+        ) from error
