@@ -107,12 +107,12 @@ class Ingest:
             ChimeraError, clickhouse_driver.errors.Error: the worker has to stop.
         """
         try:
-            async with self._places.take(self._family.name):
+            async with self._places.take(self._family.name) as place:
                 if begun is not None:
                     begun.set()
                 rows = await self._decode(batch)
                 if rows.rejections:
-                    async with self._places.lend():  # a dead-letter topic that can't be written delays no other family
+                    async with place.lend():  # a dead-letter topic that can't be written delays no other family
                         await self._reject(batch, rows.rejections)
                 await self._insert(batch, rows)
             batch.ack()

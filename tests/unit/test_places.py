@@ -32,8 +32,8 @@ def test_a_lent_place_is_used_and_waited_for() -> None:
         places = Places(1)
 
         async def lender() -> None:
-            async with places.take("a"):
-                async with places.lend():
+            async with places.take("a") as place:
+                async with place.lend():
                     order.append("lent")
                     await asyncio.sleep(0.01)
                 order.append("back")
@@ -48,3 +48,40 @@ def test_a_lent_place_is_used_and_waited_for() -> None:
 
     asyncio.run(scenario())
     assert order == ["lent", "borrowed", "done", "back"]
+
+
+def test_a_lender_that_is_cancelled_gives_no_place_back_that_it_lacks() -> None:
+    """While it waits for a free place, it has none; the number of places stays the same."""
+    most = 0
+
+    async def scenario() -> None:
+        places = Places(1)
+        at_once = 0
+        begun, done = asyncio.Event(), asyncio.Event()
+
+        async def lender() -> None:
+            async with places.take("a") as place, place.lend():
+                await begun.wait()
+
+        async def process(family: str) -> None:
+            nonlocal at_once, most
+            async with places.take(family):
+                at_once += 1
+                most = max(most, at_once)
+                begun.set()
+                await done.wait()
+                at_once -= 1
+
+        lending = asyncio.create_task(lender())
+        first = asyncio.create_task(process("b"))
+        await asyncio.sleep(0.01)  # the other micro-batch has the place, and the lender waits
+        lending.cancel()
+        await asyncio.wait([lending])
+        assert lending.cancelled()
+        second = asyncio.create_task(process("c"))
+        await asyncio.sleep(0.01)
+        done.set()
+        await asyncio.gather(first, second)
+
+    asyncio.run(scenario())
+    assert most == 1
