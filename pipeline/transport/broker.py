@@ -104,7 +104,7 @@ class Broker(Protocol):
 
 
 class Flow(Protocol):
-    """State of the consumer."""
+    """Delivery of the consumer."""
 
     @property
     def flow_active(self) -> bool:
@@ -114,6 +114,10 @@ class Flow(Protocol):
     @property
     def should_stop(self) -> bool:
         """True when the consumer stops."""
+        ...
+
+    def stop_flow(self) -> None:
+        """Stop delivery, and clear the agents' queues."""
         ...
 
 

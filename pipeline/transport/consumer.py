@@ -154,26 +154,21 @@ class MicroBatchConsumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Commit, then let the partitions go."""
-        self.member.release.begin()
-        await super().on_partitions_revoked(revoked)
-        await self.commit()  # the commit above does nothing if another one is under way
-        await self.member.release.let_go(_plain(revoked))
+        drain = super().on_partitions_revoked
+        await self.member.revoke(_plain(revoked), lambda: drain(revoked), self.commit)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Fetch nothing before Faust is ready; the flow of a member without partitions is open until now."""
-        self.stop_flow()
-        self.member.assignment.begin(self._thread.membership)
-        self.member.release.end()
-        await super().on_partitions_assigned(assigned, generation_id)
+        """Fetch nothing before Faust is ready."""
+        prepare = super().on_partitions_assigned
+        await self.member.assign(lambda: prepare(assigned, generation_id))
 
     async def perform_seek(self) -> None:
         """Take the assigned partitions over."""
-        await self.member.rebalance.run(super().perform_seek)
+        await self.member.take_over(super().perform_seek)
 
     async def on_stop(self) -> None:
         """Commit, then let all partitions go."""
-        await super().on_stop()
-        await self.member.release.let_go_of_all()
+        await self.member.stop(super().on_stop)
 
     @Service.task
     async def _watch_topics(self) -> None:

@@ -16,7 +16,7 @@ class Context:
     broker: Broker
     """Takes all requests."""
     flow: Flow
-    """State of the consumer."""
+    """Delivery of the consumer."""
     options: TransportOptions
     """Options that the app gives."""
     log: Log

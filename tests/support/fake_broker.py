@@ -149,10 +149,17 @@ class FakeBroker:
 
 @dataclass
 class FakeFlow:
-    """State of a consumer that runs."""
+    """Delivery of a consumer that runs."""
 
     flow_active: bool = True
     should_stop: bool = False
+    on_stop: Callable[[], None] = lambda: None
+    """Called when delivery is stopped."""
+
+    def stop_flow(self) -> None:
+        """Stop delivery."""
+        self.flow_active = False
+        self.on_stop()
 
 
 class FakeDeriver:
@@ -221,9 +228,11 @@ class Worker:
 
     async def assign(self) -> None:
         """Do what Faust does when partitions are assigned."""
-        self.member.assignment.begin(self.broker.membership)
-        self.member.release.end()
-        await self.member.rebalance.run(self._seek)
+        await self.member.assign(self._prepare)
+
+    async def _prepare(self) -> None:
+        await self.member.take_over(self._seek)
+        self.flow.flow_active = True
 
     async def _seek(self) -> None:
         await self.broker._requested("seek_to_committed")
