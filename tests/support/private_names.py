@@ -200,6 +200,12 @@ NAMES = [
         ("aiokafka.conn:AIOKafkaConnection.send", "except OSError as err:"),
     ),
     Name(
+        "aiokafka.conn:AIOKafkaConnection.send",
+        "overridden: the connection is lost if its transport is closed",
+        "self request expect_response",
+        ("aiokafka.client:AIOKafkaClient.send", ".send("),
+    ),
+    Name(
         f"{_FETCHER}:Fetcher.error_future",
         "tells whether the task for fetches has failed",
         None,
@@ -221,6 +227,14 @@ NAMES = [
     Name(f"{_GROUP}.fetch_committed_offsets", "reads metadata", "self partitions"),
     Name(f"{_GROUP}.ensure_coordinator_known", "before a commit", "self"),
     Name(f"{_GROUP}.request_rejoin", "requests a new assignment", "self"),
+    Name(f"{_GROUP}().generation", "membership; no public method gives it"),
+    Name(f"{_GROUP}().member_id", "membership"),
+    Name(
+        f"{_THREAD}().tp_last_committed_at",
+        "tells Faust's own check that a partition was committed",
+        None,
+        (f"{_THREAD}.verify_event_path", "self.tp_last_committed_at"),
+    ),
     # aiokafka's fetched records.
     Name(
         f"{_FETCHER}:Fetcher._create_fetch_waiter",
@@ -241,6 +255,7 @@ NAMES = [
         (f"{_FETCHER}:FetchResult.getall", "for msg in self._partition_records:"),
     ),
     Name(f"{_FETCHER}:PartitionRecords()._records", "batches of a fetch"),
+    Name(f"{_FETCHER}:PartitionRecords().next_fetch_offset", "kept by light records"),
     Name(f"{_FETCHER}:PartitionRecords()._check_crcs", "kept by light records"),
     Name(
         f"{_FETCHER}:PartitionRecords()._records_iterator",
