@@ -5,14 +5,17 @@ ENV PATH=/opt/chimera/bin:$PATH \
     PYTHONUNBUFFERED=1
 
 FROM base AS build
-RUN python -m venv /opt/chimera
+RUN python -m venv /opt/chimera && python -m venv /opt/build
 WORKDIR /source
 COPY requirements requirements
 RUN --mount=type=cache,target=/root/.cache/pip pip install --only-binary :all: --require-hashes -r requirements/worker.txt
+# The package is built with locked tools, which stay out of the worker's environment.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    /opt/build/bin/pip install --only-binary :all: --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md topics.yaml ./
 COPY schemas schemas
 COPY pipeline pipeline
-RUN --mount=type=cache,target=/root/.cache/pip pip install --no-deps .
+RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . && pip install --no-deps /wheels/*.whl
 
 FROM base
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/chimera chimera

@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MARK := $(VENV)/.installed
+SAME := --constraints requirements/development.txt
 
 .PHONY: help install lock demo test lint format bench bench-rollup chaos hostile fuzz clean
 
@@ -20,9 +21,11 @@ $(MARK): pyproject.toml requirements/development.txt
 install: $(MARK) ## Install the package and all tools in .venv
 
 lock: $(MARK) ## Lock the newest versions that pyproject.toml allows, with hashes
-	for lock in 'worker' 'development --extra devstack --extra test'; do set -- $$lock; name=$$1; shift; $(BIN)/uv pip \
-		compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url --python-version 3.11 \
-		--custom-compile-command 'make lock' "$$@" pyproject.toml --output-file requirements/$$name.txt || exit 1; done
+	for lock in 'worker pyproject.toml' 'development pyproject.toml --extra devstack --extra test' \
+		'build --group build $(SAME)' 'fuzz --group fuzz $(SAME)' 'peers benchmarks/requirements-peers.txt'; do \
+		set -- $$lock; name=$$1; shift; $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes \
+		--no-emit-index-url --python-version 3.11 --custom-compile-command 'make lock' "$$@" \
+		--output-file requirements/$$name.txt || exit 1; done
 
 demo: $(MARK) ## Run the whole pipeline on this machine, in about a minute
 	$(BIN)/chimera demo
@@ -55,7 +58,7 @@ hostile: $(MARK) ## Send hostile records through a real worker, each between two
 	PYTHONPATH=tests $(BIN)/python -m hostile
 
 fuzz: $(MARK) ## Fuzz records, registered schemas and texts, for five minutes each
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/fuzz.txt
 	set -e; for target in records schemas texts; do PYTHONPATH=tests $(BIN)/python -m hostile.fuzz $$target; done
 
 clean: ## Remove the virtual environment and caches

@@ -12,6 +12,7 @@ from pipeline.config import env_name
 from pipeline.errors import UnavailableError
 
 PEER_REQUIREMENTS = Path(__file__).with_name("requirements-peers.txt")
+_PEER_LOCK = Path(__file__).parents[1] / "requirements" / "peers.txt"  # the same with all dependencies; by `make lock`
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +84,16 @@ def interpreter(contender: Contender) -> Path:
     """
     if contender.own_python:
         return Path(sys.executable)
-    digest = hashlib.sha256(PEER_REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    digest = hashlib.sha256(_PEER_LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     directory = Path(base) / "chimera" / f"bench-peers-{digest}"
     python, complete = directory / "bin" / "python", directory / "complete"
     if not complete.exists():
         venv.create(directory, clear=True, with_pip=True)
-        install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]
-        done = subprocess.run([python, *install, PEER_REQUIREMENTS], capture_output=True, text=True, check=False)
+        install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"]
+        done = subprocess.run([python, *install, _PEER_LOCK], capture_output=True, text=True, check=False)
         if done.returncode:
             reason = done.stderr.strip().rpartition("\n")[2]
-            raise UnavailableError(f"can't install {PEER_REQUIREMENTS.name} into {directory}: {reason}")
+            raise UnavailableError(f"can't install {_PEER_LOCK.name} into {directory}: {reason}")
         complete.touch()
     return python

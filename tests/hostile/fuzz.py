@@ -39,12 +39,12 @@ def main(target: str, seconds: int, keep: bool) -> None:
     """Fuzz the decoding of records, the checks of writer schemas, or the sanitising of texts.
 
     A crash, five seconds for one input, or an allocation of 256 MB is a failure. The last lines of output and a file in
-    the working directory have the input. Needs the extra `fuzz`.
+    the working directory have the input. Needs requirements/fuzz.txt, which `make fuzz` installs.
 
     \b
     Examples:
-      PYTHONPATH=tests:tests/unit python -m hostile.fuzz records
-      PYTHONPATH=tests:tests/unit python -m hostile.fuzz schemas --seconds 600 --keep
+      PYTHONPATH=tests python -m hostile.fuzz records
+      PYTHONPATH=tests python -m hostile.fuzz schemas --seconds 600 --keep
 
     \b
     Exit codes:
