@@ -53,6 +53,16 @@ def test_documented_defaults(name: str) -> None:
         assert ROWS[name] == (str(default).lower() if isinstance(default, bool) else str(default))
 
 
+def test_the_changelog_begins_with_the_version_of_the_package() -> None:
+    """The first section is the next release: unreleased, or with the date on which it is tagged."""
+    heading = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert heading
+    version, _, date = heading[1].partition(" ")
+    assert version == settings["project"]["version"]
+    assert re.fullmatch(r"\((unreleased|\d{4}-\d\d-\d\d)\)", date)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_in_the_readme(command: str) -> None:
     """The README shows how to call each command."""
