@@ -135,12 +135,14 @@ def _concatenate(columns: Sequence[Column], order: Ints) -> Column:
     arrays = [column for column in columns if isinstance(column, np.ndarray)]
     if arrays:
         return np.concatenate(arrays)[order]
-    coded = [column for column in columns if isinstance(column, DictionaryColumn)]
-    if coded:
-        offsets = accumulate((len(column.values) for column in coded), initial=0)
+    dictionaries = [column for column in columns if isinstance(column, DictionaryColumn)]
+    if dictionaries:
+        offsets = accumulate((len(column.values) for column in dictionaries), initial=0)
         codes = np.concatenate(
-            [column.codes + np.uint32(offset) for column, offset in zip(coded, offsets, strict=False)]
+            [column.codes + np.uint32(offset) for column, offset in zip(dictionaries, offsets, strict=False)]
         )
-        return DictionaryColumn(codes[order], []).with_values([value for column in coded for value in column.values])
+        return DictionaryColumn(codes[order], []).with_values(
+            [value for column in dictionaries for value in column.values]
+        )
     texts = [text for column in columns if isinstance(column, list) for text in column]
     return [texts[row] for row in order.tolist()]

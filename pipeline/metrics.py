@@ -13,7 +13,9 @@ INSERT_SECONDS = Histogram(
     ["family"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
-REJECT_BRAKE = Gauge("chimera_reject_brake", "1 while the family's reject rate is above its limit, else 0.", ["family"])
+REJECT_RATE_HIGH = Gauge(
+    "chimera_reject_brake", "1 while the family's reject rate is above its limit, else 0.", ["family"]
+)
 RETRIES = Counter("chimera_retries", "Failed attempts that were followed by another one.", ["family"])
 RETRYING = Gauge("chimera_retrying", "Micro-batches that wait for another attempt after a failure.", ["family"])
 

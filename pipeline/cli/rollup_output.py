@@ -57,7 +57,7 @@ def print_report(report: Report) -> None:
         click.echo(f"Late events explain {report.explained:,} of {report.found.total():,} differences.")
     if report.late_included:
         click.echo(
-            f"{report.late_included:,} rows include events that are recorded as late: after `chimera rollup repair`, "
+            f"{report.late_included:,} rows include events that are counted as late: after `chimera rollup repair`, "
             "or after the group's offsets were moved back, when the worker reads events of closed hours again."
         )
     for hours, why in (

@@ -16,7 +16,7 @@ from pipeline.config import Settings, env_name
 from pipeline.errors import HaltError
 
 _FASTEST_INSERT_SECONDS = 0.002  # 2.4 ms measured, one row, server on the same machine
-# Join of the group, the successor's look at what is stored, and its inserts before the repeated one. Nothing bounds
+# Join of the group, the next owner's look at what is stored, and its inserts before the repeated one. Nothing bounds
 # these; while they take longer, the other inserts of the same server are as slow.
 _TAKEOVER_SECONDS = 10.0
 _PLAIN_ENGINE = re.compile(r"(?!Replicated|Shared)\w*MergeTree")

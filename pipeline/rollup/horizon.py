@@ -1,6 +1,6 @@
 """Horizon of session_stats: the hours that every partition has stored, and their late events.
 
-Both are read from the snapshots of the stream job.
+Both are read from the snapshots of the rollup.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Rewrite one day of session_stats from ui_events, by replacing its partition.
 
 The new rows go into a staging table, whose partition then replaces the old one in one step. Open hours keep their rows,
-because the stream job still writes them. The stream job may store rows at any moment. Rows stored during the copy are
+because the rollup still writes them. It may store rows at any moment. Rows stored during the copy are
 noticed before the replacement; rows stored between that check and the replacement are noticed right after it.
 """
 
@@ -37,7 +37,7 @@ class RefusedError(ChimeraError):
 
 
 class OvertakenError(ChimeraError):
-    """The stream job stored rows of the day during the repair; the message tells whether they are kept."""
+    """The rollup stored rows of the day during the repair; the message tells whether they are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def repair(settings: ClickHouseSettings, source: str, horizon: Horizon, day: dat
                     return
     raise OvertakenError(
         f"session_stats got new rows of {day} in each of {_MOST_TURNS} attempts; nothing was changed: expected no new "
-        "rows during a repair; try again when the stream job has caught up"
+        "rows during a repair; try again when the rollup has caught up"
     )
 
 
@@ -196,7 +196,7 @@ def _check_nothing_lost(client: Any, horizon: Horizon, day: date, known: int) ->
         )
         times = " to ".join(f"{datetime.fromtimestamp(at, UTC):%H:%M}" for at in sorted({max(first, opened_at), last}))
         raise OvertakenError(
-            f"{day} is repaired, but at the same moment the stream job stored {rows} rows of the hour {times} UTC, and "
+            f"{day} is repaired, but at the same moment the rollup stored {rows} rows of the hour {times} UTC, and "
             f"they are lost with the old partition: run `chimera rollup repair --day {day} --execute` again as soon as "
             "`chimera rollup verify` counts that hour as closed"
         )

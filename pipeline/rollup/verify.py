@@ -22,7 +22,7 @@ class Report:
     explained: int = 0
     """Number of differences that late events explain."""
     late_included: int = 0
-    """Rows that include events recorded as late: from a repair, or from records that the worker has read again."""
+    """Rows that include events counted as late: from a repair, or from records that the worker has read again."""
     listed: list[tuple[Difference, bool]] = field(default_factory=list)
     """The first differences; the bool is True if late events explain the difference."""
     open_hours: list[Hour] = field(default_factory=list)

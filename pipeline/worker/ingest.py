@@ -76,7 +76,7 @@ class Ingest:
         self._log = structlog.get_logger("chimera.ingest").bind(family=family.name)
         self._reject_rate = RejectRate(settings.reject_ratio, settings.reject_window_seconds, settings.reject_minimum)
         self._rate_is_high = False
-        metrics.REJECT_BRAKE.labels(family.name).set(0)
+        metrics.REJECT_RATE_HIGH.labels(family.name).set(0)
 
     @property
     def trouble(self) -> str | None:
@@ -90,7 +90,7 @@ class Ingest:
         if self._rate_is_high == bool(excess):
             return
         self._rate_is_high = bool(excess)
-        metrics.REJECT_BRAKE.labels(self._family.name).set(self._rate_is_high)
+        metrics.REJECT_RATE_HIGH.labels(self._family.name).set(self._rate_is_high)
         if excess:
             self._log.error("reject rate is above its limit", why=excess)
         else:

@@ -85,6 +85,6 @@ DEFECTS = {
     "blind_emission": _blind_emission,
     "removed_early": _removed_early,
     "offset_too_high": _offset_too_high,
-    "unrecorded_closings": _uncommitted_closings,
+    "uncommitted_closings": _uncommitted_closings,
 }
 """What the suite must notice when it is broken."""

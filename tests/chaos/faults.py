@@ -42,14 +42,14 @@ def kill(points: Sequence[str], world: World, rng: random.Random, runs: int) -> 
     with world.load(LOAD):
         go(worker := victim_at(turns[0], world, rng, 0))
         for run, point in enumerate(turns, start=1):
-            successor = victim_at(turns[run], world, rng, run) if run < runs else world.worker()
+            next_victim = victim_at(turns[run], world, rng, run) if run < runs else world.worker()
             if point == "revoke":  # a revoke needs a second worker
                 worker.wait_until_consuming()
-                go(successor)
+                go(next_victim)
             assert worker.wait(PATIENCE_SECONDS) == -signal.SIGKILL, worker.log[-2000:]
             if point != "revoke":
-                go(successor)
-            worker = successor
+                go(next_victim)
+            worker = next_victim
             yield
         worker.wait_until_consuming()
 

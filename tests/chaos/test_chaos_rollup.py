@@ -39,13 +39,13 @@ def test_no_row_is_lost_doubled_or_different(fault: Fault, stack: Stack, tmp_pat
         ("removed_early", "hour_not_sent", Kind.MISSING),
         ("blind_emission", "emitted", Kind.SPLIT),
         ("offset_too_high", "whole", Kind.DIFFERING),
-        ("unrecorded_closings", "emitted", Kind.EXTRA),
+        ("uncommitted_closings", "emitted", Kind.EXTRA),
     ],
 )
 def test_a_defect_is_noticed(defect: str, point: str, kind: Kind, world: RollupWorld) -> None:
     """With the defect, the next owner stores other rows, and the verdict has differences of this kind."""
     (family,) = world.families
-    victim, successor = world.worker(point, family, defect=defect), world.worker(defect=defect)
+    victim, next_owner = world.worker(point, family, defect=defect), world.worker(defect=defect)
     go(victim)
     victim.wait_until_consuming()
     world.ledger.produce(family, _EVENTS, damaged=0)
@@ -53,8 +53,8 @@ def test_a_defect_is_noticed(defect: str, point: str, kind: Kind, world: RollupW
     victim.wait()
     world.ledger.produce(family, _EVENTS, damaged=0)
     world.ledger.flush()
-    go(successor)
-    _wait_until_nothing_is_open(successor, world)
+    go(next_owner)
+    _wait_until_nothing_is_open(next_owner, world)
     verdict = world.ledger.judge()
     assert kind in {difference.kind for difference in verdict.differences}
     assert not verdict.lost

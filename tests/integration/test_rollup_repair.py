@@ -1,4 +1,4 @@
-"""The repair of a day of session_stats on a real ClickHouse, also while the stream job stores rows."""
+"""The repair of a day of session_stats on a real ClickHouse, also while the rollup stores rows."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -107,7 +107,7 @@ def _before(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None])
 def test_rows_that_come_while_others_are_copied_are_kept(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stream job stores an hour during the copy: the repair starts again, and its result has these rows."""
+    """The rollup stores an hour during the copy: the repair starts again, and its result has these rows."""
     rows = broken_day(client)
     looks: list[int] = []
 

@@ -178,11 +178,11 @@ def test_members_that_come_and_go_under_load_lose_and_repeat_nothing(kafka: Kafk
 
     async def scenario() -> None:
         load = asyncio.create_task(keep_producing())
-        batching = small_batches(topic.name, rows=100, drain_seconds=5.0)
-        async with Member(kafka, batching, finish_soon) as first:
+        options = small_batches(topic.name, rows=100, drain_seconds=5.0)
+        async with Member(kafka, options, finish_soon) as first:
             await until(lambda: first.partitions == 4, "alone")
             for _ in range(2):
-                async with Member(kafka, batching, finish_soon) as second:
+                async with Member(kafka, options, finish_soon) as second:
                     await until(lambda: first.partitions == second.partitions == 2, "shared")
                     await until(partial(_more_than, seen, seen.total() + 500), "going on")
                 await until(lambda: first.partitions == 4, "alone again")
@@ -200,8 +200,8 @@ def test_a_member_without_partitions_takes_over_from_the_start(kafka: KafkaSetti
     topic.produce(numbers(30))
 
     async def scenario() -> None:
-        batching = small_batches(topic.name)
-        members = [Member(kafka, batching), Member(kafka, batching)]
+        options = small_batches(topic.name)
+        members = [Member(kafka, options), Member(kafka, options)]
         async with members[0], members[1]:
             await until(lambda: sum(member.partitions for member in members) == 1 and len(topic.members) == 2, "both")
             busy, idle = sorted(members, key=lambda member: -member.partitions)
@@ -217,10 +217,10 @@ def test_memory_is_bounded_and_fetching_goes_on_when_there_is_room(kafka: KafkaS
     values = [b"%0800d" % number for number in range(500)]
     topic.produce(values)
     bound, one_fetch = 20_000, 10 * 800
-    batching = small_batches(topic.name, batches_in_flight=100, max_bytes=bound)
+    options = small_batches(topic.name, batches_in_flight=100, max_bytes=bound)
 
     async def scenario() -> None:
-        async with Member(kafka, batching, broker_max_poll_records=10) as member:
+        async with Member(kafka, options, broker_max_poll_records=10) as member:
             batches = await member.take(bound // 800)
             while not await member.idle_for(0.5):
                 batches += await member.take()
@@ -237,8 +237,8 @@ def test_a_member_that_waits_for_acknowledgements_stays_in_its_group(kafka: Kafk
     topic.produce(numbers(20))
 
     async def scenario() -> None:
-        batching = small_batches(topic.name, batches_in_flight=1)
-        async with Member(kafka, batching, broker_max_poll_interval=1.0) as member:
+        options = small_batches(topic.name, batches_in_flight=1)
+        async with Member(kafka, options, broker_max_poll_interval=1.0) as member:
             [batch] = await member.take()
             before = topic.members
             assert await member.idle_for(3.0)

@@ -11,7 +11,7 @@ from support.derived import (
     Derived,
     close,
     close_in_the_end,
-    derived_batching,
+    derived_options,
     deriving_member,
     taken_over,
 )
@@ -181,7 +181,7 @@ def test_a_deriver_releases_partitions_that_are_still_ours(kafka: KafkaSettings)
             await super().release(partitions)
 
     derived = Releasing(topic.name)
-    member = Member(kafka, derived_batching(derived), derive=derived.get, broker_commit_interval=60.0)
+    member = Member(kafka, derived_options(derived), derive=derived.get, broker_commit_interval=60.0)
 
     async def scenario() -> None:
         async with member:

@@ -51,10 +51,10 @@ def test_a_topic_created_anew_while_it_is_consumed_is_consumed_from_its_beginnin
     """All its records are delivered, however many, and none under a token of the earlier topic."""
     topic.produce(numbers(20))
     failures: list[ChimeraError] = []
-    batching = small_batches(topic.name, topic_ids=TopicAdmin(kafka).ids, halt=failures.append, topic_check_seconds=0.5)
+    options = small_batches(topic.name, topic_ids=TopicAdmin(kafka).ids, halt=failures.append, topic_check_seconds=0.5)
 
     async def scenario() -> None:
-        async with Member(kafka, batching) as member:
+        async with Member(kafka, options) as member:
             await member.take_records(20)
             await until(lambda: topic.committed == {0: 20}, "committed")
             await asyncio.to_thread(topic.create_anew)
@@ -78,10 +78,10 @@ def test_all_partitions_of_a_topic_created_anew_are_consumed_from_their_beginnin
 
     fill(0)
     failures: list[ChimeraError] = []
-    batching = small_batches(topic.name, topic_ids=TopicAdmin(kafka).ids, halt=failures.append, topic_check_seconds=0.5)
+    options = small_batches(topic.name, topic_ids=TopicAdmin(kafka).ids, halt=failures.append, topic_check_seconds=0.5)
 
     async def scenario() -> None:
-        async with Member(kafka, batching) as member:
+        async with Member(kafka, options) as member:
             await member.take_records(60)
             await until(lambda: topic.committed == dict.fromkeys(range(3), 20), "committed")
             await asyncio.to_thread(topic.create_anew)
@@ -98,7 +98,7 @@ def test_all_partitions_of_a_topic_created_anew_are_consumed_from_their_beginnin
     ("ends", "expected"),
     [
         pytest.param((), [(10, 34), (35, 39)], id="new-ranges"),
-        pytest.param((19, 29), [(20, 29), (30, 39)], id="recorded-ranges"),
+        pytest.param((19, 29), [(20, 29), (30, 39)], id="committed-ranges"),
     ],
 )
 def test_records_that_retention_deleted_are_counted_and_logged(

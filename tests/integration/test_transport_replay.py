@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.derived import (
     Derived,
-    derived_batching,
+    derived_options,
     deriving_member,
 )
 from support.faust_member import Member, numbers, ranges_of, until, values_of
@@ -55,7 +55,7 @@ def test_a_replay_is_bounded_and_never_committed(kafka: KafkaSettings, topic: To
     """The limit in flight holds, and the commit stays as it was."""
     topic.produce(numbers(60))
     topic.commit(45, str(Ranges("-", (49,))))
-    recorded = (45, str(Ranges("-", (49,))))
+    committed = (45, str(Ranges("-", (49,))))
     derived = Derived(topic.name, 0, acks=False)
 
     async def scenario() -> None:
@@ -64,13 +64,13 @@ def test_a_replay_is_bounded_and_never_committed(kafka: KafkaSettings, topic: To
             await asyncio.sleep(0.5)
             assert ranges_of(derived.got) == [(0, 9), (10, 19)]
             await member.app.commit(None)
-            assert await asyncio.to_thread(topic.read_commit) == recorded
+            assert await asyncio.to_thread(topic.read_commit) == committed
             for batch in derived.got:
                 batch.ack()
             await until(lambda: len(derived.got) == 4, "the next two")
 
     asyncio.run(scenario())
-    assert topic.read_commit() == recorded
+    assert topic.read_commit() == committed
 
 
 @pytest.mark.parametrize("first", ["ingest", "deriver"])
@@ -106,7 +106,7 @@ def test_a_stop_does_not_wait_for_a_micro_batch_that_one_agent_has_not_taken(
         await derived.get(batch)
 
     async def scenario() -> float:
-        async with Member(kafka, derived_batching(derived, drain_seconds=5.0), derive=get) as member:
+        async with Member(kafka, derived_options(derived, drain_seconds=5.0), derive=get) as member:
             for batch in await member.take(2):
                 batch.ack()
             asyncio.get_running_loop().call_later(0.5, busy.set)
@@ -157,7 +157,7 @@ def test_records_deleted_before_their_replay_are_logged_and_not_lost(
     counted = metrics.RECORDS_LOST.labels(topic.name)._value.get()
 
     async def scenario() -> None:
-        async with Member(kafka, derived_batching(derived), _store, derived.get):
+        async with Member(kafka, derived_options(derived), _store, derived.get):
             await until(lambda: topic.committed == {0: 40}, "committed")
 
     asyncio.run(scenario())

@@ -24,7 +24,7 @@ def topic_id(kafka: KafkaSettings, topic: Topic) -> str:
     return TopicAdmin(kafka).ids([topic.name])[topic.name]
 
 
-def _recorded(topic: Topic) -> tuple[int, ...]:
+def _committed_ends(topic: Topic) -> tuple[int, ...]:
     """Return the committed ends of the ranges in flight of partition 0."""
     offset, metadata = topic.read_commit()
     found = parse(metadata, "here", offset)
@@ -41,8 +41,8 @@ def test_ranges_are_committed_before_they_are_delivered(kafka: KafkaSettings, to
     seen: list[tuple[int, tuple[int, ...]]] = []
 
     async def look(batch: MicroBatch) -> None:
-        recorded = await asyncio.to_thread(_recorded, topic)
-        seen.append((batch.last, recorded))
+        ends = await asyncio.to_thread(_committed_ends, topic)
+        seen.append((batch.last, ends))
         batch.ack()
 
     async def scenario() -> None:
@@ -51,7 +51,7 @@ def test_ranges_are_committed_before_they_are_delivered(kafka: KafkaSettings, to
 
     asyncio.run(scenario())
     assert [last for last, _ in seen] == [9, 19, 29]
-    assert all(last in recorded for last, recorded in seen)
+    assert all(last in ends for last, ends in seen)
     assert topic.read_commit() == (30, str(Ranges(topic_id)))
 
 
@@ -68,7 +68,7 @@ def test_the_next_member_gets_the_same_ranges_first(kafka: KafkaSettings, topic:
             await until(lambda: topic.committed == {0: 10}, "what is done")
             lost += await member.take()
         assert topic.committed == {0: 10}
-        assert await asyncio.to_thread(_recorded, topic) == (19, 29, 39, 49)
+        assert await asyncio.to_thread(_committed_ends, topic) == (19, 29, 39, 49)
         async with Member(kafka, small_batches(topic.name, rows=4, batches_in_flight=1, topic_ids=ids)) as member:
             found = await member.take_records(50)
             assert _tokens(found[:4]) == _tokens(lost[1:])
@@ -179,10 +179,10 @@ def test_large_ranges_of_many_partitions_are_cut_again_in_little_memory(kafka: K
     for partition in range(4):
         topic.produce([bytes(800)] * 100, partition)
         topic.commit(0, str(Ranges("-", (49, 99))), partition)
-    batching = small_batches(topic.name, max_bytes=20_000)
+    options = small_batches(topic.name, max_bytes=20_000)
 
     async def scenario() -> None:
-        async with Member(kafka, batching, broker_max_poll_records=10) as member:
+        async with Member(kafka, options, broker_max_poll_records=10) as member:
             batches = await member.take_records(400)
             assert sorted((batch.partition, batch.first, batch.last) for batch in batches) == [
                 (partition, first, last) for partition in range(4) for first, last in ((0, 49), (50, 99))

@@ -35,13 +35,13 @@ class Derived(FakeDeriver):
             batch.ack()
 
 
-def derived_batching(derived: Deriver, **options: Any) -> TransportOptions:
+def derived_options(derived: Deriver, **options: Any) -> TransportOptions:
     return small_batches(*derived.topics, deriver=derived, **options)
 
 
 def deriving_member(kafka: KafkaSettings, derived: Derived, **options: Any) -> Member:
     return Member(
-        kafka, derived_batching(derived, **options), derive=derived.get, broker_session_timeout=SESSION_SECONDS
+        kafka, derived_options(derived, **options), derive=derived.get, broker_session_timeout=SESSION_SECONDS
     )
 
 

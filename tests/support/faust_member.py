@@ -22,16 +22,16 @@ class Member:
 
     Args:
         kafka: broker and group.
-        batching: options of the transport; each topic has an agent.
+        transport: options of the transport; each topic has an agent.
         handle: called by an agent with each micro-batch; defaults to queueing it for `take`.
         derive: called by the deriver's agent with each micro-batch.
-        options: options of `faust.App` that replace those here.
+        options: settings of `faust.App` that replace those here.
     """
 
     def __init__(
         self,
         kafka: KafkaSettings,
-        batching: TransportOptions,
+        transport: TransportOptions,
         handle: Handle | None = None,
         derive: Handle | None = None,
         **options: Any,
@@ -52,10 +52,10 @@ class Member:
         }
         app: Any = faust.App(kafka.group_id, **own | options)
         self.app = app
-        self.app.transport_options = batching
-        for topic in batching.policies:
+        self.app.transport_options = transport
+        for topic in transport.policies:
             self._add_agent(topic, "ingest", self._handle)
-            if batching.deriver and derive and topic in batching.deriver.topics:
+            if transport.deriver and derive and topic in transport.deriver.topics:
                 self._add_agent(topic, "derive", derive)
 
     async def __aenter__(self) -> Self:

@@ -46,7 +46,7 @@ class Saved(NamedTuple):
 
 
 class Run:
-    """A run that takes a log batch by batch, like the stream job; an item's offset is its place in the log.
+    """A run that takes a log batch by batch, like the rollup; an item's offset is its place in the log.
 
     Args:
         log: the whole log.

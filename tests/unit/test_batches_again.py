@@ -77,9 +77,9 @@ def test_a_replay_is_no_part_of_the_state() -> None:
     second.ack()
     first.ack()
     assert (partition.state, partition.changed) == (State(4, (6,)), False)
-    recorded, new = partition.cut(0.0)
-    assert (recorded.again, new.again, partition.state) == (True, False, State(4, (6, 8)))
-    recorded.ack()
+    committed, new = partition.cut(0.0)
+    assert (committed.again, new.again, partition.state) == (True, False, State(4, (6, 8)))
+    committed.ack()
     assert partition.state == State(7, (8,))
 
 

@@ -37,7 +37,7 @@ def _settings(kafka: dict[str, float], worker: dict[str, float]) -> Settings:
         pytest.param(4, {}, {"insert_threads": 9, "batches_in_flight": 3}, 450_000, id="more in flight"),
     ],
 )
-def test_a_window_lasts_until_a_successor_has_repeated_the_insert(
+def test_a_window_lasts_until_the_next_owner_has_repeated_the_insert(
     partitions: int, kafka: dict[str, float], worker: dict[str, float], blocks: int
 ) -> None:
     """Session timeout, takeover, lease and the server's patience come before a repeated insert."""

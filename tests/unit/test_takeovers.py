@@ -9,7 +9,7 @@ from pipeline.transport.micro_batch import State
 
 # The states of ClickHouse's own Kafka Connect sink (its docs/DESIGN.md), for a last insert of the offsets 10 to 19. The
 # sink knows that it was begun (BEFORE) or that it succeeded (AFTER), and takes records from wherever they come. We have
-# it recorded as a range in flight, or as done, and we ask for what comes after what is done.
+# it committed as a range in flight, or as done, and we ask for what comes after what is done.
 
 BEFORE = State(10, (19,))
 AFTER = State(20, ())
