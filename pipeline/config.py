@@ -178,17 +178,27 @@ class RollupSettings(_Section):
     """The rollup, which derives session_stats from ui_events."""
 
     enabled: bool = True
-    grace_seconds: Seconds = Field(600.0, description="an event further behind the newest is late")
-    idle_seconds: Seconds = Field(300.0, description="time without records until the clock closes windows")
-    snapshot_rows: int = Field(1_000_000, ge=1, le=_INT32, description="events of a partition between two snapshots")
-    snapshot_seconds: Seconds = Field(60.0, description="time between two snapshots, if it comes first")
+    grace_seconds: Seconds = Field(
+        600.0, description="an event that is older than the newest one by more than this is late"
+    )
+    idle_seconds: Seconds = Field(300.0, description="time without records after which the clock closes windows")
+    snapshot_rows: int = Field(
+        1_000_000, ge=1, le=_INT32, description="number of events of a partition between two snapshots"
+    )
+    snapshot_seconds: Seconds = Field(
+        60.0, description="time between two snapshots, if it is over before that number is reached"
+    )
 
 
 class ValidationSettings(_Section):
     """Largest differences between the time of an event and the timestamp of its record."""
 
-    max_ahead_seconds: float = Field(86_400.0, ge=0, le=1e10, description="most time of an event after its record")
-    max_behind_seconds: float | None = Field(None, ge=0, le=1e10, description="most time of an event before its record")
+    max_ahead_seconds: float = Field(
+        86_400.0, ge=0, le=1e10, description="longest time by which an event may be after its record's timestamp"
+    )
+    max_behind_seconds: float | None = Field(
+        None, ge=0, le=1e10, description="longest time by which an event may be before its record's timestamp"
+    )
 
 
 class TopicsSettings(_Section):
@@ -209,7 +219,9 @@ class SchemasSettings(_Section):
 class PrivacySettings(_Section):
     """Key for hashing personal data; the worker doesn't start without it."""
 
-    hash_key: Secret | None = Field(None, min_length=32, description="secret, for example from `openssl rand -hex 32`")
+    hash_key: Secret | None = Field(
+        None, min_length=32, description="secret of at least 32 characters, for example from `openssl rand -hex 32`"
+    )
 
 
 class LogSettings(_Section):

@@ -33,7 +33,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _checked(text: str) -> str:
-    """Refuse line breaks and other characters that no name or password has, but that come with a file's content."""
+    """Return the text; refuse line breaks and other control characters, which come with the content of a file."""
     decoded = _decoded(text)
     if any(unicodedata.category(character) in _NO_TEXT for character in decoded):
         raise ValueError("text without line breaks, control characters and bytes that aren't UTF-8")
@@ -60,10 +60,10 @@ def _path(path: Path) -> Path:
 def _file(path: Path) -> Path:
     try:
         usable = path.is_file() and os.access(path, os.R_OK)
-    except (OSError, ValueError):  # too long for a path, for example: the content of the file
+    except (OSError, ValueError):  # no path, for example the content of the file
         usable = False
     if not usable:
-        raise ValueError("a file that is there and can be read")
+        raise ValueError("a file that exists and can be read")
     return path
 
 
@@ -96,7 +96,7 @@ def _is_reachable(url: str) -> bool:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
-    except ValueError:  # a port or an IPv6 address that is none
+    except ValueError:  # an invalid port or IPv6 address
         return False
     return port != 0 and not parts.netloc.endswith(":") and (_is_ipv6(host) if "[" in url else _is_host(host))
 

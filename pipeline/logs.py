@@ -35,7 +35,7 @@ class Seldom(logging.Filter):
         self._said_at: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether to log a line: one of ours, or a library's first with its text, before values, in a while."""
+        """Return True for a line of ours, and for a library's line whose text it hasn't logged for 30 seconds."""
         kind = (record.name, str(record.msg))
         if record.name.partition(".")[0] not in _NOISY:
             return True

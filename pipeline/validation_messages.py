@@ -1,4 +1,4 @@
-"""Words the problems that pydantic finds in settings and topics.yaml, by the type of the problem."""
+"""Messages for the problems that pydantic finds in settings, schemas and topics.yaml."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -31,14 +31,14 @@ _EXPECTED = {
 
 
 def validation_message(problem: Mapping[str, Any]) -> str:
-    """Say which value was expected, for one entry of pydantic's `errors()`.
+    """Return the message for one entry of pydantic's `errors()`: it says which value was expected.
 
-    A validator of ours raises a ValueError with the words that follow `expected`.
+    A validator of ours raises a ValueError with the words that come after `expected`.
     """
     wording = _EXPECTED.get(problem["type"])
     return f"expected {wording.format(**problem.get('ctx', {}))}" if wording else problem["msg"]
 
 
 def unknown_key_message(known: Collection[str]) -> str:
-    """Say that a key is unknown, and list the known ones."""
+    """Return the message for an unknown key; it lists the known keys."""
     return f"unknown key; expected {', '.join(known)}"

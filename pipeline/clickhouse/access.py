@@ -37,10 +37,10 @@ class Role:
     """Grants, session settings and quota of one role.
 
     Args:
-        name: of the role, its settings profile and its quota.
-        purpose: users of the role, in words.
-        grants: in SQL, without `GRANT` and `TO`.
-        limits: by setting.
+        name: name of the role, of its settings profile and of its quota.
+        purpose: description of the role's users.
+        grants: grants in SQL, without `GRANT` and `TO`.
+        limits: limits by the name of the setting.
         quota: largest amounts in an hour for each user, by resource.
     """
 
@@ -61,7 +61,7 @@ def load_roles(database: str, topics: Path) -> tuple[Role, ...]:
     """Return the three roles.
 
     Args:
-        database: the grants are on this one.
+        database: database of the grants.
         topics: path of topics.yaml; the worker fills the tables of its families.
 
     Raises:
@@ -87,7 +87,7 @@ def _grants(declared: Iterable[str], database: str, tables: Iterable[str]) -> It
 
 
 def statements(database: str, topics: Path) -> Iterator[str]:
-    """SQL statements that create the roles or bring existing ones up to date; they may be repeated.
+    """Yield the SQL statements that create the roles or bring existing ones up to date; they may be repeated.
 
     Args and Raises: as for `load_roles`.
     """

@@ -34,7 +34,7 @@ LOOKUP_SETTINGS: Mapping[str, str | int] = {
     },
     "read_overflow_mode_leaf": "throw",
     "timeout_overflow_mode_leaf": "throw",
-    # Queries mean what they say: dialect, times in UTC or the server's zone, no additional rows, no NULL.
+    # The result depends on the query alone: its dialect, its time zone, no additional rows, no NULL.
     "dialect": "clickhouse",
     "session_timezone": "",
     "final": 0,

@@ -57,11 +57,11 @@ def check_rollup(settings: ClickHouseSettings) -> dict[str, dict[str, str]]:
 def _filled_columns(
     settings: ClickHouseSettings, table: str, live: Mapping[str, Mapping[str, LiveColumn]], filled: Collection[str]
 ) -> dict[str, str]:
-    """Types of a table's columns by name, without those that inserts leave to a default.
+    """Return the types of a table's columns by name, without columns that inserts leave to a default.
 
     Args:
         settings: server and database, for messages.
-        table: its columns are wanted.
+        table: name of the table.
         live: columns of all tables.
         filled: names of the columns that inserts fill.
 
@@ -87,7 +87,7 @@ def check_table(family: Family, columns: Mapping[str, str]) -> None:
 
     Args:
         family: its newest schema declares the fields.
-        columns: types by name, as ClickHouse writes them.
+        columns: types of its columns by name, as ClickHouse writes them.
 
     Raises:
         HaltError: a field has no column, a column has no field, or a column can't hold every valid value of its field.

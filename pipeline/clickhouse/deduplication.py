@@ -16,8 +16,8 @@ from pipeline.config import Settings, env_name
 from pipeline.errors import HaltError
 
 _FASTEST_INSERT_SECONDS = 0.002  # 2.4 ms measured, one row, server on the same machine
-# Join of the group, the next owner's look at what is stored, and its inserts before the repeated one. Nothing bounds
-# these; while they take longer, the other inserts of the same server are as slow.
+# Time for the join of the group, the next owner's insert checks, and its inserts before the repeated one. Nothing
+# bounds it; while they take longer, the other inserts of the same server are as slow.
 _TAKEOVER_SECONDS = 10.0
 _PLAIN_ENGINE = re.compile(r"(?!Replicated|Shared)\w*MergeTree")
 _REPLICATED_ENGINE = re.compile(r"(Replicated|Shared)\w*MergeTree")
@@ -26,7 +26,7 @@ _TABLES = "SELECT name, engine, engine_full FROM system.tables WHERE database = 
 
 
 def window_seconds_needed(settings: Settings) -> float:
-    """Longest time from an insert to its repetition, in seconds.
+    """Return the longest time from an insert to its repetition, in seconds.
 
     A worker inserts and is killed before its commit. The group misses it after the session timeout. The other workers
     hear of that with their next heartbeat, and finish what they have begun. One of them takes the partition over. Its
@@ -38,12 +38,12 @@ def window_seconds_needed(settings: Settings) -> float:
 
 
 def window_blocks_needed(settings: Settings, partitions: int, *, at_once: int | None = None) -> int:
-    """Most blocks that all workers together can insert into one table in `window_seconds_needed`.
+    """Return how many blocks all workers together can insert into one table in `window_seconds_needed`.
 
     Args:
-        settings: of every worker.
-        partitions: of the topic that fills the table.
-        at_once: inserts of one partition at the same time; defaults to what the settings allow.
+        settings: settings of every worker.
+        partitions: number of partitions of the topic that fills the table.
+        at_once: number of inserts of one partition at the same time; defaults to the most that the settings allow.
     """
     worker = settings.worker
     of_each = min(worker.insert_threads, worker.batches_in_flight) if at_once is None else at_once
@@ -54,7 +54,7 @@ def check_deduplication_windows(settings: Settings, catalog: Catalog, partitions
     """Check the deduplication window of every table that the worker fills.
 
     Args:
-        settings: of every worker, and the server.
+        settings: settings of every worker, and the server.
         catalog: families and the rollup.
         partitions: number of partitions that each topic has on the broker, by name.
 

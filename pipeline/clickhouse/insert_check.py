@@ -31,13 +31,13 @@ _IDENTITIES = {"MergeTree": "ts", "ReplacingMergeTree": "toDate(ts)"}
 
 
 def missing_rows(client: Any, table: str, key: str, columns: Mapping[str, Column]) -> Mask:
-    """Mask of the rows whose day is missing from the table.
+    """Return the mask of the rows whose day is missing from the table.
 
     Args:
         client: connected, with the table's database as default.
-        table: partitioned by the day of `ts`.
+        table: name of a table that is partitioned by the day of `ts`.
         key: name of a column of UUIDs.
-        columns: the block.
+        columns: columns of the block, by name.
 
     Raises:
         HaltError: a row policy hides rows of the table.
@@ -93,12 +93,12 @@ def _found(
 
 
 def stored_sessions(client: Any, table: str, hour: int) -> frozenset[bytes]:
-    """Sessions that have a row of an hour in an hourly table, as 16 bytes each.
+    """Return the sessions that have a row of an hour in an hourly table, as 16 bytes each.
 
     Args:
         client: connected, with the table's database as default.
-        table: with the columns `hour` and `session_id`.
-        hour: its first second, in seconds since 1970.
+        table: name of a table with the columns `hour` and `session_id`.
+        hour: first second of the hour, in seconds since 1970.
 
     Raises:
         HaltError: a row policy hides rows of the table.

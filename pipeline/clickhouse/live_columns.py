@@ -13,7 +13,7 @@ from pipeline.config import ClickHouseSettings
 from pipeline.errors import HaltError
 
 _COLUMNS = "SELECT table, name, type, default_kind FROM system.columns WHERE database = %(database)s ORDER BY position"
-# A line of the server's ColumnsDescription::toString: name, type, and what kind of default it has.
+# A line of the server's ColumnsDescription::toString: name, type, and the kind of default.
 _LINE = re.compile(
     r"`(?P<name>(?:[^`\\]|\\.)*)` (?P<type>[^\t\n]*)(?:\t(?P<kind>DEFAULT|MATERIALIZED|ALIAS|EPHEMERAL)\b)?"
 )
@@ -37,7 +37,7 @@ class LiveColumn(NamedTuple):
 
 
 def read_columns(client: Any, database: str) -> dict[str, dict[str, LiveColumn]]:
-    """Columns by name, for each table of the database.
+    """Return the columns by name, for each table of the database.
 
     Raises:
         clickhouse_driver.errors.Error, OSError, EOFError: the query failed.
@@ -49,7 +49,7 @@ def read_columns(client: Any, database: str) -> dict[str, dict[str, LiveColumn]]
 
 
 def parse_columns(description: str) -> dict[str, LiveColumn]:
-    """Columns by name, from the description of a table that the server sends before it takes rows."""
+    """Parse the description of a table, which the server sends before it takes rows; return the columns by name."""
     lines = (_LINE.match(line) for line in description.split("\n"))
     return {
         _unescaped(line["name"]): LiveColumn(_unescaped(line["type"]), line["kind"] or "") for line in lines if line
@@ -61,10 +61,10 @@ def _unescaped(text: str) -> str:
 
 
 class CheckedTable:
-    """A table as it was checked; refuses to insert into it once its columns are others.
+    """A table whose columns were checked; it refuses inserts once they have changed.
 
     Args:
-        table: in the configured database.
+        table: name of a table in the configured database.
         types: ClickHouse type of each column that inserts fill, by name.
         settings: server and database, for messages.
     """

@@ -63,10 +63,10 @@ def insert_block(
     failure the client is disconnected; it connects again on its next use.
 
     Args:
-        client: not used by another thread meanwhile.
+        client: client that no other thread uses meanwhile.
         query: an INSERT without its rows.
-        columns: by name, all of one length, at least one row.
-        settings: of this query.
+        columns: columns by name, all of one length, at least one row.
+        settings: settings of this query.
         check: called when the server waits for the rows. Its exception ends the insert with nothing stored.
         check_columns: called before that with the table's columns, as the server gives them in its answer to the query:
             all columns of the table, or only those of the query. Its exception ends the insert with nothing stored.
@@ -133,7 +133,7 @@ def write_block(buffer: OutputBuffer, types: Sequence[tuple[str, str]], columns:
     """Write the columns of one block.
 
     Args:
-        buffer: the driver's.
+        buffer: buffer of the driver.
         types: name and ClickHouse type of each column, in the order of the INSERT.
         columns: by name, all of one length, in the forms of `pipeline.columns.Column`.
 

@@ -22,7 +22,7 @@ class Query:
 
 
 def load_queries() -> dict[str, Query]:
-    """All queries by name, in the order of the specification."""
+    """Return all queries by name, in the order of the specification."""
     entries = _ENTRY.finditer(_FILE.read_text(encoding="utf-8"))
     return {
         entry["name"]: Query(

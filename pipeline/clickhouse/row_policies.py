@@ -21,7 +21,7 @@ def check_row_policies(settings: ClickHouseSettings, tables: Iterable[str]) -> N
     """Check that the user sees all rows of these tables. A table that the user may not read is left out.
 
     Raises:
-        HaltError: a row policy hides rows of one.
+        HaltError: a row policy hides rows of a table.
         UnavailableError: the server doesn't answer.
     """
     with explained(settings), connect(settings) as client:
@@ -40,7 +40,7 @@ def check_all_rows_seen(client: Any, table: str) -> None:
 
     Args:
         client: connected, with the table's database as default.
-        table: may be of any engine.
+        table: name of a table, of any engine.
 
     Raises:
         HaltError: a row policy hides rows.

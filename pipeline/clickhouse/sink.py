@@ -52,8 +52,8 @@ class Sink:
         """Insert rows as one block; return when the server has stored them.
 
         Args:
-            table: in the configured database.
-            columns: by name, all of one length, at least one row.
+            table: name of a table in the configured database.
+            columns: columns by name, all of one length, at least one row.
             token: deduplication token; the server stores a repeated insert with the same token once.
             check: called when the server waits for the rows. Its exception ends the insert with nothing stored. The
                 server refuses rows that it doesn't get within twice `SILENCE_SECONDS` after the call.
@@ -110,7 +110,7 @@ class Sink:
         )
 
     def missing_rows(self, table: str, key: str, columns: Mapping[str, Column]) -> Mask:
-        """Mask of the rows that a repeated insert didn't bring into the table: see `pipeline.clickhouse.insert_check`.
+        """Return the mask of the rows that a repeated insert didn't bring into the table, as `missing_rows` does.
 
         Raises:
             HaltError: a row policy hides rows of the table.
@@ -122,11 +122,11 @@ class Sink:
         return missing
 
     def stored_sessions(self, table: str, hour: int) -> frozenset[bytes]:
-        """Sessions that have a row of an hour in an hourly table, as 16 bytes each.
+        """Return the sessions that have a row of an hour in an hourly table, as 16 bytes each.
 
         Args:
-            table: in the configured database, with the columns `hour` and `session_id`.
-            hour: its first second, in seconds since 1970.
+            table: name of a table in the configured database, with the columns `hour` and `session_id`.
+            hour: first second of the hour, in seconds since 1970.
 
         Raises:
             HaltError: a row policy hides rows of the table.
@@ -148,7 +148,7 @@ class Sink:
         return bool(expired.any())
 
     def refusal_code(self, table: str, columns: Mapping[str, Column]) -> int | None:
-        """Error code with which the server refuses these rows for their data; None if it accepts them.
+        """Return the error code with which the server refuses these rows for their data; None if it accepts them.
 
         Nothing is stored: the rows go into a temporary table with the columns and constraints of `table`, which keeps
         no rows.
@@ -183,7 +183,7 @@ class Sink:
         *,
         check: Callable[[], None] = lambda: None,
     ) -> None:
-        """Insert into a table, or into one with its columns, unless they are others than expected."""
+        """Insert into a table or into its temporary copy; refuse if the columns aren't the checked ones."""
         checked = self._checked.get(table)
         if checked is None:
             insert_block(client, query, columns, settings, check=check)
@@ -196,7 +196,7 @@ class Sink:
             raise
 
     def _name_altered_column(self, table: str, checked: CheckedTable, error: Exception) -> None:
-        """Add to the server's words which column was altered, and how, if one was."""
+        """Raise the server's error with the altered column added to its message, if a column was altered."""
         with connect(self._settings) as client:
             columns = read_columns(client, self._settings.database).get(table, {})
         try:

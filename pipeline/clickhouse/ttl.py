@@ -1,4 +1,4 @@
-"""Rows that the TTL of a table has expired: the server may drop them at any moment, the next or one long after."""
+"""Rows that the TTL of a table has expired; the server drops them at some later moment."""
 
 import re
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ _COLUMNS = {"ts": ("DateTime64(3, 'UTC')", "toUnixTimestamp64Milli(ts)"), "hour"
 
 
 def expired_times(client: Any, table: str, column: str, times: NDArray[Any]) -> Mask:
-    """Mask of the times whose rows the table's TTL has expired by now, by the server's clock.
+    """Return the mask of the times whose rows the table's TTL has expired by now, by the server's clock.
 
     A condition of the TTL (`DELETE WHERE`) counts as met. A TTL that depends on other columns counts as over.
 
     Args:
         client: connected, with the table's database as default.
-        table: of the MergeTree family.
+        table: name of a table with an engine of the MergeTree family.
         column: `ts`, in milliseconds, or `hour`, in seconds.
         times: values of the column, since 1970.
 

@@ -28,7 +28,7 @@ class Readiness(NamedTuple):
 
     ready: bool
     text: str
-    """Body of the answer: one line a reason when the worker isn't ready."""
+    """Body of the answer: one line for each reason if the worker isn't ready."""
 
 
 class WorkerWeb:

@@ -25,8 +25,8 @@ _TABLES = """
 CREATE TABLE letters (id TEXT PRIMARY KEY, partition INT, offset INT, source_partition INT, source_offset INT,
                       reason TEXT, attempts INT, whole INT, failed_at REAL, copies INT);
 CREATE INDEX places ON letters (partition, offset);
-CREATE TABLE fates (id TEXT PRIMARY KEY, state TEXT, run TEXT, claimed_at INT, first_run TEXT, ends TEXT);
-CREATE VIEW known AS SELECT letters.*, coalesce(state, 'open') AS state FROM letters LEFT JOIN fates USING (id);
+CREATE TABLE outcomes (id TEXT PRIMARY KEY, state TEXT, run TEXT, claimed_at INT, first_run TEXT, ends TEXT);
+CREATE VIEW known AS SELECT letters.*, coalesce(state, 'open') AS state FROM letters LEFT JOIN outcomes USING (id);
 """
 _COUNTS = "SELECT reason, state, count(*), sum(copies - 1), min(failed_at), max(failed_at) FROM known"
 _LETTERS = """
@@ -36,14 +36,14 @@ FROM known
 _ADD_LETTER = """
 INSERT INTO letters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1) ON CONFLICT (id) DO UPDATE SET copies = copies + 1
 """
-# The first claim holds until it is too old. Its ends stay: its records, if it produced any, are behind them.
+# A claim holds until it is too old. The ends of the first claim stay: the records of its run come after them.
 _ADD_CLAIM = """
-INSERT INTO fates VALUES (?1, 'claimed', ?2, ?3, ?2, ?4)
+INSERT INTO outcomes VALUES (?1, 'claimed', ?2, ?3, ?2, ?4)
 ON CONFLICT (id) DO UPDATE SET run = excluded.run, claimed_at = excluded.claimed_at
 WHERE state = 'claimed' AND (run = excluded.run OR excluded.claimed_at >= claimed_at + ?5)
 """
 _ADD_RECEIPT = """
-INSERT INTO fates VALUES (?1, ?2, ?3, NULL, NULL, NULL)
+INSERT INTO outcomes VALUES (?1, ?2, ?3, NULL, NULL, NULL)
 ON CONFLICT (id) DO UPDATE SET state = excluded.state WHERE state = 'claimed'
 """
 
@@ -183,7 +183,7 @@ class Index:
         ours, doubtful = [], {}
         for letter in letters:
             state, holder, first_run, ends = self._database.execute(
-                "SELECT state, run, first_run, ends FROM fates WHERE id = ?", [letter.id]
+                "SELECT state, run, first_run, ends FROM outcomes WHERE id = ?", [letter.id]
             ).fetchone()
             if state == Outcome.CLAIMED and holder == run:
                 ours.append(letter)

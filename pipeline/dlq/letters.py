@@ -41,7 +41,7 @@ class DlqRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter, but for key, value and headers. All copies of a dead letter have the same id."""
+    """A dead letter without its key, value and headers. All copies of a dead letter have the same id."""
 
     id: str
     partition: int
@@ -53,14 +53,14 @@ class Letter:
     attempts: int
     """Number of times its record has been rejected."""
     whole: bool
-    """True if nothing was left out; parts of a record that is too large are."""
+    """True if the dead letter has its whole record; a record that is too large loses parts."""
     copies: int
     state: str
     failed_at: datetime
 
     @property
     def foreign(self) -> bool:
-        """True if it is unknown where its record belongs."""
+        """True if the place of its record in the source topic is unknown."""
         return self.source_partition is None
 
 
@@ -124,7 +124,7 @@ def _time(text: str | None) -> datetime | None:
 
 
 def _from_ms(milliseconds: int) -> datetime:
-    """Convert a record's timestamp. A producer may choose any number; 1970 stands for one that is no time."""
+    """Convert a record's timestamp; a number that isn't a time becomes 1970, since producers may choose any number."""
     try:
         return datetime.fromtimestamp(milliseconds / 1000, UTC)
     except (ValueError, OverflowError, OSError):

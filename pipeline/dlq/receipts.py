@@ -1,4 +1,4 @@
-"""Receipts: records of a dead-letter topic that say what was done with dead letters before them.
+"""Receipts: records of a dead-letter topic with the outcomes of earlier dead letters.
 
 The last header marks a receipt. A producer of events can't forge one: the last headers of a dead letter are the
 worker's. Receipts outlive their dead letters, because retention deletes from the front.
@@ -32,7 +32,7 @@ class Receipt:
     letters: tuple[str, ...]
     """Ids of the dead letters."""
     ends: dict[int, int] = field(default_factory=dict)
-    """Of a claim: the end of each partition of the source topic, before anything was requeued."""
+    """End of each partition of the source topic before anything was requeued; only a claim has them."""
 
     @property
     def value(self) -> bytes:

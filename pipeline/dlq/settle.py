@@ -44,8 +44,8 @@ class _Delivery:
 class Settler:
     """Settles the dead letters of one family.
 
-    Methods raise UnavailableError if Kafka doesn't answer, HaltError if it refuses. Whatever was done by then has its
-    receipt, or the next run finds it.
+    Methods raise UnavailableError if Kafka doesn't answer, HaltError if it refuses. Dead letters that were settled by
+    then have a receipt, or the next run finds their records in the source topic.
 
     Args:
         settings: the broker.
@@ -110,7 +110,7 @@ class Settler:
         return done
 
     def _find(self, doubtful: Mapping[str, Mapping[int, int]]) -> set[str]:
-        """Return the ids that are in the source topic already.
+        """Return the ids of dead letters whose records are in the source topic already.
 
         Args:
             doubtful: ids of dead letters that an earlier run claimed, and the ends that it noted.
@@ -130,7 +130,7 @@ class Settler:
         return {id_ for id_ in said if id_ in sought}
 
     def _produce(self, wanted: Sequence[Letter], until: float) -> tuple[_Delivery, int | None]:
-        """Produce the records; return also the offset of the first one that there was no time for."""
+        """Produce the records; return the delivery, and the offset of the first record left out for lack of time."""
         delivery, reached = _Delivery(), None
         try:
             for letter, record in self._reading.records(wanted):

@@ -21,7 +21,7 @@ from pipeline.tls import client_context, handshake_error
 
 PROBE_SECONDS = 10.0
 """Longest wait of a probe for an answer."""
-_DOWN_SECONDS = 2.0  # grace for brokers that are all down: one may come back, or answer at another address
+_DOWN_SECONDS = 2.0  # wait after all brokers are down: one may come back, or answer at another address
 _POLL_SECONDS = 0.05
 _WATCH_SECONDS = 2.0  # between two checks for failed connections
 _log = structlog.get_logger("chimera.kafka")
@@ -33,7 +33,7 @@ _FORBIDDEN = frozenset(
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     }
 )
-_SHUT_OUT = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
+_REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
 # Temporary refusals; any other refusal would be the same the next time.
 _NOT_NOW = frozenset(
     {
@@ -61,12 +61,12 @@ NO_TOPIC = frozenset(
 
 
 def missing_topic(settings: KafkaSettings, topic: str) -> str:
-    """Say that a topic is missing, and how to create it."""
+    """Return the message for a missing topic; it says how to create one."""
     return f"{_where(settings)}: no topic {topic}; create it with `chimera topics apply`"
 
 
 def check_connection(settings: KafkaSettings, probe_seconds: float = PROBE_SECONDS) -> None:
-    """Check that a broker lets us in; a refusal is known at once.
+    """Check that a broker accepts a connection and its login; a refusal is reported at once.
 
     Raises:
         HaltError: the broker or the token issuer refuses us.
@@ -77,12 +77,12 @@ def check_connection(settings: KafkaSettings, probe_seconds: float = PROBE_SECON
 
 
 async def watch_login(settings: KafkaSettings, failed: Callable[[], int], halt: Callable[[HaltError], None]) -> None:
-    """Halt a running client that brokers no longer let in; aiokafka would retry for ever.
+    """Halt a running client once brokers refuse its login; aiokafka would retry for ever.
 
-    It takes two refusals in a row, because a broker that starts or stops may hang up in the middle of a login.
+    Two refusals in a row are needed, because a broker that starts or stops may hang up in the middle of a login.
 
     Args:
-        settings: of the client.
+        settings: settings of the client.
         failed: returns the number of failed connections so far.
         halt: called with the refusal.
     """
@@ -97,7 +97,7 @@ async def watch_login(settings: KafkaSettings, failed: Callable[[], int], halt: 
 
 
 def _refusal(settings: KafkaSettings) -> HaltError | None:
-    """Return why brokers don't let us in; None if they do, or don't answer."""
+    """Return the refusal of the brokers; None if they accept the login or don't answer."""
     try:
         check_connection(settings)
     except HaltError as error:
@@ -113,8 +113,8 @@ def explain_kafka(
     """Make an error that says which broker failed, how, and what to do about it.
 
     Args:
-        error: from a client.
-        settings: of that client.
+        error: error of a client.
+        settings: settings of that client.
         what: the topic, group or operation that was asked for.
         probe_seconds: longest wait for the reason of a failed connection.
     """
@@ -133,7 +133,7 @@ def explain_refusal(error: KafkaError, settings: KafkaSettings, what: str) -> Ch
     if error.code() >= 0 or not (settings.tls or settings.sasl):
         return None
     reply = _probe(settings, PROBE_SECONDS)
-    return None if reply is None else _shut_out(settings, reply)
+    return None if reply is None else _login_refusal(settings, reply)
 
 
 def check_granted(needed: AclOperation, granted: frozenset[AclOperation], settings: KafkaSettings, what: str) -> None:
@@ -154,11 +154,13 @@ def _forbidden(settings: KafkaSettings, what: str) -> HaltError:
 
 
 def _no_answer(settings: KafkaSettings, error: KafkaError) -> ChimeraError:
-    return _shut_out(settings, error) or UnavailableError(f"{_where(settings)} is not available: {_described(error)}")
+    return _login_refusal(settings, error) or UnavailableError(
+        f"{_where(settings)} is not available: {_described(error)}"
+    )
 
 
-def _shut_out(settings: KafkaSettings, reply: KafkaError) -> ChimeraError | None:
-    if reply.code() not in _SHUT_OUT:
+def _login_refusal(settings: KafkaSettings, reply: KafkaError) -> ChimeraError | None:
+    if reply.code() not in _REFUSALS:
         return None
     if reply.code() == KafkaError._SSL:
         reason = _tls_refusal(settings) or reply.str()
@@ -174,9 +176,9 @@ def _shut_out(settings: KafkaSettings, reply: KafkaError) -> ChimeraError | None
 
 
 def _probe(settings: KafkaSettings, seconds: float) -> KafkaError | None:
-    """Return why a new client gets no answer; None if it gets one.
+    """Return the error of a new client that gets no answer; None if it gets one.
 
-    A refusal is known at once. Any other error may concern one of several brokers, or one address of a name, so the
+    A refusal is reported at once. Any other error may concern one of several brokers, or one address of a name, so the
     probe keeps waiting for another one.
     """
     errors: list[KafkaError] = []
@@ -188,7 +190,7 @@ def _probe(settings: KafkaSettings, seconds: float) -> KafkaError | None:
         known = len(errors)
         client.poll(_POLL_SECONDS)
         for error in errors[known:]:
-            if error.code() in _SHUT_OUT:
+            if error.code() in _REFUSALS:
                 return error
             if error.code() == KafkaError._ALL_BROKERS_DOWN:
                 deadline = min(deadline, time.monotonic() + _DOWN_SECONDS)
@@ -199,7 +201,7 @@ def _probe(settings: KafkaSettings, seconds: float) -> KafkaError | None:
 
 
 def _tls_refusal(settings: KafkaSettings) -> str | None:
-    """Return the reason of a failed handshake, by a handshake of Python's own; librdkafka doesn't say it."""
+    """Return the reason of a failed handshake. Python makes the handshake again, because librdkafka gives no reason."""
     for server in settings.bootstrap_servers.split(","):
         host, _, port = server.rpartition(":")
         if error := handshake_error(client_context(settings), host.strip("[]"), int(port), PROBE_SECONDS):

@@ -1,4 +1,4 @@
-"""The one reader of offset ranges: reads a topic from offset to offset, outside of any consumer group."""
+"""Reader of offset ranges: it reads a topic from offset to offset, outside of any consumer group."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic, sleep
@@ -49,7 +49,7 @@ class TopicReader:
         answer_seconds: longest wait for facts about the topic.
         silence_seconds: longest wait for the next record of a range.
         probe_seconds: longest wait for the reason of a failure.
-        skip_deleted: read on behind records that retention has deleted; otherwise their absence is an error.
+        skip_deleted: go on after records that retention has deleted; otherwise their absence is an error.
     """
 
     def __init__(
@@ -108,8 +108,8 @@ class TopicReader:
         """Read all records within these ranges, one partition after the other.
 
         Args:
-            ranges: by partition.
-            progress: called behind each record with the number of offsets passed, and of all there are.
+            ranges: offsets to read, by partition.
+            progress: called after each record with the number of offsets passed, and with their total.
         """
         passed, total = 0, sum(map(len, ranges.values()))
         for partition, offsets in ranges.items():

@@ -14,12 +14,12 @@ _POLL_SECONDS = 0.1
 _EXPIRY_SECONDS = 5.0  # librdkafka looks for expired records once a second
 # ruff: noqa: SLF001 (librdkafka's own error codes are public under names with an underscore)
 
-_SILENT = logging.getLogger("chimera.librdkafka")  # librdkafka logs fatal errors at every level, and they are raised
+_SILENT = logging.getLogger("chimera.librdkafka")  # not logged: librdkafka's fatal errors, which are raised
 _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 
 Delivered = Callable[[KafkaError | None, Message | None], None]
-"""Called with the error, or None, and the record as the broker stored it; without a record if it never was sent."""
+"""Called with the error, or None, and the record as the broker stored it; the record is None if it was never sent."""
 
 
 class RecordProducer:
@@ -65,11 +65,11 @@ class RecordProducer:
         """Queue a record; wait while the queue is full.
 
         Args:
-            topic: where it goes.
-            value: of the record.
-            key: of the record; it chooses the partition.
-            partition: in place of the key's.
-            headers: in their order.
+            topic: name of the topic.
+            value: value of the record.
+            key: key of the record; it chooses the partition.
+            partition: number of the partition; -1 leaves the choice to the key.
+            headers: headers of the record, in their order.
             delivered: called once with the outcome, by `produce`, `poll` or `flush`.
 
         Raises:
@@ -106,7 +106,7 @@ class RecordProducer:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
 
     def partitions(self, topic: str, seconds: float) -> int:
-        """Number of partitions of a topic.
+        """Return the number of partitions of a topic.
 
         Raises:
             KafkaException: the broker doesn't answer, or has no such topic.

@@ -39,7 +39,7 @@ class UnknownSchemaError(LookupError):
 class SchemaRegistry:
     """A client of a registry with Confluent's interface. Use it from any number of threads.
 
-    It remembers answers for good, and for half a minute that an id is unknown.
+    It remembers a schema for good, and an unknown id for half a minute.
 
     Args:
         settings: address and login of the registry.
@@ -126,7 +126,7 @@ class SchemaRegistry:
                 raise UnavailableError(f"{where} is not available: HTTP {status}") from error
             raise HaltError(f"{where}: {what}{error.error_message} (HTTP {status})") from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            # The client parses an answer of status 200 whatever it is, such as a proxy's page or half of an answer.
+            # The client parses any answer of status 200, such as a proxy's page or half of an answer.
             name = env_name("registry", "url")
             raise UnclearError(f"{where}: {what}the answer is not that of a schema registry; check {name}") from error
 

@@ -122,7 +122,7 @@ def _check_possible(topic: TopicSpec, live: LiveTopic, where: str) -> None:
     if topic.state_of and topic.partitions != live.partitions:
         raise ConfigError(
             f"{where}.partitions: expected {live.partitions}, as the topic has, got {topic.partitions}; with another "
-            "number, the state in it would not be found; any number works for any number of source partitions"
+            "number, a worker would not find the state in it; the number needn't be that of the source topic"
         )
     if topic.replication != live.replication:
         raise ConfigError(
@@ -178,9 +178,10 @@ class TopicAdmin:
         return _rights(self._results(asked, "group ")[group])
 
     def check_kept(self, names: Iterable[str]) -> None:
-        """Check that the broker keeps every record of these topics until its retention: that none is compacted.
+        """Check that no topic is compacted, so that the broker keeps every record until its retention ends.
 
-        A user who may not read the configuration of a topic isn't told: then the broker refuses records without a key.
+        A topic whose configuration the user may not read is left out; if it is compacted, the broker refuses records
+        without a key.
 
         Raises:
             HaltError: a topic is compacted; the message says how to change that.
@@ -260,7 +261,7 @@ def check_topics_exist(settings: KafkaSettings, topics: Iterable[TopicSpec], exi
 
 
 def compacted_topic(settings: KafkaSettings, topic: str) -> str:
-    """Say that a topic is compacted, why that does harm, and how to change it."""
+    """Return the message for a compacted topic: the harm, and how to change it."""
     return (
         f"Kafka at {settings.bootstrap_servers}: topic {topic} is compacted, so the broker would delete all but the "
         "newest dead letter of each key, and refuses those without a key; expected cleanup.policy=delete: change it "

@@ -99,7 +99,7 @@ class Producer:
         """
         try:
             self._producer.flush()
-        except KafkaException as error:  # such as a right that was taken away: no delivery follows
+        except KafkaException as error:  # for example for a lost right: librdkafka then reports no delivery
             raise self._explain("all topics", error.args[0]) from None
         self._raise_failure()
 

@@ -76,7 +76,9 @@ class HourCloser:
             try:
                 committed = await self._consumer().close_by_clock(partition.tp, partition.derivation.offset, hour)
             except UnavailableError as error:
-                self._log.warning("closing by the clock isn't committed, will try again", error=str(error))
+                self._log.warning(
+                    "the broker hasn't confirmed a closing by the clock, it will be tried again", error=str(error)
+                )
                 return
             if committed:
                 await in_thread(self._folding, partition.derivation.close, hour)

@@ -87,8 +87,8 @@ class RollupJob:
 
     @property
     def trouble(self) -> str | None:
-        """Reason why rows aren't stored; None if all is well."""
-        return f"{TABLE}: what has failed is tried again" if self._retry.failing else None
+        """Reason why the rollup isn't ready: a failed step; None if it is ready."""
+        return f"{TABLE}: a failed step is being retried" if self._retry.failing else None
 
     # Micro-batches.
 

@@ -95,7 +95,7 @@ class _Check:
                 raise UnresolvableError(f"{where}: not an Avro type, or one that takes no byte")
             height = self.heights[short]
             if height is None:
-                raise UnresolvableError(f"{where}: a type that holds itself")
+                raise UnresolvableError(f"{where}: a type that contains itself")
             self.reach(depth + height)
         return short
 

@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 
 async def until_answered(ask: Callable[[], Awaitable[T]], wanted: Callable[[], bool], context: Context) -> T | None:
-    """Make a request until the broker answers it; return None once the answer isn't wanted any more."""
+    """Repeat a request until the broker answers it; return None as soon as the answer is no longer wanted."""
     while wanted():
         try:
             return await ask()
         except UnavailableError as error:
-            context.log.warning("Kafka doesn't answer, will be asked again: %s", error)
+            context.log.warning("Kafka doesn't answer, the request will be repeated: %s", error)
         except HaltError as error:
             context.options.stop(error)
         await asyncio.sleep(context.options.retry_seconds)

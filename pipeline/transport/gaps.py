@@ -56,7 +56,7 @@ class Gaps:
     def _stop_shortened(self, partition: PartitionBatches, expected: int, got: int) -> None:
         place = f"{partition.topic}-{partition.partition}"
         self._options.stop(
-            HaltError(f"{place}: Kafka's log has offset {got} where {expected} was to come, {SHORTENED}")
+            HaltError(f"{place}: Kafka's log has offset {got} where {expected} was expected, {SHORTENED}")
         )
         self._assignment.let_go({TopicPartition(partition.topic, partition.partition)})
 

@@ -34,7 +34,7 @@ class Rebalance:
         self._topics = topics
 
     async def run(self, seek_to_committed: Callable[[], Awaitable[None]]) -> None:
-        """Take over all assigned partitions; if the broker doesn't answer, have them assigned anew.
+        """Take over all assigned partitions; request a new assignment if the broker doesn't answer.
 
         Args:
             seek_to_committed: Faust's own seek, of all partitions to their committed offsets.
@@ -45,7 +45,7 @@ class Rebalance:
             if partitions := self._topics.assigned():
                 await self._take_over(partitions)
         except UnavailableError as error:
-            self._log.warning("Kafka doesn't answer, the partitions will be assigned anew: %s", error)
+            self._log.warning("Kafka doesn't answer, the worker requests a new assignment: %s", error)
             await self._broker.rejoin()
         except ChimeraError as error:
             self._options.stop(error)

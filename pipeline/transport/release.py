@@ -38,28 +38,33 @@ class Release:
             taken: micro-batches that agents have and haven't acknowledged.
 
         Returns:
-            Micro-batches that are late; they are delivered again, by this worker or another.
+            Micro-batches that aren't acknowledged by then; they are delivered again, by this worker or another.
         """
         if self._drained_by is None:
             self.begin()
         while taken() and self._clock() < (self._drained_by or 0.0):
             await self._assignment.wait_for_progress(RECHECK_SECONDS)
         if late := taken():
-            self._log.warning("Not done in %.0f s, left to be delivered again: %r", self._options.drain_seconds, late)
+            self._log.warning(
+                "Not acknowledged within %.0f s, will be delivered again: %r", self._options.drain_seconds, late
+            )
         return late
 
     async def let_go(self, partitions: set[TopicPartition]) -> None:
-        """Have the deriver release partitions while this worker owns them, then let them go."""
+        """Tell the deriver to release partitions while this worker owns them, then let them go."""
         await self._have_released(partitions)
         self._assignment.let_go(partitions)
 
     async def let_go_of_all(self) -> None:
-        """Do the same with all partitions."""
+        """Let all partitions go; see `let_go`."""
         await self._have_released(set(self._assignment.partitions))
         self._assignment.let_go(set(self._assignment.partitions))
 
     async def _have_released(self, partitions: set[TopicPartition]) -> None:
-        """Give the deriver the rest of the time to drain; a failed release only makes the next replay longer."""
+        """Tell the deriver to release partitions, in the rest of the time to drain.
+
+        A failed release is logged and no more: it only makes the next replay longer.
+        """
         derived = self._options.derived(partitions & self._assignment.partitions.keys())
         if self._options.deriver is None or not derived or self._broker.membership != self._assignment.membership:
             return
@@ -67,8 +72,8 @@ class Release:
             async with asyncio.timeout(max(_RELEASE_SECONDS, (self._drained_by or 0.0) - self._clock())):
                 await self._options.deriver.release(derived)
         except TimeoutError:
-            self._log.warning("Not released in time: %r", derived)
+            self._log.warning("The deriver didn't release partitions in time: %r", derived)
         except ChimeraError as error:
-            self._log.warning("Not released: %r: %s", derived, error)
+            self._log.warning("The deriver didn't release %r: %s", derived, error)
         except Exception:  # noqa: BLE001 (the partitions have to go, whatever fails)
-            self._log.exception("Not released: %r", derived)
+            self._log.exception("The deriver didn't release %r", derived)

@@ -124,10 +124,10 @@ class App(faust.App):
         )
 
     def _create_directories(self) -> None:
-        """Make none: the worker keeps nothing on disk, and the name of a group isn't one of a directory."""
+        """Create no directory: the worker keeps nothing on disk, and a group's name may not do for one."""
 
     def _init_fixups(self) -> list[Any]:
-        """Use none: a variable in the environment would load Django."""
+        """Return no fixups: Faust would load Django if an environment variable names its settings."""
         return []
 
     def _new_web(self) -> web.Web:
@@ -210,7 +210,7 @@ class App(faust.App):
         return await self._batch_consumer().renew(held)
 
     def on_rebalance_end(self) -> None:
-        """Log that records flow, and from how many partitions."""
+        """Log that the worker consumes, and from how many partitions."""
         super().on_rebalance_end()
         log.info("consuming", partitions=len(self.consumer.assignment()))
 

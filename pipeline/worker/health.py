@@ -33,7 +33,7 @@ def check_live(settings: WorkerSettings) -> None:
 
 
 def main() -> int:
-    """Print why the worker isn't healthy, if it isn't; return the exit code."""
+    """Print the reason if the worker isn't healthy; return the exit code."""
     try:
         check_live(load_settings().worker)
     except ChimeraError as error:

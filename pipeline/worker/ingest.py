@@ -80,8 +80,8 @@ class Ingest:
 
     @property
     def trouble(self) -> str | None:
-        """Reason why the family's records aren't stored, or too few of them; None if all is well."""
-        why = "what has failed is tried again" if self._retry.failing else self._reject_rate.excess
+        """Reason why the family isn't ready: a failed step, or too many rejections; None if it is ready."""
+        why = "a failed step is being retried" if self._retry.failing else self._reject_rate.excess
         return why and f"{self._family.name}: {why}"
 
     def watch_reject_rate(self) -> None:

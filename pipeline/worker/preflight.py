@@ -97,7 +97,7 @@ def check_group(settings: Settings, catalog: Catalog) -> None:
     The tables are checked first, because a worker that starts at the same time commits before it stores a row.
 
     Raises:
-        HaltError: the group would; the message names the topic, and what to do.
+        HaltError: the group would consume it from its beginning; the message names the topic, and what to do.
         UnavailableError: a server doesn't answer.
     """
     with explained(settings.clickhouse), connect(settings.clickhouse) as client:
@@ -106,9 +106,10 @@ def check_group(settings: Settings, catalog: Catalog) -> None:
         if family.table in filled and (records := _records_of_a_fresh_group(settings.kafka, family.topic.name)):
             raise HaltError(
                 f"group {settings.kafka.group_id} has committed no offset of {family.topic.name}, whose {records} "
-                f"records would be stored in {settings.clickhouse.database}.{family.table}, which has rows: a "
-                "second time, if they come from there; use the group that stored them, or, when they don't (the "
-                f"topic was created anew), start once with {env_name('worker', 'allow_fresh_group')}=true"
+                f"records would be stored in {settings.clickhouse.database}.{family.table}, which has rows. "
+                "If these rows come from the topic, they would be stored a second time: use the group that stored "
+                "them. If the topic was created anew, start once with "
+                f"{env_name('worker', 'allow_fresh_group')}=true"
             )
 
 

@@ -60,7 +60,7 @@ class Worker(faust.Worker):
         try:
             super().execute_from_commandline()
         except SystemExit as end:
-            # A thread may still wait for a silent server. Its work isn't acknowledged, so the process ends without it.
+            # A thread may still wait for a silent server. The process ends without it: its work isn't acknowledged.
             self._leave(int(end.code or 0))
 
     def _log_start(self) -> None:
@@ -84,7 +84,7 @@ class Worker(faust.Worker):
         super()._schedule_shutdown(number)
 
     def _leave_unfinished(self, seconds: float) -> None:
-        log.warning("leaving unfinished, what isn't committed is delivered again", after_seconds=seconds)
+        log.warning("the stop takes too long, uncommitted records will be delivered again", after_seconds=seconds)
         self._leave(0)
 
     def _leave(self, code: int) -> NoReturn:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-_STEPS = 60  # the window consists of so many steps, which bounds the memory
+_STEPS = 60  # number of steps of a window; it bounds the memory
 
 
 @dataclass(slots=True)
@@ -27,7 +27,7 @@ class RejectRate:
     Args:
         limit: highest share of rejected records, 0 to 1; 1 is never exceeded.
         window_seconds: length of the window, exact to a sixtieth.
-        minimum: with fewer records in the window the limit isn't exceeded.
+        minimum: number of records in the window below which the limit is never exceeded.
         clock: seconds that never go back.
     """
 
@@ -44,8 +44,8 @@ class RejectRate:
         """Count records that were stored or rejected.
 
         Args:
-            records: number of all of them.
-            rejected: number of the rejected ones among them.
+            records: number of all records.
+            rejected: number of rejected records among them.
         """
         number = self._now()
         if not self._steps or self._steps[-1].number != number:

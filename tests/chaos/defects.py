@@ -87,4 +87,4 @@ DEFECTS = {
     "offset_too_high": _offset_too_high,
     "uncommitted_closings": _uncommitted_closings,
 }
-"""What the suite must notice when it is broken."""
+"""Defects that the suite must notice, by name; each function puts its defect into this process."""

@@ -143,7 +143,7 @@ def test_a_log_that_ends_before_the_committed_offset_halts(kafka: KafkaSettings,
 
     asyncio.run(scenario())
     assert [type(failure) for failure in failures] == [HaltError]
-    assert str(failures[0]).startswith(f"{topic.name}-0: Kafka's log has offset 0 where 1000 was to come")
+    assert str(failures[0]).startswith(f"{topic.name}-0: Kafka's log has offset 0 where 1000 was expected")
     assert topic.committed == {0: 1000}
 
 

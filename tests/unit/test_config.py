@@ -81,7 +81,7 @@ def test_an_unknown_variable_is_an_error(name: str, advice: str, monkeypatch: py
         ("CHIMERA_REGISTRY__URL", "http://user:s3cret@registry:8081", "an address without a login"),
         ("CHIMERA_CLICKHOUSE__HOST", "", "a host name"),
         ("CHIMERA_CLICKHOUSE__SECURE", "perhaps", "true or false"),
-        ("CHIMERA_CLICKHOUSE__CA_CERT", "/no/such/file", "a file that is there"),
+        ("CHIMERA_CLICKHOUSE__CA_CERT", "/no/such/file", "a file that exists"),
         ("CHIMERA_WORKER__INSERT_THREADS", "many", "a whole number"),
         ("CHIMERA_LOG__LEVEL", "LOUD", "text that matches"),
     ],

@@ -155,7 +155,7 @@ def test_a_log_that_lost_consumed_records_halts() -> None:
         await worker.assign()
         assert await worker.fetch() == []
         [failure] = worker.failures
-        assert str(failure).startswith("events-0: Kafka's log has offset 0 where 1000 was to come")
+        assert str(failure).startswith("events-0: Kafka's log has offset 0 where 1000 was expected")
         assert worker.held == set()
 
     asyncio.run(scenario())

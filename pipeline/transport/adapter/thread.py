@@ -126,16 +126,18 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
         return committed
 
     async def on_thread_stop(self) -> None:
-        """Leave the group; without telling the broker if it doesn't answer."""
+        """Leave the group; go without a word if the broker doesn't answer within `leave_seconds`."""
         # In a task of its own: aiokafka lets the cancellation of its fetches through, and the thread would never end.
         leaving = asyncio.create_task(super().on_thread_stop())
         _, late = await asyncio.wait([leaving], timeout=self.options.leave_seconds)
         if late or leaving.cancelled() or leaving.exception():
-            self.log.warning("Kafka doesn't answer: the group isn't told that we leave it")
+            self.log.warning(
+                "Kafka doesn't answer, so the group notices only after the session timeout that this member has left"
+            )
 
 
 def _check_running(fetcher: Any) -> None:
-    """Check that aiokafka's task for fetches hasn't failed: no records would arrive, and nobody would be told."""
+    """Raise HaltError if aiokafka's task for fetches has failed: no record would arrive, and no error be reported."""
     if not fetcher.error_future.done():
         return
     try:
