@@ -1,14 +1,18 @@
 """Which failures of a step are tried again, and for how long."""
 
 import asyncio
+import json
+import logging.config
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
+import structlog
 
 from pipeline.clickhouse.client import describe, is_unclear, kind_of
-from pipeline.config import WorkerSettings
+from pipeline.config import LogSettings, WorkerSettings
 from pipeline.errors import HaltError, UnavailableError, UnclearError
+from pipeline.logs import logging_config
 from pipeline.retry import Held, Retry
 
 _SETTINGS = WorkerSettings(retry_backoff_seconds=0.001, retry_backoff_max_seconds=0.001)
@@ -47,6 +51,23 @@ def _run(failures: list[Exception], *, unclear_seconds: float) -> int:
     )
     with ThreadPoolExecutor(1) as pool:
         return asyncio.run(retry.run(_Partition(), step, pool))
+
+
+def test_a_retry_is_one_log_line_with_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    """Topic and partition are fields of their own in a JSON log, no string within a string."""
+    configured = structlog.get_config()
+    try:
+        logging.config.dictConfig(logging_config(LogSettings(format="json")))
+        assert _run([UnavailableError("down")], unclear_seconds=60) == 2
+        line = json.loads(capsys.readouterr().err)
+    finally:
+        logging.config.dictConfig({"version": 1, "root": {"handlers": []}})
+        structlog.configure(**configured)
+    assert line.keys() == {
+        *("event", "level", "logger", "timestamp", "family"),
+        *("topic", "partition", "error", "attempt", "pause_seconds"),
+    }
+    assert (line["family"], line["topic"], line["partition"], line["error"]) == ("name", "t", 0, "down")
 
 
 def test_an_unclear_failure_that_passes_does_no_harm() -> None:
