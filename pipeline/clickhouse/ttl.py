@@ -12,8 +12,10 @@ from pipeline.clickhouse.codes import Code
 from pipeline.columns import Mask
 
 _DEFINITION = "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = %(table)s"
-_CLAUSE = re.compile(r"\bTTL (?P<rules>.*?)(?: SETTINGS [^()']*)?$", re.DOTALL)
+_WORD = re.compile(r"""'(?:\\.|''|[^'\\])*'|`(?:\\.|[^`\\])*`|"(?:\\.|[^"\\])*"|.""", re.DOTALL)
+_CLAUSE = re.compile(r" TTL (?P<rules>.*?)(?= SETTINGS |$)", re.DOTALL)
 _ACTION = re.compile(r" (?P<action>TO DISK|TO VOLUME|RECOMPRESS|DELETE|GROUP BY|WHERE)\b")
+_ASSIGNMENT = re.compile(r"\s*\S+ = ")
 _MOVES = {"TO DISK", "TO VOLUME", "RECOMPRESS"}  # these keep the rows
 # Times are written as the server's column has them; both forms are seconds or milliseconds since 1970.
 _COLUMNS = {"ts": ("DateTime64(3, 'UTC')", "toUnixTimestamp64Milli(ts)"), "hour": ("DateTime", "toUnixTimestamp(hour)")}
@@ -55,22 +57,31 @@ def expired_times(client: Any, table: str, column: str, times: NDArray[Any]) -> 
 
 def _deleting_rules(definition: str) -> Iterator[str]:
     """Yield the expressions of a table's TTL after which rows are deleted or merged into others."""
-    clause = _CLAUSE.search(definition)
-    for rule in _split(clause["rules"]) if clause else ():
-        action = _ACTION.search(rule)
+    outline = _outline(definition)
+    for begin, end in _rules(outline):
+        action = _ACTION.search(outline, begin, end)
         if action is None or action["action"] not in _MOVES:
-            yield rule[: action.start()] if action else rule
+            yield definition[begin : action.start() if action else end].strip()
 
 
-def _split(rules: str) -> Iterator[str]:
-    """Split a list at the commas outside of parentheses and of quoted text."""
-    depth, quoted, begin = 0, False, 0
-    for at, char in enumerate(rules):
-        if char == "'":
-            quoted = not quoted
-        elif not quoted:
-            depth += (char == "(") - (char == ")")
-            if char == "," and depth == 0:
-                yield rules[begin:at].strip()
-                begin = at + 1
-    yield rules[begin:].strip()
+def _outline(definition: str) -> str:
+    """Return a text of the same length without all that is quoted or in parentheses."""
+    depth, parts = 0, []
+    for part in _WORD.findall(definition):
+        depth += (part in "([") - (part in ")]")
+        parts.append(part if depth == 0 and len(part) == 1 else "_" * len(part))
+    return "".join(parts)
+
+
+def _rules(outline: str) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of each rule of a TTL; a comma may also part the keys and the assignments of a GROUP BY."""
+    clause = _CLAUSE.search(outline)
+    if clause is None:
+        return
+    begin, stop = clause.span("rules")
+    for comma in (*(at for at in range(begin, stop) if outline[at] == ","), stop):
+        _, grouped, after = outline[begin:comma].partition(" GROUP BY ")
+        if comma < stop and grouped and (" SET " not in after or _ASSIGNMENT.match(outline, comma + 1, stop)):
+            continue
+        yield begin, comma
+        begin = comma + 1

@@ -71,10 +71,14 @@ def _repeat(sink: Sink, columns: dict[str, Column]) -> int:
         pytest.param(
             "toDateTime(ts) + INTERVAL 1 DAY RECOMPRESS CODEC(ZSTD(3)), ts + toIntervalDay(30)", id="two rules"
         ),
+        pytest.param(
+            "toDateTime(ts) + INTERVAL 1 DAY TO DISK 'default', ts + toIntervalDay(30)", id="a rule that moves"
+        ),
     ],
 )
 def test_expired_rows_are_done(admin: Client, sink: Sink, rule: str) -> None:
     """A repeated insert whose rows are gone by the TTL ends well, and the other rows are stored once."""
+    admin.execute("ALTER TABLE watcher_runs MODIFY SETTING storage_policy = 'default'")  # text among numbers
     admin.execute(f"ALTER TABLE watcher_runs MODIFY TTL {rule}")
     columns = _runs([20_000, *[1] * _ROWS])  # one event of 1970, as of a time in seconds instead of milliseconds
     for _ in range(2):
@@ -83,9 +87,21 @@ def test_expired_rows_are_done(admin: Client, sink: Sink, rule: str) -> None:
     assert admin.execute("SELECT count(), min(ts) > '2000-01-01' FROM watcher_runs") == [(_ROWS, 1)]
 
 
-def test_rows_that_are_not_expired_are_still_found_missing(admin: Client, sink: Sink) -> None:
+@pytest.mark.parametrize(
+    "rule",
+    [
+        pytest.param("toDateTime(ts) + INTERVAL 30 DAY", id="days"),
+        pytest.param(
+            "toDateTime(ts) + INTERVAL 30 DAY GROUP BY ts, run_id SET lag_seconds = max(lag_seconds), "
+            "duration_ms = max(duration_ms), toDateTime(ts) + INTERVAL 40 DAY",
+            id="aggregated",
+        ),
+    ],
+)
+def test_rows_that_are_not_expired_are_still_found_missing(admin: Client, sink: Sink, rule: str) -> None:
     """A lost part is inserted again, though the micro-batch has expired rows, of the same day too."""
-    admin.execute("ALTER TABLE watcher_runs MODIFY TTL toDateTime(ts) + INTERVAL 30 DAY")
+    admin.execute("ALTER TABLE watcher_runs MODIFY SETTING storage_policy = 'default'")
+    admin.execute(f"ALTER TABLE watcher_runs MODIFY TTL {rule}")
     columns = _runs([20_000, 31, *[29] * _ROWS, 1])
     sink.insert("watcher_runs", columns, "token")
     admin.execute("DELETE FROM watcher_runs WHERE 1")  # its tokens stay known
