@@ -20,7 +20,8 @@ from pipeline.config import WorkerSettings
 from pipeline.errors import FailureKind
 
 _MOST_DOUBLINGS = 30
-_UNCLEAR_SECONDS = 60.0
+UNCLEAR_SECONDS = 60.0
+"""Time for which a step is tried again whose failure may pass or may need a person."""
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 T = TypeVar("T")
@@ -110,7 +111,7 @@ class Retry:
         kind_of: Callable[[BaseException], FailureKind | None],
         describe: Callable[[BaseException], str],
         is_unclear: Callable[[BaseException], bool] = lambda _: False,
-        unclear_seconds: float = _UNCLEAR_SECONDS,
+        unclear_seconds: float = UNCLEAR_SECONDS,
     ) -> None:
         self._name = name
         self._renew = renew

@@ -116,6 +116,7 @@ def explained(settings: ClickHouseSettings) -> Iterator[None]:
     Raises:
         UnavailableError: the server doesn't answer or is overloaded; another attempt may succeed.
         HaltError: the server refuses; another attempt would fail too.
+        UnclearError: another attempt may succeed or not.
     """
     try:
         yield
@@ -144,7 +145,7 @@ def explain(error: BaseException, settings: ClickHouseSettings) -> ChimeraError:
         if foreign
         else ""
     )
-    return HaltError(f"{where}: {describe(error)}{hint}")
+    return (UnclearError if is_unclear(error) else HaltError)(f"{where}: {describe(error)}{hint}")
 
 
 def _tls_refusal(settings: ClickHouseSettings) -> ssl.SSLError | None:

@@ -1,5 +1,6 @@
 """Checks before the worker starts: servers, topics, rights, tables and the consumer group are as this version needs."""
 
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,11 +17,11 @@ from pipeline.clickhouse.engines import check_engines
 from pipeline.clickhouse.pinned_settings import check_user
 from pipeline.clickhouse.row_policies import check_row_policies
 from pipeline.config import KafkaSettings, Settings, env_name
-from pipeline.errors import HaltError, UnavailableError
+from pipeline.errors import HaltError, UnavailableError, UnclearError
 from pipeline.kafka.failures import check_connection, check_granted
 from pipeline.kafka.offsets import TopicReader
 from pipeline.kafka.topics import TopicAdmin, check_topics_exist
-from pipeline.retry import pauses
+from pipeline.retry import UNCLEAR_SECONDS, pauses
 from pipeline.worker.web import check_web_port
 
 _ANSWER_SECONDS = 5.0
@@ -122,11 +123,17 @@ def _records_of_a_fresh_group(settings: KafkaSettings, topic: str) -> int:
         return sum(map(len, reader.ranges(numbers).values()))
 
 
-def _until_available(check: Callable[[], T]) -> T:
+def _until_available(check: Callable[[], T], *, unclear_seconds: float = UNCLEAR_SECONDS) -> T:
+    """Return what a check gives; wait for a server without limit, and after an unclear failure for a while."""
+    deadline = math.inf
     for attempt, pause in enumerate(pauses(0.5, 15), start=1):
         try:
             return check()
-        except UnavailableError as error:
+        except (UnavailableError, UnclearError) as error:
+            if isinstance(error, UnclearError):
+                deadline = min(deadline, time.monotonic() + unclear_seconds)
+                if time.monotonic() >= deadline:
+                    raise
             log.warning(str(error), attempt=attempt, pause_seconds=round(pause, 1))
             time.sleep(pause)
     raise AssertionError("pauses have no end")
