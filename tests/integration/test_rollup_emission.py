@@ -96,3 +96,15 @@ def test_a_large_hour_is_stored_in_blocks(settings: Settings) -> None:
     for _ in range(2):
         _store(settings, _rows(25), again=False, max_rows=10)
     assert _count(settings) == (25, 25)
+
+
+def test_an_hour_that_the_ttl_has_expired_is_done(settings: Settings) -> None:
+    """Its rows are gone, and aren't stored again by a worker that repeats the hour."""
+    migrate(settings.clickhouse)
+    _store(settings, _rows(5), again=False)
+    with connect(settings.clickhouse) as client:
+        client.execute(f"ALTER TABLE {TABLE} MODIFY TTL hour + INTERVAL 30 DAY")
+        client.execute(f"OPTIMIZE TABLE {TABLE} FINAL")
+    assert _count(settings) == (0, 0)
+    _store(settings, _rows(5), again=True)
+    assert _count(settings) == (0, 0)

@@ -87,6 +87,19 @@ def test_a_repair_includes_late_events(settings: Settings, client: Client) -> No
     assert stored_rows(client) == expected_rows(events)
 
 
+def test_an_hour_that_a_ttl_expires_keeps_its_rows(settings: Settings, client: Client) -> None:
+    """Its events may be gone in part, so its rows can't be computed again; a later hour of the day is repaired."""
+    events = [Event(uuid(number), (NOON + number) * HOUR_MS, OPEN, 1) for number in (0, 1)]
+    wrong = [row._replace(events_count=7) for row in expected_rows(events)]
+    store_events(client, events)
+    store_rows(client, wrong)
+    rule = f"toDateTime(if(ts < fromUnixTimestamp64Milli({(NOON + 1) * HOUR_MS}), '2026-02-01', '2100-01-01'), 'UTC')"
+    client.execute(f"ALTER TABLE ui_events MODIFY TTL {rule}")
+    assert [hour.changed for hour in _plan(client).hours] == [0, 1]
+    _repair(settings)
+    assert stored_rows(client) == [wrong[0], expected_rows(events)[1]]
+
+
 _EMITTED = Row(NOON + 3, uuid(77), 1, 0, 0, 1, 0)
 
 
