@@ -52,3 +52,21 @@ def handshake_error(context: ssl.SSLContext, host: str, port: int, seconds: floa
     except OSError:
         return None
     return None
+
+
+def system_authorities() -> str | None:
+    """File or directory with the certificate authorities that the system trusts; None if there is neither.
+
+    A library's own list has the public authorities alone, and lacks a company's.
+    """
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile:
+        return paths.cafile
+    return paths.capath if paths.capath and any(Path(paths.capath).iterdir()) else None
+
+
+def certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """Return the refusal of a server's certificate that led to a failure, if one did."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -16,6 +16,7 @@ from pipeline.config import RegistrySettings, env_name
 from pipeline.errors import ConfigError, HaltError, UnavailableError, UnclearError
 from pipeline.schema.versions import Schema
 from pipeline.schema.writer_schema import UnresolvableError, parse_schema
+from pipeline.tls import certificate_error, system_authorities
 
 _UNAUTHORIZED = {401, 403}
 _NOT_NOW = {408, 429}
@@ -30,6 +31,7 @@ T = TypeVar("T")
 
 
 _OTHER_TYPES = {"JSON", "PROTOBUF"}
+_TRUST = "expected a certificate of an authority that this system trusts: add the authority to its store"
 
 
 class UnknownSchemaError(LookupError):
@@ -53,6 +55,8 @@ class SchemaRegistry:
         if settings.url is None:
             raise ConfigError(f"{env_name('registry', 'url')}: expected the URL of the schema registry")
         options: dict[str, Any] = {"url": settings.url, "timeout": settings.timeout_seconds, "max.retries": 0}
+        if authorities := system_authorities():
+            options["ssl.ca.location"] = authorities
         if settings.user is not None:
             options["basic.auth.user.info"] = f"{settings.user}:{settings.password.get_secret_value()}"
         self._client = SchemaRegistryClient(options)
@@ -116,6 +120,8 @@ class SchemaRegistry:
         try:
             yield
         except httpx.HTTPError as error:
+            if refusal := certificate_error(error):
+                raise HaltError(f"{where}: no TLS connection: {refusal.verify_message}; {_TRUST}") from error
             raise UnavailableError(f"{where} is not available: {str(error) or type(error).__name__}") from error
         except SchemaRegistryError as error:
             status = error.http_status_code

@@ -1,25 +1,29 @@
 """Each HTTP answer of the registry becomes one of our failures, never a traceback."""
 
 import json
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
+import trustme
 
 from pipeline.config import RegistrySettings, load_settings
 from pipeline.errors import HaltError, UnavailableError, UnclearError
 from pipeline.kafka.registry import SchemaRegistry, UnknownSchemaError
 from pipeline.schema.versions import load_schemas
+from pipeline.tls import system_authorities
 
 _PAGE = "<html><body>Please log in</body></html>"
 _UNKNOWN = json.dumps({"error_code": 40403, "message": "Schema not found"})
 
 
 @contextmanager
-def _answering(status: int, body: str) -> Iterator[SchemaRegistry]:
-    """Client of a server that gives this answer to everything."""
+def _answering(status: int, body: str, authority: trustme.CA | None = None) -> Iterator[SchemaRegistry]:
+    """Client of a server that gives this answer to everything, over TLS if it has an authority."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -36,10 +40,14 @@ def _answering(status: int, body: str) -> Iterator[SchemaRegistry]:
             """Stay silent."""
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        if authority:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            authority.issue_cert("127.0.0.1").configure_cert(context)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            yield SchemaRegistry(RegistrySettings(url=f"http://127.0.0.1:{server.server_port}"))
+            yield SchemaRegistry(RegistrySettings(url=f"http{'s' * bool(authority)}://127.0.0.1:{server.server_port}"))
         finally:
             server.shutdown()
             thread.join()
@@ -79,3 +87,36 @@ def test_a_schema_is_not_registered_at_a_page(body: str) -> None:
     schema = load_schemas(load_settings().schemas.directory)["ui_events"][-1]
     with _answering(200, body) as registry, pytest.raises(UnclearError, match="not that of a schema registry"):
         registry.schema_id("topic", schema)
+
+
+@pytest.fixture
+def company() -> Iterator[tuple[trustme.CA, RegistrySettings]]:
+    """Authority of a company, and a registry with a certificate of it that knows no schema."""
+    authority = trustme.CA()
+    with _answering(404, _UNKNOWN, authority) as registry:
+        yield authority, registry._settings
+
+
+def test_the_registry_may_have_a_certificate_that_the_system_trusts(
+    company: tuple[trustme.CA, RegistrySettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's own list of authorities lacks a company's; a system without a store leaves it to that list."""
+    authority, registry = company
+    authority.cert_pem.write_to_path(tmp_path / "system.pem")
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    store = ssl.get_default_verify_paths()._replace(cafile=str(tmp_path / "system.pem"))
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: store)
+    with pytest.raises(UnknownSchemaError):
+        SchemaRegistry(registry).schema(7)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(
+        ssl, "get_default_verify_paths", lambda: store._replace(cafile="", capath=str(tmp_path / "empty"))
+    )
+    assert system_authorities() is None
+
+
+def test_a_certificate_that_nobody_trusts_needs_a_person(company: tuple[trustme.CA, RegistrySettings]) -> None:
+    """One line says what is wrong; to try again would never end."""
+    with pytest.raises(HaltError, match="no TLS connection: unable to get local issuer certificate; expected"):
+        SchemaRegistry(company[1]).schema(7)
