@@ -95,6 +95,8 @@ def test_an_hour_that_a_ttl_expires_keeps_its_rows(settings: Settings, client: C
     store_rows(client, wrong)
     rule = f"toDateTime(if(ts < fromUnixTimestamp64Milli({(NOON + 1) * HOUR_MS}), '2026-02-01', '2100-01-01'), 'UTC')"
     client.execute(f"ALTER TABLE ui_events MODIFY TTL {rule}")
+    report = _verify(client)
+    assert ([hour.number for hour in report.gone_hours], report.hours, report.found.total()) == ([NOON], 1, 1)
     assert [hour.changed for hour in _plan(client).hours] == [0, 1]
     _repair(settings)
     assert stored_rows(client) == [wrong[0], expected_rows(events)[1]]
