@@ -12,12 +12,17 @@ from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck
 from hypothesis import settings as properties
 from support.containers import ContainerStack, skip_without_engine
+from support.events import events
 from support.kafka_topic import Topic
 from support.schema_registry import RegistryServer
 
+from pipeline.catalog import Family, load_catalog
+from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.migrate import migrate
 from pipeline.config import ENV_PREFIX, KafkaSettings, Settings, env_name, load_settings
 from pipeline.devstack import Stack
 from pipeline.devstack.ports import free_port
+from pipeline.producer.encode import Encoder
 
 # A machine with other work must not make a property fail: no deadlines, and no limit on how long examples take to draw.
 properties.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -86,6 +91,26 @@ def settings(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settin
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     return load_settings()
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[Client]:
+    """A connection to the test's own database with all tables."""
+    migrate(settings.clickhouse)
+    with connect(settings.clickhouse) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="session")
+def family() -> Family:
+    """The family ui_events, as topics.yaml and its schema declare it."""
+    return load_catalog(Settings()).family("ui_events")
+
+
+@pytest.fixture(scope="session")
+def valid(family: Family) -> bytes:
+    """A valid value of the family, in Avro's single-object framing."""
+    return Encoder(family).encode(events(family.name, 1)[0]).value
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import yaml
 from confluent_kafka import Consumer, ConsumerGroupState, TopicPartition
 from confluent_kafka.admin import AdminClient
-from support.processes import Worker, eventually, prepare
+from support.processes import Worker, beside, eventually, prepare
 
 from chaos.ledger import REFUSED_DURATION, Ledger
 from pipeline.catalog import Family
@@ -132,27 +132,20 @@ class World:
     @contextmanager
     def load(self, per_second: int) -> Iterator[None]:
         """Produce events of all families while the context lasts; all are delivered when it ends."""
-        over, failures = threading.Event(), list[BaseException]()
+        over = threading.Event()
         share = max(1, round(per_second * _LOAD_PAUSE_SECONDS / len(self.families)))
 
         def work() -> None:
-            try:
-                while not over.wait(_LOAD_PAUSE_SECONDS):
-                    for family in self.families:
-                        self.ledger.produce(family, share)
-                self.ledger.flush()
-            except BaseException as failure:  # noqa: BLE001 (raised again below)
-                failures.append(failure)
+            while not over.wait(_LOAD_PAUSE_SECONDS):
+                for family in self.families:
+                    self.ledger.produce(family, share)
+            self.ledger.flush()
 
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-        if failures:
-            raise failures[0]
+        with beside(work):
+            try:
+                yield
+            finally:
+                over.set()
 
     def settle(self) -> None:
         """Wait until the workers have processed everything."""

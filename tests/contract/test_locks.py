@@ -24,7 +24,7 @@ def _pins(file: Path) -> dict[str, str]:
 
 
 def test_each_installation_is_locked() -> None:
-    """It checks hashes, or it installs the package itself, without dependencies and with tools that are locked."""
+    """Each one checks hashes, or installs the package itself: without dependencies, and built with locked tools."""
     installations = [set(shlex.split(each)) for each in _installations()]
     assert len(installations) == 7
     for arguments in installations:

@@ -57,6 +57,15 @@ def test_no_test_patches_a_constant_of_the_pipeline(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(TESTS)))
+def test_no_assertion_compares_a_duration_with_the_bound_of_all_waits(path: Path) -> None:
+    """That bound is wide, for busy machines; a test that promises a duration has a bound of its own."""
+    compared = [node for node in ast.walk(_tree(path)) if isinstance(node, ast.Compare)]
+    operands = [operand for node in compared for operand in (node.left, *node.comparators)]
+    values = [operand for operand in operands if isinstance(operand, ast.Name | ast.BinOp)]
+    assert [value.lineno for value in values if "PATIENCE_SECONDS" in ast.unparse(value)] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(TESTS)))
 def test_no_test_module_imports_another(path: Path) -> None:
     """Helpers that several modules use are in tests/support, so that each test module can be read and moved alone."""
     others = {name for name in _imported(_tree(path)).values() if name.rpartition(".")[0].startswith("test_")}

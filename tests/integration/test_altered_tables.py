@@ -12,7 +12,6 @@ from support.processes import Worker, last_word, prepare
 from pipeline.catalog import Family, load_catalog
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.contract import check_rollup, check_tables
-from pipeline.clickhouse.migrate import migrate
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column
@@ -25,16 +24,9 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def admin(settings: Settings) -> Iterator[Client]:
-    migrate(settings.clickhouse)
-    with connect(settings.clickhouse) as client:
-        yield client
-
-
-@pytest.fixture
-def sink(settings: Settings, admin: Client) -> Iterator[Sink]:
+def sink(settings: Settings, client: Client) -> Iterator[Sink]:
     """Sink that expects the tables as they were migrated, with a connection that has inserted already."""
-    del admin
+    del client
     opened = Sink(settings.clickhouse)
     opened.expect(check_tables(settings.clickhouse, load_catalog(settings).families))
     opened.expect(check_rollup(settings.clickhouse))
@@ -54,8 +46,8 @@ def _columns(settings: Settings, table: str) -> dict[str, Column]:
     return dict(Decoder(family).decode([encoder.encode(event).value for event in events(table, 3)]).columns)
 
 
-def _count(admin: Client, table: str) -> int:
-    return int(admin.execute(f"SELECT count() FROM {table}")[0][0])
+def _count(client: Client, table: str) -> int:
+    return int(client.execute(f"SELECT count() FROM {table}")[0][0])
 
 
 @pytest.mark.parametrize(
@@ -131,26 +123,26 @@ def test_an_altered_column_halts_before_a_row_is_sent(
 ) -> None:
     """The error names column, type expected and type found, for inserts and for the search for refused rows."""
     columns = _columns(settings, table)
-    with connect(settings.clickhouse) as admin:
-        admin.execute(f"TRUNCATE TABLE {table}")
-        admin.execute(f"ALTER TABLE {table} {change}")
+    with connect(settings.clickhouse) as client:
+        client.execute(f"TRUNCATE TABLE {table}")
+        client.execute(f"ALTER TABLE {table} {change}")
         for _ in range(2):
             with pytest.raises(HaltError, match=rf"table test_\w+\.{table} at .*: column {expected}"):
                 sink.insert(table, columns, "after")
             with pytest.raises(HaltError, match=expected):
                 sink.refusal_code(table, columns)
-        assert _count(admin, table) == 0
+        assert _count(client, table) == 0
 
 
-def test_the_precision_of_a_time_halts(settings: Settings, admin: Client, sink: Sink) -> None:
+def test_the_precision_of_a_time_halts(settings: Settings, client: Client, sink: Sink) -> None:
     """A table that takes the place of a checked one, with times in seconds, is refused too."""
     columns = _columns(settings, "episodes")
-    admin.execute("RENAME TABLE episodes TO former")
-    (definition,) = admin.execute("SHOW CREATE TABLE former")[0]
-    admin.execute(definition.replace(".former", ".episodes").replace("DateTime64(3, 'UTC')", "DateTime64(0, 'UTC')"))
+    client.execute("RENAME TABLE episodes TO former")
+    (definition,) = client.execute("SHOW CREATE TABLE former")[0]
+    client.execute(definition.replace(".former", ".episodes").replace("DateTime64(3, 'UTC')", "DateTime64(0, 'UTC')"))
     with pytest.raises(HaltError, match=r"ts: expected DateTime64\(3, 'UTC'\), found DateTime64\(0, 'UTC'\)"):
         sink.insert("episodes", columns, "after")
-    assert _count(admin, "episodes") == 0
+    assert _count(client, "episodes") == 0
 
 
 @pytest.mark.parametrize("table", ["episodes", TABLE])
@@ -168,24 +160,24 @@ def test_the_precision_of_a_time_halts(settings: Settings, admin: Client, sink: 
     ],
 )
 def test_a_rolling_upgrade_adds_columns_with_a_default(
-    settings: Settings, admin: Client, sink: Sink, table: str, change: str
+    settings: Settings, client: Client, sink: Sink, table: str, change: str
 ) -> None:
     """A change that leaves the worker's columns as they are doesn't stop it, now or at its next start."""
     column = "events_count" if table == TABLE else "tokens_total"
-    admin.execute(f"ALTER TABLE {table} {change.format(column=column)}")
-    before, columns = _count(admin, table), _columns(settings, table)
+    client.execute(f"ALTER TABLE {table} {change.format(column=column)}")
+    before, columns = _count(client, table), _columns(settings, table)
     sink.insert(table, columns, "after")
     assert sink.refusal_code(table, columns) is None
-    assert _count(admin, table) == before + len(columns[column])
+    assert _count(client, table) == before + len(columns[column])
     check_tables(settings.clickhouse, load_catalog(settings).families)
     check_rollup(settings.clickhouse)
 
 
 @pytest.mark.parametrize("table", ["episodes", TABLE])
-def test_a_column_that_keeps_no_values_is_refused_at_start(settings: Settings, admin: Client, table: str) -> None:
+def test_a_column_that_keeps_no_values_is_refused_at_start(settings: Settings, client: Client, table: str) -> None:
     """A column that inserts fill and the table doesn't store is named."""
     column = "events_count" if table == TABLE else "tokens_total"
-    admin.execute(f"ALTER TABLE {table} MODIFY COLUMN {column} UInt32 EPHEMERAL")
+    client.execute(f"ALTER TABLE {table} MODIFY COLUMN {column} UInt32 EPHEMERAL")
 
     def check() -> None:
         check_tables(settings.clickhouse, load_catalog(settings).families)
@@ -202,12 +194,12 @@ def test_a_table_altered_under_a_running_worker_ends_it(
     family: Family = prepare(settings).family("bench_runs")
     encoder = Encoder(family)
     values = [encoder.encode(event).value for event in events(family.name, 40)]
-    with connect(settings.clickhouse) as admin, Worker(environ, tmp_path / "log") as worker:
+    with connect(settings.clickhouse) as client, Worker(environ, tmp_path / "log") as worker:
         worker.wait_until_consuming()
         publish(settings, family.topic.name, values[:20])
         settled(worker, settings, family, 20)
-        admin.execute("ALTER TABLE bench_runs MODIFY COLUMN cost_per_1k Decimal(18,4)")
+        client.execute("ALTER TABLE bench_runs MODIFY COLUMN cost_per_1k Decimal(18,4)")
         publish(settings, family.topic.name, values[20:])
         line = last_word(worker, HaltError.exit_code)
         assert "column cost_per_1k: expected Decimal(10, 6), found Decimal(18, 4)" in line
-        assert _count(admin, "bench_runs") == 20
+        assert _count(client, "bench_runs") == 20

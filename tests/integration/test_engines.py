@@ -1,6 +1,5 @@
 """Engines that a table of the worker may have: those on which an insert can be repeated and each row stays."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from support.processes import Worker, last_word, prepare
 from pipeline.catalog import load_catalog
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.engines import check_engines
-from pipeline.clickhouse.migrate import migrate
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.config import Settings
 from pipeline.errors import HaltError
@@ -20,31 +18,26 @@ pytestmark = pytest.mark.integration
 _KEY = {"episodes": "(ts, run_id)", TABLE: "(hour, session_id)"}
 
 
-@pytest.fixture
-def admin(settings: Settings) -> Iterator[Client]:
-    migrate(settings.clickhouse)
-    with connect(settings.clickhouse) as client:
-        yield client
-
-
-def _replace(admin: Client, table: str, engine: str) -> None:
+def _replace(client: Client, table: str, engine: str) -> None:
     """Put a table or view with the same columns and another engine in a table's place."""
-    admin.execute(f"RENAME TABLE {table} TO former")
-    database = admin.execute("SELECT currentDatabase()")[0][0]
+    client.execute(f"RENAME TABLE {table} TO former")
+    database = client.execute("SELECT currentDatabase()")[0][0]
     match engine:
         case "View":
-            admin.execute(f"CREATE VIEW {table} AS SELECT * FROM former")
+            client.execute(f"CREATE VIEW {table} AS SELECT * FROM former")
         case "MaterializedView":
-            admin.execute(f"CREATE MATERIALIZED VIEW {table} ENGINE=MergeTree ORDER BY tuple() AS SELECT * FROM former")
+            client.execute(
+                f"CREATE MATERIALIZED VIEW {table} ENGINE=MergeTree ORDER BY tuple() AS SELECT * FROM former"
+            )
         case "Buffer":
             definition = f"Buffer({database}, former, 1, 1, 1, 1, 1, 1, 1)"
-            admin.execute(f"CREATE TABLE {table} AS former ENGINE={definition}")
+            client.execute(f"CREATE TABLE {table} AS former ENGINE={definition}")
         case "Proxy":  # of a table function
-            admin.execute(f"CREATE TABLE {table} AS remote('127.0.0.1:{admin.connection.port}', {database}, former)")
+            client.execute(f"CREATE TABLE {table} AS remote('127.0.0.1:{client.connection.port}', {database}, former)")
         case _:
             order = f"ORDER BY {_KEY[table]}" if "MergeTree" in engine else ""
-            columns = ", ".join(f"`{name}` {kind}" for name, kind, *_ in admin.execute("DESCRIBE TABLE former"))
-            admin.execute(f"CREATE TABLE {table} ({columns}) ENGINE={engine} {order}")
+            columns = ", ".join(f"`{name}` {kind}" for name, kind, *_ in client.execute("DESCRIBE TABLE former"))
+            client.execute(f"CREATE TABLE {table} ({columns}) ENGINE={engine} {order}")
 
 
 @pytest.mark.parametrize("table", ["episodes", TABLE])
@@ -66,21 +59,21 @@ def _replace(admin: Client, table: str, engine: str) -> None:
     ],
 )
 def test_an_engine_that_breaks_the_guarantee_is_refused(
-    settings: Settings, admin: Client, table: str, engine: str
+    settings: Settings, client: Client, table: str, engine: str
 ) -> None:
     """The message names table, engine, and the engines that are expected."""
-    _replace(admin, table, engine)
+    _replace(client, table, engine)
     message = rf"table test_\w+\.{table} at .*: engine {engine}: expected MergeTree, or its Replicated"
     with pytest.raises(HaltError, match=message):
         check_engines(settings.clickhouse, ["llm_events", table])
 
 
-def test_migrated_tables_have_the_right_engines(settings: Settings, admin: Client) -> None:
+def test_migrated_tables_have_the_right_engines(settings: Settings, client: Client) -> None:
     """The tables of the migrations are accepted, and a plain MergeTree in the place of one that replaces rows."""
     tables = [*(family.table for family in load_catalog(settings).families), TABLE]
     check_engines(settings.clickhouse, tables)
-    admin.execute("RENAME TABLE bench_runs TO former")
-    admin.execute("CREATE TABLE bench_runs AS former ENGINE=MergeTree ORDER BY run_id")
+    client.execute("RENAME TABLE bench_runs TO former")
+    client.execute("CREATE TABLE bench_runs AS former ENGINE=MergeTree ORDER BY run_id")
     check_engines(settings.clickhouse, tables)
 
 
@@ -89,8 +82,8 @@ def test_a_worker_does_not_start_on_a_table_in_memory(
 ) -> None:
     """One line and exit code 70, before anything is consumed."""
     prepare(settings)
-    with connect(settings.clickhouse) as admin:
-        _replace(admin, "episodes", "Memory")
+    with connect(settings.clickhouse) as client:
+        _replace(client, "episodes", "Memory")
     with Worker(environ, tmp_path / "log") as worker:
         assert "episodes" in (line := last_word(worker, HaltError.exit_code))
     assert "engine Memory: expected MergeTree" in line

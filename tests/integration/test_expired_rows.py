@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from clickhouse_driver import Client
 
-from pipeline.clickhouse.client import connect
-from pipeline.clickhouse.migrate import migrate
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Mask
@@ -23,15 +21,8 @@ _ROWS = 20
 
 
 @pytest.fixture
-def admin(settings: Settings) -> Iterator[Client]:
-    migrate(settings.clickhouse)
-    with connect(settings.clickhouse) as client:
-        yield client
-
-
-@pytest.fixture
-def sink(settings: Settings, admin: Client) -> Iterator[Sink]:
-    del admin
+def sink(settings: Settings, client: Client) -> Iterator[Sink]:
+    del client
     opened = Sink(settings.clickhouse)
     yield opened
     opened.close()
@@ -76,15 +67,15 @@ def _repeat(sink: Sink, columns: dict[str, Column]) -> int:
         ),
     ],
 )
-def test_expired_rows_are_done(admin: Client, sink: Sink, rule: str) -> None:
+def test_expired_rows_are_done(client: Client, sink: Sink, rule: str) -> None:
     """A repeated insert whose rows are gone by the TTL ends well, and the other rows are stored once."""
-    admin.execute("ALTER TABLE watcher_runs MODIFY SETTING storage_policy = 'default'")  # text among numbers
-    admin.execute(f"ALTER TABLE watcher_runs MODIFY TTL {rule}")
+    client.execute("ALTER TABLE watcher_runs MODIFY SETTING storage_policy = 'default'")  # text among numbers
+    client.execute(f"ALTER TABLE watcher_runs MODIFY TTL {rule}")
     columns = _runs([20_000, *[1] * _ROWS])  # one event of 1970, as of a time in seconds instead of milliseconds
     for _ in range(2):
         assert _repeat(sink, columns) == 0
-        admin.execute("OPTIMIZE TABLE watcher_runs FINAL")
-    assert admin.execute("SELECT count(), min(ts) > '2000-01-01' FROM watcher_runs") == [(_ROWS, 1)]
+        client.execute("OPTIMIZE TABLE watcher_runs FINAL")
+    assert client.execute("SELECT count(), min(ts) > '2000-01-01' FROM watcher_runs") == [(_ROWS, 1)]
 
 
 @pytest.mark.parametrize(
@@ -98,46 +89,46 @@ def test_expired_rows_are_done(admin: Client, sink: Sink, rule: str) -> None:
         ),
     ],
 )
-def test_rows_that_are_not_expired_are_still_found_missing(admin: Client, sink: Sink, rule: str) -> None:
+def test_rows_that_are_not_expired_are_still_found_missing(client: Client, sink: Sink, rule: str) -> None:
     """A lost part is inserted again, though the micro-batch has expired rows, of the same day too."""
-    admin.execute("ALTER TABLE watcher_runs MODIFY SETTING storage_policy = 'default'")
-    admin.execute(f"ALTER TABLE watcher_runs MODIFY TTL {rule}")
+    client.execute("ALTER TABLE watcher_runs MODIFY SETTING storage_policy = 'default'")
+    client.execute(f"ALTER TABLE watcher_runs MODIFY TTL {rule}")
     columns = _runs([20_000, 31, *[29] * _ROWS, 1])
     sink.insert("watcher_runs", columns, "token")
-    admin.execute("DELETE FROM watcher_runs WHERE 1")  # its tokens stay known
+    client.execute("DELETE FROM watcher_runs WHERE 1")  # its tokens stay known
     assert _repeat(sink, columns) == _ROWS + 1
     assert _repeat(sink, columns) == 0
-    assert admin.execute("SELECT count() FROM watcher_runs") == [(_ROWS + 1,)]
+    assert client.execute("SELECT count() FROM watcher_runs") == [(_ROWS + 1,)]
 
 
-def test_a_rule_that_only_moves_rows_expires_none(admin: Client, sink: Sink) -> None:
+def test_a_rule_that_only_moves_rows_expires_none(client: Client, sink: Sink) -> None:
     """Old rows of a table that compresses or moves them are as present as others."""
-    admin.execute("ALTER TABLE watcher_runs MODIFY TTL toDateTime(ts) + INTERVAL 1 DAY RECOMPRESS CODEC(ZSTD(3))")
+    client.execute("ALTER TABLE watcher_runs MODIFY TTL toDateTime(ts) + INTERVAL 1 DAY RECOMPRESS CODEC(ZSTD(3))")
     columns = _runs([50] * _ROWS)
     sink.insert("watcher_runs", columns, "token")
     assert not sink.missing_rows("watcher_runs", "run_id", columns).any()
-    admin.execute("TRUNCATE TABLE watcher_runs")
+    client.execute("TRUNCATE TABLE watcher_runs")
     assert sink.missing_rows("watcher_runs", "run_id", columns).all()
 
 
-def test_an_expired_hour_is_done(admin: Client, sink: Sink) -> None:
+def test_an_expired_hour_is_done(client: Client, sink: Sink) -> None:
     """session_stats' TTL is known to the rollup, whose old hours need no rows any more."""
     now = int(time.time()) // 3600 * 3600
     assert not sink.hour_expired(TABLE, 3600)
-    admin.execute(f"ALTER TABLE {TABLE} MODIFY TTL hour + INTERVAL 30 DAY")
+    client.execute(f"ALTER TABLE {TABLE} MODIFY TTL hour + INTERVAL 30 DAY")
     assert sink.hour_expired(TABLE, 3600)
     assert not sink.hour_expired(TABLE, now)
 
 
 @pytest.mark.parametrize("table", ["ui_events", TABLE])
-def test_verify_leaves_expired_hours_out(admin: Client, sink: Sink, table: str) -> None:
+def test_verify_leaves_expired_hours_out(client: Client, sink: Sink, table: str) -> None:
     """An hour whose rows may be gone by either table's TTL is not compared."""
     column = "ts" if table == "ui_events" else "hour"
     hours = np.array([time.time() - 40 * 86_400, time.time()], np.int64) // 3600 * 3600
     values = {name: np.ones(2, np.float32 if kind == "Float32" else np.int64) for name, kind in COLUMNS.items()}
     sink.insert(TABLE, {**values, "hour": hours, "session_id": np.zeros(2, "V16")}, "token")
-    audit = Audit(admin, "ui_events")
+    audit = Audit(client, "ui_events")
     assert audit.expired(audit.hours(None)) == frozenset()
     known = audit.hours(None)
-    admin.execute(f"ALTER TABLE {table} MODIFY TTL toDateTime({column}) + INTERVAL 30 DAY")
+    client.execute(f"ALTER TABLE {table} MODIFY TTL toDateTime({column}) + INTERVAL 30 DAY")
     assert [hour.begins_at for hour in audit.expired(known)] == [hours[0]]

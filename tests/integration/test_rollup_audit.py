@@ -1,6 +1,5 @@
 """session_stats computed from ui_events by SQL on a real ClickHouse, and compared with the table."""
 
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from uuid import UUID
@@ -35,7 +34,7 @@ from support.session_stats import (
 from pipeline.clickhouse.access import Limit
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.migrate import migrate
-from pipeline.config import ClickHouseSettings, Settings
+from pipeline.config import ClickHouseSettings
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser
 from pipeline.rollup.audit import Audit, Hour, Kind
 from pipeline.rollup.horizon import Horizon
@@ -43,14 +42,6 @@ from pipeline.rollup.repair import repair
 from pipeline.rollup.verify import verify
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[Client]:
-    """A connection to the test's own database with all tables."""
-    migrate(settings.clickhouse)
-    with connect(settings.clickhouse) as connected:
-        yield connected
 
 
 # Events: hour after noon, ms in the hour, type, latency. Rows by hour: mean latency, error rate, abandonment, events,

@@ -1,6 +1,6 @@
 """The repair of a day of session_stats on a real ClickHouse, also while the rollup stores rows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -27,8 +27,6 @@ from support.session_stats import (
     uuid,
 )
 
-from pipeline.clickhouse.client import connect
-from pipeline.clickhouse.migrate import migrate
 from pipeline.config import Settings
 from pipeline.rollup import repair as repair_module
 from pipeline.rollup.audit import Audit
@@ -37,14 +35,6 @@ from pipeline.rollup.repair import OvertakenError, Plan, RefusedError, plan, rep
 from pipeline.rollup.verify import Report, verify
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def client(settings: Settings) -> Iterator[Client]:
-    """A connection to the test's own database with all tables."""
-    migrate(settings.clickhouse)
-    with connect(settings.clickhouse) as connected:
-        yield connected
 
 
 def _plan(client: Client, horizon: Horizon = ALL_CLOSED) -> Plan:

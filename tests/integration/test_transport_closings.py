@@ -15,8 +15,9 @@ from support.derived import (
     deriving_member,
     taken_over,
 )
-from support.faust_member import PATIENCE_SECONDS, Member, numbers, until
+from support.faust_member import Member, numbers, until
 from support.kafka_topic import Topic
+from support.processes import PATIENCE_SECONDS
 
 from pipeline.config import KafkaSettings
 from pipeline.devstack import Stack

@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterable
 
 import pytest
-from support.faust_member import PATIENCE_SECONDS, Member, numbers, ranges_of, small_batches, until, values_of
+from support.faust_member import Member, halted, numbers, ranges_of, small_batches, until, values_of
 from support.kafka_topic import Topic
+from support.processes import PATIENCE_SECONDS
 
 from pipeline.config import KafkaSettings
-from pipeline.errors import ChimeraError, HaltError
+from pipeline.errors import HaltError
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.transport.broker import NOBODY, Commit, TopicPartition
 from pipeline.transport.commit_metadata import Ranges, parse
@@ -148,16 +149,9 @@ def test_unreadable_metadata_halts(kafka: KafkaSettings, topic: Topic, metadata:
     """The message names place and fault; nothing is delivered, and the commit stays as it is."""
     topic.produce(numbers(20))
     topic.commit(5, metadata)
-    failures: list[ChimeraError] = []
-
-    async def scenario() -> None:
-        async with Member(kafka, small_batches(topic.name, halt=failures.append)) as member:
-            await until(lambda: failures, "halted")
-            assert await member.idle_for(0.5)
-
-    asyncio.run(scenario())
-    assert [type(failure) for failure in failures] == [HaltError]
-    assert f"group {kafka.group_id}, {topic.name}-0: {message}" in str(failures[0])
+    failure = halted(kafka, topic.name)
+    assert type(failure) is HaltError
+    assert f"group {kafka.group_id}, {topic.name}-0: {message}" in str(failure)
     assert topic.read_commit() == (5, metadata)
 
 

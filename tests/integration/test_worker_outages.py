@@ -1,7 +1,6 @@
 """Outages of servers and stops of the worker: no event is lost, and none is stored twice."""
 
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from support.containers import ContainerStack
-from support.processes import Worker, lag, prepare
+from support.processes import Worker, beside, lag, prepare
 
 from pipeline.catalog import Catalog
 from pipeline.clickhouse.client import connect
@@ -45,21 +44,8 @@ def publish(settings: Settings, catalog: Catalog, count: int, first: int = 0) ->
 @contextmanager
 def load(settings: Settings, catalog: Catalog, count: int) -> Iterator[None]:
     """Publish events during the context; all of them are published when it ends."""
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            publish(settings, catalog, count)
-        except BaseException as failure:  # noqa: BLE001 (raised again below)
-            failures.append(failure)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
+    with beside(lambda: publish(settings, catalog, count)):
         yield
-    finally:
-        thread.join()
-    assert not failures, failures
 
 
 def stored(settings: Settings) -> tuple[int, int]:

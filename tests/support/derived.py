@@ -9,7 +9,8 @@ from pipeline.transport.deriver import Deriver
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.options import TransportOptions
 from support.fake_broker import FakeDeriver
-from support.faust_member import PATIENCE_SECONDS, Member, small_batches, until
+from support.faust_member import Member, small_batches, until
+from support.processes import PATIENCE_SECONDS
 
 SESSION_SECONDS = 6.0  # the least that the broker takes
 

@@ -9,10 +9,10 @@ import faust
 
 from pipeline.catalog import BatchPolicy
 from pipeline.config import KafkaSettings
+from pipeline.errors import ChimeraError
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.options import TransportOptions
-
-PATIENCE_SECONDS = 60.0
+from support.processes import PATIENCE_SECONDS
 
 Handle = Callable[[MicroBatch], Awaitable[None]]
 
@@ -124,3 +124,17 @@ def values_of(batches: Iterable[MicroBatch]) -> list[bytes | None]:
 def ranges_of(batches: Iterable[MicroBatch]) -> list[tuple[int, int]]:
     """Return first and last offset of each."""
     return [(batch.first, batch.last) for batch in batches]
+
+
+def halted(kafka: KafkaSettings, topic: str) -> ChimeraError:
+    """Run a member until it halts; check that it delivers nothing, and return its failure."""
+    failures: list[ChimeraError] = []
+
+    async def scenario() -> None:
+        async with Member(kafka, small_batches(topic, halt=failures.append)) as member:
+            await until(lambda: failures, "halted")
+            assert await member.idle_for(0.5)
+
+    asyncio.run(scenario())
+    [failure] = failures
+    return failure

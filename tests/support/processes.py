@@ -4,7 +4,9 @@ import http.client
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -20,8 +22,10 @@ from pipeline.kafka.topics import TopicAdmin, plan
 
 T = TypeVar("T")
 
+# 60 s, because 30 s weren't enough for a worker to start or to take over while other processes kept all cores busy.
+# Only a test that fails waits so long. No assertion compares a duration with it: such a test has a bound of its own.
 PATIENCE_SECONDS = 60.0
-"""Bound of every wait for a condition; a busy machine may need most of it."""
+"""Bound of every wait for a condition."""
 
 _POLL_SECONDS = 0.05
 _RESET_SIGINT = (
@@ -67,6 +71,15 @@ def eventually(look: Callable[[], T], what: str, seconds: float = PATIENCE_SECON
         assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
         time.sleep(_POLL_SECONDS)
     return found
+
+
+@contextmanager
+def beside(work: Callable[[], None]) -> Iterator[None]:
+    """Run a function in a thread beside the context; wait for it at the end, and raise its failure."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(work)
+        yield
+    running.result()
 
 
 class Worker:

@@ -3,24 +3,11 @@
 from typing import Any
 
 import pytest
-from support.events import events
 
-from pipeline.catalog import Family, load_catalog
-from pipeline.config import Settings
+from pipeline.catalog import Family
 from pipeline.decode.reference import Reference
 from pipeline.dlq.content import Reader
-from pipeline.producer.encode import Encoder
 from pipeline.schema.framing import SINGLE_OBJECT_HEADER_BYTES, frame_confluent, frame_single_object
-
-
-@pytest.fixture(scope="module")
-def family() -> Family:
-    return load_catalog(Settings()).family("ui_events")
-
-
-@pytest.fixture(scope="module")
-def valid(family: Family) -> bytes:
-    return Encoder(family).encode(events(family.name, 1)[0]).value
 
 
 def test_a_valid_value_is_read_completely(family: Family, valid: bytes) -> None:

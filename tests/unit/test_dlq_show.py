@@ -20,16 +20,6 @@ from pipeline.producer.encode import Encoder
 from pipeline.schema.framing import SINGLE_OBJECT_HEADER_BYTES
 
 
-@pytest.fixture(scope="module")
-def family() -> Family:
-    return load_catalog(Settings()).family("ui_events")
-
-
-@pytest.fixture(scope="module")
-def valid(family: Family) -> bytes:
-    return Encoder(family).encode(events(family.name, 1)[0]).value
-
-
 def test_random_damage_never_makes_show_fail(family: Family, valid: bytes) -> None:
     """Random bytes replace parts of a valid value; it is shown masked and unmasked."""
     chance = random.Random(1)

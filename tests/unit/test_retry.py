@@ -1,4 +1,4 @@
-"""Which failures of a step are tried again, and for how long."""
+"""Failures of a step that are tried again, and the time for it."""
 
 import asyncio
 import json

@@ -139,7 +139,7 @@ def _refusal(settings: Settings) -> str:
 @hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(value=_VALUES)
 def test_a_value_is_taken_or_refused_in_one_line(name: str, value: str) -> None:
-    """Whatever a variable holds, the settings are loaded or one line explains why not."""
+    """The settings are loaded, or one line explains why not, for any value of a variable."""
     _loaded(_BASE | {name: value})
 
 

@@ -17,7 +17,7 @@ def _broker(records: int = 10) -> FakeBroker:
 
 
 def test_a_range_is_committed_before_it_is_delivered() -> None:
-    """Whoever gets a micro-batch finds its range beside the committed offset."""
+    """The receiver of a micro-batch finds its range beside the committed offset."""
     broker = _broker()
 
     async def scenario() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from support.fake_broker import TP, FakeBroker, FakeDeriver, Worker, committed
 
 from pipeline.transport.broker import Membership, TopicPartition
+from pipeline.transport.micro_batch import MicroBatch
 
 
 class Steps(FakeDeriver):
@@ -43,6 +44,16 @@ def member_of(broker: FakeBroker, **options: Any) -> tuple[Worker, Steps]:
     return steps.worker, steps
 
 
+async def acknowledged(worker: Worker) -> list[MicroBatch]:
+    """Assign all partitions, and acknowledge all micro-batches, for both agents."""
+    await worker.assign()
+    batches = await worker.fetch()
+    for batch in batches:
+        batch.ack()
+        batch.ack()
+    return batches
+
+
 def test_a_revoked_partition_is_committed_and_released_before_it_is_let_go() -> None:
     """A commit or a release after the partition was let go would disturb the next owner."""
     broker = FakeBroker()
@@ -50,10 +61,7 @@ def test_a_revoked_partition_is_committed_and_released_before_it_is_let_go() -> 
 
     async def scenario() -> None:
         worker, steps = member_of(broker)
-        await worker.assign()
-        [batch] = await worker.fetch()
-        batch.ack()
-        batch.ack()
+        [batch] = await acknowledged(worker)
         await worker.member.revoke({TP}, steps.drain, steps.commit)
         assert steps.steps == [("drain", True), ("commit", True), ("release", True)]
         assert (worker.held, batch.live) == (set(), False)
@@ -134,10 +142,7 @@ def test_a_stop_commits_and_releases_before_all_partitions_are_let_go() -> None:
 
     async def scenario() -> None:
         worker, steps = member_of(broker)
-        await worker.assign()
-        for batch in await worker.fetch():
-            batch.ack()
-            batch.ack()
+        await acknowledged(worker)
 
         async def drain() -> None:
             await steps.drain()
