@@ -152,8 +152,8 @@ class WorkerSettings(_Section):
         32 * 1024 * 1024, ge=1024, le=2**40, description="bytes of records in memory; above this, fetching pauses"
     )
     commit_interval_seconds: Seconds = 1.0
-    lease_seconds: Seconds = Field(5.0, description="most time from a range's commit to its insert")
-    drain_seconds: Seconds = Field(6.0, description="most time a stop or rebalance waits for inserts")
+    lease_seconds: Seconds = Field(5.0, description="longest time from a range's commit to its insert")
+    drain_seconds: Seconds = Field(6.0, description="longest time that a stop or a rebalance waits for inserts")
     retry_backoff_seconds: Seconds = Field(0.2, description="first pause after a failed insert; doubles")
     retry_backoff_max_seconds: Seconds = Field(15.0, description="longest pause after a failed insert")
     reject_ratio: float = Field(0.5, ge=0, le=1, description="not ready above this share of rejected records")

@@ -80,7 +80,7 @@ class DeadLetters:
     def _write(
         self, batch: MicroBatch, rejections: Sequence[Rejection], cut: "Cut"
     ) -> list[tuple[Rejection, KafkaError]]:
-        """Write dead letters; return the ones that couldn't be written, and why."""
+        """Write dead letters; return the failed ones with their errors."""
         failures: list[tuple[Rejection, KafkaError]] = []
 
         def delivered(rejection: Rejection, error: KafkaError | None, _: Message | None) -> None:

@@ -145,7 +145,7 @@ class Ingest:
             self._report(batch, rejections)
 
     async def _insert(self, batch: MicroBatch, rows: Rows) -> None:
-        """Insert the rows of a micro-batch, but for those that ClickHouse refuses: they become dead letters first."""
+        """Insert the rows of a micro-batch; rows that ClickHouse refuses become dead letters first."""
         while len(rows):
             try:
                 await self._insert_block(batch, rows)
