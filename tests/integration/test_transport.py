@@ -10,6 +10,7 @@ from support.faust_member import Member, numbers, ranges_of, small_batches, unti
 from support.kafka_topic import Topic
 
 from pipeline.config import KafkaSettings
+from pipeline.transport.adapter.connection import BrokerConnection
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.options import TransportOptions
 
@@ -30,6 +31,19 @@ def test_micro_batches_have_all_produced_records_in_order(kafka: KafkaSettings, 
                 range(1000)
             )
             await until(lambda: topic.committed == {0: 1000}, "committed")
+
+    asyncio.run(scenario())
+
+
+def test_each_connection_can_be_lost_at_any_moment(kafka: KafkaSettings, topic: Topic) -> None:
+    """Each connection of a member is the one that takes a closed transport for a lost connection."""
+    topic.produce(numbers(10))
+
+    async def scenario() -> None:
+        async with Member(kafka, small_batches(topic.name)) as member:
+            await member.take()
+            connections = member.app.consumer._thread.client._client._conns.values()
+            assert {type(connection) for connection in connections} == {BrokerConnection}
 
     asyncio.run(scenario())
 

@@ -188,10 +188,10 @@ NAMES = [
         ("aiokafka.client:AIOKafkaClient.ready", "await self._get_conn("),
     ),
     Name(
-        "aiokafka.conn:AIOKafkaConnection",
-        "replaced by BrokerConnection",
+        "aiokafka.client:create_conn",
+        "replaced, because the client takes no other connection",
         None,
-        ("aiokafka.conn:create_conn", "conn = AIOKafkaConnection("),
+        ("aiokafka.client:AIOKafkaClient._get_conn", "= await create_conn("),
     ),
     Name(
         "aiokafka.conn:AIOKafkaConnection._send_sasl_token",

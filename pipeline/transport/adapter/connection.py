@@ -13,8 +13,24 @@ from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaConnectionError
 
 
+async def create_conn(host: str, port: int, **options: Any) -> "BrokerConnection":
+    """Connect to a broker; replaces aiokafka's function of this name.
+
+    Args:
+        host: name or address.
+        port: number of the port.
+        options: as aiokafka's connection takes them.
+
+    Raises:
+        aiokafka.errors.KafkaError, OSError, TimeoutError: the broker can't be reached, or refused the connection.
+    """
+    connection = BrokerConnection(host, port, **options)
+    await connection.connect()
+    return connection
+
+
 class BrokerConnection(AIOKafkaConnection):
-    """Replacement for aiokafka's connection."""
+    """aiokafka's connection, with the error that aiokafka expects."""
 
     def send(self, *args: Any, **kwargs: Any) -> Any:
         """Send a request.

@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
-from aiokafka import conn
+import aiokafka.client
 from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from pipeline.errors import HaltError
-from pipeline.transport.adapter.connection import BrokerConnection
+from pipeline.transport.adapter.connection import create_conn
 from pipeline.transport.adapter.records import lighten
 from pipeline.transport.adapter.requests import allowed, in_time
 from pipeline.transport.broker import Membership
@@ -68,7 +68,7 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001 (Faust offers no setting)
         client = consumer._client  # noqa: SLF001 (aiokafka only logs that it has no connection)
-        conn.AIOKafkaConnection = BrokerConnection  # the client takes no other class
+        aiokafka.client.create_conn = create_conn  # the client takes no other function
         client._get_conn = partial(self._connect, client._get_conn)  # noqa: SLF001 (as above)
         return consumer
 
