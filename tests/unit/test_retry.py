@@ -3,7 +3,9 @@
 import asyncio
 import json
 import logging.config
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -53,16 +55,28 @@ def _run(failures: list[Exception], *, unclear_seconds: float) -> int:
         return asyncio.run(retry.run(_Partition(), step, pool))
 
 
+@contextmanager
+def _json_log() -> Iterator[None]:
+    """Log as JSON for a while; the loggers of other tests are then as before."""
+    configured, root = structlog.get_config(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    config = logging_config(LogSettings(format="json"))
+    levels = {name: logging.getLogger(name).level for name in config["loggers"]}
+    try:
+        logging.config.dictConfig(config)
+        yield
+    finally:
+        root.handlers[:] = handlers
+        for name, before in {"root": level, **levels}.items():
+            logging.getLogger(name).setLevel(before)
+        structlog.configure(**configured)
+
+
 def test_a_retry_is_one_log_line_with_fields(capsys: pytest.CaptureFixture[str]) -> None:
     """Topic and partition are fields of their own in a JSON log, no string within a string."""
-    configured = structlog.get_config()
-    try:
-        logging.config.dictConfig(logging_config(LogSettings(format="json")))
+    with _json_log():
         assert _run([UnavailableError("down")], unclear_seconds=60) == 2
         line = json.loads(capsys.readouterr().err)
-    finally:
-        logging.config.dictConfig({"version": 1, "root": {"handlers": []}})
-        structlog.configure(**configured)
     assert line.keys() == {
         *("event", "level", "logger", "timestamp", "family"),
         *("topic", "partition", "error", "attempt", "pause_seconds"),
