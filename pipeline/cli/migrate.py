@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from pipeline.clickhouse.migrate import kept, pending
 from pipeline.clickhouse.migrate import migrate as apply
-from pipeline.clickhouse.migrate import pending
 from pipeline.config import load_settings
 
 
@@ -15,7 +15,8 @@ def migrate(plan: bool) -> None:
     """Create or update the database and its tables.
 
     Applies the pending migrations to the database CHIMERA_CLICKHOUSE__DATABASE, and prints their names. It may be
-    repeated, and may run on several hosts at once.
+    repeated, and may run on several hosts at once. A table whose deduplication window is as wide already keeps it: the
+    line of that migration says so.
 
     \b
     Examples:
@@ -34,14 +35,16 @@ def migrate(plan: bool) -> None:
     """
     settings = load_settings().clickhouse
     where = f"database {settings.database} at {settings.address}"
+    planned = pending(settings)
+    unchanged = kept(settings, planned)
     if plan:
-        _print("pending", pending(settings), nothing=f"{where} is up to date")
+        _print("pending", planned, unchanged, nothing=f"{where} is up to date")
     else:
-        _print("applied", apply(settings), nothing=f"{where} was up to date")
+        _print("applied", apply(settings), unchanged, nothing=f"{where} was up to date")
 
 
-def _print(what: str, files: tuple[Path, ...], nothing: str) -> None:
+def _print(what: str, files: tuple[Path, ...], unchanged: tuple[Path, ...], nothing: str) -> None:
     for file in files:
-        click.echo(f"{what}  {file.name}")
+        click.echo(f"{what}  {file.name}{'  (the table keeps its wider window)' if file in unchanged else ''}")
     if not files:
         click.echo(nothing)

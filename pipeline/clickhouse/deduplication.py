@@ -19,8 +19,7 @@ _FASTEST_INSERT_SECONDS = 0.002  # 2.4 ms measured, one row, server on the same 
 # Time for the join of the group, the next owner's insert checks, and its inserts before the repeated one. Nothing
 # bounds it; while they take longer, the other inserts of the same server are as slow.
 _TAKEOVER_SECONDS = 10.0
-_PLAIN_ENGINE = re.compile(r"(?!Replicated|Shared)\w*MergeTree")
-_REPLICATED_ENGINE = re.compile(r"(Replicated|Shared)\w*MergeTree")
+_ENGINE = re.compile(r"(?P<shared>Replicated|Shared)?\w*MergeTree")
 
 _TABLES = "SELECT name, engine, engine_full FROM system.tables WHERE database = currentDatabase()"
 
@@ -99,10 +98,16 @@ def _expected(settings: Settings, partitions: int, needed: int) -> str:
     )
 
 
+def window_setting(engine: str) -> str | None:
+    """Name of the setting with the number of blocks that tables of an engine remember; None if they remember none."""
+    match = _ENGINE.fullmatch(engine)
+    return match and ("replicated_deduplication_window" if match["shared"] else "non_replicated_deduplication_window")
+
+
 def _needed(engine: str, settings: Settings, blocks: int) -> Iterator[tuple[str, int]]:
     """Yield the needed table settings and their least values; none for an engine without deduplication windows."""
-    if _PLAIN_ENGINE.fullmatch(engine):
-        yield "non_replicated_deduplication_window", blocks
-    elif _REPLICATED_ENGINE.fullmatch(engine):
-        yield "replicated_deduplication_window", blocks
+    if (name := window_setting(engine)) is None:
+        return
+    yield name, blocks
+    if name.startswith("replicated"):
         yield "replicated_deduplication_window_seconds", math.ceil(window_seconds_needed(settings))

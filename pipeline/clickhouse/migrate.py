@@ -9,11 +9,12 @@ Each table remembers the deduplication tokens of its last 400,000 blocks, ui_eve
 remembers them for 7 days, which is how long topics keep records. A token must outlive the inserts between an insert and
 its repetition, which waits for the session timeout if a worker was killed: see `pipeline.clickhouse.deduplication`.
 An outage of ClickHouse stops all inserts, but not the clock. Plain and replicated MergeTree accept each other's
-settings and use their own. A plain table without its window remembers nothing.
+settings and use their own. A plain table without its window remembers nothing. A table that remembers as many blocks
+already keeps its window: its migration is noted as applied, and isn't run.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from clickhouse_migrations.exceptions import MigrationException
 from clickhouse_migrations.migration import MigrationStorage
 from clickhouse_migrations.migrator import STATUS_MD5_MISMATCH, STATUS_PENDING, STATUS_UNKNOWN, Migrator
 
-from pipeline.clickhouse.client import client_arguments, explained
+from pipeline.clickhouse.client import client_arguments, connect, explained
+from pipeline.clickhouse.kept_windows import kept_windows
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import ConfigError, HaltError
 
@@ -61,6 +63,8 @@ def pending(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple
 def migrate(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple[Path, ...]:
     """Create the database if it is missing, and apply the pending migrations; return their files, in order.
 
+    Those of `kept` are noted as applied instead.
+
     Raises:
         ConfigError: a file is misnamed, isn't one statement, or was edited after it was applied; nothing was changed.
         HaltError: the server refuses the login or a statement, or a newer version has migrated the database.
@@ -68,9 +72,29 @@ def migrate(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple
     """
     planned = pending(settings, directory)
     if planned:
+        names = {path.name for path in kept(settings, planned)}
         with _explained(settings, directory):
-            _cluster(settings).migrate(settings.database, directory)
+            cluster, storage = _cluster(settings), MigrationStorage(directory)
+            versions = {version for version, name in storage.migration_filenames().items() if name in names}
+            if noted := [migration for migration in storage.migrations() if migration.version in versions]:
+                cluster.apply_migrations(settings.database, noted, fake=True)
+            cluster.migrate(settings.database, directory)
     return planned
+
+
+def kept(settings: ClickHouseSettings, planned: Iterable[Path]) -> tuple[Path, ...]:
+    """Return the pending migrations that would leave a table's deduplication window as it is, or narrow it.
+
+    Args:
+        settings: server and database.
+        planned: as `pending` gives them.
+
+    Raises:
+        HaltError: the server refuses the login.
+        UnavailableError: the server doesn't answer.
+    """
+    with explained(settings), connect(settings, database="") as client:
+        return kept_windows(client, settings.database, planned)
 
 
 def _check_files(directory: Path) -> None:

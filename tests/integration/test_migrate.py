@@ -1,5 +1,6 @@
 """`chimera migrate` on a real server: its results, repeated runs, and failures."""
 
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -83,6 +84,29 @@ def test_the_next_run_finishes_a_run_that_died(settings: Settings) -> None:
         client.execute("DELETE FROM schema_versions WHERE version >= 5")
         assert migrate(settings.clickhouse) == _FILES[4:]
         assert client.execute("SELECT status FROM watcher_runs") == [("valid",)]
+
+
+@pytest.mark.parametrize("table", ["episodes", "bench_runs"])
+def test_a_window_that_an_operator_has_widened_is_not_narrowed(settings: Settings, tmp_path: Path, table: str) -> None:
+    """The plan says which table keeps its window; the others are widened, and everything is up to date afterwards."""
+    former = Path(shutil.copytree(MIGRATIONS, tmp_path / "migrations"))
+    widening = [path for path in _FILES if path.stem.endswith("_window")]
+    for path in widening:
+        (former / path.name).unlink()
+    migrate(settings.clickhouse, former)
+    with connect(settings.clickhouse) as client:
+        client.execute(f"ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = 1000000")
+        plan, run = (CliRunner().invoke(command, arguments, catch_exceptions=False) for arguments in (["--plan"], []))
+        for output, word in ((plan.output, "pending"), (run.output, "applied")):
+            assert [line.endswith("(the table keeps its wider window)") for line in output.splitlines()] == [
+                table in path.name for path in widening
+            ]
+            assert [line.split()[:2] for line in output.splitlines()] == [[word, path.name] for path in widening]
+        definitions = client.execute("SELECT name, engine_full FROM system.tables WHERE database = currentDatabase()")
+    found = {name: int(match[1]) for name, text in definitions if (match := re.search(r"\bnon_\w+ = (\d+)", text))}
+    assert found == {**dict.fromkeys(_TABLES, 400_000), "ui_events": 800_000, table: 1_000_000}
+    assert pending(settings.clickhouse) == ()
+    assert migrate(settings.clickhouse) == ()
 
 
 def test_an_edited_migration_is_an_error_that_names_the_file(settings: Settings, tmp_path: Path) -> None:
