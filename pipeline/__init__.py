@@ -11,6 +11,7 @@ The packages, along the way of an event:
 the files, and says where a change goes and which package may import which.
 """
 
+import os
 import sys
 from typing import Any
 
@@ -19,6 +20,7 @@ def __getattr__(name: str) -> Any:
     """Return `app`, which `faust -A pipeline worker` runs. It is made on first use: only the worker needs Faust."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _open_closed_streams()
     from pipeline.errors import ChimeraError  # noqa: PLC0415 (as above)
     from pipeline.logs import accept_any_text, report_failure  # noqa: PLC0415
     from pipeline.worker.app import create_app  # noqa: PLC0415
@@ -31,3 +33,14 @@ def __getattr__(name: str) -> Any:
         sys.exit(error.exit_code)
     globals()["app"] = app
     return app
+
+
+def _open_closed_streams() -> None:
+    """Let the standard streams that the caller has closed lead nowhere; libraries expect them when they are imported.
+
+    Each gets its own number again, which a connection would get otherwise.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8"))

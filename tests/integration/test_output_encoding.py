@@ -10,6 +10,7 @@ from support.processes import Worker, prepare
 
 from pipeline.cli import COMMANDS, cli
 from pipeline.config import Settings, env_name
+from pipeline.devstack.worker import WORKER_COMMAND
 
 pytestmark = pytest.mark.integration
 
@@ -32,6 +33,18 @@ def test_the_worker_runs_with_any_output_encoding(
     """The worker starts, consumes and stops, whatever the encoding of its output."""
     prepare(settings)
     with Worker(environ | encoding, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        assert worker.terminate() == 0
+        assert "Traceback" not in worker.log
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-"])
+def test_the_worker_runs_without_standard_output(
+    closed: str, settings: Settings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """A supervisor may have closed it; the log is on standard error."""
+    prepare(settings)
+    with Worker(environ, tmp_path / "log", ["sh", "-c", f'exec "$@" {closed}', "sh", *WORKER_COMMAND]) as worker:
         worker.wait_until_consuming()
         assert worker.terminate() == 0
         assert "Traceback" not in worker.log

@@ -1,10 +1,15 @@
-"""Filter of the log: a library's repeated lines are dropped."""
+"""Output of the worker: which lines the log drops, and the standard streams."""
 
 import logging
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
 
+from pipeline.config import env_name
+from pipeline.devstack.stack import DEVELOPMENT_HASH_KEY
 from pipeline.logs import Seldom
 from pipeline.retry import coordinates
 
@@ -54,3 +59,12 @@ def test_a_retry_is_logged_with_fields_instead_of_text() -> None:
     where = {"topic": "chimera.ui_events", "partition": 3}
     assert coordinates(Partition()) == where
     assert coordinates(Batch()) == where | {"first_offset": 7, "last_offset": 9}
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_the_app_is_made_though_a_standard_stream_is_closed(closed: str) -> None:
+    """A supervisor may have closed it; no connection gets its number, and no library misses it."""
+    made = "import os, sys, pipeline; pipeline.app; sys.exit(not all((sys.stdin, sys.stdout, sys.stderr)))"
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", made]
+    environ = os.environ | {env_name("privacy", "hash_key"): DEVELOPMENT_HASH_KEY}
+    assert subprocess.run(command, env=environ, check=False).returncode == 0
