@@ -121,7 +121,7 @@ class Retry:
         self._describe = describe
         self._is_unclear = is_unclear
         self._unclear_seconds = unclear_seconds
-        self._log = structlog.get_logger("chimera.retry").bind(family=name)
+        self._log = structlog.get_logger("chimera.retry")  # not bound: the log may be configured later than this
         self._failing: set[Held] = set()
 
     @property
@@ -183,6 +183,7 @@ class Retry:
         metrics.RETRYING.labels(self._name).set(len(self._failing))
         self._log.warning(
             "failed, trying again",
+            family=self._name,
             **coordinates(held),
             error=self._describe(error),
             attempt=attempt,

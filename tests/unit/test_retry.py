@@ -1,9 +1,10 @@
 """Failures of a step that are tried again, and the time for it."""
 
 import asyncio
+import io
 import json
-import logging.config
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,8 +29,14 @@ class _Partition:
     committed_at: float = 0.0
 
 
-def _run(failures: list[Exception], *, unclear_seconds: float) -> int:
-    """Run a step that fails in this way, and then succeeds; return the number of its attempts."""
+def _run(failures: list[Exception], *, unclear_seconds: float, begin: Callable[[], object] = lambda: None) -> int:
+    """Run a step that fails in this way, and then succeeds; return the number of its attempts.
+
+    Args:
+        failures: in their order.
+        unclear_seconds: limit of unclear ones.
+        begin: called before the step, after its runner was made.
+    """
     attempts = 0
 
     async def renew(_: Held) -> bool:
@@ -51,32 +58,45 @@ def _run(failures: list[Exception], *, unclear_seconds: float) -> int:
         is_unclear=is_unclear,
         unclear_seconds=unclear_seconds,
     )
+    begin()
     with ThreadPoolExecutor(1) as pool:
         return asyncio.run(retry.run(_Partition(), step, pool))
 
 
 @contextmanager
-def _json_log() -> Iterator[None]:
-    """Log as JSON for a while; the loggers of other tests are then as before."""
-    configured, root = structlog.get_config(), logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    config = logging_config(LogSettings(format="json"))
-    levels = {name: logging.getLogger(name).level for name in config["loggers"]}
+def _json_log() -> Iterator[list[str]]:
+    """Lines of the log of retries, as the worker writes them with JSON; other logs stay as they are."""
+    before = structlog.get_config() if structlog.is_configured() else {}
+    lines, handler, log = io.StringIO(), logging.StreamHandler(), logging.getLogger("chimera.retry")
+    formatter = logging_config(LogSettings(format="json"))["formatters"]["chimera"]
+    handler.setStream(lines)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(**{k: v for k, v in formatter.items() if k != "()"}))
+    structlog.reset_defaults()
+    log.addHandler(handler)
+    found: list[str] = []
     try:
-        logging.config.dictConfig(config)
-        yield
+        yield found
     finally:
-        root.handlers[:] = handlers
-        for name, before in {"root": level, **levels}.items():
-            logging.getLogger(name).setLevel(before)
-        structlog.configure(**configured)
+        log.removeHandler(handler)
+        structlog.reset_defaults()
+        if before:
+            structlog.configure(**before)
+        found += lines.getvalue().splitlines()
 
 
-def test_a_retry_is_one_log_line_with_fields(capsys: pytest.CaptureFixture[str]) -> None:
-    """Topic and partition are fields of their own in a JSON log, no string within a string."""
-    with _json_log():
-        assert _run([UnavailableError("down")], unclear_seconds=60) == 2
-        line = json.loads(capsys.readouterr().err)
+def test_a_retry_is_one_log_line_with_fields() -> None:
+    """Topic and partition are fields of their own; so they are if the log is configured after its parts were made."""
+    with _json_log() as lines:
+        assert (
+            _run(
+                [UnavailableError("down")],
+                unclear_seconds=60,
+                begin=lambda: logging_config(LogSettings(format="json")),
+            )
+            == 2
+        )
+    (text,) = lines
+    line = json.loads(text)
     assert line.keys() == {
         *("event", "level", "logger", "timestamp", "family"),
         *("topic", "partition", "error", "attempt", "pause_seconds"),
