@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.migrate import MIGRATIONS
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import HaltError
@@ -28,7 +29,7 @@ def check_engines(settings: ClickHouseSettings, tables: Iterable[str]) -> None:
         UnavailableError: the server doesn't answer.
     """
     with explained(settings), connect(settings) as client:
-        engines = dict(client.execute(_TABLES))
+        engines = dict(all_rows(client, _TABLES))
     for table in tables:
         allowed = tuple(dict.fromkeys((_declared().get(table, _PLAIN), _PLAIN)))
         if engines.get(table) not in {form + engine for form in _FORMS for engine in allowed}:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.row_policies import check_all_rows_seen
 from pipeline.clickhouse.ttl import expired_times
 from pipeline.columns import Column, Mask
@@ -45,7 +46,7 @@ def missing_rows(client: Any, table: str, key: str, columns: Mapping[str, Column
     """
     times, ids = np.asarray(columns["ts"]), np.asarray(columns[key])
     missing = np.zeros(len(times), np.bool_)
-    engine = client.execute(_ENGINE, {"table": table})[0][0]
+    engine = all_rows(client, _ENGINE, {"table": table})[0][0]
     if engine not in _IDENTITIES:
         return missing
     days, kept = times // _DAY_MS, ~expired_times(client, table, "ts", times)
@@ -88,8 +89,7 @@ def _found(
         f"SELECT DISTINCT toUnixTimestamp64Milli(ts), `{key}` FROM `{table}` "  # noqa: S608 (names of ours)
         f"WHERE ({time}, `{key}`) IN (SELECT {time}, id FROM probes)"
     )
-    rows: list[tuple[int, uuid.UUID]] = client.execute(query, external_tables=[sent])
-    return rows
+    return [(time, key) for time, key in all_rows(client, query, external_tables=[sent])]
 
 
 def stored_sessions(client: Any, table: str, hour: int) -> frozenset[bytes]:
@@ -106,4 +106,4 @@ def stored_sessions(client: Any, table: str, hour: int) -> frozenset[bytes]:
     """
     check_all_rows_seen(client, table)
     query = f"SELECT session_id FROM `{table}` WHERE hour = toDateTime({hour}, 'UTC')"  # noqa: S608 (a name of ours)
-    return frozenset(session.bytes for (session,) in client.execute(query))
+    return frozenset(session.bytes for (session,) in all_rows(client, query))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pipeline.clickhouse.lookups import all_rows
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import HaltError
 
@@ -43,7 +44,7 @@ def read_columns(client: Any, database: str) -> dict[str, dict[str, LiveColumn]]
         clickhouse_driver.errors.Error, OSError, EOFError: the query failed.
     """
     columns: dict[str, dict[str, LiveColumn]] = {}
-    for table, name, column_type, kind in client.execute(_COLUMNS, {"database": database}):
+    for table, name, column_type, kind in all_rows(client, _COLUMNS, {"database": database}):
         columns.setdefault(table, {})[name] = LiveColumn(column_type, kind)
     return columns
 

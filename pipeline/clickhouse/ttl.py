@@ -9,6 +9,7 @@ from clickhouse_driver.errors import ServerException
 from numpy.typing import NDArray
 
 from pipeline.clickhouse.codes import Code
+from pipeline.clickhouse.lookups import all_rows
 from pipeline.columns import Mask
 
 _DEFINITION = "SELECT engine_full FROM system.tables WHERE database = currentDatabase() AND name = %(table)s"
@@ -35,7 +36,7 @@ def expired_times(client: Any, table: str, column: str, times: NDArray[Any]) -> 
     Raises:
         clickhouse_driver.errors.Error, OSError, EOFError: a query failed.
     """
-    definition = client.execute(_DEFINITION, {"table": table})
+    definition = all_rows(client, _DEFINITION, {"table": table})
     rules = list(_deleting_rules(definition[0][0])) if definition else []
     if not rules:
         return np.zeros(len(times), np.bool_)
@@ -47,7 +48,7 @@ def expired_times(client: Any, table: str, column: str, times: NDArray[Any]) -> 
     }
     over = " OR ".join(f"toDateTime({rule}) <= now()" for rule in rules)
     try:
-        expired = client.execute(f"SELECT {number} FROM times WHERE {over}", external_tables=[sent])  # noqa: S608
+        expired = all_rows(client, f"SELECT {number} FROM times WHERE {over}", external_tables=[sent])  # noqa: S608
     except ServerException as error:
         if error.code != Code.UNKNOWN_IDENTIFIER:
             raise

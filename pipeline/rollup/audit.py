@@ -12,6 +12,7 @@ from uuid import UUID
 
 import numpy as np
 
+from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.clickhouse.ttl import expired_times
 
@@ -187,7 +188,7 @@ class Audit:
                 f"ts {comparison} fromUnixTimestamp64Milli({begins_ms + days * _DAY_MS}, 'UTC')"
                 for comparison, days in ((">=", -1), ("<", 2))
             )
-        return [Hour(*row) for row in self._client.execute(_HOURS.format(source=self._source, on=on, near=near))]
+        return [Hour(*row) for row in all_rows(self._client, _HOURS.format(source=self._source, on=on, near=near))]
 
     def oldest_day(self) -> date | None:
         """Return the first day with events; rows of earlier days can't be computed any more."""

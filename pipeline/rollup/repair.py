@@ -14,6 +14,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import ChimeraError
@@ -187,7 +188,7 @@ def _check_nothing_lost(client: Any, horizon: Horizon, day: date, known: int) ->
     another repair or a recovery stored them, and the same events give the same rows.
     """
     opened_at = horizon.closed_before * HOUR_SECONDS
-    parts = [part for part in client.execute(_REPLACED.format(day=day, known=known)) if part[2] >= opened_at]
+    parts = [part for part in all_rows(client, _REPLACED.format(day=day, known=known)) if part[2] >= opened_at]
     if parts:
         rows, first, last = (
             sum(part[0] for part in parts),
