@@ -5,6 +5,10 @@ import uuid
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
+from pipeline.clickhouse import insert_check
+from pipeline.clickhouse.live_columns import CheckedTable
 from pipeline.rollup.emission import Emission
 from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.snapshot import Snapshot
@@ -79,6 +83,16 @@ def _uncommitted_closings() -> None:
     commits.close_by_clock = careless
 
 
+def _missed_expired_rows() -> None:
+    check: Any = insert_check
+    check.expired_times = lambda _, __, ___, times: np.zeros(len(times), np.bool_)
+
+
+def _unchecked_columns() -> None:
+    table: Any = CheckedTable
+    table.check = lambda *_: None
+
+
 DEFECTS = {
     "random_tokens": _random_tokens,
     "forgotten_ranges": _forgotten_ranges,
@@ -86,5 +100,7 @@ DEFECTS = {
     "removed_early": _removed_early,
     "offset_too_high": _offset_too_high,
     "uncommitted_closings": _uncommitted_closings,
+    "missed_expired_rows": _missed_expired_rows,
+    "unchecked_columns": _unchecked_columns,
 }
 """Defects that the suite must notice, by name; each function puts its defect into this process."""

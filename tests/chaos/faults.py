@@ -148,11 +148,11 @@ def _restart(
                 server(world).stop()
             time.sleep(rng.uniform(0, 0.5))
             server(world).start()
-            _wait_for_rows(worker)
+            wait_for_rows(worker)
             yield
 
 
-def _wait_for_rows(worker: Worker) -> None:
+def wait_for_rows(worker: Worker) -> None:
     """Wait until the worker stores more rows."""
     name = "chimera_rows_inserted_total"
     before = worker.metric(name)
@@ -188,16 +188,16 @@ def _clickhouse(world: World) -> Server:
 
 
 FAULTS = (
-    *(Fault(f"kill -9 {point.description}", 20, partial(kill, [name])) for name, point in INGEST_POINTS.items()),
-    Fault("frozen (SIGSTOP) past the session timeout", 40, _freeze),
+    *(Fault(f"kill -9 {point.description}", 16, partial(kill, [name])) for name, point in INGEST_POINTS.items()),
+    Fault("frozen (SIGSTOP) past the session timeout", 32, _freeze),
     Fault("1 to 4 to 1 workers", 6, partial(scale, 4)),
     Fault("one of two workers stopped (SIGTERM)", 12, partial(_bounce, False)),
     Fault("one of two workers killed", 12, partial(_bounce, True)),
     Fault("broker stopped and started", 4, partial(_restart, _broker, False)),
     Fault("broker killed and started", 6, partial(_restart, _broker, True)),
     Fault("ClickHouse stopped and started", 10, partial(_restart, _clickhouse, False)),
-    Fault("ClickHouse killed and started", 30, partial(_restart, _clickhouse, True)),
-    *(Fault(harm.value, 40, partial(_harm, [harm])) for harm in Harm),
+    Fault("ClickHouse killed and started", 24, partial(_restart, _clickhouse, True)),
+    *(Fault(harm.value, 24, partial(_harm, [harm])) for harm in Harm),
 )
 """The faults of the long suite."""
 

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 
 from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.client import connect
-from pipeline.config import Settings
+from pipeline.config import KafkaSettings, Settings
 from pipeline.dlq.headers import HEADER_PREFIX
 from pipeline.kafka.client import client_config
 from pipeline.producer.encode import Encoder
@@ -30,7 +30,8 @@ DAMAGED = 0.03
 """Share of damaged events."""
 
 _REFUSED = 0.005
-_SECONDS = 120
+SECONDS = 120
+"""Patience with the broker."""
 
 
 class Coordinates(NamedTuple):
@@ -69,11 +70,26 @@ class Verdict:
 
 
 @dataclass(slots=True)
-class _Produced:
+class Produced:
     """Produced records of one family: valid events by identity, and damaged records."""
 
     valid: dict[uuid.UUID, Coordinates] = field(default_factory=dict)
     damaged: set[Coordinates] = field(default_factory=set)
+
+
+def new_producer(settings: KafkaSettings, **config: str) -> Producer:
+    """Return a producer that waits for all replicas and keeps the order; `config` has further options."""
+    return Producer(
+        {
+            **client_config(settings),
+            "enable.idempotence": True,
+            "partitioner": "murmur2_random",
+            "linger.ms": 5,
+            "message.timeout.ms": SECONDS * 1000,
+            "log_level": 0,
+            **config,
+        }
+    )
 
 
 class Ledger:
@@ -94,19 +110,11 @@ class Ledger:
         self._random = random.Random(seed)
         self._templates = {family.name: _templates(family, seed) for family in catalog.families}
         self._encoders = {family.name: Encoder(family) for family in catalog.families}
-        self._produced = {family.name: _Produced() for family in catalog.families}
+        self._produced = {family.name: Produced() for family in catalog.families}
+        self._account = self._produced
         self._ends: dict[tuple[str, int], int] = {}
         self._failures: list[KafkaError] = []
-        self._producer = Producer(
-            {
-                **client_config(settings.kafka),
-                "enable.idempotence": True,
-                "partitioner": "murmur2_random",
-                "linger.ms": 5,
-                "message.timeout.ms": _SECONDS * 1000,
-                "log_level": 0,
-            }
-        )
+        self._producer = new_producer(settings.kafka)
 
     @property
     def events(self) -> int:
@@ -121,8 +129,8 @@ class Ledger:
     def produce(self, family: Family, count: int, *, damaged: float = DAMAGED) -> None:
         """Publish events; the next `flush` waits for their delivery."""
         for _ in range(count):
-            event, identity = dict(self._random.choice(self._templates[family.name])), self._identity()
-            event[family.key] = str(identity)
+            identity = self._identity()
+            event = self._new_event(family, identity)
             refused = family.name == "deployments" and self._random.random() < _REFUSED
             if refused:
                 event["duration_ms"] = REFUSED_DURATION
@@ -132,7 +140,7 @@ class Ledger:
 
     def flush(self) -> None:
         """Wait until the broker has all published events."""
-        assert self._producer.flush(_SECONDS) == 0, "the broker doesn't accept the published events"
+        assert self._producer.flush(SECONDS) == 0, "the broker doesn't accept the published events"
         assert not self._failures, self._failures[0]
 
     def judge(self) -> Verdict:
@@ -165,6 +173,9 @@ class Ledger:
         with connect(self._settings.clickhouse) as client:
             return dict(client.execute(f"SELECT {family.key}, count() FROM {family.table} GROUP BY {family.key}"))
 
+    def _new_event(self, family: Family, identity: uuid.UUID) -> dict[str, Any]:
+        return {**self._random.choice(self._templates[family.name]), family.key: str(identity)}
+
     def _identity(self) -> uuid.UUID:
         return uuid.UUID(int=self._random.getrandbits(128), version=4)
 
@@ -174,7 +185,7 @@ class Ledger:
     def _send(
         self, family: Family, key: bytes, value: bytes | None, identity: uuid.UUID | None, timestamp_ms: int = 0
     ) -> None:
-        produced = self._produced[family.name]
+        produced = self._account[family.name]
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
@@ -196,17 +207,17 @@ class Ledger:
             {**client_config(self._settings.kafka), "group.id": f"{self._settings.kafka.group_id}-oracle"}
         )
         try:
-            topics = consumer.list_topics(timeout=_SECONDS).topics
+            topics = consumer.list_topics(timeout=SECONDS).topics
             partitions = [
                 TopicPartition(family.dead_letters.name, number, 0)
                 for family in self._families
                 for number in topics[family.dead_letters.name].partitions
             ]
-            left = sum(consumer.get_watermark_offsets(partition, _SECONDS)[1] for partition in partitions)
+            left = sum(consumer.get_watermark_offsets(partition, SECONDS)[1] for partition in partitions)
             consumer.assign(partitions)
             found: set[Coordinates] = set()
             while left:
-                messages = consumer.consume(min(left, 1000), _SECONDS)
+                messages = consumer.consume(min(left, 1000), SECONDS)
                 assert messages, "dead letters can't be read"
                 found.update(map(_source, messages))
                 left -= len(messages)

@@ -22,7 +22,7 @@ from pipeline.catalog import Family
 _PARTITIONS = 3  # of ui_events and the state topic; other topics have one
 _AFTER_SNAPSHOT_SECONDS = 0.3  # time for some records, but not for another snapshot
 _SETTLE_SECONDS = 60.0
-_BEHIND_SECONDS = 4200  # an hour and the grace: the last hour is over as soon as the partition is idle
+BEHIND_SECONDS = 4200  # an hour and the grace: the last hour is over as soon as the partition is idle
 _IDLE_SECONDS = 2
 _FREEZING_POINTS = ("added", "hour_not_sent", "hour_asked", "emitted", "chunks", "manifest", *CLOCK_POINTS)
 _SAMPLE_POINTS = ("emitted", "chunks", "replayed")
@@ -58,7 +58,7 @@ class RollupWorld(World):
         eventually(all_closed, "all hours closed and stored", _SETTLE_SECONDS)
 
     def _make_ledger(self, seed: int) -> SessionLedger:
-        return SessionLedger(self.settings, self.catalog, seed, _BEHIND_SECONDS * 1000)
+        return SessionLedger(self.settings, self.catalog, seed, BEHIND_SECONDS * 1000)
 
     def _declare(self, document: dict[str, Any]) -> None:
         super()._declare(document)
@@ -69,7 +69,7 @@ class RollupWorld(World):
             topic["partitions"] = _PARTITIONS if "ui_events" in {topic.get("family"), topic.get("state_of")} else 1
 
 
-def _kill(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
+def kill_with_snapshots(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Kill workers that have snapshots to restore from and records to replay."""
     with world.load(LOAD):
         go(first := world.worker())
@@ -85,7 +85,7 @@ def _wait_for_snapshots(worker: Worker) -> None:
     worker.wait_for(lambda: worker.metric(name) >= 2 * _PARTITIONS, "snapshots", PATIENCE_SECONDS)
 
 
-def _kill_by_clock(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
+def kill_by_clock(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Kill workers after the load has ended; it goes on before the next worker starts."""
     for run in range(runs):
         go(worker := victim_at(points[run % len(points)], world, rng, run))
@@ -129,11 +129,11 @@ def _freeze(points: Sequence[str], world: World, rng: random.Random, runs: int) 
 
 FAULTS = (
     *(
-        Fault(f"rollup: kill -9 {point.description}", 4, partial(_kill, [name]), RollupWorld)
+        Fault(f"rollup: kill -9 {point.description}", 4, partial(kill_with_snapshots, [name]), RollupWorld)
         for name, point in ROLLUP_POINTS.items()
     ),
     *(
-        Fault(f"rollup: kill -9 {point.description}", 4, partial(_kill_by_clock, [name]), RollupWorld)
+        Fault(f"rollup: kill -9 {point.description}", 4, partial(kill_by_clock, [name]), RollupWorld)
         for name, point in CLOCK_POINTS.items()
     ),
     Fault(
@@ -147,7 +147,7 @@ FAULTS = (
 """The faults of the long suite."""
 
 SAMPLE = (
-    Fault("rollup killed", len(_SAMPLE_POINTS), partial(_kill, _SAMPLE_POINTS), RollupWorld),
+    Fault("rollup killed", len(_SAMPLE_POINTS), partial(kill_with_snapshots, _SAMPLE_POINTS), RollupWorld),
     Fault("rollup frozen", 1, partial(_freeze, ["emitted"]), RollupWorld),
 )
 """A few runs for the short suite."""

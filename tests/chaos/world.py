@@ -64,9 +64,10 @@ class World:
         self._own = own
         self._directory = directory / own
         self._directory.mkdir(parents=True)
+        bootstrap_servers, port = self._addresses()
         self.settings = Settings(
-            kafka=KafkaSettings(bootstrap_servers=stack.kafka.bootstrap_servers, group_id=f"chaos-{own}"),
-            clickhouse=ClickHouseSettings(host=HOST, port=stack.clickhouse.port, database=f"chaos_{own}"),
+            kafka=KafkaSettings(bootstrap_servers=bootstrap_servers, group_id=f"chaos-{own}"),
+            clickhouse=ClickHouseSettings(host=HOST, port=port, database=f"chaos_{own}"),
             topics=TopicsSettings(file=self._write_topics(self._directory / "topics.yaml", f"{own}.")),
         )
         self.catalog = prepare(self.settings)
@@ -177,6 +178,9 @@ class World:
         lags = {(tp.topic, tp.partition): ends[tp.topic, tp.partition] - max(tp.offset, 0) for tp in committed}
         return {at: lag for at, lag in lags.items() if lag}
 
+    def _addresses(self) -> tuple[str, int]:
+        return self.stack.kafka.bootstrap_servers, self.stack.clickhouse.port
+
     def _make_ledger(self, seed: int) -> Ledger:
         return Ledger(self.settings, self.catalog, seed)
 
@@ -198,6 +202,7 @@ class World:
         ours: dict[tuple[str, str], Any] = {
             **_WORKER,
             **self.worker_settings,
+            ("kafka", "bootstrap_servers"): self.settings.kafka.bootstrap_servers,
             ("kafka", "group_id"): self.settings.kafka.group_id,
             ("clickhouse", "port"): clickhouse_port or self.settings.clickhouse.native_port,
             ("clickhouse", "database"): self.settings.clickhouse.database,

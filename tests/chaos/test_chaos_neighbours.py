@@ -1,0 +1,56 @@
+"""Every event is in its place once, whatever others do to tables, server, group and log; and defects are noticed."""
+
+from pathlib import Path
+
+import pytest
+from support.processes import eventually
+
+from chaos import overload, tables
+from chaos.faults import Fault
+from chaos.suite import inflict
+from chaos.world import World, go
+from pipeline.devstack import Stack
+from pipeline.errors import HaltError
+
+pytestmark = pytest.mark.integration
+
+_SEED = 1
+
+
+@pytest.mark.parametrize("fault", [*tables.SAMPLE, *overload.SAMPLE], ids=lambda fault: fault.name)
+def test_nothing_is_lost_or_repeated(fault: Fault, stack: Stack, tmp_path: Path) -> None:
+    """Repeated faults under load lose and duplicate nothing."""
+    outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path)
+    assert outcome.sound, outcome
+
+
+def test_a_worker_that_misses_expired_rows_is_noticed(stack: Stack, tmp_path: Path) -> None:
+    """With the defect, the successor of a killed worker ends, since rows are gone that it has just inserted."""
+    with tables.ExpiringWorld(stack, tmp_path, _SEED) as world:
+        family = world.catalog.family("watcher_runs")
+        _produce(world)
+        go(victim := world.worker("inserted", family))
+        victim.wait()
+        eventually(lambda: not world.expired_rows(family), "expired")
+        go(successor := world.worker(defect="missed_expired_rows"))
+        assert successor.wait() == HaltError.exit_code
+
+
+def test_a_worker_that_checks_no_columns_is_noticed(stack: Stack, tmp_path: Path) -> None:
+    """With the defect, rows are stored in an altered table, and the verdict names their values."""
+    with tables.AlteredWorld(stack, tmp_path, _SEED) as world:
+        go(worker := world.worker(defect="unchecked_columns"))
+        worker.wait_until_consuming()
+        with world.altered(tables.ALTERATIONS[0]):
+            _produce(world, "bench_runs")
+            world.wait_until_committed()
+        verdict = world.ledger.judge()
+        assert not verdict.lost
+        assert not verdict.duplicated
+        assert all("cost_per_1k: expected" in stranger for stranger in verdict.strangers)
+        assert len(verdict.strangers) > 20
+
+
+def _produce(world: World, name: str = "watcher_runs") -> None:
+    world.ledger.produce(world.catalog.family(name), 60, damaged=0)
+    world.ledger.flush()
