@@ -236,7 +236,7 @@ def test_a_busy_worker_writes_snapshots_when_it_stops(
         worker.wait_until_consuming()
         worker.wait_for(lambda: worker.metric("chimera_rows_inserted_total", family=family.name) > 20_000, "some rows")
         assert worker.terminate() == 0
-        assert worker.lines("Not released") == []
+        assert worker.lines("didn't release") == []
     with Worker({**environ, **slow}, tmp_path / "log") as worker:
         worker.wait_until_consuming()
         worker.wait_for(lambda: lag(settings, family.topic.name) == 0, "all of it")
