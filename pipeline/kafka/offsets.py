@@ -40,8 +40,10 @@ def _ignore(_done: int, _total: int) -> None:
 class TopicReader:
     """Reads ranges of offsets of one topic. It joins no group and commits nothing.
 
-    Records of aborted and of open transactions are read too, because the worker reads them. Methods raise
-    UnavailableError if Kafka doesn't answer, HaltError if it refuses or has no such topic.
+    Records of aborted and of open transactions are read too. The pipeline writes its own topics without transactions,
+    and nobody's open one may hide a dead letter's claim or a snapshot. Therefore the end of a range is the end of the
+    log, not the last stable offset. Methods raise UnavailableError if Kafka doesn't answer, HaltError if it refuses or
+    has no such topic.
 
     Args:
         settings: the broker; `committed` asks for its group.

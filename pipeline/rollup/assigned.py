@@ -54,6 +54,22 @@ class AssignedPartition:
         held = None if self.dropped else consumer.held(self.tp)
         return held if held is not None and held.topic_id == self.topic_id else None
 
+    async def pass_empty(self, consumer: ClosingConsumer, folding: Executor) -> None:
+        """Move past offsets without records that the transport has passed, such as markers of transactions.
+
+        Snapshots and closings by the clock then reach the end of the log.
+        """
+        async with self.lock:
+            if (offset := self.passed(consumer)) is not None:
+                await in_thread(folding, self.derivation.pass_to, offset)
+                self.recovery.advance(offset)
+
+    def passed(self, consumer: ClosingConsumer) -> int | None:
+        """Return the offset that the transport has reached without another record; None if there is no such offset."""
+        held = self.held(consumer)
+        offset = held.idle_at if held is not None else None
+        return offset if offset is not None and offset > self.derivation.offset else None
+
     def drop(self) -> None:
         """Cancel the background tasks."""
         self.dropped = True

@@ -54,6 +54,11 @@ class Derivation:
         self.rows += len(rows)
         self._close_reached()
 
+    def pass_to(self, offset: int) -> None:
+        """Move to an offset below which no more records come, and apply the closings up to there."""
+        self.offset = offset
+        self._close_reached()
+
     def close(self, hour: int) -> None:
         """Close the windows of hours before `hour`, by the clock; their closing is committed at this offset."""
         self.windows.raise_watermark(hour * HOUR_MS)

@@ -92,7 +92,8 @@ def _closed_before(snapshot: Snapshot, log: range, by_clock: int) -> int:
     """Return the hour before which a partition has stored all windows.
 
     A partition is at rest if all its records are read and all its windows are stored. Its watermark doesn't move, so
-    the clock closes hours instead: otherwise it would hold up the other partitions.
+    the clock closes hours instead: otherwise it would hold up the other partitions. The records of an open transaction
+    aren't read, and the log ends behind them.
     """
     at_rest = snapshot.offset >= log.stop and not any(len(snapshot.columns[name]) for name in _UNFINISHED)
     return max(snapshot.emitted_before, by_clock) if at_rest else snapshot.emitted_before

@@ -146,12 +146,17 @@ class RollupJob:
 
     def _tick(self, partition: AssignedPartition) -> None:
         partition.recovery.say()
+        if partition.passed(self._consumer()) is not None:
+            self._start(partition, self._pass_empty)
         self._start(partition, self._hours.store_closed)
         if self._hours.due(partition) is not None and not partition.lock.locked():
             self._start(partition, self._hours.close_by_clock)
         unsaved_seconds = self._clock.monotonic() - partition.saved_at
         if partition.changed and unsaved_seconds >= self._settings.snapshot_seconds:
             self._start(partition, self._snapshots.save)
+
+    async def _pass_empty(self, partition: AssignedPartition) -> None:
+        await partition.pass_empty(self._consumer(), self._folding)
 
     # Assignment.
 
@@ -183,6 +188,7 @@ class RollupJob:
         """Write snapshots of partitions before they are revoked, so that their next owners have little to replay."""
         revoked = [self._partitions[tp] for tp in partitions & self._partitions.keys()]
         try:
+            await asyncio.gather(*map(self._pass_empty, revoked))
             await asyncio.gather(*map(self._snapshots.save_now, revoked))
         finally:
             self._drop(partitions)

@@ -3,7 +3,7 @@
 `pipeline.transport.adapter` implements the protocol with aiokafka. Unit tests implement it in memory.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, Protocol
 
@@ -20,6 +20,21 @@ class Commit(NamedTuple):
 
     offset: int
     metadata: str
+
+
+class Fetched(NamedTuple):
+    """Stretch of a log that was fetched without a break, and its records.
+
+    An offset may have no record to deliver: a marker of a transaction takes one, and so do records of aborted
+    transactions and records that compaction has removed.
+    """
+
+    first: int
+    """First offset of the stretch."""
+    next_offset: int
+    """Offset after the stretch; the next fetch begins there."""
+    records: Sequence[Any] = ()
+    """Records by ascending offset; there may be none."""
 
 
 class Membership(NamedTuple):
@@ -74,22 +89,22 @@ class Broker(Protocol):
         ...
 
     async def highwaters(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Return the offset after the last record of each log."""
+        """Return the end of each log, open transactions included: the offset of the next record to be written."""
         ...
 
     async def at_the_end(self, tp: TopicPartition) -> bool:
-        """Tell whether the whole log of a partition has been fetched, up to its current end."""
+        """Tell whether the whole log of a partition has been fetched; records of an open transaction haven't."""
         ...
 
     async def seek(self, tp: TopicPartition, offset: int) -> None:
         """Fetch a partition from this offset on."""
         ...
 
-    async def fetch(
-        self, partitions: AbstractSet[TopicPartition], seconds: float
-    ) -> Mapping[TopicPartition, list[Any]]:
-        """Return records of these partitions, or none after `seconds`; without partitions, stay in the group.
+    async def fetch(self, partitions: AbstractSet[TopicPartition], seconds: float) -> Mapping[TopicPartition, Fetched]:
+        """Return what was fetched of these partitions, or nothing after `seconds`; without any, stay in the group.
 
+        Records of aborted transactions are left out. A record is fetched after all transactions that began before it
+        are committed or aborted, so each fetch of the same offsets gives the same records.
         Records that arrive during a rebalance are fetched again after it.
         """
         ...

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.errors import HaltError
 from pipeline.transport.asking import until_answered
-from pipeline.transport.broker import TopicPartition
+from pipeline.transport.broker import Fetched, TopicPartition
 from pipeline.transport.commits import Commits
 from pipeline.transport.context import Context
 from pipeline.transport.gaps import Gaps
@@ -53,18 +53,18 @@ class Fetching:
             return None  # after a rebalance, fetching starts at the committed offsets
         now = self._clock()
         partitions = self._assignment.partitions
-        others = {tp: records for tp, records in fetched.items() if tp.topic not in self._options.policies}
+        others = {tp: list(some.records) for tp, some in fetched.items() if tp.topic not in self._options.policies}
         # The owners of these records are settled now: adding some may take long, and a partition's place may be taken
         # by another object meanwhile.
-        for partition, records in [(partitions[tp], fetched[tp]) for tp in fetched.keys() & partitions.keys()]:
-            await self._gaps.add(partition, records, now)
+        for partition, some in [(partitions[tp], fetched[tp]) for tp in fetched.keys() & partitions.keys()]:
+            await self._gaps.add(partition, some, now)
         hurry = self._memory_is_short()
         batches = {tp: list(partitions[tp].cut(now, hurry=hurry)) for tp in active & partitions.keys()}
         if not await self._may_be_delivered([batch for cut in batches.values() for batch in cut]):
             return None
-        return others | batches
+        return {tp: records for tp, records in others.items() if records} | batches
 
-    async def _fetch(self, active: set[TopicPartition], seconds: float) -> dict[TopicPartition, list[Any]] | None:
+    async def _fetch(self, active: set[TopicPartition], seconds: float) -> dict[TopicPartition, Fetched] | None:
         """Fetch from the partitions that have room; without one, wait for an acknowledgement instead."""
         wanted = self._with_room(active)
         busy = any(batches.busy for batches in self._assignment.partitions.values())

@@ -1,11 +1,9 @@
 """Gaps between the offset that is expected and the offset that arrives: shortened logs, and deleted records."""
 
-from typing import Any
-
 from pipeline import metrics
 from pipeline.errors import HaltError
 from pipeline.transport.asking import until_answered
-from pipeline.transport.broker import TopicPartition
+from pipeline.transport.broker import Fetched, TopicPartition
 from pipeline.transport.context import Context
 from pipeline.transport.partition import PartitionBatches
 from pipeline.transport.rebalance import SHORTENED
@@ -27,11 +25,14 @@ class Gaps:
         self._log = context.log
         self._topics = topics
 
-    async def add(self, partition: PartitionBatches, records: list[Any], now: float) -> None:
-        """Let records of a partition wait for their micro-batch; report records that are missing before them."""
+    async def add(self, partition: PartitionBatches, fetched: Fetched, now: float) -> None:
+        """Let records of a partition wait for their micro-batch; report records that are missing before the fetch.
+
+        Within a fetch, an offset without a record isn't missing: a marker, an aborted or a compacted record.
+        """
         if not partition.live:
             return
-        expected, got = partition.next_offset, records[0].offset
+        expected, got = partition.next_offset, fetched.first
         if got != expected:
             beginning = await self._beginning(partition)
             if beginning is None or not partition.live:
@@ -39,9 +40,9 @@ class Gaps:
             if got < expected:
                 self._stop_shortened(partition, expected, got)
                 return
-            if beginning > expected:  # otherwise the offsets have no records: transaction markers take offsets too
+            if beginning > expected:
                 self._report_deleted(partition, expected, min(got, beginning))
-        partition.add(records, now)
+        partition.add(fetched.records, now, fetched.next_offset)
 
     async def _beginning(self, partition: PartitionBatches) -> int | None:
         """Ask for the first offset of the log; None if the partition was let go, or belongs to another topic by now."""

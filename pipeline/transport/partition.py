@@ -7,6 +7,8 @@ Pure bookkeeping, without Kafka and without a clock. Its rules:
 - The committable offset never passes a record whose micro-batch isn't acknowledged, in any order of acknowledgements.
 - The range of a micro-batch is committed before the micro-batch is delivered. Ranges that an earlier owner committed
   are cut again, exactly, before any new range.
+- Offsets without records, such as markers of transactions, belong to the next range. They are done when all before
+  them is done and no record follows yet.
 - Replayed records come before all others, end exactly at the committed offset, and are no part of the state.
 """
 
@@ -51,9 +53,7 @@ class PartitionBatches:
         agents: int = 1,
         on_ack: Callable[[MicroBatch], None] = lambda _: None,
     ) -> None:
-        self.topic = topic
-        self.topic_id = topic_id
-        self.partition = partition
+        self.topic, self.topic_id, self.partition = topic, topic_id, partition
         self.live = True
         self.committed_at = float("-inf")
         self.inherited_to = state.ends[-1] if state.ends else -1
@@ -62,10 +62,10 @@ class PartitionBatches:
         self._limit = limit
         self._agents = agents
         self._on_ack = on_ack
-        self._waiting = WaitingRecords()
         self._in_flight = InFlight(state.offset)
         self._replayed_to = state.offset
         self._position = state.offset if start is None else min(start, state.offset)  # first offset of the next range
+        self._waiting = WaitingRecords(self._position)
         self._known_ends = deque(state.ends)  # ends of the ranges to cut again
         self._committed = state
 
@@ -114,8 +114,13 @@ class PartitionBatches:
 
     @property
     def next_offset(self) -> int:
-        """Offset of the record that is expected next."""
-        return self._waiting.next_offset if self._waiting else self._position
+        """Offset that is to be fetched next."""
+        return self._waiting.next_offset
+
+    @property
+    def idle_at(self) -> int | None:
+        """Offset before which everything is done; None while records wait or are in flight."""
+        return None if self._waiting or self._in_flight else self._position
 
     @property
     def state(self) -> State:
@@ -127,20 +132,16 @@ class PartitionBatches:
         """True if the state differs from the committed one."""
         return self.state != self._committed
 
-    def add(self, records: Sequence[Record], now: float) -> None:
-        """Let fetched records wait for their micro-batch.
+    def add(self, records: Sequence[Record], now: float, next_offset: int = -1) -> None:
+        """Let fetched records wait for their micro-batch; all before `next_offset` is fetched, also without a record.
 
         Raises:
             ValueError: the records don't follow all earlier ones; the message has the offsets.
         """
-        if not records:
-            return
-        if records[0].offset < self.next_offset:
-            raise ValueError(
-                f"{self.topic}-{self.partition}: offset {records[0].offset} came where {self.next_offset} was expected"
-            )
-        self._waiting.add(records, now)
-        self._end_replay()
+        if records and (got := records[0].offset) < self.next_offset:
+            raise ValueError(f"{self.topic}-{self.partition}: offset {got} came where {self.next_offset} was expected")
+        self._waiting.add(records, now, next_offset)
+        self._advance()
 
     def cut(self, now: float, *, hurry: bool = False) -> Iterator[MicroBatch]:
         """Yield complete micro-batches, up to the limit in flight.
@@ -149,20 +150,19 @@ class PartitionBatches:
             now: records that have waited long enough by this time are a complete micro-batch.
             hurry: take all waiting records as complete, because memory is short.
         """
-        while self._waiting and not self.full:
-            if self.incomplete:
-                return
+        while not (self.full or self.incomplete):
             if self._known_ends and not self.replaying:
                 end = self._known_ends.popleft()
                 batch = self._take(self._waiting.rows_below(end + 1), end)
-            elif self.has_room and not hurry and now < (self.due_at or now):
+            elif not self._waiting or (self.has_room and not hurry and now < (self.due_at or now)):
                 return
             else:
                 batch = self._take(self._rows_that_fit())
             if batch.records:
                 yield batch
-            else:  # all records of the range were deleted or compacted away
+            else:  # all records of the range were deleted or compacted away, or their transactions aborted
                 self._in_flight.finish(batch)
+                self._advance()
 
     def ack(self, batch: MicroBatch) -> None:
         """Count one agent's acknowledgement; ignored after `close`, and for an acknowledged micro-batch."""
@@ -171,6 +171,7 @@ class PartitionBatches:
         batch.acks -= 1
         if batch.acks == 0:
             self._in_flight.finish(batch)
+            self._advance()
             self._on_ack(batch)
 
     def with_closing(self, closing: Closing) -> State | None:
@@ -181,8 +182,7 @@ class PartitionBatches:
         """
         closings = dict(self.closings)
         closings[closing.offset] = max(closing.hour, closings.get(closing.offset, closing.hour))
-        idle = not self._waiting and not self._in_flight and self._position == closing.offset == max(closings)
-        if not (self.live and idle and len(closings) <= MOST_CLOSINGS):
+        if not (self.live and self.idle_at == closing.offset == max(closings) and len(closings) <= MOST_CLOSINGS):
             return None
         return self.state._replace(closings=tuple(starmap(Closing, closings.items())))
 
@@ -209,17 +209,19 @@ class PartitionBatches:
         batch = MicroBatch(self, self._position, last, records, size, acks=acks, replayed=self.replaying)
         self._position = last + 1
         self._in_flight.add(batch)
-        self._end_replay()
+        self._advance()
         return batch
 
-    def _end_replay(self) -> None:
-        """Move to the committed offset when no record below it can come any more."""
-        if self.replaying and self._waiting and self._waiting.first_offset >= self._replayed_to:
+    def _advance(self) -> None:
+        """Move past offsets without records: to the end of a replay, and behind all that is done."""
+        first = self._waiting.first_offset if self._waiting else self.next_offset
+        if self.replaying and first >= self._replayed_to:
             self._position = self._replayed_to
+        if self.idle_at is not None and not (self._known_ends or self.replaying):
+            self._position = self._in_flight.done = self.next_offset
 
     def _rows_that_fit(self) -> int:
         """Count the waiting records that make the next micro-batch; a record that is too large makes one alone."""
         rows = min(len(self._waiting), self._policy.max_rows)
-        if self.replaying:
-            rows = self._waiting.rows_below(self._replayed_to, rows)
-        return self._waiting.rows_within(rows, self._policy.max_bytes)
+        below = self._waiting.rows_below(self._replayed_to, rows) if self.replaying else rows
+        return self._waiting.rows_within(below, self._policy.max_bytes)

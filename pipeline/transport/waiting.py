@@ -8,9 +8,15 @@ from pipeline.transport.micro_batch import Record
 
 
 class WaitingRecords:
-    """Records of one partition that wait, in the order of their offsets."""
+    """Records of one partition that wait, in the order of their offsets.
 
-    def __init__(self) -> None:
+    Args:
+        next_offset: first offset that is to be fetched.
+    """
+
+    def __init__(self, next_offset: int) -> None:
+        self.next_offset = next_offset
+        """Offset after all that was fetched; offsets before it that have no record here are done, or have none."""
         self._records: list[Record] = []
         self._sizes: list[int] = []
         self._newest_at = 0.0  # when the last record was added
@@ -27,13 +33,11 @@ class WaitingRecords:
         """Offset of the first record; only while records wait."""
         return self._records[0].offset
 
-    @property
-    def next_offset(self) -> int:
-        """Offset after the last record; only while records wait."""
-        return self._records[-1].offset + 1
-
-    def add(self, records: Sequence[Record], now: float) -> None:
-        """Append records that were fetched now."""
+    def add(self, records: Sequence[Record], now: float, next_offset: int) -> None:
+        """Append records that were fetched now; all before `next_offset` is fetched, also without a record."""
+        self.next_offset = max(self.next_offset, next_offset, records[-1].offset + 1 if records else 0)
+        if not records:
+            return
         if not self._records:
             self.oldest_at = now
         self._newest_at = now

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.catalog import BatchPolicy
 from pipeline.errors import ChimeraError, UnavailableError
-from pipeline.transport.broker import Commit, Membership, TopicPartition
+from pipeline.transport.broker import Commit, Fetched, Membership, TopicPartition
 from pipeline.transport.commit_metadata import Closing, Ranges
 from pipeline.transport.context import Context
 from pipeline.transport.deriver import Takeover
@@ -36,6 +36,10 @@ class FakeBroker:
     known: Membership | None = None
     """Membership whose commits are accepted; by default the current one."""
     beginnings: dict[TopicPartition, int] = field(default_factory=dict)
+    ends: dict[TopicPartition, int] = field(default_factory=dict)
+    """End of each log behind whose last record offsets without a record follow."""
+    stable: dict[TopicPartition, int] = field(default_factory=dict)
+    """First offset of an open transaction, behind which nothing is fetched; by default there is none."""
     positions: dict[TopicPartition, int] = field(default_factory=dict)
     hooks: dict[str, Callable[[], Any]] = field(default_factory=dict)
     rejoins: int = 0
@@ -53,9 +57,9 @@ class FakeBroker:
         self.beginnings[tp] = offset
 
     def end(self, tp: TopicPartition) -> int:
-        """Return the offset after the last record."""
+        """Return the offset after the last record, and after what follows it without a record."""
         log = self.logs.get(tp)
-        return log[-1].offset + 1 if log else 0
+        return max(log[-1].offset + 1 if log else 0, self.ends.get(tp, 0))
 
     def assigned(self) -> set[TopicPartition]:
         """Return all partitions that have a log."""
@@ -99,9 +103,7 @@ class FakeBroker:
         await self._requested("seek")
         self.positions[tp] = offset
 
-    async def fetch(
-        self, partitions: AbstractSet[TopicPartition], seconds: float
-    ) -> Mapping[TopicPartition, list[Any]]:
+    async def fetch(self, partitions: AbstractSet[TopicPartition], seconds: float) -> Mapping[TopicPartition, Fetched]:
         """Return all records from the positions on; a position outside the log is reset to its beginning."""
         del seconds
         await self._requested("fetch")
@@ -111,9 +113,10 @@ class FakeBroker:
             position = self.positions.get(tp, 0)
             if position > self.end(tp) or position < beginning:
                 position = beginning
-            if records := [record for record in self.logs[tp] if record.offset >= position]:
-                fetched[tp] = records
-                self.positions[tp] = records[-1].offset + 1
+            if (end := min(self.end(tp), self.stable.get(tp, self.end(tp)))) > position:
+                records = [record for record in self.logs[tp] if position <= record.offset < end]
+                fetched[tp] = Fetched(position, end, records)
+                self.positions[tp] = end
         return fetched
 
     async def rejoin(self) -> None:

@@ -176,6 +176,12 @@ NAMES = [
         ("aiokafka:AIOKafkaConsumer.start", "fetch_max_wait_ms=self._fetch_max_wait_ms"),
     ),
     Name(
+        "aiokafka:AIOKafkaConsumer()._isolation_level",
+        "Faust sets it only for workers with transactions",
+        None,
+        ("aiokafka:AIOKafkaConsumer.start", "isolation_level=self._isolation_level"),
+    ),
+    Name(
         "aiokafka:AIOKafkaConsumer()._fetcher",
         "has the fetched records",
         None,
@@ -257,6 +263,9 @@ NAMES = [
     Name(f"{_FETCHER}:PartitionRecords()._records", "batches of a fetch"),
     Name(f"{_FETCHER}:PartitionRecords().next_fetch_offset", "kept by light records"),
     Name(f"{_FETCHER}:PartitionRecords()._check_crcs", "kept by light records"),
+    Name(f"{_FETCHER}:PartitionRecords()._aborted_transactions", "index that light records leave batches out by"),
+    Name(f"{_FETCHER}:FetchResult()._assignment", "has the positions before and after a fetch is taken"),
+    Name(f"{_FETCHER}:Fetcher()._isolation_level", "a copy asks for the ends of logs, open transactions included"),
     Name(
         f"{_FETCHER}:PartitionRecords()._records_iterator",
         "tells whether records were read already",

@@ -52,6 +52,8 @@ class World:
     end_is_looked_at: bool = True
     log: list[int] = field(default_factory=list)
     beginning: int = 0
+    behind: int = 0
+    """End of the log if its last offsets have no record."""
     commit: tuple[int, str] = (0, "")
     ranges: set[tuple[int, int]] = field(default_factory=set)
     rows: Counter[int] = field(default_factory=Counter)
@@ -67,7 +69,7 @@ class World:
     @property
     def end(self) -> int:
         """Offset of the next record."""
-        return self.log[-1] + 1 if self.log else 0
+        return max(self.log[-1] + 1 if self.log else 0, self.behind)
 
     def step(self, action: str, which: int, number: int) -> None:  # noqa: C901 (a case for each action)
         """Run one event; `which` selects a worker or micro-batch, counted from the newest."""
@@ -75,6 +77,8 @@ class World:
         match action:
             case "produce":
                 self.produce([number % 3, *[0] * (number % 5)])
+            case "abort":  # records that nobody gets, and a marker
+                self.behind = self.end + 1 + number % 4
             case "fetch":
                 self.fetch(worker, number % 9)
             case "cut":
@@ -104,7 +108,10 @@ class World:
     def fetch(self, worker: Worker, most: int) -> None:
         """Fetch the next records that retention has left."""
         start = max(worker.partition.next_offset, self.beginning)
-        worker.partition.add(records_of([offset for offset in self.log if offset >= start][:most]), 0.0)
+        left = [offset for offset in self.log if offset >= start]
+        fetched = records_of(left[:most])
+        next_offset = left[most] if most < len(left) else max(start, self.end)
+        worker.partition.add(fetched, 0.0, next_offset)
 
     def commit_state(self, worker: Worker, outcome: str) -> None:
         """Commit; the broker accepts the newest member only, and its answer may get lost."""
@@ -197,6 +204,7 @@ class World:
     def settle(self) -> None:
         """Let a last worker finish everything."""
         self.produce([0])
+        self.behind = self.end + 2
         self.reassign(5, 2, 7)
         worker = self.workers[-1]
         while self.commit[0] < self.end:

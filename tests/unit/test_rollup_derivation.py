@@ -69,6 +69,17 @@ def test_closings_apply_at_the_ends_of_micro_batches_too() -> None:
     assert _counts(derivation) == {0: [2], 1: [1]}
 
 
+def test_offsets_without_records_are_passed_with_the_closings_among_them() -> None:
+    """Markers of transactions at the end of the log: the snapshot's offset is the end, and closings there apply."""
+    derivation = _derivation(0, Closing(3, _HOUR + 1), Closing(9, _HOUR + 2))
+    derivation.add(*_batch(0, [_NOON, _NOON + 1]))
+    derivation.pass_to(5)
+    assert _counts(derivation) == {0: [2]}
+    assert derivation.snapshot("id", 0).offset == 5
+    derivation.add(*_batch(5, [_NOON + HOUR_MS]))
+    assert derivation.offset == 6
+
+
 def test_events_in_the_snapshot_are_not_added_again() -> None:
     """A micro-batch may end before the snapshot's offset, or contain it."""
     derivation = _derivation(3)

@@ -19,6 +19,7 @@ ACTIONS = [
     "ack",
     "reassign",
     "retain",
+    "abort",
     "close",
 ]
 STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 5), st.integers(0, 100)), max_size=80)

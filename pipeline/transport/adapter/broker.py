@@ -7,9 +7,11 @@ partition.
 import asyncio
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from copy import copy
 from time import monotonic
 from typing import Any
 
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED
 from aiokafka.errors import IllegalGenerationError, KafkaError, RebalanceInProgressError, UnknownMemberIdError
 from aiokafka.structs import OffsetAndMetadata
 from aiokafka.structs import TopicPartition as Place
@@ -17,7 +19,7 @@ from faust.types import TP
 
 from pipeline.errors import UnavailableError
 from pipeline.transport.adapter.thread import BrokerThread
-from pipeline.transport.broker import Commit, Membership, TopicPartition
+from pipeline.transport.broker import Commit, Fetched, Membership, TopicPartition
 
 _NO_PARTITION = TP("", -1)  # polling for this fetches nothing, and keeps the consumer in its group
 _RETRY_SECONDS = 0.05
@@ -69,8 +71,16 @@ class ThreadBroker:
         return _plain(await self._thread.ask(self._thread.client.beginning_offsets, _places(partitions)))
 
     async def highwaters(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
-        """Return the end of each log."""
-        return _plain(await self._thread.ask(self._thread.client.end_offsets, _places(partitions)))
+        """Return the end of each log, open transactions included."""
+        return _plain(await self._thread.ask(self._ends, _places(partitions)))
+
+    async def _ends(self, places: list[Any]) -> Mapping[Any, int]:
+        client = self._thread.client
+        # A consumer of committed records is told the last stable offset, where the first open transaction begins.
+        fetcher = copy(client._fetcher)  # noqa: SLF001 (aiokafka has one isolation level for all requests of a consumer)
+        fetcher._isolation_level = READ_UNCOMMITTED  # noqa: SLF001 (as above)
+        ends: Mapping[Any, int] = await fetcher.end_offsets(places, None)  # `ask` limits the time
+        return ends
 
     async def at_the_end(self, tp: TopicPartition) -> bool:
         """Tell whether the position is at the current end of the log."""
@@ -79,9 +89,9 @@ class ThreadBroker:
 
     async def _at_the_end(self, place: Any) -> bool:
         client = self._thread.client
-        end: int = (await client.end_offsets([place]))[place]
-        # The position may be past the last record: markers of transactions may follow it.
-        return place in client.assignment() and end <= await client.position(place)
+        end = (await self._ends([place]))[place]
+        at_the_end: bool = place in client.assignment() and end <= await client.position(place)
+        return at_the_end
 
     async def read_commits(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, Commit]:
         """Return the group's commits."""
@@ -129,12 +139,12 @@ class ThreadBroker:
         # Faust drops records below its read offset. The log may end below it.
         consumer._read_offset[theirs] = None  # noqa: SLF001 (Faust has no public way)
 
-    async def fetch(
-        self, partitions: AbstractSet[TopicPartition], seconds: float
-    ) -> Mapping[TopicPartition, list[Any]]:
-        """Return fetched records, or the first that arrive in time."""
-        fetched = await self._thread.getmany({TP(*tp) for tp in partitions} or {_NO_PARTITION}, seconds)
-        return {TopicPartition(*tp): records for tp, records in fetched.items()}
+    async def fetch(self, partitions: AbstractSet[TopicPartition], seconds: float) -> Mapping[TopicPartition, Fetched]:
+        """Return what is fetched, or what arrives first in time."""
+        fetched: Mapping[TP, Any] = await self._thread.getmany(
+            {TP(*tp) for tp in partitions} or {_NO_PARTITION}, seconds
+        )
+        return {TopicPartition(*tp): stretch for tp, stretch in fetched.items()}
 
 
 def _places(partitions: Iterable[TopicPartition]) -> list[Any]:

@@ -2,10 +2,14 @@
 
 Those objects would cost a quarter of the CPU. Offset, timestamp, key, value and headers have the same names either way.
 
+Batches of aborted transactions are left out. The broker sends an index of these transactions with each fetch, so a look
+at the head of a batch is enough, and only if the index isn't empty.
+
 Kafka's brokers accept header names that aren't UTF-8. aiokafka's C code raises at such a name, which would end each
 worker that fetches the record, for as long as the topic keeps it. These batches are read in Python instead.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from inspect import GEN_CREATED, getgeneratorstate
 from typing import Any
@@ -15,6 +19,9 @@ from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
+
+_MARKER_TYPE = slice(2, 4)  # of a control record's key, behind its version
+_ABORT = b"\0\0"
 
 
 class KeptRecords(_MemoryRecordsPy):
@@ -46,12 +53,41 @@ class _Lenient(bytearray):
         return super().decode(encoding, errors)
 
 
+class AbortedTransactions:
+    """Batches of a fetch that belong to aborted transactions.
+
+    Args:
+        index: producer id and first offset of each aborted transaction that overlaps with the fetch.
+    """
+
+    def __init__(self, index: Iterable[tuple[int, int]]) -> None:
+        self._to_come = deque(sorted(index, key=lambda entry: entry[1]))
+        self._producers: set[int] = set()  # those within an aborted transaction at this point of the log
+
+    def covers(self, batch: Any) -> bool:
+        """Tell whether a batch belongs to one of them. Ask for each batch, in the order of the log."""
+        if not (self._to_come or self._producers) or batch.producer_id is None:  # None: a format without transactions
+            return False
+        while self._to_come and self._to_come[0][1] <= batch.base_offset:
+            self._producers.add(self._to_come.popleft()[0])
+        if batch.is_control_batch and _is_abort_marker(batch):
+            self._producers.discard(batch.producer_id)
+        return batch.is_transactional and batch.producer_id in self._producers
+
+
+def _is_abort_marker(control_batch: Any) -> bool:
+    """Tell whether a transaction of the batch's producer ends here, aborted."""
+    marker = next(iter(control_batch), None)  # compaction may have removed it
+    return marker is not None and bytes(marker.key[_MARKER_TYPE]) == _ABORT
+
+
 class _LightRecords:
     """Replacement for aiokafka's records of a fetch."""
 
     def __init__(self, theirs: PartitionRecords) -> None:
         self.next_fetch_offset = theirs.next_fetch_offset
-        self._records = self._unpack(theirs._records, check_crcs=theirs._check_crcs)  # noqa: SLF001 (replaces that object)
+        self._aborted = AbortedTransactions(theirs._aborted_transactions)  # noqa: SLF001 (replaces that object)
+        self._records = self._unpack(theirs._records, check_crcs=theirs._check_crcs)  # noqa: SLF001 (as above)
 
     def __iter__(self) -> Iterator[Any]:
         return self._records
@@ -61,7 +97,7 @@ class _LightRecords:
             batch = fetched.next_batch()
             if check_crcs and not batch.validate_crc():
                 raise CorruptRecordException
-            if not batch.is_control_batch:
+            if not (self._aborted.covers(batch) or batch.is_control_batch):
                 try:
                     yield from self._not_yet_read(batch)
                 except UnicodeDecodeError:
@@ -81,6 +117,13 @@ def lighten(client_fetcher: Any, topics: Iterable[str]) -> None:
         theirs = fetched._partition_records if isinstance(fetched, FetchResult) else None  # noqa: SLF001 (as above)
         if isinstance(theirs, PartitionRecords) and tp.topic in topics and _untouched(theirs):
             fetched._partition_records = _LightRecords(theirs)  # noqa: SLF001 (as above)
+
+
+def states(client_fetcher: Any) -> dict[Any, Any]:
+    """Return aiokafka's states of the partitions of which something is fetched; they have the positions."""
+    fetched = client_fetcher._records.items()  # noqa: SLF001 (as above)
+    found = {tp: each._assignment.state_value(tp) for tp, each in fetched if isinstance(each, FetchResult)}  # noqa: SLF001 (as above)
+    return {tp: state for tp, state in found.items() if state.has_valid_position}
 
 
 def _untouched(records: PartitionRecords) -> bool:

@@ -12,9 +12,9 @@ from faust.types import TP
 
 from pipeline.errors import HaltError
 from pipeline.transport.adapter.connection import create_conn
-from pipeline.transport.adapter.records import lighten
+from pipeline.transport.adapter.records import lighten, states
 from pipeline.transport.adapter.requests import allowed, in_time
-from pipeline.transport.broker import Membership
+from pipeline.transport.broker import Fetched, Membership
 from pipeline.transport.options import TransportOptions
 
 # aiokafka has one fetch at a time under way to a broker. A fetch for partitions without new records delays partitions
@@ -67,6 +67,7 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001 (Faust offers no setting)
+        consumer._isolation_level = "read_committed"  # noqa: SLF001 (Faust sets it only for workers with transactions)
         client = consumer._client  # noqa: SLF001 (aiokafka only logs that it has no connection)
         aiokafka.client.create_conn = create_conn  # the client takes no other function
         client._get_conn = partial(self._connect, client._get_conn)  # noqa: SLF001 (as above)
@@ -84,7 +85,7 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
         timeout: float | None = None,  # noqa: ASYNC109 (Faust's signature)
         max_records: int | None = None,
     ) -> Any:
-        """Return records that are fetched, or the first ones that arrive within the timeout.
+        """Return what is fetched, or what arrives first within the timeout: a `Fetched` by partition.
 
         Records that arrive during a rebalance are put back: the consumer would drop them.
 
@@ -94,27 +95,35 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
         with allowed():
             return await self._fetch(consumer, active_partitions, timeout, max_records)
 
-    async def _fetch(self, consumer: Any, active_partitions: set[TP], seconds: float | None, limit: int | None) -> Any:
+    async def _fetch(
+        self, consumer: Any, active_partitions: set[TP], seconds: float | None, limit: int | None
+    ) -> dict[TP, Fetched]:
         fetcher = consumer._fetcher  # noqa: SLF001 (aiokafka offers no other way in, nor does Faust take one)
         _check_running(fetcher)
-        self._lighten(fetcher)
-        records = await super()._fetch_records(consumer, active_partitions, 0, limit)
-        if not records and seconds:
-            fetched = fetcher._create_fetch_waiter()  # noqa: SLF001 (as above)
-            await asyncio.wait([fetched], timeout=seconds)
-            if not fetched.cancel():
-                fetched.result()  # raises if the group coordinator has given up
-            self._lighten(fetcher)
-            records = await super()._fetch_records(consumer, active_partitions, 0, limit)
+        fetched = await self._take(consumer, active_partitions, limit)
+        if not fetched and seconds:
+            arrival = fetcher._create_fetch_waiter()  # noqa: SLF001 (as above)
+            await asyncio.wait([arrival], timeout=seconds)
+            if not arrival.cancel():
+                arrival.result()  # raises if the group coordinator has given up
+            fetched = await self._take(consumer, active_partitions, limit)
         if self.consumer.flow_active:
-            return records
-        for tp, some in records.items():
-            consumer.seek(tp, some[0].offset)
+            return fetched
+        for tp, stretch in fetched.items():
+            consumer.seek(tp, stretch.first)
         return {}
 
-    def _lighten(self, fetcher: Any) -> None:
-        if not self.consumer.in_transaction:  # in a transaction, aiokafka leaves out aborted records
-            lighten(fetcher, self.options.policies)
+    async def _take(self, consumer: Any, active_partitions: set[TP], limit: int | None) -> dict[TP, Fetched]:
+        """Take what has arrived: also stretches without a record, which move aiokafka's position too."""
+        fetcher = consumer._fetcher  # noqa: SLF001 (as above)
+        lighten(fetcher, self.options.policies)
+        before = {tp: (state, state.position) for tp, state in states(fetcher).items()}
+        records = await super()._fetch_records(consumer, active_partitions, 0, limit)
+        taken = {tp: Fetched(some[0].offset, some[-1].offset + 1, some) for tp, some in records.items()}
+        for tp, (state, first) in before.items():
+            if state.position != first:
+                taken[tp] = Fetched(first, state.position, records.get(tp, ()))
+        return taken
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek to the group's committed offsets, in all partitions.
