@@ -76,6 +76,11 @@ class MicroBatchConsumer(driver.Consumer):
         """Number of attempts to connect to a broker that failed, or that the broker refused."""
         return self._thread.failed_connections
 
+    @property
+    def trouble(self) -> str | None:
+        """Reason why the group doesn't let this worker in; None if it does."""
+        return self._thread.joining.trouble if self._thread.joining else None
+
     def held(self, tp: TopicPartition) -> PartitionBatches | None:
         """Return a partition; None if this worker doesn't hold it."""
         return self.member.assignment.partitions.get(tp)

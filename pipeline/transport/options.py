@@ -31,6 +31,10 @@ class TransportOptions:
     """Pause before the broker is asked again."""
     answer_seconds: float = 5.0
     """Time that the broker has to answer a request."""
+    join_pause_seconds: float = 5.0
+    """Pause before this worker asks again to be let into its group."""
+    unclear_seconds: float = 60.0
+    """Time for which an unforeseen failure to join the group is tried again."""
     leave_seconds: float = 3.0
     """Time that leaving the group may take."""
     topic_check_seconds: float = 10.0

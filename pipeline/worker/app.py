@@ -218,7 +218,7 @@ class App(faust.App):
     def troubles(self) -> list[str]:
         """Reasons why the worker isn't ready: a rebalance, a step that is tried again, too many rejections."""
         troubles = ["partitions are being reassigned" if self.rebalancing else None]
-        troubles += [part.trouble for part in (*self._ingests.values(), self._rollup) if part]
+        troubles += [part.trouble for part in (self._batch_consumer(), *self._ingests.values(), self._rollup) if part]
         return [trouble for trouble in troubles if trouble]
 
 

@@ -152,6 +152,12 @@ NAMES = [
         ("mode.threads:ServiceThread._shutdown_thread", "await self.on_thread_stop()"),
     ),
     Name(f"{_THREAD}._ensure_consumer", "aiokafka's consumer", "self"),
+    Name(
+        f"{_THREAD}.on_start",
+        "watches over the membership",
+        "self",
+        (f"{_THREAD}.on_start", "await self._consumer.start()"),
+    ),
     # Faust's worker and app.
     Name(
         "faust.worker:Worker._schedule_shutdown",
@@ -231,6 +237,24 @@ NAMES = [
         (f"{_GROUP}.commit_offsets", "self._do_commit_offsets(assignment, offsets)"),
     ),
     Name(f"{_GROUP}.fetch_committed_offsets", "reads metadata", "self partitions"),
+    Name(
+        f"{_GROUP}._send_req",
+        "replaced to see each answer of the coordinator first",
+        "self request",
+        (
+            "aiokafka.consumer.group_coordinator:CoordinatorGroupRebalance.perform_group_join",
+            "response = await self._coordinator._send_req(request)\n                except Errors.KafkaError:",
+        ),
+    ),
+    Name(
+        f"{_GROUP}._push_error_to_user",
+        "replaced, because nobody would ask for the error",
+        "self exc",
+        (f"{_GROUP}._GroupCoordinator__coordination_routine", "await self._push_error_to_user(exc)"),
+    ),
+    Name(f"{_GROUP}.reset_generation", "begins a new membership", "self"),
+    Name(f"{_GROUP}()._closing", "ends a pause when the consumer stops"),
+    Name(f"{_GROUP}()._coordination_task", "tells when aiokafka has stopped coordinating"),
     Name(f"{_GROUP}.ensure_coordinator_known", "before a commit", "self"),
     Name(f"{_GROUP}.request_rejoin", "requests a new assignment", "self"),
     Name(f"{_GROUP}().generation", "membership; no public method gives it"),

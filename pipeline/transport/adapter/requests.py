@@ -8,19 +8,22 @@ from typing import Any, TypeVar
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
 
 from pipeline.errors import HaltError, UnavailableError
+from pipeline.transport.adapter.group_answers import ACLS, Course, GroupRefusalError
 
 T = TypeVar("T")
 
 
 @contextmanager
 def allowed() -> Iterator[None]:
-    """Turn a missing ACL into a HaltError; another attempt won't help."""
+    """Turn a missing ACL, and what else only a person can mend, into a HaltError; another attempt won't help."""
     try:
         yield
     except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
-        raise HaltError(
-            f"Kafka doesn't let this worker do that: {error}; docs/access.md has the ACLs it needs"
-        ) from None
+        raise HaltError(f"Kafka doesn't let this worker do that: {error}; {ACLS}") from None
+    except GroupRefusalError as error:
+        if error.answer.course is Course.HALT:
+            raise HaltError(f"Kafka refuses this worker: {error}") from None
+        raise
 
 
 async def in_time(seconds: float, ask: Callable[..., Awaitable[T]], *args: Any) -> T:

@@ -12,6 +12,7 @@ from faust.types import TP
 
 from pipeline.errors import HaltError
 from pipeline.transport.adapter.connection import create_conn
+from pipeline.transport.adapter.joining import Joining
 from pipeline.transport.adapter.records import lighten, states
 from pipeline.transport.adapter.requests import allowed, in_time
 from pipeline.transport.broker import Fetched, Membership
@@ -28,6 +29,8 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
     consumer: Any
     failed_connections = 0
     """Number of attempts to connect that failed or were refused; aiokafka goes on trying in either case."""
+    joining: Joining | None = None
+    """Watch over the membership, once the thread has started."""
 
     @property
     def options(self) -> TransportOptions:
@@ -63,6 +66,21 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
             UnavailableError: no answer in time, or an error of the broker or of the connection.
         """
         return await self.call_thread(in_time, self.options.answer_seconds, request, *args)
+
+    async def on_start(self) -> None:
+        """Start aiokafka's consumer, and watch over its membership."""
+        await super().on_start()
+        options = self.options
+        self.joining = Joining(
+            self.coordinator,
+            self.log,
+            self._stop,
+            pause_seconds=options.join_pause_seconds,
+            unclear_seconds=options.unclear_seconds,
+        )
+
+    def _stop(self, error: HaltError) -> None:
+        self.parent_loop.call_soon_threadsafe(self.options.stop, error)
 
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
         consumer = super()._create_worker_consumer(transport)

@@ -1,0 +1,115 @@
+"""Joining a group, however it is refused: what passes is tried again, and what doesn't ends the worker.
+
+aiokafka itself stops coordinating at an error that it doesn't know, and goes on when its user asks for records. Nobody
+asks before the first assignment.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any
+
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.group import LeaveGroupRequest, SyncGroupRequest
+
+from pipeline.errors import HaltError
+from pipeline.transport.adapter.group_answers import (
+    NEW_PROTOCOL,
+    Answer,
+    Course,
+    GroupRefusalError,
+    answer_in,
+    answer_to,
+)
+from pipeline.transport.broker import Log
+
+
+class Joining:
+    """Sees each answer of the group coordinator before aiokafka does.
+
+    Args:
+        coordinator: aiokafka's; it uses this object from now on.
+        log: of the consumer.
+        halt: called in the coordinator's thread with what only a person can mend.
+        pause_seconds: time between two attempts.
+        unclear_seconds: time for which an unforeseen failure is tried again.
+    """
+
+    def __init__(
+        self,
+        coordinator: Any,
+        log: Log,
+        halt: Callable[[HaltError], None],
+        *,
+        pause_seconds: float,
+        unclear_seconds: float,
+    ) -> None:
+        self.trouble: str | None = None
+        """Reason why this worker isn't in its group; None if it is, or if nothing is known against it."""
+        self._coordinator = coordinator
+        self._log = log
+        self._halt = halt
+        self._pause_seconds = pause_seconds
+        self._unclear_seconds = unclear_seconds
+        self._unclear_since: float | None = None
+        self._ask: Callable[[Any], Awaitable[Any]] = coordinator._send_req  # noqa: SLF001 (aiokafka offers no other way in)
+        coordinator._send_req = self._send  # noqa: SLF001 (as above)
+        coordinator._push_error_to_user = self._pushed  # noqa: SLF001 (as above)
+        coordinator._coordination_task.add_done_callback(self._ended)  # noqa: SLF001 (as above)
+
+    async def _send(self, request: Any) -> Any:
+        """Make a request; deal with the errors that aiokafka doesn't know, and raise them as one that it does.
+
+        Raises:
+            GroupRefusalError: aiokafka takes it for a lost connection, and tries again.
+        """
+        response = await self._ask(request)
+        if (answer := answer_to(request, response)) is None:
+            if isinstance(request, SyncGroupRequest) and response.error_code == 0:
+                self.trouble = self._unclear_since = None
+            return response
+        if answer is NEW_PROTOCOL:
+            await self._leave()  # so that the others have the partitions meanwhile
+        elif answer.course is Course.JOIN_ANEW:
+            self._coordinator.reset_generation()
+        await self._deal_with(answer)
+        raise GroupRefusalError(answer)
+
+    async def _pushed(self, error: BaseException) -> None:
+        """Deal with an error that aiokafka would keep for its user; then aiokafka joins again."""
+        await self._deal_with(answer_in(error))
+        self._coordinator.request_rejoin()  # a task of aiokafka's that has failed begins anew with the membership
+
+    async def _deal_with(self, answer: Answer) -> None:
+        """Halt, or say that it will be tried again; return after the pause, or when the consumer stops."""
+        where = f"group {self._coordinator.group_id}"
+        reason = f"{answer.name}; {answer.advice}" if answer.advice else answer.name
+        if answer.course is Course.HALT:
+            self._halt(HaltError(f"{where}: Kafka refuses this worker: {reason}"))
+        elif answer.course is Course.UNCLEAR and self._too_long():
+            self._halt(HaltError(f"{where}: no membership for {self._unclear_seconds:.0f} s: {reason}"))
+        elif answer.course is not Course.JOIN_ANEW:
+            self.trouble = f"{where} doesn't let this worker in: {reason}"
+            self._log.warning("%s; tried again in %.0f s", self.trouble, self._pause_seconds)
+        else:
+            return
+        await asyncio.wait([self._coordinator._closing], timeout=self._pause_seconds)  # noqa: SLF001 (as above)
+
+    def _too_long(self) -> bool:
+        now = monotonic()
+        self._unclear_since = self._unclear_since or now
+        return now - self._unclear_since >= self._unclear_seconds
+
+    async def _leave(self) -> None:
+        coordinator = self._coordinator
+        try:
+            await self._ask(LeaveGroupRequest(coordinator.group_id, coordinator.member_id))
+        except KafkaError as error:
+            self._log.info("Can't leave the group: %r", error)  # it forgets this worker after the session timeout
+        coordinator.reset_generation()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Halt if aiokafka has stopped coordinating: it wouldn't join any more, nor tell anybody."""
+        if not task.cancelled() and (error := task.exception()):
+            reason = error.__cause__ or error
+            self._halt(HaltError(f"aiokafka has left its group for good: {reason!r}; start the worker again"))

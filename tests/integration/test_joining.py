@@ -1,0 +1,142 @@
+"""A group that doesn't let a worker in: a real broker refuses it, and lets it in when the way is free again."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer
+from support.faust_member import Member, numbers, small_batches, until, values_of
+from support.kafka_topic import Topic
+from support.processes import Worker, last_word, prepare
+
+from pipeline.config import KafkaSettings, Settings, env_name
+from pipeline.devstack import KafkaBroker
+from pipeline.errors import HaltError
+from pipeline.kafka.client import client_config
+
+pytestmark = pytest.mark.integration
+
+
+@contextmanager
+def _foreign_member(kafka: KafkaSettings, topic: Topic, **config: str) -> Iterator[Consumer]:
+    """A consumer of somebody else's in the group, which holds a partition."""
+    consumer = Consumer({**client_config(kafka), "group.id": kafka.group_id, **config})
+    consumer.subscribe([topic.name])
+    try:
+        while not consumer.assignment():
+            consumer.poll(0.1)
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def _warned(caplog: pytest.LogCaptureFixture, text: str) -> Callable[[], bool]:
+    return lambda: sum(text in message for message in caplog.messages) > 1  # so it is said again
+
+
+async def _joins_when_free(
+    kafka: KafkaSettings, topic: Topic, said: Callable[[], bool], free: Callable[[], Any], **options: Any
+) -> None:
+    """Check that a member waits and says why, and consumes everything when the way is free."""
+    topic.produce(numbers(20))
+    halted: list[Any] = []
+    batching = small_batches(topic.name, join_pause_seconds=0.3, halt=halted.append, **options)
+    async with Member(kafka, batching) as member:
+        await until(said, "said, and tried again")
+        assert "doesn't let this worker in" in str(member.app.consumer.trouble)
+        await asyncio.to_thread(free)
+        assert values_of(await member.take_records(20)) == numbers(20)
+        assert member.app.consumer.trouble is None
+    assert halted == []
+
+
+def test_a_consumer_with_another_assignor_is_waited_for(
+    kafka: KafkaSettings, topic: Topic, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The worker says so each time it tries to join; when the other leaves, the worker joins without a restart."""
+    with caplog.at_level(logging.WARNING), _foreign_member(kafka, topic) as other:
+        said = _warned(caplog, "a consumer with another assignor or another protocol")
+        asyncio.run(_joins_when_free(kafka, topic, said, other.close))
+
+
+def test_a_consumer_of_the_new_group_protocol_is_waited_for(
+    kafka: KafkaSettings, topic: Topic, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker would assign partitions to the worker by itself: the worker leaves them to the other, and waits."""
+    with caplog.at_level(logging.WARNING), _foreign_member(kafka, topic, **{"group.protocol": "consumer"}) as other:
+        said = _warned(caplog, "a consumer of the new group protocol")
+        asyncio.run(_joins_when_free(kafka, topic, said, other.close))
+
+
+def test_a_running_worker_makes_way_for_the_new_group_protocol_and_comes_back(
+    kafka: KafkaSettings, topic: Topic, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The broker turns the group into one of the new protocol; nothing is lost or delivered twice."""
+    topic.produce(numbers(10))
+
+    async def scenario() -> None:
+        batching = small_batches(topic.name, join_pause_seconds=0.3)
+        async with Member(kafka, batching) as member:
+            before = await member.take_records(10)
+            with _foreign_member(kafka, topic, **{"group.protocol": "consumer", "enable.auto.commit": "false"}):
+                await until(_warned(caplog, "a consumer of the new group protocol"), "said, and tried again")
+            topic.produce(numbers(10, start=10))
+            assert values_of([*before, *await member.take_records(10)]) == numbers(20)
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(scenario())
+
+
+def test_a_full_group_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A worker too many says so, and takes the place of one that leaves."""
+    with KafkaBroker(tmp_path / "kafka", properties={"group.max.size": "1"}) as broker:
+        kafka = KafkaSettings(bootstrap_servers=broker.bootstrap_servers, group_id="full")
+        topic = Topic(kafka)
+
+        async def scenario() -> None:
+            first = Member(kafka, small_batches(topic.name))
+            await first.app.start()
+            await until(lambda: first.partitions == 1, "the first has joined")
+            loop = asyncio.get_running_loop()
+
+            def free() -> None:
+                asyncio.run_coroutine_threadsafe(first.app.stop(), loop).result()
+
+            await _joins_when_free(kafka, topic, _warned(caplog, "GROUP_MAX_SIZE_REACHED"), free)
+
+        with caplog.at_level(logging.WARNING):
+            asyncio.run(scenario())
+
+
+def test_a_session_that_the_broker_does_not_allow_ends_the_worker(
+    settings: Settings, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """Longer than the broker's maximum of half an hour: one line that names the setting, and exit code 70."""
+    prepare(settings)
+    with Worker({**environ, env_name("kafka", "session_timeout_seconds"): "1801"}, tmp_path / "log") as worker:
+        said = last_word(worker, HaltError.exit_code)
+    assert "INVALID_SESSION_TIMEOUT" in said
+    assert "give CHIMERA_KAFKA__SESSION_TIMEOUT_SECONDS a value" in said
+
+
+def test_an_assignor_that_fails_ends_the_worker(kafka: KafkaSettings, topic: Topic) -> None:
+    """An error that aiokafka doesn't foresee ends its coordination, and so the worker, which would wait for ever."""
+    halted: list[Any] = []
+
+    async def scenario() -> None:
+        member = Member(kafka, small_batches(topic.name, halt=halted.append))
+
+        def fail(_: Any) -> None:
+            raise ValueError("unreadable")
+
+        member.app.assignor.on_assignment = fail
+        async with member:
+            await until(lambda: halted, "halted")
+
+    asyncio.run(scenario())
+    assert "unreadable" in str(halted[0])
+    assert isinstance(halted[0], HaltError)
