@@ -85,6 +85,8 @@ def apply(yes: bool) -> None:
         click.confirm("Make these changes?", abort=True, err=True)
     admin.apply(changes)
     click.echo("Done.", err=True)
+    if any(change.grows and change.topic.fills for change in changes):
+        click.echo("Running workers take new partitions over within 30 s; none needs a restart.", err=True)
 
 
 def _planned() -> tuple[TopicAdmin, list[Change]]:

@@ -46,6 +46,7 @@ from pipeline.worker.process import Worker
 _REJECT_RATE_SECONDS = 1.0  # between two looks at the reject rates
 _ANSWER_SECONDS = 90.0  # longest wait of the consumer for an answer, as Faust has it
 _SESSION_MARGIN_SECONDS = 5.0  # Faust wants requests to wait longer than a session lasts
+_METADATA_SECONDS = 10.0  # age at which aiokafka asks for the topics' partitions again
 _RECORDS_AT_ONCE = 20_000  # taken from the fetcher, which holds the rest compressed
 
 log = structlog.get_logger("chimera.worker")
@@ -241,6 +242,7 @@ def _faust_options(settings: Settings) -> dict[str, Any]:
         "broker_commit_interval": worker.commit_interval_seconds,
         "consumer_max_fetch_size": kafka.max_fetch_bytes,
         "consumer_auto_offset_reset": "earliest",
+        "consumer_metadata_max_age_ms": round(_METADATA_SECONDS * 1000),
         "broker_max_poll_records": _RECORDS_AT_ONCE,
         "stream_wait_empty": True,
         "topic_allow_declare": False,

@@ -96,6 +96,7 @@ def test_only_differing_settings_are_altered(chimera: Chimera, settings: Setting
         "Every open hour of a session_id that moves is split into two windows: `chimera rollup verify`"
         in applied.stderr
     )
+    assert "Running workers take new partitions over within 30 s; none needs a restart." in applied.stderr
     after = _cluster(settings).topics
     changed = {"retention.ms": "3600000", "max.message.bytes": "2048"}
     assert after[name].partitions == 3
