@@ -58,6 +58,12 @@ class KafkaSettings(_Section):
     group_id: Text = Field(
         "chimera", min_length=1, max_length=_MAX_GROUP_ID, description="consumer group of all workers"
     )
+    instance_id: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$",
+        max_length=_MAX_GROUP_ID,
+        description="name of this worker in its group, for static membership; each worker has another",
+    )
     session_timeout_seconds: Seconds = 45.0
     heartbeat_interval_seconds: Seconds = 3.0
     max_fetch_bytes: int = Field(1024 * 1024, ge=1024, le=_INT32, description="most bytes of a partition in a fetch")

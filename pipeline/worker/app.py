@@ -34,6 +34,7 @@ from pipeline.retry import Held
 from pipeline.rollup.events import check_event_types
 from pipeline.rollup.job import RollupJob
 from pipeline.rollup.store import SnapshotStore
+from pipeline.transport.adapter.assignor import BalancedAssignor
 from pipeline.transport.adapter.credentials import faust_credentials
 from pipeline.transport.consumer import MicroBatchConsumer
 from pipeline.transport.micro_batch import MicroBatch
@@ -242,6 +243,8 @@ def _faust_options(settings: Settings) -> dict[str, Any]:
         "broker_commit_interval": worker.commit_interval_seconds,
         "consumer_max_fetch_size": kafka.max_fetch_bytes,
         "consumer_auto_offset_reset": "earliest",
+        "consumer_group_instance_id": kafka.instance_id,
+        "PartitionAssignor": BalancedAssignor,
         "consumer_metadata_max_age_ms": round(_METADATA_SECONDS * 1000),
         "broker_max_poll_records": _RECORDS_AT_ONCE,
         "stream_wait_empty": True,

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.private_names import NAMES, Name
+from support.private_name import Name
+from support.private_names import NAMES
 
 PIPELINE = Path(__file__).parents[2] / "pipeline"
 THREAD = "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer
+from faust.assignor import PartitionAssignor
 from support.faust_member import Member, numbers, small_batches, until, values_of
 from support.kafka_topic import Topic
 from support.processes import Worker, last_word, prepare
@@ -19,6 +20,8 @@ from pipeline.errors import HaltError
 from pipeline.kafka.client import client_config
 
 pytestmark = pytest.mark.integration
+
+_NEW_PROTOCOL = {"group.protocol": "consumer"}
 
 
 @contextmanager
@@ -45,12 +48,15 @@ async def _joins_when_free(
     topic.produce(numbers(20))
     halted: list[Any] = []
     batching = small_batches(topic.name, join_pause_seconds=0.3, halt=halted.append, **options)
-    async with Member(kafka, batching) as member:
-        await until(said, "said, and tried again")
-        assert "doesn't let this worker in" in str(member.app.consumer.trouble)
-        await asyncio.to_thread(free)
-        assert values_of(await member.take_records(20)) == numbers(20)
-        assert member.app.consumer.trouble is None
+    member = Member(kafka, batching)
+    starting = asyncio.create_task(member.app.start())  # it returns when the member has joined
+    await until(said, "said, and tried again")
+    assert "doesn't let this worker in" in str(member.app.consumer.trouble)
+    await asyncio.to_thread(free)
+    await starting
+    assert values_of(await member.take_records(20)) == numbers(20)
+    assert member.app.consumer.trouble is None
+    await member.app.stop()
     assert halted == []
 
 
@@ -63,32 +69,36 @@ def test_a_consumer_with_another_assignor_is_waited_for(
         asyncio.run(_joins_when_free(kafka, topic, said, other.close))
 
 
+@pytest.mark.parametrize("version", [4, 0], ids=["metadata that the broker can't read", "metadata that it can read"])
 def test_a_consumer_of_the_new_group_protocol_is_waited_for(
-    kafka: KafkaSettings, topic: Topic, caplog: pytest.LogCaptureFixture
+    kafka: KafkaSettings, topic: Topic, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
-    """The broker would assign partitions to the worker by itself: the worker leaves them to the other, and waits."""
-    with caplog.at_level(logging.WARNING), _foreign_member(kafka, topic, **{"group.protocol": "consumer"}) as other:
-        said = _warned(caplog, "a consumer of the new group protocol")
+    """The broker doesn't let the worker in, or assigns by itself; then the worker leaves at once, and waits too."""
+    monkeypatch.setattr(PartitionAssignor, "version", version)
+    with caplog.at_level(logging.WARNING), _foreign_member(kafka, topic, **_NEW_PROTOCOL) as other:
+        said = _warned(caplog, "a consumer of the new group protocol (group.protocol=consumer) is in")
         asyncio.run(_joins_when_free(kafka, topic, said, other.close))
 
 
-def test_a_running_worker_makes_way_for_the_new_group_protocol_and_comes_back(
-    kafka: KafkaSettings, topic: Topic, caplog: pytest.LogCaptureFixture
+def test_a_consumer_of_the_new_group_protocol_does_not_get_into_a_group_of_workers(
+    kafka: KafkaSettings, topic: Topic
 ) -> None:
-    """The broker turns the group into one of the new protocol; nothing is lost or delivered twice."""
+    """A running worker goes on as before: the broker refuses the other one."""
     topic.produce(numbers(10))
 
     async def scenario() -> None:
-        batching = small_batches(topic.name, join_pause_seconds=0.3)
-        async with Member(kafka, batching) as member:
+        async with Member(kafka, small_batches(topic.name)) as member:
             before = await member.take_records(10)
-            with _foreign_member(kafka, topic, **{"group.protocol": "consumer", "enable.auto.commit": "false"}):
-                await until(_warned(caplog, "a consumer of the new group protocol"), "said, and tried again")
+            other = Consumer({**client_config(kafka), "group.id": kafka.group_id, **_NEW_PROTOCOL})
+            other.subscribe([topic.name])
+            for _ in range(20):
+                await asyncio.to_thread(other.poll, 0.1)
+            assert other.assignment() == []
             topic.produce(numbers(10, start=10))
             assert values_of([*before, *await member.take_records(10)]) == numbers(20)
+            await asyncio.to_thread(other.close)
 
-    with caplog.at_level(logging.WARNING):
-        asyncio.run(scenario())
+    asyncio.run(scenario())
 
 
 def test_a_full_group_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -115,10 +125,14 @@ def test_a_full_group_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFix
 def test_a_session_that_the_broker_does_not_allow_ends_the_worker(
     settings: Settings, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """Longer than the broker's maximum of half an hour: one line that names the setting, and exit code 70."""
-    prepare(settings)
-    with Worker({**environ, env_name("kafka", "session_timeout_seconds"): "1801"}, tmp_path / "log") as worker:
-        said = last_word(worker, HaltError.exit_code)
+    """Longer than the broker's maximum: one line that names the setting, and exit code 70."""
+    with KafkaBroker(tmp_path / "kafka", properties={"group.max.session.timeout.ms": "30000"}) as broker:
+        kafka = settings.kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
+        prepare(settings.model_copy(update={"kafka": kafka}))
+        with Worker(
+            {**environ, env_name("kafka", "bootstrap_servers"): broker.bootstrap_servers}, tmp_path / "log"
+        ) as worker:
+            said = last_word(worker, HaltError.exit_code)
     assert "INVALID_SESSION_TIMEOUT" in said
     assert "give CHIMERA_KAFKA__SESSION_TIMEOUT_SECONDS a value" in said
 
@@ -134,8 +148,10 @@ def test_an_assignor_that_fails_ends_the_worker(kafka: KafkaSettings, topic: Top
             raise ValueError("unreadable")
 
         member.app.assignor.on_assignment = fail
-        async with member:
-            await until(lambda: halted, "halted")
+        starting = asyncio.create_task(member.app.start())
+        await until(lambda: halted, "halted")
+        starting.cancel()
+        await member.app.stop()
 
     asyncio.run(scenario())
     assert "unreadable" in str(halted[0])

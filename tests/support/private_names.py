@@ -3,21 +3,8 @@
 Private names, methods that the pipeline overrides, and the parts of clickhouse-driver that an insert of arrays uses.
 """
 
-from typing import NamedTuple
-
-
-class Name(NamedTuple):
-    """A name that we use, and how the library uses it."""
-
-    where: str
-    """Module and qualified name; with `()` after a class, an attribute that its constructor sets."""
-    why: str
-    """Reason why the pipeline uses it."""
-    parameters: str | None = None
-    """Names of the parameters, for a function that we call or override."""
-    used_in: tuple[str, str] | None = None
-    """Function of the library, and the part of its source that uses the name as we count on."""
-
+from support.private_name import Name
+from support.private_names_group import GROUP_NAMES
 
 _CONSUMER = "faust.transport.consumer:Consumer"
 _THREADED = "faust.transport.consumer:ThreadDelegateConsumer"
@@ -31,6 +18,7 @@ _CLIENT = "clickhouse_driver:Client"
 _CONNECTION = "clickhouse_driver.connection:Connection"
 
 NAMES = [
+    *GROUP_NAMES,
     # Faust's consumer: overridden by MicroBatchConsumer.
     Name(
         f"{_CONSUMER}._wait_next_records",
@@ -237,24 +225,6 @@ NAMES = [
         (f"{_GROUP}.commit_offsets", "self._do_commit_offsets(assignment, offsets)"),
     ),
     Name(f"{_GROUP}.fetch_committed_offsets", "reads metadata", "self partitions"),
-    Name(
-        f"{_GROUP}._send_req",
-        "replaced to see each answer of the coordinator first",
-        "self request",
-        (
-            "aiokafka.consumer.group_coordinator:CoordinatorGroupRebalance.perform_group_join",
-            "response = await self._coordinator._send_req(request)\n                except Errors.KafkaError:",
-        ),
-    ),
-    Name(
-        f"{_GROUP}._push_error_to_user",
-        "replaced, because nobody would ask for the error",
-        "self exc",
-        (f"{_GROUP}._GroupCoordinator__coordination_routine", "await self._push_error_to_user(exc)"),
-    ),
-    Name(f"{_GROUP}.reset_generation", "begins a new membership", "self"),
-    Name(f"{_GROUP}()._closing", "ends a pause when the consumer stops"),
-    Name(f"{_GROUP}()._coordination_task", "tells when aiokafka has stopped coordinating"),
     Name(f"{_GROUP}.ensure_coordinator_known", "before a commit", "self"),
     Name(f"{_GROUP}.request_rejoin", "requests a new assignment", "self"),
     Name(f"{_GROUP}().generation", "membership; no public method gives it"),

@@ -15,7 +15,8 @@ from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, SyncGrou
 from pipeline.config import env_name
 
 ACLS = "docs/access.md has the ACLs it needs"
-_GROUP_ID, _SESSION = env_name("kafka", "group_id"), env_name("kafka", "session_timeout_seconds")
+_GROUP_ID, _SESSION = (env_name("kafka", "group_id"), env_name("kafka", "session_timeout_seconds"))
+_INSTANCE = env_name("kafka", "instance_id")
 _ANOTHER_GROUP = f"stop that consumer, or give the worker a group of its own with {_GROUP_ID}"
 
 
@@ -38,6 +39,12 @@ class Answer(NamedTuple):
 
 
 ANSWERS = {
+    -1: Answer(
+        "UNKNOWN_SERVER_ERROR",
+        Course.WAIT,
+        "the broker's log has the reason; it answers so while a consumer of the new group protocol "
+        f"(group.protocol=consumer) is in the group: {_ANOTHER_GROUP}",
+    ),
     0: Answer("NONE", Course.KNOWN),
     3: Answer("UNKNOWN_TOPIC_OR_PARTITION", Course.KNOWN),
     7: Answer("REQUEST_TIMED_OUT", Course.WAIT, "the coordinator is slow"),
@@ -73,8 +80,14 @@ ANSWERS = {
         Course.WAIT,
         "the group has as many members as the broker's group.max.size allows: stop one, or raise it",
     ),
+    82: Answer(
+        "FENCED_INSTANCE_ID",
+        Course.HALT,
+        f"another worker has started under the same {_INSTANCE}: give each worker its own",
+    ),
     89: Answer("THROTTLING_QUOTA_EXCEEDED", Course.WAIT, "the broker's quota is used up"),
     110: Answer("FENCED_MEMBER_EPOCH", Course.JOIN_ANEW),
+    111: Answer("UNRELEASED_INSTANCE_ID", Course.WAIT, f"another member has the same {_INSTANCE}: give each its own"),
     113: Answer("STALE_MEMBER_EPOCH", Course.JOIN_ANEW),
 }
 """Errors by code: JoinGroup, SyncGroup, Heartbeat and OffsetFetch answer with these."""

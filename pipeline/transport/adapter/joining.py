@@ -10,7 +10,8 @@ from time import monotonic
 from typing import Any
 
 from aiokafka.errors import KafkaError
-from aiokafka.protocol.group import LeaveGroupRequest, SyncGroupRequest
+from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
+from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest
 
 from pipeline.errors import HaltError
 from pipeline.transport.adapter.group_answers import (
@@ -21,6 +22,7 @@ from pipeline.transport.adapter.group_answers import (
     answer_in,
     answer_to,
 )
+from pipeline.transport.adapter.static_member import keeps_lead, naming_instance, take_up_lead
 from pipeline.transport.broker import Log
 
 
@@ -52,7 +54,9 @@ class Joining:
         self._pause_seconds = pause_seconds
         self._unclear_seconds = unclear_seconds
         self._unclear_since: float | None = None
-        self._ask: Callable[[Any], Awaitable[Any]] = coordinator._send_req  # noqa: SLF001 (aiokafka offers no other way in)
+        self._instance_id: str | None = coordinator._group_instance_id  # noqa: SLF001 (aiokafka offers no other way in)
+        self._keeps_lead = False
+        self._ask: Callable[[Any], Awaitable[Any]] = coordinator._send_req  # noqa: SLF001 (as above)
         coordinator._send_req = self._send  # noqa: SLF001 (as above)
         coordinator._push_error_to_user = self._pushed  # noqa: SLF001 (as above)
         coordinator._coordination_task.add_done_callback(self._ended)  # noqa: SLF001 (as above)
@@ -63,17 +67,27 @@ class Joining:
         Raises:
             GroupRefusalError: aiokafka takes it for a lost connection, and tries again.
         """
-        response = await self._ask(request)
+        response = await self._ask(naming_instance(request, self._instance_id))
         if (answer := answer_to(request, response)) is None:
-            if isinstance(request, SyncGroupRequest) and response.error_code == 0:
-                self.trouble = self._unclear_since = None
+            self._note(request, response)
             return response
+        if isinstance(request, OffsetCommitRequest | OffsetFetchRequest):
+            raise GroupRefusalError(answer)  # to the caller
         if answer is NEW_PROTOCOL:
             await self._leave()  # so that the others have the partitions meanwhile
         elif answer.course is Course.JOIN_ANEW:
             self._coordinator.reset_generation()
         await self._deal_with(answer)
         raise GroupRefusalError(answer)
+
+    def _note(self, request: Any, response: Any) -> None:
+        """Note how far joining has come."""
+        if isinstance(request, JoinGroupRequest) and response.error_code == 0:
+            self._keeps_lead = keeps_lead(response, self._instance_id)
+        elif isinstance(request, SyncGroupRequest) and response.error_code == 0:
+            self.trouble = self._unclear_since = None
+            if self._keeps_lead:
+                take_up_lead(self._coordinator, response)
 
     async def _pushed(self, error: BaseException) -> None:
         """Deal with an error that aiokafka would keep for its user; then aiokafka joins again."""

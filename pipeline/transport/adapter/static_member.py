@@ -1,0 +1,69 @@
+"""Static membership: requests that name the instance, and the lead of a group that a restarted instance keeps.
+
+aiokafka names the instance when it joins, and not in heartbeats and commits. Without the name, a process whose place
+was taken is told no more than that it isn't a member, as after a session timeout. It would join again, and take it
+back.
+"""
+
+from typing import Any
+
+from aiokafka.coordinator.protocol import ConsumerProtocol
+from aiokafka.protocol.api import RequestStruct
+from aiokafka.protocol.commit import OffsetCommitRequest, OffsetCommitResponse_v3
+from aiokafka.protocol.group import HeartbeatRequest, HeartbeatResponse_v1
+from aiokafka.protocol.types import Array, Int32, Int64, Schema, String
+
+from pipeline.transport.adapter.assignor import known_sizes
+from pipeline.transport.adapter.exact import ExactRequest
+
+_TEXT = String("utf-8")
+_MEMBER = (("group", _TEXT), ("generation_id", Int32), ("member_id", _TEXT), ("group_instance_id", _TEXT))
+_PARTITION = (("partition", Int32), ("offset", Int64), ("leader_epoch", Int32), ("metadata", _TEXT))
+_NO_EPOCH = -1
+_SUFFIX = len("-01234567-89ab-cdef-0123-456789abcdef")  # Kafka makes a member's id of the instance's and a UUID
+
+
+class _HeartbeatV3(RequestStruct):
+    API_KEY = 12
+    API_VERSION = 3
+    RESPONSE_TYPE = HeartbeatResponse_v1  # version 3 has the same fields
+    SCHEMA = Schema(*_MEMBER)
+
+
+class _CommitV7(RequestStruct):
+    API_KEY = 8
+    API_VERSION = 7
+    RESPONSE_TYPE = OffsetCommitResponse_v3  # version 7 has the same fields
+    SCHEMA = Schema(*_MEMBER, ("topics", Array(("topic", _TEXT), ("partitions", Array(*_PARTITION)))))
+
+
+def naming_instance(request: Any, instance_id: str | None) -> Any:
+    """Return a request that names the instance in addition; the same request, if it does so already or need not."""
+    if instance_id is None or not isinstance(request, HeartbeatRequest | OffsetCommitRequest):
+        return request
+    if isinstance(request, HeartbeatRequest):
+        member = request._group, request._generation_id, request._member_id  # noqa: SLF001 (aiokafka offers no other way in)
+        return ExactRequest(_HeartbeatV3(*member, instance_id))
+    member = (request._consumer_group, request._consumer_group_generation_id, request._consumer_id)  # noqa: SLF001 (as above)
+    topics = [
+        (topic, [(number, offset, _NO_EPOCH, metadata) for number, offset, metadata in partitions])
+        for topic, partitions in request._topics  # noqa: SLF001 (as above)
+    ]
+    return ExactRequest(_CommitV7(*member, instance_id, topics))
+
+
+def keeps_lead(joined: Any, instance_id: str | None) -> bool:
+    """Tell whether the broker's answer to JoinGroup names this instance's earlier process as the leader.
+
+    It does so that the group needs no new assignment. The member leads from then on.
+    """
+    return (
+        instance_id is not None and joined.leader_id != joined.member_id and joined.leader_id[:-_SUFFIX] == instance_id
+    )
+
+
+def take_up_lead(coordinator: Any, synced: Any) -> None:
+    """Have the coordinator watch the topics' partitions, as a leader that made the assignment does."""
+    sizes = known_sizes(ConsumerProtocol.ASSIGNMENT.decode(synced.member_assignment).user_data)
+    coordinator._group_subscription = set(sizes)  # noqa: SLF001 (as above)
+    coordinator._metadata_snapshot = sizes  # noqa: SLF001 (as above)
