@@ -21,8 +21,8 @@ class TransportOptions:
     """Keys, values and headers in memory, of all partitions; fetching pauses above it."""
     drain_seconds: float = 8.0
     """Time that a rebalance or a stop waits for micro-batches in flight."""
-    topic_ids: Callable[[Iterable[str]], Mapping[str, str]] = lambda topics: dict.fromkeys(topics, "-")
-    """Asks the broker for the ids of the topics that exist; runs in a thread, before each delivery."""
+    topic_ids: Callable[[Iterable[str]], Mapping[str, str]] | None = None
+    """Looks the ids of the topics up that exist, in a thread, before each delivery; the broker is asked without it."""
     halt: Callable[[ChimeraError], None] | None = None
     """Called with a failure that makes going on impossible; without it, the app crashes."""
     deriver: Deriver | None = None

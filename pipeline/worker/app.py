@@ -25,7 +25,6 @@ from pipeline.dlq.writer import DeadLetters
 from pipeline.errors import ChimeraError, HaltError
 from pipeline.kafka.failures import watch_login
 from pipeline.kafka.registry import SchemaRegistry
-from pipeline.kafka.topics import TopicAdmin
 from pipeline.logs import logging_config
 from pipeline.privacy.hashing import configured_hasher
 from pipeline.privacy.sanitise import Sanitiser
@@ -105,7 +104,6 @@ class App(faust.App):
             batches_in_flight=worker.batches_in_flight,
             max_bytes=worker.max_bytes_in_flight,
             drain_seconds=worker.drain_seconds,
-            topic_ids=TopicAdmin(self.settings.kafka).ids,
             halt=self.halt,
             deriver=self._rollup,
         )

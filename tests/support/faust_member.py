@@ -108,7 +108,8 @@ async def until(look: Callable[[], object], what: str) -> None:
 def small_batches(*topics: str, rows: int = 10, linger_seconds: float = 0.1, **options: Any) -> TransportOptions:
     """Return options with small micro-batches of these topics, and short waits."""
     policy = BatchPolicy(max_rows=rows, max_bytes=1024, linger_seconds=linger_seconds)
-    return TransportOptions(dict.fromkeys(topics, policy), **{"drain_seconds": 0.2} | options)
+    own: dict[str, Any] = {"drain_seconds": 0.2, "topic_ids": lambda names: dict.fromkeys(names, "-")}
+    return TransportOptions(dict.fromkeys(topics, policy), **own | options)
 
 
 def numbers(count: int, start: int = 0) -> list[bytes]:

@@ -19,6 +19,7 @@ from faust.types import TP
 
 from pipeline.errors import UnavailableError
 from pipeline.transport.adapter.thread import BrokerThread
+from pipeline.transport.adapter.topic_ids import topic_ids
 from pipeline.transport.broker import Commit, Fetched, Membership, TopicPartition
 
 _NO_PARTITION = TP("", -1)  # polling for this fetches nothing, and keeps the consumer in its group
@@ -46,7 +47,11 @@ class ThreadBroker:
 
     async def topic_ids(self, topics: Iterable[str]) -> Mapping[str, str]:
         """Return the ids of the topics that exist."""
-        return await asyncio.to_thread(self._thread.options.topic_ids, topics)
+        if look_up := self._thread.options.topic_ids:
+            return await asyncio.to_thread(look_up, topics)
+        client: Any = self._thread.client._client  # noqa: SLF001 (the consumer has no public method for this)
+        ids: Mapping[str, str] = await self._thread.ask(topic_ids, client, self._thread.coordinator, list(topics))
+        return ids
 
     async def rejoin(self) -> None:
         """Request a new assignment."""
