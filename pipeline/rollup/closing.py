@@ -1,4 +1,7 @@
-"""Closed hours of assigned partitions: their rows are stored, and the clock closes those of idle partitions."""
+"""Closed hours of assigned partitions: their rows are stored, and the clock closes those of idle partitions.
+
+The clock is the broker's. A worker's time of day may be wrong by hours, and a closing can't be taken back.
+"""
 
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -8,7 +11,7 @@ import structlog
 from pipeline.config import RollupSettings
 from pipeline.errors import UnavailableError
 from pipeline.rollup.assigned import AssignedPartition, ClosingConsumer, in_thread
-from pipeline.rollup.clock import Clock
+from pipeline.rollup.clock import BrokerClock, Clock
 from pipeline.rollup.emission import Emission
 from pipeline.rollup.idleness import hour_by_clock
 
@@ -21,7 +24,8 @@ class HourCloser:
         emission: stores the rows.
         consumer: returns the transport's consumer.
         folding: the thread that uses derivations.
-        clock: time of day and durations.
+        clock: durations.
+        broker_clock: the broker's time.
     """
 
     def __init__(
@@ -30,13 +34,16 @@ class HourCloser:
         emission: Emission,
         consumer: Callable[[], ClosingConsumer],
         folding: Executor,
+        *,
         clock: Clock,
+        broker_clock: BrokerClock,
     ) -> None:
         self._settings = settings
         self._emission = emission
         self._consumer = consumer
         self._folding = folding
         self._clock = clock
+        self._broker_clock = broker_clock
         self._log = structlog.get_logger("chimera.rollup")
 
     async def store_closed(self, partition: AssignedPartition) -> None:
@@ -62,26 +69,45 @@ class HourCloser:
                 async with partition.lock:
                     partition.derivation.stored(hour)
 
-    def due(self, partition: AssignedPartition) -> int | None:
-        """Return the hour before which the clock closes all windows; None if it closes none."""
-        quiet_seconds = self._clock.monotonic() - partition.quiet_since
-        return hour_by_clock(partition.derivation.windows, self._clock.now(), quiet_seconds, self._settings)
+    def may_close(self, partition: AssignedPartition) -> bool:
+        """Tell whether the partition is idle, and the clock closes windows of it by all that is known here."""
+        if partition.lock.locked() or partition.closing.locked() or not self._broker_clock.may_ask:
+            return False
+        if self._broker_clock.now_ms is not None:
+            return self._due(partition) is not None
+        quiet = self._quiet_seconds(partition) >= self._settings.idle_seconds
+        return quiet and partition.derivation.windows.oldest_hour is not None
 
     async def close_by_clock(self, partition: AssignedPartition) -> None:
-        """Close the windows that are due, after the broker has accepted the closing."""
-        async with partition.lock:
-            hour = self.due(partition)
-            if hour is None or partition.held(self._consumer()) is None:
-                return
+        """Close the windows that are over by the broker's time of now, after the broker has accepted the closing."""
+        if partition.closing.locked():
+            return
+        async with partition.closing:
             try:
-                committed = await self._consumer().close_by_clock(partition.tp, partition.derivation.offset, hour)
+                if await self._broker_clock.refresh(partition.tp.partition):
+                    await self._close(partition)
             except UnavailableError as error:
                 self._log.warning(
                     "the broker hasn't confirmed a closing by the clock, it will be tried again", error=str(error)
                 )
+
+    async def _close(self, partition: AssignedPartition) -> None:
+        async with partition.lock:
+            hour = self._due(partition)
+            if hour is None or partition.held(self._consumer()) is None:
                 return
-            if committed:
+            if await self._consumer().close_by_clock(partition.tp, partition.derivation.offset, hour):
                 await in_thread(self._folding, partition.derivation.close, hour)
                 partition.saved_at = float("-inf")  # the next snapshot makes the commit of the closing superfluous
                 where = {"topic": partition.tp.topic, "partition": partition.tp.partition}
                 self._log.info("windows of an idle partition closed by the clock", **where, before_hour=hour)
+
+    def _due(self, partition: AssignedPartition) -> int | None:
+        """Return the hour before which the clock closes all windows; None if it closes none."""
+        now_ms = self._broker_clock.now_ms
+        if now_ms is None:
+            return None
+        return hour_by_clock(partition.derivation.windows, now_ms, self._quiet_seconds(partition), self._settings)
+
+    def _quiet_seconds(self, partition: AssignedPartition) -> float:
+        return self._clock.monotonic() - partition.quiet_since

@@ -58,7 +58,6 @@ def read_horizon(
     settings: Settings,
     rollup: RollupSpec,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
-    clock: Callable[[], float] = time.time,
     *,
     catch_up_seconds: float = _CATCH_UP_SECONDS,
 ) -> Horizon:
@@ -68,7 +67,6 @@ def read_horizon(
         settings: the broker, the worker's group, and the grace.
         rollup: source topic and state topic.
         progress: called with the number of records read and the number of all records.
-        clock: seconds since 1970.
         catch_up_seconds: time that ingest has to catch up with the snapshots.
 
     Raises:
@@ -79,11 +77,13 @@ def read_horizon(
     topic_id = _topic_id(kafka, rollup.source.topic, rollup.state)
     with TopicReader(kafka, topic) as reader:
         logs = reader.ranges()
-        loaded = SnapshotStore(kafka, rollup.state).load(topic_id, logs.keys(), progress)
+        store = SnapshotStore(kafka, rollup.state)
+        loaded = store.load(topic_id, logs.keys(), progress)
         snapshots = {partition: found.snapshot for partition, found in loaded.items() if found.snapshot}
         _check_complete(topic, logs, snapshots)
         _await_stored(reader, logs, snapshots, catch_up_seconds)
-    by_clock = int((clock() - settings.rollup.grace_seconds) // HOUR_SECONDS)
+    # The newest snapshot is late enough: it follows the closing of the newest hour that is compared.
+    by_clock = int(((store.newest_ms or 0) / 1000 - settings.rollup.grace_seconds) // HOUR_SECONDS)
     closed = (_closed_before(snapshot, logs[partition], by_clock) for partition, snapshot in snapshots.items())
     return Horizon(min(closed, default=math.inf), tuple(snapshots.values()))
 
@@ -92,8 +92,8 @@ def _closed_before(snapshot: Snapshot, log: range, by_clock: int) -> int:
     """Return the hour before which a partition has stored all windows.
 
     A partition is at rest if all its records are read and all its windows are stored. Its watermark doesn't move, so
-    the clock closes hours instead: otherwise it would hold up the other partitions. The records of an open transaction
-    aren't read, and the log ends behind them.
+    the broker's clock closes hours instead, as of the newest snapshot: otherwise it would hold up the other partitions.
+    The records of an open transaction aren't read, and the log ends behind them.
     """
     at_rest = snapshot.offset >= log.stop and not any(len(snapshot.columns[name]) for name in _UNFINISHED)
     return max(snapshot.emitted_before, by_clock) if at_rest else snapshot.emitted_before

@@ -23,7 +23,7 @@ from pipeline.columns import Rows
 from pipeline.config import Settings
 from pipeline.retry import LostPartitionError, Renew, Retry
 from pipeline.rollup.assigned import AssignedPartition, ClosingConsumer, in_thread
-from pipeline.rollup.clock import Clock
+from pipeline.rollup.clock import BrokerClock, Clock
 from pipeline.rollup.closing import HourCloser
 from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.emission import Emission
@@ -52,7 +52,7 @@ class RollupJob:
         renew: commits the state of a partition again; see `pipeline.retry`.
         decode: returns the rows of a micro-batch.
         halt: called with a failure after which the worker has to stop.
-        clock: time of day and durations.
+        clock: durations.
     """
 
     def __init__(
@@ -80,7 +80,10 @@ class RollupJob:
         self._saving = ThreadPoolExecutor(1, thread_name_prefix="rollup-snapshots")
         self._retry = Retry(TABLE, renew, settings.worker, kind_of=kind_of, describe=describe, is_unclear=is_unclear)
         emission = Emission(sink, self._retry, ThreadPoolExecutor(1, thread_name_prefix="rollup-emission"))
-        self._hours = HourCloser(settings.rollup, emission, consumer, self._folding, self._clock)
+        broker_clock = BrokerClock(store.broker_time_ms, self._saving, self._clock)
+        self._hours = HourCloser(
+            settings.rollup, emission, consumer, self._folding, clock=self._clock, broker_clock=broker_clock
+        )
         self._snapshots = SnapshotSaver(store, consumer, self._folding, self._saving, self._clock)
         self._said_foreign = False
         self._log = structlog.get_logger("chimera.rollup")
@@ -149,7 +152,7 @@ class RollupJob:
         if partition.passed(self._consumer()) is not None:
             self._start(partition, self._pass_empty)
         self._start(partition, self._hours.store_closed)
-        if self._hours.due(partition) is not None and not partition.lock.locked():
+        if self._hours.may_close(partition):
             self._start(partition, self._hours.close_by_clock)
         unsaved_seconds = self._clock.monotonic() - partition.saved_at
         if partition.changed and unsaved_seconds >= self._settings.snapshot_seconds:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import structlog
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, KafkaError, KafkaException, Message
 
 from pipeline.catalog import TopicSpec
 from pipeline.config import KafkaSettings
@@ -34,6 +34,7 @@ _PRODUCER = {
 log = structlog.get_logger("chimera.rollup")
 
 Progress = Callable[[int, int], None]
+_TIME = "time"  # part of a key that belongs to no snapshot
 _Values = dict[Key, bytes]
 """Latest value of each key of a source partition."""
 
@@ -48,6 +49,12 @@ class _Writer:
     written: int = 0
     sizes: list[int] = field(default_factory=lambda: [0] * _SLOTS)
     """Largest number of chunks that each slot may have in the topic."""
+
+
+def appended_at(message: Message) -> int | None:
+    """Return the broker's timestamp of a record in ms since 1970; None if its timestamp is by its producer."""
+    kind, time_ms = message.timestamp()
+    return time_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None
 
 
 class SnapshotStore:
@@ -78,6 +85,8 @@ class SnapshotStore:
         self._lock = threading.Lock()
         self._writers: defaultdict[tuple[str, int], _Writer] = defaultdict(_Writer)
         self._connected: RecordProducer | None = None
+        self.newest_ms: int | None = None
+        """The broker's timestamp of the newest record that `load` has read, in ms since 1970: its clock is past it."""
 
     def load(
         self, topic_id: str, partitions: Collection[int], progress: Progress = lambda _read, _total: None
@@ -138,6 +147,21 @@ class SnapshotStore:
                 self._send(snapshot.partition, dict.fromkeys(writer.found))
                 writer.found.clear()
 
+    def broker_time_ms(self, partition: int) -> int | None:
+        """Ask the broker for its time: write a record for a source partition, and return the broker's timestamp of it.
+
+        The record is a tombstone, of which compaction leaves nothing, and no reader takes its key for a snapshot's.
+
+        Returns:
+            Time in ms since 1970; None if the topic has its producers' timestamps, which are this machine's.
+
+        Raises:
+            UnavailableError: the broker doesn't answer.
+            HaltError: the broker refuses, or the topic is missing.
+        """
+        with self._lock:
+            return self._send(partition, {Key(self._settings.group_id, "", partition, _TIME, _TIME): None})
+
     def close(self) -> None:
         """Close the connection to the broker."""
         with self._lock:
@@ -160,7 +184,9 @@ class SnapshotStore:
             yield from found.items()
 
     def _note(self, message: Message, found: Mapping[int, _Values]) -> None:
-        """Keep the latest value of a record's key."""
+        """Keep the latest value of a record's key, and the time of the newest record."""
+        if (time_ms := appended_at(message)) is not None:
+            self.newest_ms = max(time_ms, self.newest_ms or 0)
         key, value = Key.parse(message.key() or b""), message.value()
         if key is None or key.group != self._settings.group_id or key.partition not in found:
             return
@@ -173,15 +199,21 @@ class SnapshotStore:
         for what in damaged:
             log.warning("snapshot skipped", topic=self._topic.name, partition=partition, reason=what)
 
-    def _send(self, partition: int, values: Mapping[Key, bytes | None]) -> None:
-        """Write records of a source partition; return when all in-sync replicas have them."""
-        if not values:
-            return
-        failures: list[KafkaError] = []
+    def _send(self, partition: int, values: Mapping[Key, bytes | None]) -> int | None:
+        """Write records of a source partition; return when all in-sync replicas have them.
 
-        def delivered(error: KafkaError | None, _: Message | None) -> None:
+        Returns:
+            The broker's timestamp of the newest one, in ms; None without records, or without a timestamp by the broker.
+        """
+        if not values:
+            return None
+        failures, times = list[KafkaError](), list[int]()
+
+        def delivered(error: KafkaError | None, message: Message | None) -> None:
             if error is not None:
                 failures.append(error)
+            elif message is not None and (time_ms := appended_at(message)) is not None:
+                times.append(time_ms)
 
         producer = self._producer()
         try:
@@ -194,6 +226,7 @@ class SnapshotStore:
         if failures:
             self._connected = None  # a new producer asks anew for brokers and topics
             raise self._explained(failures[0])
+        return max(times, default=None)
 
     def _producer(self) -> RecordProducer:
         if self._connected is None:

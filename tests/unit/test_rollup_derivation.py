@@ -127,8 +127,8 @@ def test_an_idle_partition_closes_by_the_clock(idle_minutes: int, quiet_minutes:
     """The last event was at 12:50 and was appended then: with the grace, its hour is over at 13:10."""
     last = _NOON + 50 * _MINUTE
     windows = _windows(_NOON, last)
-    now_seconds = (last + idle_minutes * _MINUTE) / 1000
-    hour = hour_by_clock(windows, now_seconds, quiet_minutes * 60, RollupSettings())
+    now_ms = last + idle_minutes * _MINUTE
+    hour = hour_by_clock(windows, now_ms, quiet_minutes * 60, RollupSettings())
     assert hour == (None if closes is None else _HOUR + closes)
 
 
@@ -138,7 +138,7 @@ def test_old_events_close_after_the_same_idle_time_as_live_ones() -> None:
     windows = _windows(_NOON, _NOON + 30 * _MINUTE, appended_at=now)
     for minutes, hour in ((39, None), (40, _HOUR + 1), (99, _HOUR + 1), (100, _HOUR + 2)):
         seconds = minutes * 60
-        assert hour_by_clock(windows, now / 1000 + seconds, seconds, RollupSettings()) == hour
+        assert hour_by_clock(windows, now + seconds * 1000, seconds, RollupSettings()) == hour
 
 
 def test_event_time_goes_on_from_the_last_event_after_a_closing() -> None:
@@ -147,9 +147,9 @@ def test_event_time_goes_on_from_the_last_event_after_a_closing() -> None:
     windows = _windows(_NOON, _NOON + 65 * _MINUTE, appended_at=now)
     windows.raise_watermark((_HOUR + 1) * HOUR_MS)
     for minutes, hour in ((64, None), (65, _HOUR + 2)):
-        assert hour_by_clock(windows, now / 1000 + minutes * 60, minutes * 60, RollupSettings()) == hour
+        assert hour_by_clock(windows, now + minutes * _MINUTE, minutes * 60, RollupSettings()) == hour
 
 
 def test_a_partition_that_never_had_an_event_has_nothing_to_close() -> None:
     """The idle time doesn't matter."""
-    assert hour_by_clock(PartitionWindows(_GRACE_MS), 2e9, 1e6, RollupSettings()) is None
+    assert hour_by_clock(PartitionWindows(_GRACE_MS), 2 * 10**12, 1e6, RollupSettings()) is None
