@@ -25,7 +25,12 @@ ROLLUP_LATE_SECONDS = Histogram(
     "Time from a late event to the watermark. Late events are in ui_events, and in no row of session_stats.",
     buckets=(1, 10, 60, 300, 600, 1800, 3600, 2 * 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600),
 )
-ROLLUP_SKEWED = Counter("chimera_rollup_skewed_events", "Events more than an hour ahead of the broker's time.")
+ROLLUP_EVENTS = Counter("chimera_rollup_events", "Events, late and skewed ones too; replayed ones count once.")
+ROLLUP_SKEWED = Counter(
+    "chimera_rollup_skewed_events", "Events more than a minute, or than the grace, ahead of the broker's time."
+)
+ROLLUP_LATE_RATIO = Gauge("chimera_rollup_late_ratio", "Share of late events, over a minute at most.")
+ROLLUP_SKEWED_RATIO = Gauge("chimera_rollup_skewed_ratio", "Share of skewed events, over a minute at most.")
 ROLLUP_FOREIGN_KEYS = Counter("chimera_rollup_foreign_keys", "Records whose key isn't the session of their event.")
 ROLLUP_OPEN_WINDOWS = Gauge("chimera_rollup_open_windows", "Windows that aren't stored yet.")
 ROLLUP_CLOSED_HOURS = Gauge("chimera_rollup_closed_hours", "Closed hours of partitions that aren't stored yet.")

@@ -17,12 +17,14 @@ from click.core import ParameterSource
 from pipeline.catalog import Catalog, Family, load_catalog
 from pipeline.cli.progress import tracked
 from pipeline.config import Settings, load_settings
+from pipeline.kafka.newest import newest_timestamp
 from pipeline.producer.encode import Encoder, InvalidEventError
 from pipeline.producer.producer import Producer
 from pipeline.sample import sample
 
 _SHOWN_LINES = 20
 _MAX_HOURS = 87_600  # ten years: a sample must begin well after 1970
+_SHORTEST_HOURS = 1 / 3600
 
 Events = Iterable[tuple[str, Mapping[str, Any]]]
 Send = Callable[[str, Mapping[str, Any]], object]
@@ -41,7 +43,7 @@ Send = Callable[[str, Mapping[str, Any]], object]
     type=click.FloatRange(min=0, min_open=True, max=_MAX_HOURS),
     default=24.0,
     show_default=True,
-    help="Time span of the sample events in hours, up to now.",
+    help="Time span of the sample events in hours, up to now; they begin after the newest record of ui_events.",
 )
 @click.option("--skip-bad", is_flag=True, help="Skip the bad lines of the file and publish the others.")
 @click.option("--dry-run", is_flag=True, help="Check the events without publishing them; needs no broker.")
@@ -106,9 +108,28 @@ def _publish_sample(count: int, names: list[str], seed: int, hours: float, *, dr
     settings = load_settings()
     catalog = load_catalog(settings)
     wanted = [catalog.family(name).name for name in names]
-    start = datetime.now(UTC) - timedelta(hours=hours)
-    events = sample(count, seed=seed, start=start, hours=hours, families=wanted)
+    start, span_hours = _span(settings, catalog, wanted, hours, dry_run=dry_run)
+    events = sample(count, seed=seed, start=start, hours=hours, families=wanted, told_in_hours=span_hours)
     _publish(settings, catalog, events, count, dry_run=dry_run)
+
+
+def _span(
+    settings: Settings, catalog: Catalog, wanted: list[str], hours: float, *, dry_run: bool
+) -> tuple[datetime, float]:
+    """Return the beginning and the hours of the sample: up to now, and after all events that are there.
+
+    Earlier ui_events would be late, and in no row of session_stats: behind the newest record, or in an hour that the
+    clock may have closed.
+    """
+    now = datetime.now(UTC)
+    start = now - timedelta(hours=hours)
+    rollup = catalog.rollup
+    if not dry_run and rollup and (not wanted or rollup.source.name in wanted):
+        newest_ms = newest_timestamp(settings.kafka, rollup.source.topic.name)
+        if newest_ms is not None:
+            closed = (now - timedelta(seconds=settings.rollup.grace_seconds)).replace(minute=0, second=0, microsecond=0)
+            start = max(start, closed, datetime.fromtimestamp(newest_ms / 1000, UTC) + timedelta(milliseconds=1))
+    return start, max((now - start) / timedelta(hours=1), _SHORTEST_HOURS)
 
 
 def _publish_file(name: str, file: IO[bytes], *, skip_bad: bool, dry_run: bool) -> None:

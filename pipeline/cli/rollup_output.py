@@ -20,6 +20,7 @@ def facts_of(report: Report) -> dict[str, Any]:
         "explained": report.explained,
         "unexplained": report.unexplained,
         "late_included": report.late_included,
+        "uncounted_records": report.uncounted,
         "open": _extent(report.open_hours),
         "without_events": _extent(report.gone_hours),
         "listed": [
@@ -55,6 +56,11 @@ def print_report(report: Report) -> None:
     click.echo(f"{report.rows:,} rows of {report.hours:,} hours checked: {counts}")
     if report.found:
         click.echo(f"Late events explain {report.explained:,} of {report.found.total():,} differences.")
+    if report.unexplained and report.uncounted:
+        click.echo(
+            f"The worker's snapshots don't count the last {report.uncounted:,} records yet: late events among them can "
+            "explain more differences. Verify again in a minute."
+        )
     if report.late_included:
         click.echo(
             f"{report.late_included:,} rows include events that are counted as late: after `chimera rollup repair`, "

@@ -37,6 +37,8 @@ class AssignedPartition:
     """Time of the last micro-batch, by the clock for durations."""
     saved_at: float
     """Time of the last snapshot, by the same clock."""
+    saving_seconds: float = 0.0
+    """Duration of the last snapshot."""
     dropped: bool = False
     batches: asyncio.Queue[MicroBatch] = field(default_factory=asyncio.Queue)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

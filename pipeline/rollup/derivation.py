@@ -6,12 +6,15 @@ It has no thread, no clock and no server. The caller must finish one call before
 from collections import deque
 from collections.abc import Iterable
 
+import numpy as np
+
 from pipeline import metrics
 from pipeline.columns import Column, Rows
 from pipeline.rollup.events import events_of, part_of
 from pipeline.rollup.fold import HOUR_MS
 from pipeline.rollup.partition import Events, PartitionWindows
-from pipeline.rollup.snapshot import Snapshot
+from pipeline.rollup.shares import Counts
+from pipeline.rollup.snapshot import BOUND_FROM, Snapshot
 from pipeline.transport.commit_metadata import Closing
 from pipeline.transport.micro_batch import MicroBatch
 
@@ -23,15 +26,23 @@ class Derivation:
         windows: state after all records below `offset`.
         offset: first offset whose record isn't in `windows`.
         closings: committed closings of earlier owners, in ascending order.
+        bound_from: offset from which the broker's time bounds the watermark. Before it, records of an older version of
+            the worker could run ahead by an hour, and rows were stored by that.
     """
 
-    def __init__(self, windows: PartitionWindows, offset: int, closings: Iterable[Closing] = ()) -> None:
+    def __init__(
+        self, windows: PartitionWindows, offset: int, closings: Iterable[Closing] = (), bound_from: int = 0
+    ) -> None:
         self.windows = windows
         self.offset = offset
         self.rows = 0
         """Number of rows added; the caller subtracts those in a snapshot."""
         self.stored_hours = 0
         """Number of hours stored; the caller subtracts those before a snapshot."""
+        self.late = 0
+        """Number of late events; the caller subtracts those in a snapshot."""
+        self._counts = Counts()
+        self._bound_from = bound_from
         self._closings = deque(closings)
         self._known_before = windows.watermark // HOUR_MS
         self._close_reached()
@@ -44,15 +55,17 @@ class Derivation:
         if batch.replayed or batch.again:
             # An earlier owner may have stored these hours; it may have had another grace.
             self._known_before = max(self._known_before, int(events.ts.max(initial=0)) // HOUR_MS + 1)
-        while self._closings and self._closings[0].offset <= batch.last:
-            end = self._closings[0].offset
+        ends = {batch.last + 1, self._bound_from, *(closing.offset for closing in self._closings)}
+        for end in sorted(end for end in ends if self.offset < end <= batch.last + 1):
             self._fold(part_of(events, batch, rows, self.offset, end), again=batch.replayed)
             self.offset = end
             self._close_reached()
-        self._fold(part_of(events, batch, rows, self.offset, batch.last + 1), again=batch.replayed)
-        self.offset = batch.last + 1
         self.rows += len(rows)
-        self._close_reached()
+
+    def take_counts(self) -> Counts:
+        """Return the counts of the events that were added since the last call; replayed ones aren't counted again."""
+        counts, self._counts = self._counts, Counts()
+        return counts
 
     def pass_to(self, offset: int) -> None:
         """Move to an offset below which no more records come, and apply the closings up to there."""
@@ -82,7 +95,7 @@ class Derivation:
 
     def snapshot(self, topic_id: str, partition: int) -> Snapshot:
         """Return a snapshot of the windows at the current offset."""
-        columns = self.windows.columns()
+        columns = self.windows.columns() | {BOUND_FROM: np.array([self._bound_from])}
         return Snapshot(topic_id, partition, self.offset, self.windows.watermark, columns)
 
     def _close_reached(self) -> None:
@@ -94,9 +107,10 @@ class Derivation:
 
     def _fold(self, events: Events, *, again: bool) -> None:
         skewed = self.windows.skewed
-        late = self.windows.add(events)
+        late = self.windows.add(events, ahead_ms=HOUR_MS if self.offset < self._bound_from else 0)
+        self.late += len(late.ts)
         if again:
             return  # these records were counted when they first arrived
-        metrics.ROLLUP_SKEWED.inc(self.windows.skewed - skewed)
+        self._counts += Counts(len(events.ts), len(late.ts), self.windows.skewed - skewed)
         for lateness_ms in late.lateness_ms.tolist():
             metrics.ROLLUP_LATE_SECONDS.observe(lateness_ms / 1000)

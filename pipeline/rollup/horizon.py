@@ -34,6 +34,8 @@ class Horizon:
     """Hour number: the rows of all earlier hours are in session_stats. Infinite if no hour can be open."""
     snapshots: tuple[Snapshot, ...] = ()
     """The newest snapshot of each partition that has one."""
+    uncounted: int = 0
+    """Records that ui_events has and the snapshots don't count: late events among them explain nothing yet."""
 
     def closed(self, hour: Hour) -> bool:
         """Tell whether every partition has stored the hour."""
@@ -81,11 +83,11 @@ def read_horizon(
         loaded = store.load(topic_id, logs.keys(), progress)
         snapshots = {partition: found.snapshot for partition, found in loaded.items() if found.snapshot}
         _check_complete(topic, logs, snapshots)
-        _await_stored(reader, logs, snapshots, catch_up_seconds)
+        uncounted = _await_stored(reader, logs, snapshots, catch_up_seconds)
     # The newest snapshot is late enough: it follows the closing of the newest hour that is compared.
     by_clock = int(((store.newest_ms or 0) / 1000 - settings.rollup.grace_seconds) // HOUR_SECONDS)
     closed = (_closed_before(snapshot, logs[partition], by_clock) for partition, snapshot in snapshots.items())
-    return Horizon(min(closed, default=math.inf), tuple(snapshots.values()))
+    return Horizon(min(closed, default=math.inf), tuple(snapshots.values()), uncounted)
 
 
 def _closed_before(snapshot: Snapshot, log: range, by_clock: int) -> int:
@@ -118,16 +120,20 @@ def _check_complete(topic: str, logs: Mapping[int, range], snapshots: Mapping[in
 
 def _await_stored(
     reader: TopicReader, logs: Mapping[int, range], snapshots: Mapping[int, Snapshot], seconds: float
-) -> None:
+) -> int:
     """Wait until ui_events has all events that the snapshots count; ingest commits at its own pace.
 
     The group commits no offset of a partition that has had no records: there, ingest stands where the log begins.
+
+    Returns:
+        Number of records that ui_events has and the snapshots don't count.
     """
     deadline = time.monotonic() + seconds
-    asked = list(snapshots)
+    asked, uncounted = list(snapshots), 0
     while asked:
         found = reader.committed(asked)
         committed = {number: logs[number].start if offset is None else offset for number, offset in found.items()}
+        uncounted += sum(max(0, committed[number] - snapshots[number].offset) for number in asked)
         asked = [number for number in asked if committed[number] < snapshots[number].offset]
         if asked and time.monotonic() > deadline:
             number = asked[0]
@@ -138,3 +144,4 @@ def _await_stored(
             )
         if asked:
             time.sleep(_POLL_SECONDS)
+    return uncounted

@@ -30,6 +30,7 @@ from pipeline.rollup.emission import Emission
 from pipeline.rollup.events import foreign_keys
 from pipeline.rollup.recovery import recover
 from pipeline.rollup.saving import SnapshotSaver
+from pipeline.rollup.shares import Shares
 from pipeline.rollup.store import SnapshotStore
 from pipeline.transport.broker import TopicPartition
 from pipeline.transport.deriver import Takeover
@@ -38,6 +39,9 @@ from pipeline.transport.micro_batch import MicroBatch
 _TICK_SECONDS = 1.0
 # The next owner of a partition looks up each hour that was stored since the last snapshot.
 _HOURS_BETWEEN_SNAPSHOTS = 100
+# Late events are in a snapshot soon, so that `verify` can explain them; at most one part in this many of the time goes
+# into such snapshots.
+_LATE_PAUSES = 50
 
 
 class RollupJob:
@@ -85,6 +89,7 @@ class RollupJob:
             settings.rollup, emission, consumer, self._folding, clock=self._clock, broker_clock=broker_clock
         )
         self._snapshots = SnapshotSaver(store, consumer, self._folding, self._saving, self._clock)
+        self._shares = Shares(self._clock)
         self._said_foreign = False
         self._log = structlog.get_logger("chimera.rollup")
 
@@ -119,6 +124,7 @@ class RollupJob:
         partition.recovery.note(rows.columns["ts"])
         foreign = await in_thread(self._folding, _add_to, partition.derivation, batch, rows)
         partition.recovery.advance(partition.derivation.offset)
+        self._shares.note(partition.derivation.take_counts(), partition.derivation.windows.most_ahead_ms)
         partition.quiet_since = self._clock.monotonic()
         metrics.ROLLUP_FOREIGN_KEYS.inc(len(foreign))
         if foreign and not self._said_foreign:
@@ -137,6 +143,7 @@ class RollupJob:
         """Every second, start the work that is due in each partition, and set the metrics."""
         while True:
             await asyncio.sleep(_TICK_SECONDS)
+            self._shares.say()
             consumer = self._consumer()
             partitions = [partition for partition in self._partitions.values() if partition.held(consumer)]
             for partition in partitions:
@@ -155,7 +162,10 @@ class RollupJob:
         if self._hours.may_close(partition):
             self._start(partition, self._hours.close_by_clock)
         unsaved_seconds = self._clock.monotonic() - partition.saved_at
-        if partition.changed and unsaved_seconds >= self._settings.snapshot_seconds:
+        pause = self._settings.snapshot_seconds
+        if partition.derivation.late:
+            pause = min(pause, max(_TICK_SECONDS, _LATE_PAUSES * partition.saving_seconds))
+        if partition.changed and unsaved_seconds >= pause:
             self._start(partition, self._snapshots.save)
 
     async def _pass_empty(self, partition: AssignedPartition) -> None:

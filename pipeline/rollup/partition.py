@@ -23,6 +23,9 @@ from pipeline.rollup.waiting import NEVER, Ids, Reorder, Waiting
 
 __all__ = ["ERROR", "HOUR_MS", "OPEN", "SUBMIT", "Events", "Late", "PartitionWindows"]
 
+SKEW_MS = 60_000
+"""An event further ahead of the broker's time than this, or than the grace if that is shorter, has a wrong clock."""
+
 LEAST_FOLDED = 50_000
 """New events that a fold waits for, unless an hour closes: folding few events costs nearly as much as many."""
 
@@ -71,7 +74,7 @@ class PartitionWindows:
         self._watermark = 0
         self._event_watermark = 0
         self._newest_appended_at = 0
-        self._skewed = 0
+        self._skewed = self._most_ahead_ms = 0
         self._windows: dict[int, Windows] = {}
         self._reorder = Reorder(Waiting.none())
         self._late = LateCounts(most_late_windows)
@@ -126,17 +129,29 @@ class PartitionWindows:
 
     @property
     def skewed(self) -> int:
-        """Number of added events more than an hour ahead of the broker's time; not restored from snapshots."""
+        """Number of added events whose clock is ahead, see `SKEW_MS`; not restored from snapshots."""
         return self._skewed
 
-    def add(self, events: Events) -> Late:
+    @property
+    def most_ahead_ms(self) -> int:
+        """Time by which an added event was ahead of the broker's time, at most; not restored from snapshots."""
+        return self._most_ahead_ms
+
+    def add(self, events: Events, *, ahead_ms: int = 0) -> Late:
         """Add events; return the late ones, which go into no window.
 
-        An event moves the watermark to its time less `grace_ms`, but no further than one hour after its broker
-        timestamp less `grace_ms`. So an event with a clock far ahead is counted, but closes no hour too early.
+        An event moves the watermark to its time less `grace_ms`, but no further than its broker timestamp less
+        `grace_ms`. So an event whose clock is ahead is counted in its hour, but makes no event late that reaches the
+        broker within the grace.
+
+        Args:
+            events: events in log order.
+            ahead_ms: time by which an event could run ahead of its broker timestamp under an earlier rule.
         """
-        latest = events.appended_at + HOUR_MS
-        self._skewed += int(np.count_nonzero(events.ts > latest))
+        latest = events.appended_at + ahead_ms
+        ahead = events.ts - events.appended_at
+        self._skewed += int(np.count_nonzero(ahead > min(SKEW_MS, self._grace_ms)))
+        self._most_ahead_ms = int(ahead.max(initial=self._most_ahead_ms))
         self._newest_appended_at = int(events.appended_at.max(initial=self._newest_appended_at))
         reached = np.minimum(events.ts, latest) - self._grace_ms
         self._event_watermark = int(reached.max(initial=self._event_watermark))

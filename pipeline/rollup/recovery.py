@@ -15,7 +15,7 @@ from pipeline.rollup.clock import Clock
 from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.slots import Loaded
-from pipeline.rollup.snapshot import Snapshot
+from pipeline.rollup.snapshot import BOUND_FROM, Snapshot
 from pipeline.rollup.store import SnapshotStore
 from pipeline.transport.broker import TopicPartition
 from pipeline.transport.deriver import Takeover
@@ -134,8 +134,20 @@ def _recovered(
         windows = PartitionWindows.restore(grace_ms, snapshot.watermark, snapshot.columns)
         offset = max(offset, snapshot.offset)
     older = found.older_offset if found else None
-    derivation = Derivation(windows, offset, takeover.closings)
+    derivation = Derivation(windows, offset, takeover.closings, _bound_from(snapshot, takeover))
     return derivation, Recovery(tp, snapshot, takeover, clock), (older, snapshot.offset if snapshot else None)
+
+
+def _bound_from(snapshot: Snapshot | None, takeover: Takeover) -> int:
+    """Return the offset from which the broker's time bounds the watermark.
+
+    A snapshot of an older version was followed by records that this version derived otherwise, and whose hours it may
+    have stored: these records are replayed by the older rule.
+    """
+    if snapshot is None:
+        return 0
+    found = snapshot.columns.get(BOUND_FROM)
+    return takeover.delivered if found is None else int(found[0])
 
 
 class _Progress:

@@ -54,7 +54,8 @@ class SnapshotSaver:
                 if partition.held(self._consumer()) is None or not partition.changed:
                     return
                 done = partition.derivation
-                rows, hours, partition.saved_at = done.rows, done.stored_hours, self._clock.monotonic()
+                rows, hours, late = done.rows, done.stored_hours, done.late
+                began_at = partition.saved_at = self._clock.monotonic()
                 snapshot = await in_thread(self._folding, done.snapshot, partition.topic_id, partition.tp.partition)
             try:
                 with metrics.ROLLUP_SNAPSHOT_SECONDS.time():
@@ -64,6 +65,8 @@ class SnapshotSaver:
                 return
             done.rows -= rows
             done.stored_hours -= hours
+            done.late -= late
+            partition.saving_seconds = self._clock.monotonic() - began_at
             partition.snapshots = (partition.snapshots[1], snapshot.offset)
             older = partition.snapshots[0]
             if older is not None and partition.held(self._consumer()):

@@ -21,6 +21,9 @@ from pipeline.rollup.fold import HOUR_MS
 CHUNK_BYTES = 1_000_000
 """Size limit of a chunk: with its key it stays below 1 MiB, the default limit of a topic."""
 
+BOUND_FROM = "rule.bound_from"
+"""Column with the offset from which the broker's time bounds the watermark; snapshots of older versions lack it."""
+
 _VERSION = 1
 _LEVEL = 1  # session ids don't compress, and other columns do at any level
 _CHECKSUM = "sha256"

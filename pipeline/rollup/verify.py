@@ -30,6 +30,9 @@ class Report:
     gone_hours: list[Hour] = field(default_factory=list)
     """Hours left out because they are before the first day of ui_events, or a TTL expires their rows."""
 
+    uncounted: int = 0
+    """Records that no snapshot counts yet: late events among them explain no difference."""
+
     @property
     def unexplained(self) -> int:
         """Number of differences that late events don't explain."""
@@ -55,7 +58,7 @@ def verify(
     Raises:
         clickhouse_driver.errors.Error, OSError, EOFError: wrap the call in `pipeline.clickhouse.client.explained`.
     """
-    report, oldest, asked = Report(), audit.oldest_day(), audit.hours(day)
+    report, oldest, asked = Report(uncounted=horizon.uncounted), audit.oldest_day(), audit.hours(day)
     expired = audit.expired(asked)
     for done, hour in enumerate(asked):
         progress(done, len(asked))

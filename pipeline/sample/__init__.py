@@ -9,12 +9,21 @@ from pipeline.sample.stories import KINDS, Event, Story, StoryKind, World
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_HOUR_MS = 3_600_000
 _PUSHES = 12  # commits per repository within a sample
 _GAP_MS = 20_000  # distance of a story's events, if there are enough events
 _FEWEST_EVENTS = 40  # per place of a story: stories must end in a short sample too
 
 
-def sample(count: int, *, seed: int, start: datetime, hours: float, families: Collection[str] = ()) -> Iterator[Event]:
+def sample(
+    count: int,
+    *,
+    seed: int,
+    start: datetime,
+    hours: float,
+    families: Collection[str] = (),
+    told_in_hours: float | None = None,
+) -> Iterator[Event]:
     """Yield `count` events in order of time, spread evenly over the `hours` after `start`; `ts` is in ms since 1970.
 
     With all families and at least 100 events, each family has an event. Each episode follows its watcher run, and each
@@ -22,10 +31,11 @@ def sample(count: int, *, seed: int, start: datetime, hours: float, families: Co
 
     Args:
         count: number of events.
-        seed: the same seed, count, start, hours and families give the same events.
+        seed: the same seed, count, hours and families give the same events, and with the same start at the same times.
         start: an aware time; the first event comes right after it.
         hours: time span of the events.
         families: families of the events; empty for all.
+        told_in_hours: time span in place of `hours`: the same events, closer together.
 
     Raises:
         ConfigError: a family has no sample events.
@@ -34,19 +44,20 @@ def sample(count: int, *, seed: int, start: datetime, hours: float, families: Co
     wanted = frozenset(families or known)
     if unknown := wanted - known:
         raise ConfigError(f"no sample events of {min(unknown)!r}; expected some of {', '.join(sorted(known))}")
-    return _sample(count, random.Random(seed), start, hours, wanted)  # noqa: S311 (sample data, not secrets)
+    world = World(random.Random(seed))  # noqa: S311 (sample data, not secrets)
+    told = _told(world, count, hours * _HOUR_MS / max(count, 1), wanted)
+    span_ms = (hours if told_in_hours is None else told_in_hours) * _HOUR_MS
+    return _timed(world, told, count, start, span_ms)
 
 
-def _sample(count: int, rng: random.Random, start: datetime, hours: float, families: frozenset[str]) -> Iterator[Event]:
+def _timed(world: World, told: Iterator[Event], count: int, start: datetime, span_ms: float) -> Iterator[Event]:
     first = (start - _EPOCH) / _MILLISECOND
-    step = hours * 3_600_000 / max(count, 1)
-    world = World(rng)
-    told = _told(world, count, step, families)
+    step = span_ms / max(count, 1)
     for number in range(count):
         if number % (count // _PUSHES + 1) == 0:
             world.push()
         family, event = next(told)
-        event["ts"] = int(first + (number + rng.random()) * step)
+        event["ts"] = int(first + (number + world.rng.random()) * step)
         yield family, event
 
 

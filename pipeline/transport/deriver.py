@@ -17,6 +17,8 @@ class Takeover(NamedTuple):
     """Committed offset; all records below it are stored."""
     closings: tuple[Closing, ...]
     """Committed closings by the clock, of earlier owners."""
+    delivered: int
+    """Offset after the last range that an earlier owner committed: it may have derived from all records below."""
 
 
 class Deriver(Protocol):

@@ -69,10 +69,7 @@ class Rebalance:
             if tp.topic in topic_ids  # a missing topic was deleted just now
         }
         starts = await self._starts(
-            {
-                tp: Takeover(topic_ids[tp.topic], beginnings[tp], states[tp].offset, states[tp].closings)
-                for tp in self._options.derived(states)
-            }
+            {tp: _takeover(topic_ids[tp.topic], beginnings[tp], states[tp]) for tp in self._options.derived(states)}
         )
         for tp, state in states.items():
             start = starts.get(tp, state.offset)
@@ -127,3 +124,8 @@ class Rebalance:
             self._log.warning("%s: the topic was created anew and is consumed from its beginning", where)
             return None
         return State(commit.offset, ranges.ends, ranges.closings) if ranges else State(commit.offset, ())
+
+
+def _takeover(topic_id: str, beginning: int, state: State) -> Takeover:
+    delivered = max([state.offset, *(end + 1 for end in state.ends)])
+    return Takeover(topic_id, beginning, state.offset, state.closings, delivered)

@@ -49,12 +49,24 @@ def preflight(settings: Settings, catalog: Catalog) -> dict[str, dict[str, str]]
     columns = _until_available(partial(check_tables, settings.clickhouse, catalog.families))
     if rollup:
         columns |= _until_available(partial(check_rollup, settings.clickhouse))
+        _warn_of_timestamps(rollup)
     _until_available(partial(check_engines, settings.clickhouse, columns))
     _until_available(partial(check_row_policies, settings.clickhouse, columns))
     _until_available(partial(check_windows, settings, catalog))
     if not settings.worker.allow_fresh_group:
         _until_available(partial(check_group, settings, catalog))
     return columns
+
+
+def _warn_of_timestamps(rollup: RollupSpec) -> None:
+    """Warn if the producers set the timestamps that bound event time: a wrong clock would set both."""
+    topic = rollup.source.topic
+    if topic.timestamps == "producer":
+        log.warning(
+            "the producers set the timestamps of the records: one fast clock makes right events of its partition late; "
+            "expected `timestamps: broker` in topics.yaml",
+            topic=topic.name,
+        )
 
 
 def check_topics(settings: KafkaSettings, catalog: Catalog, rollup: RollupSpec | None) -> None:

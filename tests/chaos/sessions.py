@@ -168,5 +168,5 @@ class SessionLedger(Ledger):
             event = self._events[identity]
             if event.ts >= watermark:
                 in_time.append(identity)
-            watermark = max(watermark, min(event.ts, event.appended_at + HOUR_MS) - self._grace_ms)
+            watermark = max(watermark, min(event.ts, event.appended_at) - self._grace_ms)
         return max([watermark, *(closing.hour * HOUR_MS for closing in left)]), in_time

@@ -49,7 +49,7 @@ def test_closings_are_committed_and_forgotten(kafka: KafkaSettings, topic: Topic
         assert await asyncio.to_thread(topic.read_commit) == (25, str(Ranges("-", (), both)))
         async with deriving_member(kafka, derived) as member:
             await taken_over(member, topic.name)
-            assert derived.taken == [Takeover("-", 0, 25, both)]
+            assert derived.taken == [Takeover("-", 0, 25, both, 25)]
             for before, left in ((25, both[1:]), (26, ())):
                 member.app.consumer.forget_closings(TopicPartition(topic.name, 0), before)
                 await member.app.commit(None)
@@ -165,7 +165,7 @@ def test_a_closing_survives_a_kill(kafka: KafkaSettings, topic: Topic) -> None:
             await taken_over(member, topic.name)
 
     asyncio.run(scenario())
-    assert derived.taken == [Takeover("-", 0, 10, (Closing(10, 5),))]
+    assert derived.taken == [Takeover("-", 0, 10, (Closing(10, 5),), 10)]
 
 
 def test_a_deriver_releases_partitions_that_are_still_ours(kafka: KafkaSettings) -> None:

@@ -47,7 +47,7 @@ def test_records_that_a_deriver_needs_are_replayed_up_to_the_committed_offset(
     assert [batch.replayed for batch in batches] == [True] * 3 + [False] * 3
     assert values_of(batches) == numbers(37, start=3)
     assert all(one is other for one, other in zip(batches, derived.got, strict=True))
-    assert derived.taken == [Takeover("-", 0, 25, ())]
+    assert derived.taken == [Takeover("-", 0, 25, (), 35)]
     assert topic.read_commit() == (40, str(Ranges("-")))
 
 

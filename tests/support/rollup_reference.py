@@ -76,7 +76,7 @@ def outcome_of(log: Log) -> Outcome:
             outcome.missed[key] = outcome.missed.get(key, 0) + 1
         else:
             in_time.append(item)
-        watermark = max(watermark, min(item.ts, item.appended_at + HOUR_MS) - GRACE_MS)
+        watermark = max(watermark, min(item.ts, item.appended_at) - GRACE_MS)
     outcome.rows = [row for row in rows_of(in_time) if (row.hour + 3600) * 1000 <= watermark]
     return outcome
 

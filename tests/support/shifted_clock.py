@@ -1,9 +1,8 @@
 """`python -m support.shifted_clock`: a worker on a machine whose time of day is wrong, or becomes wrong.
 
-Python's clocks of the time of day are replaced before anything of the worker is imported.
+Python's clock of the time of day is replaced before anything of the worker is imported.
 """
 
-import datetime as dt
 import os
 import sys
 import time
@@ -25,16 +24,8 @@ def _shift(ahead_seconds: float, from_seconds: float) -> None:
     def ahead() -> float:
         return ahead_seconds if time.monotonic() - began_at >= from_seconds else 0.0
 
-    class Shifted(dt.datetime):
-        """A datetime whose `now` is wrong."""
-
-        @classmethod
-        def now(cls, tz: dt.tzinfo | None = None) -> "Shifted":
-            return cls.fromtimestamp(time.time(), tz)
-
     time.time = lambda: right() + ahead()
     time.time_ns = lambda: right_ns() + int(ahead() * 1e9)
-    dt.datetime = Shifted  # type: ignore[misc] # the point of this module
 
 
 def main() -> None:

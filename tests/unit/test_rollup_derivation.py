@@ -11,6 +11,7 @@ from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.fold import HOUR_MS
 from pipeline.rollup.idleness import hour_by_clock
 from pipeline.rollup.partition import PartitionWindows
+from pipeline.rollup.snapshot import BOUND_FROM
 from pipeline.transport.commit_metadata import Closing
 from pipeline.transport.micro_batch import MicroBatch, State
 from pipeline.transport.partition import PartitionBatches
@@ -22,11 +23,17 @@ _MINUTE = 60_000
 _POLICY = BatchPolicy(max_rows=1000, max_bytes=1 << 20, linger_seconds=1.0)
 
 
-def _batch(first: int, times: list[int], *, committed: int = 0) -> tuple[MicroBatch, Rows]:
-    """Return a batch of opens of one session at these times; it is replayed if it is below the committed offset."""
+def _batch(
+    first: int, times: list[int], *, committed: int = 0, appended_at: int | None = None
+) -> tuple[MicroBatch, Rows]:
+    """Return a batch of opens of one session at these times; it is replayed if it is below the committed offset.
+
+    The broker's timestamps are the same times, or all the given one.
+    """
     state = State(max(first, committed), ())
     owner = PartitionBatches("t", "id", 0, state, policy=_POLICY, limit=2, start=first, agents=2)
-    owner.add([Record(first + number, b".", b"", ts) for number, ts in enumerate(times)], 0.0)
+    stamps = times if appended_at is None else [appended_at] * len(times)
+    owner.add([Record(first + number, b".", b"", ts) for number, ts in enumerate(stamps)], 0.0)
     (batch,) = owner.cut(9.0)
     count = len(times)
     columns: dict[str, Column] = {
@@ -97,6 +104,27 @@ def test_hours_of_replayed_events_may_be_stored(committed: int, known: bool) -> 
     assert [derivation.may_be_stored(_HOUR + hour) for hour in (0, 1, 2)] == [known, known, False]
 
 
+def test_records_of_an_older_version_are_derived_by_its_rule() -> None:
+    """Before the offset of the upgrade an event may run ahead by an hour, after it by nothing."""
+    ahead, right = _NOON + HOUR_MS, _NOON
+    batch, rows = _batch(0, [ahead, right, right, ahead, right], appended_at=_NOON)
+    for bound_from, late in ((0, 0), (2, 3), (5, 3)):
+        derivation = Derivation(PartitionWindows(_GRACE_MS), 0, (), bound_from)
+        derivation.add(batch, rows)
+        assert derivation.late == late
+        assert derivation.take_counts() == (5, late, 2)
+        assert derivation.snapshot("id", 0).columns[BOUND_FROM].tolist() == [bound_from]
+
+
+def test_the_rule_changes_within_a_micro_batch() -> None:
+    """An event that is ahead before the upgrade makes others late; the same event after it makes none late."""
+    batch, rows = _batch(0, [_NOON, _NOON + HOUR_MS, _NOON], appended_at=_NOON)
+    for bound_from, late in ((1, 0), (2, 1)):
+        derivation = Derivation(PartitionWindows(_GRACE_MS), 0, (), bound_from)
+        derivation.add(batch, rows)
+        assert derivation.late == late
+
+
 def test_an_hour_with_a_committed_closing_may_be_stored() -> None:
     """The owner that committed the closing may have stored the hour."""
     derivation = _derivation(0, Closing(0, _HOUR + 1))
@@ -105,11 +133,7 @@ def test_an_hour_with_a_committed_closing_may_be_stored() -> None:
 
 def _windows(*times: int, appended_at: int | None = None) -> PartitionWindows:
     derivation = _derivation()
-    batch, rows = _batch(0, list(times))
-    if appended_at is not None:
-        for record in batch.records:
-            object.__setattr__(record, "timestamp", appended_at)
-    derivation.add(batch, rows)
+    derivation.add(*_batch(0, list(times), appended_at=appended_at))
     return derivation.windows
 
 

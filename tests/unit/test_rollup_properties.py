@@ -53,7 +53,7 @@ _EVENTS = st.tuples(
     st.sampled_from(["open", "submit", "error"]),
     st.one_of(st.sampled_from([0, 1, 2**32 - 1]), st.integers(0, 2**32 - 1)),
     st.sampled_from(["here", "here", "here", "here", "first", "last"]),
-    st.sampled_from([0, 0, 0, 0, HOUR_MS, HOUR_MS + 1, 3 * HOUR_MS]),
+    st.sampled_from([0, 0, 0, 0, 1, GRACE_MS, HOUR_MS, HOUR_MS + 1, 3 * HOUR_MS]),
 )
 _DELTAS = st.one_of(
     st.sampled_from([0, 0, 1, -1, GRACE_MS, -GRACE_MS, -GRACE_MS - 1]),
@@ -143,6 +143,28 @@ def test_any_interleaving_within_the_grace_gives_the_same_rows(
     made = [(_event(HOUR * HOUR_MS + now, event), delay_ms) for now, event, delay_ms in events]
     log = [event for event, _ in sorted(made, key=lambda item: item[0].ts + item[1])]
     run = _run([*log, Closing(HOUR + 6)], steps + _END, least_folded)
+    assert run.late == []
+    assert run.rows == rows_of(log)
+
+
+@settings(_PROFILE, max_examples=200)
+@given(
+    events=st.lists(
+        st.tuples(st.integers(0, 4 * HOUR_MS), st.integers(0, GRACE_MS), st.integers(0, 24 * HOUR_MS)),
+        min_size=1,
+        max_size=60,
+    ),
+    steps=_STEPS,
+)
+def test_no_clock_that_is_ahead_makes_a_right_event_late(events: list[tuple[int, int, int]], steps: list[Step]) -> None:
+    """Each event reaches the broker within the grace; some sessions have clocks that are ahead by up to a day."""
+    log = [
+        Event(
+            SESSIONS[ahead_ms % 2], HOUR * HOUR_MS + now + (ahead_ms % 2) * ahead_ms, "open", 1, HOUR * HOUR_MS + sent
+        )
+        for sent, now, ahead_ms in sorted((now + delay_ms, now, ahead_ms) for now, delay_ms, ahead_ms in events)
+    ]
+    run = _run([*log, Closing(HOUR + 48)], steps + _END, 5)
     assert run.late == []
     assert run.rows == rows_of(log)
 

@@ -1,13 +1,19 @@
 """Reports of a recovery: deleted records and records to replay."""
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pytest
 import structlog
 
 from pipeline import metrics
 from pipeline.rollup.clock import Clock
-from pipeline.rollup.recovery import Recovery
-from pipeline.rollup.snapshot import Snapshot
+from pipeline.rollup.partition import PartitionWindows
+from pipeline.rollup.recovery import Recovery, recover
+from pipeline.rollup.slots import Loaded
+from pipeline.rollup.snapshot import BOUND_FROM, Snapshot
+from pipeline.rollup.store import SnapshotStore
 from pipeline.transport.broker import TopicPartition
 from pipeline.transport.deriver import Takeover
 
@@ -17,7 +23,29 @@ _NEW_YEAR_MS = 1_767_225_600_000  # 2026
 
 def _recovery(beginning: int, committed: int, snapshot_at: int | None) -> Recovery:
     snapshot = Snapshot("id", 0, snapshot_at, _NEW_YEAR_MS, {}) if snapshot_at is not None else None
-    return Recovery(TopicPartition("t", 0), snapshot, Takeover("id", beginning, committed, ()), Clock())
+    return Recovery(TopicPartition("t", 0), snapshot, Takeover("id", beginning, committed, (), committed), Clock())
+
+
+@pytest.mark.parametrize(
+    ("columns", "bound_from"),
+    [
+        pytest.param(None, 0, id="no snapshot"),
+        pytest.param({}, 130, id="of an older version: all that it may have derived"),
+        pytest.param({BOUND_FROM: np.array([90])}, 90, id="of this version: as it says"),
+    ],
+)
+def test_an_older_rule_holds_for_what_an_older_version_has_derived(
+    columns: dict[str, Any] | None, bound_from: int
+) -> None:
+    """The rule changes after the last range that the former owner committed, and stays changed there."""
+    state = PartitionWindows(600_000).columns()
+    snapshot = None if columns is None else Snapshot("id", 0, 50, _NEW_YEAR_MS, state | columns)
+    found = {0: Loaded(snapshot, None, ())} if snapshot else {}
+    tp = TopicPartition("t", 0)
+    store = cast("SnapshotStore", SimpleNamespace(load=lambda *_: found))
+    recovered = recover(store, {tp: Takeover("id", 0, 100, (), 130)}, 600_000, Clock())
+    derivation, *_ = recovered[tp]
+    assert derivation.snapshot("id", 0).columns[BOUND_FROM].tolist() == [bound_from]
 
 
 def _missing() -> float:

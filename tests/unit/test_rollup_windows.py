@@ -16,7 +16,7 @@ from support.rollup_reference import GRACE_MS, Closing, Event, LateEvent, Log, o
 from support.rollup_runs import Run, columns, missed, rows
 
 import pipeline
-from pipeline.rollup.partition import HOUR_MS, PartitionWindows
+from pipeline.rollup.partition import HOUR_MS, SKEW_MS, PartitionWindows
 
 HOUR = 490_000
 START_MS = HOUR * HOUR_MS
@@ -170,7 +170,7 @@ def test_lateness_is_judged_record_by_record() -> None:
 
 
 def test_a_clock_that_is_far_ahead_closes_nothing() -> None:
-    """Its event is counted in its hour, but moves the watermark at most to an hour past the broker's time.
+    """Its event is counted in its hour, but moves the watermark to the broker's time less the grace at most.
 
     a |o...........|s
     b |.                 the broker's time of b's event
@@ -179,15 +179,30 @@ def test_a_clock_that_is_far_ahead_closes_nothing() -> None:
     ahead_ms = 3 * HOUR_MS - COLUMN_MS
     skewed = _event("submit", 3 * HOUR_MS, B, ahead_ms=ahead_ms)
     run = _run([_event("open", 0), skewed, _event("submit", HOUR_MS)])
-    assert run.windows.watermark == START_MS + COLUMN_MS + HOUR_MS - GRACE_MS
+    assert run.windows.watermark == START_MS + HOUR_MS - GRACE_MS
     assert (run.rows, run.late, run.windows.skewed) == ([], [], 1)
+    assert run.windows.most_ahead_ms == ahead_ms
     assert list(_stats(run.log)) == ["a0", "a1", "b3"]
 
 
-def test_a_clock_that_is_an_hour_ahead_is_accepted() -> None:
-    """Exactly one hour isn't skew."""
-    run = _run([_event("open", 2 * HOUR_MS, ahead_ms=HOUR_MS)])
-    assert (run.windows.watermark, run.windows.skewed) == (START_MS + 2 * HOUR_MS - GRACE_MS, 0)
+@pytest.mark.parametrize("ahead_ms", [1, SKEW_MS, GRACE_MS, HOUR_MS - 5, HOUR_MS, 24 * HOUR_MS])
+def test_a_clock_that_is_ahead_makes_no_right_event_late(ahead_ms: int) -> None:
+    """One session's clock is ahead; the events of the other one reach the broker after all of the grace."""
+    log = []
+    for column in range(20):
+        log += [_event("open", column * COLUMN_MS + ahead_ms, B, ahead_ms=ahead_ms)]
+        log += [_event("submit", column * COLUMN_MS - GRACE_MS, A, ahead_ms=-GRACE_MS)]
+    run = _run(log)
+    assert run.late == []
+    assert run.windows.skewed == (20 if ahead_ms > SKEW_MS else 0)
+
+
+def test_skew_is_more_than_a_short_grace() -> None:
+    """A clock that is ahead by less than a minute counts as wrong if the grace is shorter than that."""
+    for ahead_ms, skewed in ((2000, 0), (2001, 1)):
+        windows = PartitionWindows(2000)
+        windows.add(columns([_event("open", 0, ahead_ms=ahead_ms)]))
+        assert windows.skewed == skewed
 
 
 def test_an_hour_without_events_has_no_rows() -> None:

@@ -133,3 +133,15 @@ def test_a_family_without_samples_is_an_error() -> None:
     """The error names the family and the known families."""
     with pytest.raises(ConfigError, match=r"no sample events of 'orders'; expected some of bench_runs, "):
         told(1, families=["orders"])
+
+
+def test_a_sample_that_is_told_faster_has_the_same_events() -> None:
+    """Only their times differ: they are in order within the shorter span."""
+    slow = told(500)
+    fast = list(sample(500, seed=1, start=START, hours=HOURS, told_in_hours=0.5))
+    times = [event["ts"] for _, event in fast]
+    assert times == sorted(times)
+    assert 0 <= times[0] - START.timestamp() * 1000 <= times[-1] - START.timestamp() * 1000 < 1_800_000
+    assert [(family, event | {"ts": 0}) for family, event in slow] == [
+        (family, event | {"ts": 0}) for family, event in fast
+    ]

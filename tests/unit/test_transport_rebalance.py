@@ -224,7 +224,7 @@ def test_the_deriver_is_told_of_what_is_committed() -> None:
         await worker.assign()
 
     asyncio.run(scenario())
-    assert deriver.taken == [Takeover(ID, 2, 7, closings)]
+    assert deriver.taken == [Takeover(ID, 2, 7, closings, 10)]
 
 
 def test_a_topic_that_is_created_anew_is_given_up() -> None:
