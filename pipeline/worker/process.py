@@ -19,6 +19,7 @@ _STOP_SECONDS = 3.0  # for the rest of a stop, after the drain
 # The garbage collector visits each record: tens of thousands in a micro-batch, and none is part of a cycle. With
 # Python's own threshold of 700 that takes as long as fetching them.
 _GC_THRESHOLD = (100_000, 20, 100)
+_MEANINGLESS = (signal.SIGUSR1, signal.SIGUSR2)
 
 log = structlog.get_logger("chimera.worker")
 
@@ -50,6 +51,8 @@ class Worker(faust.Worker):
         self._log_start()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _interrupted)  # until Faust's own handlers are in place
+        for number in _MEANINGLESS:
+            signal.signal(number, _ignored)  # likewise; by default they end the process
         try:
             self.app.expect_columns(preflight(self.app.settings, self.app.catalog))
         except ChimeraError as error:
@@ -75,6 +78,12 @@ class Worker(faust.Worker):
             web=f"{settings.worker.web_host}:{settings.worker.web_port}",
         )
 
+    def install_signal_handlers(self) -> None:
+        """Ignore stray signals; Faust's own handlers print stacks between the lines of the log or start a debugger."""
+        super().install_signal_handlers()
+        for number in _MEANINGLESS:
+            self.loop.add_signal_handler(number, _ignored, number)
+
     def _schedule_shutdown(self, number: signal.Signals) -> None:
         """Stop; end the process when the time for the stop is over, even if a server is silent."""
         seconds = self.app.settings.worker.drain_seconds + _STOP_SECONDS
@@ -95,3 +104,7 @@ class Worker(faust.Worker):
 
 def _interrupted(number: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + number)
+
+
+def _ignored(number: int, _frame: object = None) -> None:
+    log.warning("signal ignored", signal=signal.Signals(number).name)

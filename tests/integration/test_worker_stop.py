@@ -1,5 +1,6 @@
 """SIGTERM ends the worker within ten seconds and with exit code 0, also while a server is silent."""
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.containers import ContainerStack
-from support.events import events, publish
+from support.events import events, publish, settled
 from support.processes import Worker, eventually, lag, prepare
 
 from pipeline.config import Settings, env_name
@@ -85,3 +86,29 @@ def test_a_worker_that_waits_for_its_start_stops(
     with Worker(environ, tmp_path / "log") as worker:
         eventually(lambda: connected(worker, stack.clickhouse.port), "a connection to ClickHouse")
         assert stopped_in_time(worker) != 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2], ids=lambda number: number.name)
+def test_a_stray_signal_stops_nothing(
+    settings: Settings,
+    environ: dict[str, str],
+    stack: Stack | ContainerStack,
+    tmp_path: Path,
+    number: signal.Signals,
+) -> None:
+    """The worker goes on: no debugger starts, and the log stays one; neither does a worker end that still waits."""
+    family = prepare(settings).family("ui_events")
+    values = [Encoder(family).encode(event).value for event in events(family.name, _EVENTS)]
+    stack.clickhouse.pause()
+    with Worker({**environ, env_name("log", "format"): "json"}, tmp_path / "log") as worker:
+        eventually(lambda: connected(worker, stack.clickhouse.port), "a connection to ClickHouse")
+        worker.process.send_signal(number)
+        worker.wait_for(lambda: worker.lines("signal ignored"), "the signal is logged")
+        stack.clickhouse.resume()
+        worker.wait_until_consuming()
+        worker.process.send_signal(number)
+        worker.wait_for(lambda: len(worker.lines("signal ignored")) == 2, "the signal is logged again")
+        publish(settings, family.topic.name, values)
+        settled(worker, settings, family, _EVENTS)
+        assert stopped_in_time(worker) == 0
+        assert all(line.startswith("{") for line in worker.log.splitlines())

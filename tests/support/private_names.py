@@ -147,6 +147,7 @@ NAMES = [
         (f"{_THREAD}.on_start", "await self._consumer.start()"),
     ),
     # Faust's worker and app.
+    Name("mode.worker:Worker.install_signal_handlers", "ignores stray signals", "self"),
     Name(
         "faust.worker:Worker._schedule_shutdown",
         "limits the time of a stop",
