@@ -58,7 +58,7 @@ hostile: $(MARK) ## Send hostile records through a real worker, each between two
 	PYTHONPATH=tests $(BIN)/python -m hostile
 
 fuzz: $(MARK) ## Fuzz records, registered schemas and texts, for five minutes each
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/fuzz.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
 	set -e; for target in records schemas texts; do PYTHONPATH=tests $(BIN)/python -m hostile.fuzz $$target; done
 
 clean: ## Remove the virtual environment and caches

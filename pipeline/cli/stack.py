@@ -168,11 +168,15 @@ def _keep_in_foreground(servers: Stack) -> None:
             click.echo(_exports(servers))
             click.echo(f"Running; data and logs are in {servers.directory}. Press Ctrl-C to stop.", err=True)
 
-        keep_running(servers, announce, _say_restart)
+        keep_running(servers, announce, _say_restart, _say_restarted)
 
 
 def _say_restart(server: Server) -> None:
     click.echo(f"{server.name} ended by itself, starting it again; see {server.log_file}", err=True)
+
+
+def _say_restarted(server: Server) -> None:
+    click.echo(f"{server.name} answers again", err=True)
 
 
 def _spinner() -> AbstractContextManager[object]:

@@ -22,7 +22,9 @@ _STABLE_SECONDS = 60.0  # a server that ends within this time of its restart wou
 _BY_EXIT_CODE = {error.exit_code: error for error in (ConfigError, UnavailableError, HaltError)}
 
 
-def keep_running(stack: Stack, ready: Callable[[], None], restarting: Callable[[Server], None]) -> None:
+def keep_running(
+    stack: Stack, ready: Callable[[], None], restarting: Callable[[Server], None], restarted: Callable[[Server], None]
+) -> None:
     """Run both servers until SIGINT or SIGTERM, then stop them. Start a server again that ends by itself.
 
     A shell makes its background jobs ignore SIGINT. There, SIGTERM alone stops the servers.
@@ -31,6 +33,7 @@ def keep_running(stack: Stack, ready: Callable[[], None], restarting: Callable[[
         stack: not started yet.
         ready: called when both servers answer.
         restarting: called before a server is started again.
+        restarted: called when it answers again.
 
     Raises:
         ConfigError: the extra isn't installed, or the directory is unusable.
@@ -42,15 +45,16 @@ def keep_running(stack: Stack, ready: Callable[[], None], restarting: Callable[[
         sign(stack.lock_file, os.getpid())
         with stack:
             ready()
-            restarted = dict.fromkeys(stack.servers, float("-inf"))
+            restarted_at = dict.fromkeys(stack.servers, float("-inf"))
             while True:
                 time.sleep(_POLL_SECONDS)
                 for ended in [server for server in stack.servers if not server.running]:
-                    if time.monotonic() - restarted[ended] < _STABLE_SECONDS:
+                    if time.monotonic() - restarted_at[ended] < _STABLE_SECONDS:
                         raise UnavailableError(f"{ended.name} ended by itself again; see {ended.log_file}")
                     restarting(ended)
                     ended.start()
-                    restarted[ended] = time.monotonic()
+                    restarted_at[ended] = time.monotonic()
+                    restarted(ended)
 
 
 def leave_running(directory: Path, ports: Mapping[str, int | None]) -> Stack:

@@ -129,12 +129,11 @@ def test_the_documented_layers_are_those_that_are_checked() -> None:
 
 
 def test_the_installation_shows_its_progress() -> None:
-    """`make install` takes a minute: pip says what it does meanwhile."""
-    recipe = (
-        (ROOT / "Makefile").read_text(encoding="utf-8").partition("$(MARK): pyproject.toml")[2].partition("\n\n")[0]
-    )
-    assert "pip install" in recipe
-    assert "--quiet" not in recipe
+    """`make install` takes a minute: pip says what it does meanwhile, there and wherever else it is called."""
+    lines = (ROOT / "Makefile").read_text(encoding="utf-8").splitlines()
+    calls = [line.split() for line in lines if "pip install" in line]
+    assert calls
+    assert not [call for call in calls if {"-q", "-qq", "--quiet"} & set(call)]
 
 
 def _resolves(name: str) -> bool:
