@@ -1,21 +1,41 @@
 """The check of the deduplication windows, on real tables."""
 
+import math
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
-from support.processes import eventually, prepare
+from support.events import events, publish
+from support.processes import Worker, eventually, lag, prepare
 
 from pipeline.catalog import load_catalog
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.deduplication import check_deduplication_windows, window_blocks_needed
 from pipeline.clickhouse.migrate import migrate
-from pipeline.config import Settings
+from pipeline.clickhouse.sink import Sink
+from pipeline.config import Settings, env_name, load_settings
+from pipeline.decode.decoder import Decoder
 from pipeline.errors import HaltError
+from pipeline.producer.encode import Encoder
 from pipeline.worker.preflight import check_windows
 
 pytestmark = pytest.mark.integration
 
 _NAME = "non_replicated_deduplication_window"
 _PARTITIONS = 2  # of each topic in tests
+_DAYS = 1500
+_LAST_DAY = datetime(2026, 1, 31, tzinfo=UTC)
+_BLOCKS_A_SECOND = _PARTITIONS / 0.002  # as docs/reliability.md assumes, with one insert of a partition at once
+_SHORT = {
+    env_name("kafka", "session_timeout_seconds"): "6",
+    env_name("kafka", "heartbeat_interval_seconds"): "1",
+    env_name("worker", "insert_threads"): "1",
+    env_name("worker", "drain_seconds"): "1",
+    env_name("worker", "lease_seconds"): "1",
+}
+_NO_COMMIT = {env_name("worker", "commit_interval_seconds"): "600"}
 
 
 def _check(settings: Settings, partitions: int = _PARTITIONS) -> None:
@@ -63,6 +83,37 @@ def test_the_partitions_on_the_broker_count(settings: Settings) -> None:
     grown.result(30)
     with pytest.raises(HaltError, match=r"episodes at .* is 400000, expected at least 1200000 for 16 partitions"):
         eventually(lambda: check_windows(settings, load_catalog(settings)), "the broker's new partitions")
+
+
+def test_a_killed_workers_insert_is_stored_once_however_much_others_insert_meanwhile(
+    environ: dict[str, str], settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The narrowest window that the worker accepts outlasts a backfill of 1,500 days during a session timeout."""
+    for name, value in _SHORT.items():
+        monkeypatch.setenv(name, value)
+    shortened, family = load_settings(), prepare(settings).family("episodes")
+    window = window_blocks_needed(shortened, _PARTITIONS)
+    encoder = Encoder(family)
+    values = [
+        encoder.encode({**event, "ts": _LAST_DAY - timedelta(days=day)}).value
+        for day, event in enumerate(events(family.name, _DAYS))
+    ]
+    rows = dict(Decoder(family).decode(values).columns)
+    with connect(settings.clickhouse) as client:
+        client.execute(f"ALTER TABLE {family.table} MODIFY SETTING {_NAME} = {window}")
+        with Worker(environ | _SHORT | _NO_COMMIT, tmp_path / "first") as worker:
+            worker.wait_until_consuming()
+            publish(settings, family.topic.name, values)
+            worker.wait_for(lambda: client.execute(f"SELECT count() FROM {family.table}") == [(_DAYS,)], "rows")
+        assert lag(settings, family.topic.name)
+        blocks_while_orphaned = _BLOCKS_A_SECOND * (6 + 1 + 1)  # session timeout, heartbeat and drain
+        others = range(1, 1 + math.ceil(blocks_while_orphaned / _DAYS))
+        for other in others:
+            Sink(settings.clickhouse).insert(family.table, {**rows, "ts": np.asarray(rows["ts"]) + other}, str(other))
+        with Worker(environ | _SHORT, tmp_path / "second") as worker:
+            worker.wait_for(lambda: lag(settings, family.topic.name) == 0, "committed")
+        counts = client.execute(f"SELECT count(), uniqExact(ts, run_id) FROM {family.table}")
+    assert counts == [(_DAYS * (1 + len(others)),) * 2]
 
 
 def test_a_session_that_is_longer_than_the_window_halts(settings: Settings) -> None:
