@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from pipeline.catalog import Catalog
 from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.pinned_settings import SILENCE_SECONDS
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.config import Settings, env_name
@@ -62,7 +63,7 @@ def check_deduplication_windows(settings: Settings, catalog: Catalog, partitions
         UnavailableError: the server doesn't answer.
     """
     with explained(settings.clickhouse), connect(settings.clickhouse) as client:
-        tables = {name: (engine, definition) for name, engine, definition in client.execute(_TABLES)}
+        tables = {name: (engine, definition) for name, engine, definition in all_rows(client, _TABLES)}
     for table, topic, at_once in _filled_tables(settings, catalog):
         engine, definition = tables[table]
         blocks = window_blocks_needed(settings, partitions[topic], at_once=at_once)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.clickhouse.deduplication import window_setting
+from pipeline.clickhouse.lookups import all_rows
 
 _COMMENT = re.compile(r"--[^\n]*")
 _WIDENING = re.compile(
@@ -33,7 +34,7 @@ def kept_windows(client: Any, database: str, files: Iterable[Path]) -> tuple[Pat
     wanted = {path: widening for path in files if (widening := _widening(path))}
     if not wanted:
         return ()
-    rows = client.execute(_TABLES, {"database": database})
+    rows = all_rows(client, _TABLES, {"database": database})
     tables = {name: (window_setting(engine), definition) for name, engine, definition in rows}
     return tuple(
         path for path, (table, values) in wanted.items() if table in tables and _as_wide(*tables[table], values)

@@ -8,6 +8,7 @@ not change a setting; `check_user` finds that out before the worker starts.
 from collections.abc import Mapping
 
 from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.lookups import all_rows
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import HaltError
 
@@ -45,7 +46,7 @@ def check_user(settings: ClickHouseSettings) -> None:
         UnavailableError: the server doesn't answer.
     """
     with explained(settings), connect(settings, database="") as client:
-        ((readonly,),) = client.execute("SELECT getSetting('readonly')")
+        ((readonly,),) = all_rows(client, "SELECT getSetting('readonly')")
         if readonly:
             raise HaltError(
                 f"ClickHouse at {settings.address}: user {settings.user!r} is read-only (setting readonly is "
