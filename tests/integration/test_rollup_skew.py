@@ -74,7 +74,7 @@ def test_a_session_that_is_ahead_makes_no_right_event_late(
 def test_late_events_have_a_share_and_are_explained_at_once(
     settings: Settings, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """A quarter of the events is late: a line and a gauge say so, and verify explains each difference right away."""
+    """A quarter of the events is late: a line and a gauge say so, and verify soon explains each difference."""
     family = prepare(settings).family("ui_events")
     begin = _now_ms() // _HOUR_MS * _HOUR_MS - 5 * _HOUR_MS
     with Worker(environ, tmp_path / "log") as worker:
@@ -84,6 +84,9 @@ def test_late_events_have_a_share_and_are_explained_at_once(
         settled(worker, settings, family, 60)
         _publish(settings, family, ((session, begin + 90_000) for session in _SESSIONS[:20]))
         settled(worker, settings, family, 80)
+        worker.wait_for(
+            lambda: worker.metric("chimera_rollup_snapshot_seconds_count") > 0, "a snapshot of late events", 20
+        )
         found = _verified()
         assert (found["differing"], found["explained"], found["unexplained"]) == (20, 20, 0)
         worker.wait_for(lambda: worker.metric(_LATE) == 20, "late events are counted")
