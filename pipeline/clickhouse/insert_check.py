@@ -67,6 +67,32 @@ def missing_rows(client: Any, table: str, key: str, columns: Mapping[str, Column
     return missing
 
 
+def mostly_stored(client: Any, table: str, key: str, columns: Mapping[str, Column]) -> bool:
+    """Tell whether at least half of some rows are in the table; a row is known by its time and key.
+
+    Args:
+        client: connected, with the table's database as default.
+        table: with the columns `ts` and `key`.
+        key: name of a column of UUIDs.
+        columns: the rows, some tens of them.
+
+    Raises:
+        HaltError: a row policy hides rows of the table.
+        clickhouse_driver.errors.Error, OSError, EOFError: a query failed.
+    """
+    times, ids = np.asarray(columns["ts"]).tolist(), [row.tobytes() for row in np.asarray(columns[key])]
+    if not times:
+        return False
+    check_all_rows_seen(client, table)
+    replaces = "Replacing" in client.execute(_ENGINE, {"table": table})[0][0]
+    unit = _DAY_MS if replaces else 1
+    expression = _IDENTITIES["ReplacingMergeTree" if replaces else "MergeTree"]
+    wanted = {(time // unit, uuid.UUID(bytes=of)) for time, of in zip(times, ids, strict=True)}
+    found = _found(client, table, key, expression, list(zip(times, ids, strict=True)))
+    stored = wanted & {(time // unit, of) for time, of in found}
+    return 2 * len(stored) >= len(wanted)
+
+
 def _probes(days: NDArray[np.int64], kept: Mask) -> Iterator[int]:
     """Yield the indices of a few rows of each day, among those that are kept."""
     rows = np.flatnonzero(kept)

@@ -58,6 +58,11 @@ rootLogger.appenderRef.file.ref = file
 """
 
 
+def new_cluster_id() -> str:
+    """Return an id for a new cluster."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
 class KafkaBroker(Server):
     """Apache Kafka broker on the loopback interface; it is its own controller.
 
@@ -65,6 +70,7 @@ class KafkaBroker(Server):
         directory: holds configuration, data and logs.
         port: port for clients; the last port used in the directory, or a free one, when None.
         properties: broker properties that are added to the default ones or replace them.
+        cluster_id: id of the cluster that the broker is of; a cluster of its own when None.
         usual_ports: prefer 9092, if it is free, when no port was chosen before.
     """
 
@@ -77,9 +83,11 @@ class KafkaBroker(Server):
         *,
         port: int | None = None,
         properties: Mapping[str, str] | None = None,
+        cluster_id: str | None = None,
         usual_ports: bool = False,
     ) -> None:
         super().__init__(directory, {"port": port}, usual_ports=usual_ports)
+        self._cluster_id = cluster_id or new_cluster_id()
         self._properties = dict(properties or {})
         self._client: Any = None
 
@@ -123,8 +131,7 @@ class KafkaBroker(Server):
         """Give an empty data directory its cluster id; leave a directory with data unchanged."""
         if (self.directory / "data" / "meta.properties").exists():
             return
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        arguments = ["format", f"--cluster-id={cluster}", "--config", str(configuration), "--ignore-formatted"]
+        arguments = ["format", f"--cluster-id={self._cluster_id}", "--config", str(configuration), "--ignore-formatted"]
         with self.output_file.open("w") as output:
             done = subprocess.run(
                 [*java, "kafka.tools.StorageTool", *arguments], stdout=output, stderr=output, check=False

@@ -104,6 +104,9 @@ class TopicReader:
             found = self._consumer.committed(asked, self._answer_seconds) if asked else []
         except KafkaException as error:
             raise self._explained(error.args[0], f"group {self._settings.group_id}") from None
+        for place in found:
+            if place.error is not None:  # it has no offset then, and would pass for a partition without a commit
+                raise self._explained(place.error, f"group {self._settings.group_id}")
         return {place.partition: place.offset if place.offset >= 0 else None for place in found}
 
     def read(self, ranges: Mapping[int, range], progress: Callable[[int, int], None] = _ignore) -> Iterator[Message]:

@@ -3,6 +3,7 @@
 `pipeline.transport.adapter` implements the protocol with aiokafka. Unit tests implement it in memory.
 """
 
+import enum
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, Protocol
@@ -52,6 +53,24 @@ class Membership(NamedTuple):
 NOBODY = Membership(-1, "")
 
 
+class Suspicion(enum.Enum):
+    """Reason to doubt that a partition is new to the group."""
+
+    UNCOMMITTED = enum.auto()
+    """The log has records, and the group has committed nothing."""
+    VANISHED = enum.auto()
+    """This worker has committed an offset, and the group has none any more."""
+
+
+class Beginning(NamedTuple):
+    """Partition that would be consumed from the beginning of its log."""
+
+    tp: TopicPartition
+    offset: int
+    """First offset of the log."""
+    suspicion: Suspicion
+
+
 class Broker(Protocol):
     """Requests to the broker.
 
@@ -73,7 +92,7 @@ class Broker(Protocol):
         ...
 
     async def read_commits(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, Commit]:
-        """Return the group's commits; a partition without a commit is left out."""
+        """Return the group's commits; a partition without a commit is left out, after the broker was asked again."""
         ...
 
     async def commit(self, membership: Membership, commits: Mapping[TopicPartition, Commit]) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pipeline.errors import HaltError, UnavailableError
 from pipeline.retry import Held, lease_clock
 from pipeline.transport.asking import until_answered
+from pipeline.transport.beginnings import Beginnings
 from pipeline.transport.broker import Commit, TopicPartition
 from pipeline.transport.commit_metadata import Closing, Ranges
 from pipeline.transport.context import Context
@@ -21,13 +22,18 @@ class Commits:
 
     Args:
         context: broker, and the partitions with the membership to commit as.
+        beginnings: told of the partitions that have a commit now.
         on_commit: called with the committed offsets.
     """
 
     def __init__(
-        self, context: Context, on_commit: Callable[[Mapping[TopicPartition, int]], None] = lambda _: None
+        self,
+        context: Context,
+        beginnings: Beginnings,
+        on_commit: Callable[[Mapping[TopicPartition, int]], None] = lambda _: None,
     ) -> None:
         self._context = context
+        self._beginnings = beginnings
         self._broker = context.broker
         self._assignment = context.assignment
         self._log = context.log
@@ -115,12 +121,14 @@ class Commits:
     async def _commit(self, states: Mapping[TopicPartition, State]) -> bool:
         """Commit states; let their partitions go if the broker refuses. Call it under `_lock`."""
         partitions = self._assignment.partitions
-        commits = {tp: _commit_of(partitions[tp].topic_id, state) for tp, state in states.items()}
+        topic_ids = {tp: partitions[tp].topic_id for tp in states}
+        commits = {tp: _commit_of(topic_ids[tp], state) for tp, state in states.items()}
         now = lease_clock()
         if not await self._broker.commit(self._assignment.membership, commits):
             self._log.info("Not committed: the partitions are being reassigned")
             self._assignment.let_go(states.keys())
             return False
+        self._beginnings.note_commits(topic_ids)
         for tp in states.keys() & partitions.keys():
             partitions[tp].committed(states[tp], now)
         self._on_commit({tp: state.offset for tp, state in states.items()})

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
+from pipeline.transport.beginnings import Beginnings
 from pipeline.transport.broker import TopicPartition
 from pipeline.transport.commits import Commits
 from pipeline.transport.context import Context
@@ -26,8 +27,9 @@ class GroupMember:
         self.assignment = context.assignment
         self._flow = context.flow
         self.topics = Topics(context)
-        self.commits = Commits(context, on_commit)
-        self.rebalance = Rebalance(context, self.commits, self.topics)
+        beginnings = Beginnings(context, self.topics)
+        self.commits = Commits(context, beginnings, on_commit)
+        self.rebalance = Rebalance(context, self.commits, self.topics, beginnings)
         self.fetching = Fetching(context, self.commits, self.topics)
         self.release = Release(context)
 

@@ -1,11 +1,11 @@
 """Options that an app gives the transport."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.catalog import BatchPolicy
 from pipeline.errors import ChimeraError
-from pipeline.transport.broker import TopicPartition
+from pipeline.transport.broker import Beginning, TopicPartition
 from pipeline.transport.deriver import Deriver
 
 
@@ -23,6 +23,8 @@ class TransportOptions:
     """Time that a rebalance or a stop waits for micro-batches in flight."""
     topic_ids: Callable[[Iterable[str]], Mapping[str, str]] | None = None
     """Looks the ids of the topics up that exist, in a thread, before each delivery; the broker is asked without it."""
+    check_beginnings: Callable[[Sequence[Beginning]], None] = lambda _: None
+    """Raises HaltError if records of these partitions are stored already; runs in a thread, before any is consumed."""
     halt: Callable[[ChimeraError], None] | None = None
     """Called with a failure that makes going on impossible; without it, the app crashes."""
     deriver: Deriver | None = None

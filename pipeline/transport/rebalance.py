@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 
 from pipeline.errors import ChimeraError, HaltError, UnavailableError
+from pipeline.transport.beginnings import Beginnings
 from pipeline.transport.broker import Commit, TopicPartition
 from pipeline.transport.commit_metadata import parse
 from pipeline.transport.commits import Commits
@@ -22,9 +23,10 @@ class Rebalance:
         context: broker, assignment and options.
         commits: reads the group's commits.
         topics: knows which assigned partitions come as micro-batches.
+        beginnings: asked before a partition without a commit is consumed.
     """
 
-    def __init__(self, context: Context, commits: Commits, topics: Topics) -> None:
+    def __init__(self, context: Context, commits: Commits, topics: Topics, beginnings: Beginnings) -> None:
         self._broker = context.broker
         self._assignment = context.assignment
         self._options = context.options
@@ -32,6 +34,7 @@ class Rebalance:
         self._group = context.group
         self._commits = commits
         self._topics = topics
+        self._beginnings = beginnings
 
     async def run(self, seek_to_committed: Callable[[], Awaitable[None]]) -> None:
         """Take over all assigned partitions; request a new assignment if the broker doesn't answer.
@@ -45,7 +48,7 @@ class Rebalance:
             if partitions := self._topics.assigned():
                 await self._take_over(partitions)
         except UnavailableError as error:
-            self._log.warning("Kafka doesn't answer, the worker requests a new assignment: %s", error)
+            self._log.warning("Partitions not taken over, the worker requests a new assignment: %s", error)
             await self._broker.rejoin()
         except ChimeraError as error:
             self._options.stop(error)
@@ -55,18 +58,18 @@ class Rebalance:
 
         Raises:
             UnavailableError: the broker doesn't answer.
-            HaltError: a commit's metadata is damaged or of an unknown version.
+            HaltError: a commit's metadata is damaged or of an unknown version, or a log would be stored again.
         """
         membership = self._assignment.membership
-        topic_ids = await self._broker.topic_ids({tp.topic for tp in partitions})
+        topic_ids = await self._topics.ids({tp.topic for tp in partitions})
         beginnings = await self._broker.earliest_offsets(partitions)
         commits = await self._commits.read(partitions)
         if membership != self._assignment.membership:
             return  # a later assignment takes them over
+        existing = {tp for tp in partitions if tp.topic in topic_ids}  # a missing topic was deleted just now
+        await self._beginnings.check({tp: beginnings[tp] for tp in existing - commits.keys()}, topic_ids)
         states = {
-            tp: self._state_of(tp, commits.get(tp), topic_ids[tp.topic]) or State(beginnings[tp], ())
-            for tp in partitions
-            if tp.topic in topic_ids  # a missing topic was deleted just now
+            tp: self._state_of(tp, commits.get(tp), topic_ids[tp.topic]) or State(beginnings[tp], ()) for tp in existing
         }
         starts = await self._starts(
             {tp: _takeover(topic_ids[tp.topic], beginnings[tp], states[tp]) for tp in self._options.derived(states)}

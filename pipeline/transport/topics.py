@@ -1,6 +1,7 @@
 """Topics that were deleted and created again under their names, and topics that are missing in the assignment."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 from pipeline.errors import HaltError, UnavailableError
 from pipeline.transport.broker import TopicPartition
@@ -16,6 +17,22 @@ class Topics:
         self._flow = context.flow
         self._options = context.options
         self._log = context.log
+        self._seen = defaultdict[str, set[str]](set)  # ids by topic
+
+    async def ids(self, topics: Iterable[str]) -> Mapping[str, str]:
+        """Return the ids of the topics that exist, and remember them.
+
+        Raises:
+            HaltError, UnavailableError: the broker refuses, or doesn't answer.
+        """
+        ids = await self._broker.topic_ids(topics)
+        for topic, topic_id in ids.items():
+            self._seen[topic].add(topic_id)
+        return ids
+
+    def created_anew(self, topic: str) -> bool:
+        """Tell whether a topic was deleted and created again since the worker started."""
+        return len(self._seen[topic]) > 1
 
     def assigned(self) -> set[TopicPartition]:
         """Return the assigned partitions that come as micro-batches."""
@@ -32,7 +49,7 @@ class Topics:
         """
         topics = set(topics)
         try:
-            ids = await self._broker.topic_ids(topics)
+            ids = await self.ids(topics)
         except HaltError as error:
             self._assignment.let_go({tp for tp in self._assignment.partitions if tp.topic in topics})
             self._options.stop(error)

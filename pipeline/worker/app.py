@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -35,10 +35,12 @@ from pipeline.rollup.job import RollupJob
 from pipeline.rollup.store import SnapshotStore
 from pipeline.transport.adapter.assignor import BalancedAssignor
 from pipeline.transport.adapter.credentials import faust_credentials
+from pipeline.transport.broker import Beginning
 from pipeline.transport.consumer import MicroBatchConsumer
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.options import TransportOptions
 from pipeline.worker import web
+from pipeline.worker.fresh_group import check_beginnings
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.places import Places
 from pipeline.worker.process import Worker
@@ -104,9 +106,14 @@ class App(faust.App):
             batches_in_flight=worker.batches_in_flight,
             max_bytes=worker.max_bytes_in_flight,
             drain_seconds=worker.drain_seconds,
+            check_beginnings=self._check_beginnings,
             halt=self.halt,
             deriver=self._rollup,
         )
+
+    def _check_beginnings(self, beginnings: Sequence[Beginning]) -> None:
+        if not self.settings.worker.allow_fresh_group:
+            check_beginnings(self.settings, self.catalog, self._registry, beginnings)
 
     def _make_rollup(self) -> RollupJob | None:
         if not self.settings.rollup.enabled or self.catalog.rollup is None:

@@ -10,22 +10,18 @@ import structlog
 from confluent_kafka.admin import AclOperation
 
 from pipeline.catalog import Catalog, RollupSpec
-from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.contract import check_rollup, check_tables
 from pipeline.clickhouse.deduplication import check_deduplication_windows
 from pipeline.clickhouse.engines import check_engines
 from pipeline.clickhouse.pinned_settings import check_user
 from pipeline.clickhouse.row_policies import check_row_policies
-from pipeline.config import KafkaSettings, Settings, env_name
-from pipeline.errors import HaltError, UnavailableError, UnclearError
+from pipeline.config import KafkaSettings, Settings
+from pipeline.errors import UnavailableError, UnclearError
 from pipeline.kafka.failures import check_connection, check_granted
-from pipeline.kafka.offsets import TopicReader
 from pipeline.kafka.topics import TopicAdmin, check_topics_exist
 from pipeline.retry import UNCLEAR_SECONDS, pauses
+from pipeline.worker.fresh_group import check_group
 from pipeline.worker.web import check_web_port
-
-_ANSWER_SECONDS = 5.0
-_FILLED_TABLES = "SELECT name FROM system.tables WHERE database = currentDatabase() AND total_rows > 0"
 
 log = structlog.get_logger("chimera.preflight")
 
@@ -102,37 +98,6 @@ def check_windows(settings: Settings, catalog: Catalog) -> None:
     """
     partitions = TopicAdmin(settings.kafka).partitions(family.topic.name for family in catalog.families)
     check_deduplication_windows(settings, catalog, partitions)
-
-
-def check_group(settings: Settings, catalog: Catalog) -> None:
-    """Check that the group wouldn't consume a topic from its beginning while the table has rows already.
-
-    The tables are checked first, because a worker that starts at the same time commits before it stores a row.
-
-    Raises:
-        HaltError: the group would consume it from its beginning; the message names the topic, and what to do.
-        UnavailableError: a server doesn't answer.
-    """
-    with explained(settings.clickhouse), connect(settings.clickhouse) as client:
-        filled = {name for (name,) in client.execute(_FILLED_TABLES)}
-    for family in catalog.families:
-        if family.table in filled and (records := _records_of_a_fresh_group(settings.kafka, family.topic.name)):
-            raise HaltError(
-                f"group {settings.kafka.group_id} has committed no offset of {family.topic.name}, whose {records} "
-                f"records would be stored in {settings.clickhouse.database}.{family.table}, which has rows. "
-                "If these rows come from the topic, they would be stored a second time: use the group that stored "
-                "them. If the topic was created anew, start once with "
-                f"{env_name('worker', 'allow_fresh_group')}=true"
-            )
-
-
-def _records_of_a_fresh_group(settings: KafkaSettings, topic: str) -> int:
-    """Return the number of records in the topic; 0 if the group has committed an offset of it."""
-    with TopicReader(settings, topic, answer_seconds=_ANSWER_SECONDS) as reader:
-        numbers = reader.partitions()
-        if any(offset is not None for offset in reader.committed(numbers).values()):
-            return 0
-        return sum(map(len, reader.ranges(numbers).values()))
 
 
 def _until_available(check: Callable[[], T], *, unclear_seconds: float = UNCLEAR_SECONDS) -> T:

@@ -3,16 +3,20 @@
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewPartitions
 from support.events import events, publish, settled
-from support.processes import Worker, prepare
+from support.kafka_topic import Topic
+from support.processes import Worker, last_word, prepare
 
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import connect
 from pipeline.config import Settings, env_name
 from pipeline.devstack.ports import free_port
 from pipeline.errors import HaltError
+from pipeline.kafka.client import client_config
 from pipeline.producer.encode import Encoder
-from pipeline.worker.preflight import check_group
+from pipeline.worker.fresh_group import check_group
 
 pytestmark = pytest.mark.integration
 
@@ -61,6 +65,41 @@ def test_tables_without_rows_and_topics_without_records_are_no_reason(settings: 
         client.execute(f"INSERT INTO {family.table} (metadata) VALUES", [{"metadata": "{}"}])
     with pytest.raises(HaltError, match=family.topic.name):
         check_group(settings, prepare(settings))
+
+
+def test_a_partition_whose_commit_is_gone_is_not_stored_again(
+    settings: Settings, environ: dict[str, str], family: Family, tmp_path: Path
+) -> None:
+    """Other partitions have commits, and the log begins at 0, as a new partition's; but its first rows are stored."""
+    _store(settings, environ, family, tmp_path / "first", _EVENTS)
+    own_group = settings.kafka.model_copy(update={"group_id": f"{settings.kafka.group_id}-other"})
+    Topic.existing(own_group, family.topic.name, partitions=2).commit(0, partition=1)
+    with Worker({**environ, env_name("kafka", "group_id"): own_group.group_id}, tmp_path / "log") as worker:
+        line = last_word(worker, HaltError.exit_code)
+    assert f"{family.topic.name}-0: the group has committed no offset, the log's first rows are in ui_events" in line
+    assert _rows(settings) == _EVENTS
+
+
+def test_a_partition_that_was_added_is_a_fresh_start(
+    settings: Settings, environ: dict[str, str], family: Family, tmp_path: Path
+) -> None:
+    """Its log begins at 0, and its records are in no table."""
+    _store(settings, environ, family, tmp_path / "first", _EVENTS)
+    admin, name = AdminClient({**client_config(settings.kafka)}), family.topic.name
+    admin.create_partitions([NewPartitions(name, 3)])[name].result(30)
+    producer = Producer(client_config(settings.kafka))
+    for event in events(family.name, 2 * _EVENTS)[_EVENTS:]:
+        producer.produce(name, Encoder(family).encode(event).value, partition=2)
+    assert producer.flush(30) == 0
+    _store(settings, environ, family, tmp_path / "log", _EVENTS)
+    assert _rows(settings) == 2 * _EVENTS
+
+
+def _store(settings: Settings, environ: dict[str, str], family: Family, log: Path, records: int) -> None:
+    with Worker(environ, log) as worker:
+        worker.wait_until_consuming()
+        settled(worker, settings, family, records)
+        assert worker.terminate() == 0
 
 
 def _rows(settings: Settings) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as Place
@@ -25,11 +25,21 @@ class Topic:
     """
 
     def __init__(self, kafka: KafkaSettings, name: str = "events", partitions: int = 1) -> None:
-        self.name = f"{kafka.group_id}.{name}"
+        self._use(kafka, f"{kafka.group_id}.{name}", partitions)
+        self._create()
+
+    @classmethod
+    def existing(cls, kafka: KafkaSettings, name: str, partitions: int) -> Self:
+        """Return a topic that exists, by its whole name."""
+        topic = cls.__new__(cls)
+        topic._use(kafka, name, partitions)
+        return topic
+
+    def _use(self, kafka: KafkaSettings, name: str, partitions: int) -> None:
+        self.name = name
         self._kafka = kafka
         self._partitions = partitions
         self._admin = AdminClient({**client_config(kafka)})
-        self._create()
 
     def create_anew(self) -> None:
         """Delete the topic, and create another one under its name."""

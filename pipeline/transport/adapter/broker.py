@@ -5,7 +5,7 @@ partition.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from copy import copy
 from time import monotonic
@@ -73,11 +73,11 @@ class ThreadBroker:
 
     async def earliest_offsets(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Return the first offset of each log."""
-        return _plain(await self._thread.ask(self._thread.client.beginning_offsets, _places(partitions)))
+        return await self._offsets(self._thread.client.beginning_offsets, _places(partitions))
 
     async def highwaters(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Return the end of each log, open transactions included."""
-        return _plain(await self._thread.ask(self._ends, _places(partitions)))
+        return await self._offsets(self._ends, _places(partitions))
 
     async def _ends(self, places: list[Any]) -> Mapping[Any, int]:
         client = self._thread.client
@@ -86,6 +86,15 @@ class ThreadBroker:
         fetcher._isolation_level = READ_UNCOMMITTED  # noqa: SLF001 (as above)
         ends: Mapping[Any, int] = await fetcher.end_offsets(places, None)  # `ask` limits the time
         return ends
+
+    async def _offsets(
+        self, request: Callable[..., Awaitable[Any]], places: Sequence[Any]
+    ) -> Mapping[TopicPartition, int]:
+        offsets = _plain(await self._thread.ask(request, places))
+        # aiokafka leaves a partition out whose answer it can't read.
+        if unknown := sorted(place for place in places if offsets.get(place, -1) < 0):
+            raise UnavailableError(f"Kafka doesn't tell the offsets of {unknown[0].topic}-{unknown[0].partition}")
+        return offsets
 
     async def at_the_end(self, tp: TopicPartition) -> bool:
         """Tell whether the position is at the current end of the log."""
@@ -100,7 +109,7 @@ class ThreadBroker:
 
     async def read_commits(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, Commit]:
         """Return the group's commits."""
-        commits = await self._thread.ask(self._thread.coordinator.fetch_committed_offsets, _places(partitions))
+        commits = await self._thread.ask(self._thread.coordinator.fetch_commits, _places(partitions))
         return {TopicPartition(*place): Commit(*commit) for place, commit in commits.items()}
 
     async def commit(self, membership: Membership, commits: Mapping[TopicPartition, Commit]) -> bool:

@@ -16,6 +16,11 @@ class ExactRequest:
     def __init__(self, struct: Any) -> None:
         self._struct = struct
 
+    @property
+    def struct(self) -> Any:
+        """The request's fields."""
+        return self._struct
+
     def prepare(self, versions: Mapping[int, tuple[int, int]]) -> Any:
         """Return the request in the form for the connection.
 

@@ -5,7 +5,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    IncompatibleBrokerVersion,
+    KafkaError,
+    TopicAuthorizationFailedError,
+    UnsupportedVersionError,
+)
 
 from pipeline.errors import HaltError, UnavailableError
 from pipeline.transport.adapter.group_answers import ACLS, Course, GroupRefusalError
@@ -18,6 +24,8 @@ def allowed() -> Iterator[None]:
     """Turn a missing ACL, and what else only a person can mend, into a HaltError; another attempt won't help."""
     try:
         yield
+    except (IncompatibleBrokerVersion, UnsupportedVersionError) as error:
+        raise HaltError(f"Kafka's version doesn't suit this worker: {error}") from None
     except (GroupAuthorizationFailedError, TopicAuthorizationFailedError) as error:
         raise HaltError(f"Kafka doesn't let this worker do that: {error}; {ACLS}") from None
     except GroupRefusalError as error:
@@ -30,7 +38,7 @@ async def in_time(seconds: float, ask: Callable[..., Awaitable[T]], *args: Any) 
     """Await an answer, at most this long.
 
     Raises:
-        HaltError: an ACL is missing.
+        HaltError: an ACL is missing, or another refusal that another attempt won't change.
         UnavailableError: no answer in time, or an error of the broker or of the connection.
     """
     try:

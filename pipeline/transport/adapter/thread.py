@@ -12,6 +12,7 @@ from faust.types import TP
 
 from pipeline.errors import HaltError
 from pipeline.transport.adapter.connection import create_conn
+from pipeline.transport.adapter.coordinator import CheckedCoordinator
 from pipeline.transport.adapter.joining import Joining
 from pipeline.transport.adapter.records import lighten, states
 from pipeline.transport.adapter.requests import allowed, in_time
@@ -48,9 +49,10 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
         return self._ensure_consumer()
 
     @property
-    def coordinator(self) -> Any:
+    def coordinator(self) -> CheckedCoordinator:
         """Aiokafka's group coordinator; the consumer's public methods give no metadata and no membership."""
-        return self.client._coordinator  # noqa: SLF001 (as the docstring says)
+        coordinator: CheckedCoordinator = self.client._coordinator  # noqa: SLF001 (as the docstring says)
+        return coordinator
 
     @property
     def membership(self) -> Membership:

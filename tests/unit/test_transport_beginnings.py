@@ -1,0 +1,122 @@
+"""Partitions without a commit: the app is asked before their logs are consumed from the beginning."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from support.fake_broker import TP, FakeBroker, Worker, committed, ranges_of
+
+from pipeline.errors import ChimeraError, HaltError, UnavailableError
+from pipeline.transport.broker import Beginning, Commit, Suspicion, TopicPartition
+
+UNCOMMITTED = Beginning(TP, 0, Suspicion.UNCOMMITTED)
+VANISHED = Beginning(TP, 0, Suspicion.VANISHED)
+
+
+class _Tables:
+    """Tables that the app looks at; they refuse what they are told to."""
+
+    def __init__(self, error: ChimeraError | None = None) -> None:
+        self.asked: list[Beginning] = []
+        self.error = error
+
+    def check(self, beginnings: Sequence[Beginning]) -> None:
+        self.asked += beginnings
+        if self.error:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("records", "commits", "asked"),
+    [
+        pytest.param(10, {}, [UNCOMMITTED], id="a log with records"),
+        pytest.param(0, {}, [], id="a log without records"),
+        pytest.param(10, {TP: committed(0)}, [], id="a commit"),
+    ],
+)
+def test_the_tables_are_looked_at_before_a_log_is_consumed(
+    records: int, commits: dict[TopicPartition, Commit], asked: list[Beginning]
+) -> None:
+    """A partition with a commit or without records stores nothing again."""
+    tables = _Tables()
+    broker = FakeBroker(logs={TP: []}, commits=dict(commits))
+    broker.produce(records)
+
+    async def scenario() -> None:
+        worker = Worker(broker, check_beginnings=tables.check)
+        await worker.assign()
+        assert worker.held == {TP}
+
+    asyncio.run(scenario())
+    assert tables.asked == asked
+
+
+def test_a_refused_beginning_halts() -> None:
+    """Nothing is held, so nothing is stored or committed."""
+    broker = FakeBroker()
+    broker.produce(10)
+    refusal = HaltError("rows are there")
+
+    async def scenario() -> None:
+        worker = Worker(broker, check_beginnings=_Tables(refusal).check)
+        await worker.assign()
+        assert worker.failures == [refusal]
+        assert worker.held == set()
+
+    asyncio.run(scenario())
+    assert broker.commits == {}
+
+
+def test_tables_that_do_not_answer_are_asked_again() -> None:
+    """The partitions are assigned anew, and the next takeover succeeds."""
+    broker = FakeBroker()
+    broker.produce(10)
+    tables = _Tables(UnavailableError("ClickHouse is away"))
+
+    async def scenario() -> None:
+        worker = Worker(broker, check_beginnings=tables.check)
+        await worker.assign()
+        assert (worker.held, broker.rejoins, worker.failures) == (set(), 1, [])
+        tables.error = None
+        await worker.assign()
+        assert ranges_of(await worker.fetch()) == [(0, 9)]
+
+    asyncio.run(scenario())
+
+
+def test_a_commit_of_this_worker_that_vanished_is_told() -> None:
+    """Also of a log without records: the tokens of its next records are known already."""
+    broker = FakeBroker()
+    broker.produce(10)
+    tables = _Tables()
+
+    async def scenario() -> None:
+        worker = Worker(broker, check_beginnings=tables.check)
+        await worker.assign()
+        await worker.fetch()
+        assert set(broker.commits) == {TP}
+        broker.commits.clear()
+        broker.logs[TP].clear()
+        await worker.assign()
+
+    asyncio.run(scenario())
+    assert tables.asked == [UNCOMMITTED, VANISHED]
+
+
+def test_a_topic_that_was_created_anew_while_the_worker_ran_is_new() -> None:
+    """Kafka has forgotten its commits, and its records are others."""
+    broker = FakeBroker()
+    broker.produce(10)
+    tables = _Tables()
+
+    async def scenario() -> None:
+        worker = Worker(broker, check_beginnings=tables.check)
+        await worker.assign()
+        await worker.fetch()
+        broker.ids["events"] = "another"
+        broker.commits.clear()
+        await worker.assign()
+        assert ranges_of(await worker.fetch()) == [(0, 9)]
+
+    asyncio.run(scenario())
+    assert tables.asked == [UNCOMMITTED]
