@@ -25,6 +25,7 @@ class Beginnings:
     def __init__(self, context: Context, topics: Topics) -> None:
         self._broker = context.broker
         self._options = context.options
+        self._log = context.log
         self._topics = topics
         self._committed: dict[TopicPartition, str] = {}
 
@@ -32,14 +33,20 @@ class Beginnings:
         """Remember that this worker has committed offsets of these partitions, of topics with these ids."""
         self._committed.update(topic_ids)
 
-    async def check(self, begun: Mapping[TopicPartition, int], topic_ids: Mapping[str, str]) -> None:
-        """Check that nothing is stored of partitions without a commit.
+    async def check(
+        self,
+        begun: Mapping[TopicPartition, int],
+        foreign: Mapping[TopicPartition, str],
+        topic_ids: Mapping[str, str],
+    ) -> None:
+        """Check that nothing is stored of partitions without a commit, or with one of another topic.
 
-        Kafka forgets the commits of a topic that is deleted. A topic that was created anew while this worker ran is
-        new.
+        A topic that was created anew while this worker ran is new. Kafka forgets the commits of a topic that is
+        deleted, but a worker that didn't know yet may have committed once more.
 
         Args:
             begun: first offset of each such log.
+            foreign: topic ids in those commits that are of another topic.
             topic_ids: current ids of the topics.
 
         Raises:
@@ -49,11 +56,21 @@ class Beginnings:
         ends = await self._broker.highwaters(begun) if begun else {}
         suspects = []
         for tp, offset in sorted(begun.items()):
-            if suspicion := self._suspicion(tp, has_records=ends[tp] > offset, topic_id=topic_ids[tp.topic]):
-                suspects.append(Beginning(tp, offset, suspicion))
+            has_records = ends[tp] > offset
+            if suspicion := self._suspicion(tp, has_records=has_records, foreign=foreign, topic_id=topic_ids[tp.topic]):
+                suspects.append(Beginning(tp, offset, suspicion, foreign.get(tp, "")))
         await self._ask(suspects)
+        for tp, foreign_id in sorted(foreign.items()):
+            self._log.warning(
+                "%s-%d is consumed from its beginning: the committed offset is of a topic with another id, %s",
+                *(tp.topic, tp.partition, foreign_id),
+            )
 
-    def _suspicion(self, tp: TopicPartition, *, has_records: bool, topic_id: str) -> Suspicion | None:
+    def _suspicion(
+        self, tp: TopicPartition, *, has_records: bool, foreign: Mapping[TopicPartition, str], topic_id: str
+    ) -> Suspicion | None:
+        if tp in foreign:
+            return None if self._topics.knew(tp.topic, foreign[tp]) else Suspicion.FOREIGN
         if self._committed.get(tp) == topic_id:
             return Suspicion.VANISHED
         return Suspicion.UNCOMMITTED if has_records and not self._topics.created_anew(tp.topic) else None

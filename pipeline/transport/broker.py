@@ -60,6 +60,8 @@ class Suspicion(enum.Enum):
     """The log has records, and the group has committed nothing."""
     VANISHED = enum.auto()
     """This worker has committed an offset, and the group has none any more."""
+    FOREIGN = enum.auto()
+    """The committed offset is of a topic with another id, which this worker hasn't seen."""
 
 
 class Beginning(NamedTuple):
@@ -69,6 +71,8 @@ class Beginning(NamedTuple):
     offset: int
     """First offset of the log."""
     suspicion: Suspicion
+    foreign_id: str = ""
+    """Id of the topic whose offset is committed, if it is another one."""
 
 
 class Broker(Protocol):

@@ -55,13 +55,15 @@ class Ranges:
         return metadata
 
 
-def parse(metadata: str, where: str, offset: int) -> Ranges | None:
+def parse(metadata: str, where: str, offset: int, topic_id: str | None = None) -> Ranges | None:
     """Read the metadata of a commit; None if it is empty, as in commits of other programs.
 
     Args:
         metadata: committed metadata.
         where: group, topic and partition, for messages.
         offset: committed offset.
+        topic_id: id of the topic. The ranges of a topic with another id needn't follow the offset: a tool that copied
+            the commit may have translated it. None compares them in any case.
 
     Raises:
         HaltError: the metadata is damaged or of an unknown version, so the ranges in flight are unknown.
@@ -73,11 +75,12 @@ def parse(metadata: str, where: str, offset: int) -> Ranges | None:
         raise HaltError(f"{where}: metadata of version {version[:20]!r}, expected 1 or 2; {_ADVICE}")
     body, _, checksum = metadata.rpartition(" ")
     try:
-        topic_id, ends, *closings, _ = parts
-        ranges = Ranges(topic_id, _ends(ends), tuple(_closing(one) for some in closings for one in some.split(",")))
+        recorded_id, ends, *closings, _ = parts
+        ranges = Ranges(recorded_id, _ends(ends), tuple(_closing(one) for some in closings for one in some.split(",")))
     except ValueError:
         raise HaltError(f"{where}: damaged metadata {metadata[:80]!r}; {_ADVICE}") from None
-    in_order = _ascending(offset - 1, *ranges.ends) and _ascending(*(closing.offset for closing in ranges.closings))
+    before = (offset - 1,) if topic_id in {None, ranges.topic_id} else ()
+    in_order = _ascending(*before, *ranges.ends) and _ascending(*(closing.offset for closing in ranges.closings))
     if checksum != _checksum(body) or len(closings) != (version == _WITH_CLOSINGS) or not in_order:
         raise HaltError(f"{where}: damaged metadata {metadata[:80]!r}; {_ADVICE}")
     return ranges

@@ -61,16 +61,16 @@ class Rebalance:
             HaltError: a commit's metadata is damaged or of an unknown version, or a log would be stored again.
         """
         membership = self._assignment.membership
-        topic_ids = await self._topics.ids({tp.topic for tp in partitions})
+        topic_ids = await self._topics.ids(self._options.policies)
         beginnings = await self._broker.earliest_offsets(partitions)
         commits = await self._commits.read(partitions)
         if membership != self._assignment.membership:
             return  # a later assignment takes them over
         existing = {tp for tp in partitions if tp.topic in topic_ids}  # a missing topic was deleted just now
-        await self._beginnings.check({tp: beginnings[tp] for tp in existing - commits.keys()}, topic_ids)
-        states = {
-            tp: self._state_of(tp, commits.get(tp), topic_ids[tp.topic]) or State(beginnings[tp], ()) for tp in existing
-        }
+        states, foreign = self._committed({tp: commits[tp] for tp in existing & commits.keys()}, topic_ids)
+        begun = {tp: beginnings[tp] for tp in existing - states.keys()}
+        await self._beginnings.check(begun, foreign, topic_ids)
+        states |= {tp: State(offset, ()) for tp, offset in begun.items()}
         starts = await self._starts(
             {tp: _takeover(topic_ids[tp.topic], beginnings[tp], states[tp]) for tp in self._options.derived(states)}
         )
@@ -80,6 +80,8 @@ class Rebalance:
             if membership != self._assignment.membership:
                 return
             self._assignment.hold(tp, self._batches_of(tp, topic_ids[tp.topic], state, start))
+        if foreign:
+            await self._commits.commit(foreign)  # a worker that starts later couldn't tell where the old ones come from
 
     def _batches_of(self, tp: TopicPartition, topic_id: str, state: State, start: int) -> PartitionBatches:
         return PartitionBatches(
@@ -113,20 +115,25 @@ class Rebalance:
                 )
         return starts
 
-    def _state_of(self, tp: TopicPartition, commit: Commit | None, topic_id: str) -> State | None:
-        """Return the committed state; None without a commit, or if it belongs to an earlier topic of this name.
+    def _committed(
+        self, commits: Mapping[TopicPartition, Commit], topic_ids: Mapping[str, str]
+    ) -> tuple[dict[TopicPartition, State], dict[TopicPartition, str]]:
+        """Return the committed states, and, for commits of topics with other ids, these ids.
 
         Raises:
             HaltError: the metadata is damaged or of an unknown version.
         """
-        if commit is None:
-            return None
-        where = f"group {self._group}, {tp.topic}-{tp.partition}"
-        ranges = parse(commit.metadata, where, commit.offset)
-        if ranges is not None and ranges.topic_id != topic_id:
-            self._log.warning("%s: the topic was created anew and is consumed from its beginning", where)
-            return None
-        return State(commit.offset, ranges.ends, ranges.closings) if ranges else State(commit.offset, ())
+        states, foreign = {}, {}
+        for tp, commit in commits.items():
+            where = f"group {self._group}, {tp.topic}-{tp.partition}"
+            ranges = parse(commit.metadata, where, commit.offset, topic_ids[tp.topic])
+            if ranges is None:
+                states[tp] = State(commit.offset, ())
+            elif ranges.topic_id == topic_ids[tp.topic]:
+                states[tp] = State(commit.offset, ranges.ends, ranges.closings)
+            else:
+                foreign[tp] = ranges.topic_id
+        return states, foreign
 
 
 def _takeover(topic_id: str, beginning: int, state: State) -> Takeover:

@@ -30,6 +30,10 @@ class Topics:
             self._seen[topic].add(topic_id)
         return ids
 
+    def knew(self, topic: str, topic_id: str) -> bool:
+        """Tell whether a topic of this name has had this id since the worker started."""
+        return topic_id in self._seen[topic]
+
     def created_anew(self, topic: str) -> bool:
         """Tell whether a topic was deleted and created again since the worker started."""
         return len(self._seen[topic]) > 1

@@ -65,6 +65,9 @@ def check_beginnings(
     suspects = [beginning for beginning in beginnings if families[beginning.tp.topic].table in filled]
     check_group(settings, catalog, {beginning.tp.topic for beginning in suspects})
     for beginning in suspects:
+        if beginning.suspicion is Suspicion.FOREIGN:
+            why = f"has an offset of a topic with another id, {beginning.foreign_id}, as a copied group has"
+            raise _refused(settings, beginning, why)
         if beginning.offset > 0:
             raise _refused(settings, beginning, f"has committed no offset, the log begins at {beginning.offset}")
         family = families[beginning.tp.topic]

@@ -8,6 +8,7 @@ from support.fake_broker import TP, FakeBroker, Worker, committed, ranges_of
 
 from pipeline.errors import ChimeraError, HaltError, UnavailableError
 from pipeline.transport.broker import Beginning, Commit, Suspicion, TopicPartition
+from pipeline.transport.commit_metadata import Ranges
 
 UNCOMMITTED = Beginning(TP, 0, Suspicion.UNCOMMITTED)
 VANISHED = Beginning(TP, 0, Suspicion.VANISHED)
@@ -120,3 +121,38 @@ def test_a_topic_that_was_created_anew_while_the_worker_ran_is_new() -> None:
 
     asyncio.run(scenario())
     assert tables.asked == [UNCOMMITTED]
+
+
+@pytest.mark.parametrize("records", [10, 0], ids=["records", "no records"])
+def test_an_offset_of_a_topic_that_the_worker_never_saw_is_told(records: int) -> None:
+    """The ranges may be at other offsets than the commit; the log may get the copied records later."""
+    tables = _Tables()
+    broker = FakeBroker(logs={TP: []}, commits={TP: Commit(7, str(Ranges("elsewhere", (2, 3))))})
+    broker.produce(records)
+
+    async def scenario() -> None:
+        worker = Worker(broker, check_beginnings=tables.check)
+        await worker.assign()
+        assert worker.failures == []
+
+    asyncio.run(scenario())
+    assert tables.asked == [Beginning(TP, 0, Suspicion.FOREIGN, "elsewhere")]
+    assert broker.commits == {TP: committed(0)}, "the next worker finds no other topic's commit"
+
+
+def test_an_offset_of_the_topic_that_was_there_before_is_no_foreign_one() -> None:
+    """A worker that didn't know yet that the topic was created anew may commit once more."""
+    tables = _Tables()
+    broker = FakeBroker(commits={TP: committed(0)})
+    broker.produce(10)
+
+    async def scenario() -> None:
+        worker = Worker(broker, check_beginnings=tables.check)
+        await worker.assign()
+        broker.commits[TP] = committed(7)
+        broker.ids["events"] = "another"
+        await worker.assign()
+        assert ranges_of(await worker.fetch()) == [(0, 9)]
+
+    asyncio.run(scenario())
+    assert tables.asked == []
