@@ -13,6 +13,7 @@ from pipeline.rollup.emission import Emission
 from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.rollup.store import SnapshotStore
+from pipeline.transport.adapter.records import AbortedTransactions
 from pipeline.transport.commits import Commits
 from pipeline.transport.micro_batch import MicroBatch, State
 from pipeline.transport.rebalance import Rebalance
@@ -93,6 +94,12 @@ def _unchecked_columns() -> None:
     table.check = lambda *_: None
 
 
+def _aborted_records() -> None:
+    """Records of aborted transactions are read as if they were committed."""
+    aborted: Any = AbortedTransactions
+    aborted.covers = lambda *_: False
+
+
 DEFECTS = {
     "random_tokens": _random_tokens,
     "forgotten_ranges": _forgotten_ranges,
@@ -102,5 +109,6 @@ DEFECTS = {
     "uncommitted_closings": _uncommitted_closings,
     "missed_expired_rows": _missed_expired_rows,
     "unchecked_columns": _unchecked_columns,
+    "aborted_records": _aborted_records,
 }
 """Defects that the suite must notice, by name; each function puts its defect into this process."""

@@ -10,7 +10,6 @@ from chaos.faults import Fault
 from chaos.suite import inflict
 from chaos.world import World, go
 from pipeline.devstack import Stack
-from pipeline.errors import HaltError
 
 pytestmark = pytest.mark.integration
 
@@ -27,7 +26,7 @@ def test_nothing_is_lost_or_repeated(fault: Fault, stack: Stack, tmp_path: Path)
 
 
 def test_a_worker_that_misses_expired_rows_is_noticed(stack: Stack, tmp_path: Path) -> None:
-    """With the defect, the successor of a killed worker ends, since rows are gone that it has just inserted."""
+    """With the defect, the successor of a killed worker takes expired rows for lost ones, and inserts them again."""
     with tables.ExpiringWorld(stack, tmp_path, _SEED) as world:
         family = world.catalog.family("watcher_runs")
         _produce(world)
@@ -35,7 +34,7 @@ def test_a_worker_that_misses_expired_rows_is_noticed(stack: Stack, tmp_path: Pa
         victim.wait()
         eventually(lambda: not world.expired_rows(family), "expired")
         go(successor := world.worker(defect="missed_expired_rows"))
-        assert successor.wait() == HaltError.exit_code
+        eventually(lambda: successor.lines("rows are missing after a repeated insert"), "inserted again")
 
 
 def test_a_worker_that_checks_no_columns_is_noticed(stack: Stack, tmp_path: Path) -> None:
@@ -51,6 +50,20 @@ def test_a_worker_that_checks_no_columns_is_noticed(stack: Stack, tmp_path: Path
         assert not verdict.duplicated
         assert all("cost_per_1k: expected" in stranger for stranger in verdict.strangers)
         assert len(verdict.strangers) > 20
+
+
+def test_a_worker_that_reads_aborted_records_is_noticed(stack: Stack, tmp_path: Path) -> None:
+    """With the defect, events of aborted transactions are stored, and the verdict has them as strangers."""
+    with transactions.TransactionWorld(stack, tmp_path, _SEED) as world:
+        for _ in range(10):
+            _produce(world)
+        go(world.worker(defect="aborted_records"))
+        world.wait_until_committed()
+        verdict = world.ledger.judge()
+        assert not verdict.lost
+        assert not verdict.duplicated
+        assert len(verdict.strangers) >= 60
+        assert all(stranger.startswith("watcher_runs: ") for stranger in verdict.strangers)
 
 
 def _produce(world: World, name: str = "watcher_runs") -> None:

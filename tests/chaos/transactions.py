@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
 
 from chaos.faults import Fault, kill
 from chaos.ledger import DAMAGED, SECONDS, Ledger, Produced, new_producer
+from chaos.points import CLOCK_POINTS
+from chaos.rollup import BEHIND_SECONDS, RollupWorld, kill_by_clock
+from chaos.sessions import SessionLedger
 from chaos.world import World
 from pipeline.catalog import Catalog, Family
 from pipeline.config import Settings
@@ -49,8 +53,8 @@ class _Transaction:
 class TransactionLedger(Ledger):
     """Producer of transactions. Records of aborted ones must be in no table and no dead-letter topic."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, seed: int) -> None:
-        super().__init__(settings, catalog, seed)
+    def __init__(self, settings: Settings, catalog: Catalog, seed: int, *more: Any) -> None:
+        super().__init__(settings, catalog, seed, *more)
         self._catalog = catalog
         self._transactions = [_Transaction(settings, number) for number in range(_PRODUCERS)]
 
@@ -92,8 +96,30 @@ class TransactionWorld(World):
         return TransactionLedger(self.settings, self.catalog, seed)
 
 
-FAULTS = (Fault("kill -9 among transactions, a third aborted", 12, partial(kill, _POINTS), TransactionWorld),)
+class SessionTransactionLedger(TransactionLedger, SessionLedger):
+    """The same for events of sessions."""
+
+
+class RollupTransactionWorld(RollupWorld):
+    """A world with ui_events only, which are published in transactions."""
+
+    def _make_ledger(self, seed: int) -> SessionLedger:
+        return SessionTransactionLedger(self.settings, self.catalog, seed, BEHIND_SECONDS * 1000)
+
+
+FAULTS = (
+    Fault("kill -9 among transactions, a third aborted", 12, partial(kill, _POINTS), TransactionWorld),
+    Fault(
+        "rollup: kill -9 among transactions",
+        6,
+        partial(kill_by_clock, list(CLOCK_POINTS)),
+        RollupTransactionWorld,
+    ),
+)
 """The faults of the long suite."""
 
-SAMPLE = (Fault("killed among transactions", 2, partial(kill, _POINTS), TransactionWorld),)
+SAMPLE = (
+    Fault("killed among transactions", 2, partial(kill, _POINTS), TransactionWorld),
+    Fault("rollup killed among transactions", 1, partial(kill_by_clock, ["closed"]), RollupTransactionWorld),
+)
 """A few runs for the short suite."""
