@@ -4,7 +4,7 @@ import asyncio
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, Self
 
 from pipeline.devstack.ports import HOST
@@ -92,7 +92,9 @@ class KafkaProxy:
         client = (reader, writer)
         ways = [asyncio.ensure_future(self._requests(client, broker)), asyncio.ensure_future(_answers(broker, client))]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            # A cancelled task would be reported as an error of the server's callback.
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for way in ways:
                 way.cancel()
