@@ -38,20 +38,25 @@ class Beginnings:
         begun: Mapping[TopicPartition, int],
         foreign: Mapping[TopicPartition, str],
         topic_ids: Mapping[str, str],
-    ) -> None:
+    ) -> dict[TopicPartition, int]:
         """Check that nothing is stored of partitions without a commit, or with one of another topic.
 
         A topic that was created anew while this worker ran is new. Kafka forgets the commits of a topic that is
         deleted, but a worker that didn't know yet may have committed once more.
+
+        The partitions without suspicion needn't wait for a server that doesn't answer the app.
 
         Args:
             begun: first offset of each such log.
             foreign: topic ids in those commits that are of another topic.
             topic_ids: current ids of the topics.
 
+        Returns:
+            Logs that may be consumed; none that the app couldn't check, because a server didn't answer it.
+
         Raises:
             HaltError: their records would be stored a second time.
-            UnavailableError: a server doesn't answer.
+            UnavailableError: the broker doesn't answer.
         """
         ends = await self._broker.highwaters(begun) if begun else {}
         suspects = []
@@ -59,12 +64,13 @@ class Beginnings:
             has_records = ends[tp] > offset
             if suspicion := self._suspicion(tp, has_records=has_records, foreign=foreign, topic_id=topic_ids[tp.topic]):
                 suspects.append(Beginning(tp, offset, suspicion, foreign.get(tp, "")))
-        await self._ask(suspects)
-        for tp, foreign_id in sorted(foreign.items()):
+        unchecked = set() if await self._answered(suspects) else {suspect.tp for suspect in suspects}
+        for tp, foreign_id in sorted((tp, foreign[tp]) for tp in foreign.keys() - unchecked):
             self._log.warning(
                 "%s-%d is consumed from its beginning: the committed offset is of a topic with another id, %s",
                 *(tp.topic, tp.partition, foreign_id),
             )
+        return {tp: offset for tp, offset in begun.items() if tp not in unchecked}
 
     def _suspicion(
         self, tp: TopicPartition, *, has_records: bool, foreign: Mapping[TopicPartition, str], topic_id: str
@@ -75,11 +81,14 @@ class Beginnings:
             return Suspicion.VANISHED
         return Suspicion.UNCOMMITTED if has_records and not self._topics.created_anew(tp.topic) else None
 
-    async def _ask(self, suspects: Sequence[Beginning]) -> None:
+    async def _answered(self, suspects: Sequence[Beginning]) -> bool:
+        """Ask the app; False if a server doesn't answer it. The group then assigns the partitions anew, later."""
         if not suspects:
-            return
+            return True
         try:
             await asyncio.to_thread(self._options.check_beginnings, suspects)
-        except UnavailableError:
-            await asyncio.sleep(self._options.retry_seconds)  # the group is rebalanced for each attempt
-            raise
+        except UnavailableError as error:
+            names = ", ".join(f"{tp.topic}-{tp.partition}" for tp, *_ in suspects)
+            self._log.warning("Not consumed until it is known whether they are stored already: %s: %s", names, error)
+            return False
+        return True

@@ -69,7 +69,7 @@ class Rebalance:
         existing = {tp for tp in partitions if tp.topic in topic_ids}  # a missing topic was deleted just now
         states, foreign = self._committed({tp: commits[tp] for tp in existing & commits.keys()}, topic_ids)
         begun = {tp: beginnings[tp] for tp in existing - states.keys()}
-        await self._beginnings.check(begun, foreign, topic_ids)
+        begun = await self._beginnings.check(begun, foreign, topic_ids)
         states |= {tp: State(offset, ()) for tp, offset in begun.items()}
         starts = await self._starts(
             {tp: _takeover(topic_ids[tp.topic], beginnings[tp], states[tp]) for tp in self._options.derived(states)}

@@ -69,7 +69,7 @@ def test_a_refused_beginning_halts() -> None:
 
 
 def test_tables_that_do_not_answer_are_asked_again() -> None:
-    """The partitions are assigned anew, and the next takeover succeeds."""
+    """The next look at the topics has the partitions assigned anew, and that takeover succeeds."""
     broker = FakeBroker()
     broker.produce(10)
     tables = _Tables(UnavailableError("ClickHouse is away"))
@@ -77,12 +77,34 @@ def test_tables_that_do_not_answer_are_asked_again() -> None:
     async def scenario() -> None:
         worker = Worker(broker, check_beginnings=tables.check)
         await worker.assign()
-        assert (worker.held, broker.rejoins, worker.failures) == (set(), 1, [])
+        assert (worker.held, broker.rejoins, worker.failures) == (set(), 0, [])
+        await worker.member.topics.check()
+        assert broker.rejoins == 1
         tables.error = None
         await worker.assign()
         assert ranges_of(await worker.fetch()) == [(0, 9)]
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "commits", [{}, {TP: Commit(7, str(Ranges("elsewhere", (2, 3))))}], ids=["no commit", "a foreign commit"]
+)
+def test_a_suspect_does_not_stall_the_other_partitions(commits: dict[TopicPartition, Commit]) -> None:
+    """Tables that don't answer keep one partition waiting; nothing of it is committed."""
+    other = TopicPartition("events", 1)
+    broker = FakeBroker(commits={other: committed(0), **commits})
+    broker.produce(10)
+    broker.produce(10, other)
+
+    async def scenario() -> None:
+        worker = Worker(broker, check_beginnings=_Tables(UnavailableError("ClickHouse is away")).check)
+        await worker.assign()
+        assert (worker.held, broker.rejoins) == ({other}, 0)
+        assert ranges_of(await worker.fetch()) == [(0, 9)]
+
+    asyncio.run(scenario())
+    assert {tp: commit for tp, commit in broker.commits.items() if tp != other} == commits
 
 
 def test_a_commit_of_this_worker_that_vanished_is_told() -> None:
