@@ -91,7 +91,11 @@ class Joining:
 
     async def _pushed(self, error: BaseException) -> None:
         """Deal with an error that aiokafka would keep for its user; then aiokafka joins again."""
-        await self._deal_with(answer_in(error))
+        if isinstance(error, HaltError):  # of a task of aiokafka's that reads commits
+            self._halt(error)
+            await self._pause()
+        else:
+            await self._deal_with(answer_in(error))
         self._coordinator.request_rejoin()  # a task of aiokafka's that has failed begins anew with the membership
 
     async def _deal_with(self, answer: Answer) -> None:
@@ -107,6 +111,9 @@ class Joining:
             self._log.warning("%s; tried again in %.0f s", self.trouble, self._pause_seconds)
         else:
             return
+        await self._pause()
+
+    async def _pause(self) -> None:
         await asyncio.wait([self._coordinator._closing], timeout=self._pause_seconds)  # noqa: SLF001 (as above)
 
     def _too_long(self) -> bool:
