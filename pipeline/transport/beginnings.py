@@ -6,7 +6,7 @@ it knows the tables.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.errors import UnavailableError
 from pipeline.transport.broker import Beginning, Suspicion, TopicPartition
@@ -28,10 +28,16 @@ class Beginnings:
         self._log = context.log
         self._topics = topics
         self._committed: dict[TopicPartition, str] = {}
+        self._used_ids: set[str] = set()  # of topics that the group has committed offsets of
 
     def note_commits(self, topic_ids: Mapping[TopicPartition, str]) -> None:
         """Remember that this worker has committed offsets of these partitions, of topics with these ids."""
         self._committed.update(topic_ids)
+        self.note_used(topic_ids.values())
+
+    def note_used(self, topic_ids: Iterable[str]) -> None:
+        """Remember that the group has committed offsets of topics with these ids: they aren't new to it any more."""
+        self._used_ids.update(topic_ids)
 
     async def check(
         self,
@@ -41,8 +47,8 @@ class Beginnings:
     ) -> dict[TopicPartition, int]:
         """Check that nothing is stored of partitions without a commit, or with one of another topic.
 
-        A topic that was created anew while this worker ran is new. Kafka forgets the commits of a topic that is
-        deleted, but a worker that didn't know yet may have committed once more.
+        A topic that was created anew while this worker ran is new until the group has committed an offset of it. Kafka
+        forgets the commits of a topic that is deleted, but a worker that didn't know yet may have committed once more.
 
         The partitions without suspicion needn't wait for a server that doesn't answer the app.
 
@@ -79,7 +85,8 @@ class Beginnings:
             return None if self._topics.knew(tp.topic, foreign[tp]) else Suspicion.FOREIGN
         if self._committed.get(tp) == topic_id:
             return Suspicion.VANISHED
-        return Suspicion.UNCOMMITTED if has_records and not self._topics.created_anew(tp.topic) else None
+        new = self._topics.created_anew(tp.topic) and topic_id not in self._used_ids
+        return Suspicion.UNCOMMITTED if has_records and not new else None
 
     async def _answered(self, suspects: Sequence[Beginning]) -> bool:
         """Ask the app; False if a server doesn't answer it. The group then assigns the partitions anew, later."""

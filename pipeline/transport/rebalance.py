@@ -68,6 +68,7 @@ class Rebalance:
             return  # a later assignment takes them over
         existing = {tp for tp in partitions if tp.topic in topic_ids}  # a missing topic was deleted just now
         states, foreign = self._committed({tp: commits[tp] for tp in existing & commits.keys()}, topic_ids)
+        self._beginnings.note_used(topic_ids[tp.topic] for tp in states)
         begun = {tp: beginnings[tp] for tp in existing - states.keys()}
         begun = await self._beginnings.check(begun, foreign, topic_ids)
         states |= {tp: State(offset, ()) for tp, offset in begun.items()}

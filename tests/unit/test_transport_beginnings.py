@@ -145,6 +145,31 @@ def test_a_topic_that_was_created_anew_while_the_worker_ran_is_new() -> None:
     assert tables.asked == [UNCOMMITTED]
 
 
+@pytest.mark.parametrize("commits", [{}, {TP: committed(10, topic_id="another")}], ids=["by itself", "by another"])
+def test_a_topic_that_was_created_anew_is_new_only_until_its_first_commit(
+    commits: dict[TopicPartition, Commit],
+) -> None:
+    """Afterwards, a partition without a commit may be one whose commit was lost."""
+    other = TopicPartition("events", 1)
+    broker = FakeBroker(commits={TP: committed(0)})
+    broker.produce(10)
+    tables = _Tables()
+
+    async def scenario() -> None:
+        worker = Worker(broker, check_beginnings=tables.check)
+        await worker.assign()
+        broker.ids["events"] = "another"
+        broker.commits = dict(commits)
+        await worker.assign()
+        await worker.fetch()
+        assert tables.asked == []
+        broker.produce(10, other)
+        await worker.assign()
+
+    asyncio.run(scenario())
+    assert tables.asked == [Beginning(other, 0, Suspicion.UNCOMMITTED)]
+
+
 @pytest.mark.parametrize("records", [10, 0], ids=["records", "no records"])
 def test_an_offset_of_a_topic_that_the_worker_never_saw_is_told(records: int) -> None:
     """The ranges may be at other offsets than the commit; the log may get the copied records later."""
