@@ -29,13 +29,12 @@ def _random_tokens() -> None:
 
 def _forgotten_ranges() -> None:
     rebalance: Any = Rebalance
-    state_of = rebalance._state_of
+    batches_of = rebalance._batches_of
 
-    def forgetful(*arguments: Any) -> State | None:
-        state = state_of(*arguments)
-        return state and State(state.offset, ())
+    def forgetful(self: Rebalance, tp: Any, topic_id: str, state: State, start: int) -> Any:
+        return batches_of(self, tp, topic_id, State(state.offset, ()), start)
 
-    rebalance._state_of = forgetful
+    rebalance._batches_of = forgetful
 
 
 def _blind_emission() -> None:

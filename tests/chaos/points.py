@@ -129,7 +129,7 @@ INGEST_POINTS = {
         lambda trap: trap.during(MicroBatchConsumer, "on_partitions_revoked", _any_of(trap), 0.02), "during a revoke", 1
     ),
     "assign": Point(
-        lambda trap: trap.before(Rebalance, "_state_of", lambda _, tp, *__: bool(tp.topic == trap.topic)),
+        lambda trap: trap.before(Rebalance, "_batches_of", lambda _, tp, *__: bool(tp.topic == trap.topic)),
         "during an assignment",
         2,
     ),
