@@ -166,7 +166,9 @@ class Retry:
                         raise LostPartitionError from None
                     continue
                 except Exception as error:
-                    if self._kind_of(error) is not FailureKind.RETRY:
+                    if self._kind_of(error) is FailureKind.RETRY:
+                        deadline = math.inf  # a server that goes down or comes up may answer unclearly
+                    else:
                         deadline = min(deadline, time.monotonic() + self._unclear_seconds)
                         if not self._is_unclear(error) or time.monotonic() >= deadline:
                             raise

@@ -95,7 +95,8 @@ def _expected(settings: Settings, partitions: int, needed: int) -> str:
     given = ", ".join(f"{env_name(part, key)}={getattr(getattr(settings, part), key):g}" for part, key in keys)
     return (
         f"expected at least {needed} for {partitions} partitions, {given}; with less, a repeated insert may be "
-        "stored twice: change it with ALTER TABLE ... MODIFY SETTING, or lower these settings"
+        "stored twice: run `chimera migrate`, or set a wider one with ALTER TABLE ... MODIFY SETTING, or lower these "
+        "settings"
     )
 
 

@@ -84,7 +84,7 @@ def mostly_stored(client: Any, table: str, key: str, columns: Mapping[str, Colum
     if not times:
         return False
     check_all_rows_seen(client, table)
-    replaces = "Replacing" in client.execute(_ENGINE, {"table": table})[0][0]
+    replaces = "Replacing" in all_rows(client, _ENGINE, {"table": table})[0][0]
     unit = _DAY_MS if replaces else 1
     expression = _IDENTITIES["ReplacingMergeTree" if replaces else "MergeTree"]
     wanted = {(time // unit, uuid.UUID(bytes=of)) for time, of in zip(times, ids, strict=True)}

@@ -137,13 +137,13 @@ class Sink:
         self._idle.put(client)
         return stored
 
-    def hour_expired(self, table: str, hour: int) -> bool:
-        """True if the TTL of an hourly table has expired the rows of an hour.
+    def hour_expired(self, table: str, hour: int, *, certainly: bool) -> bool:
+        """True if the TTL of an hourly table has expired the rows of an hour; see `expired_times`.
 
-        Args and Raises: as `stored_sessions`.
+        Other Args and Raises: as `stored_sessions`.
         """
         client = self._client()
-        expired = expired_times(client, table, "hour", np.array([hour]))
+        expired = expired_times(client, table, "hour", np.array([hour]), certainly=certainly)
         self._idle.put(client)
         return bool(expired.any())
 

@@ -22,47 +22,56 @@ _MOVES = {"TO DISK", "TO VOLUME", "RECOMPRESS"}  # these keep the rows
 _COLUMNS = {"ts": ("DateTime64(3, 'UTC')", "toUnixTimestamp64Milli(ts)"), "hour": ("DateTime", "toUnixTimestamp(hour)")}
 
 
-def expired_times(client: Any, table: str, column: str, times: NDArray[Any]) -> Mask:
+def expired_times(client: Any, table: str, column: str, times: NDArray[Any], *, certainly: bool = False) -> Mask:
     """Return the mask of the times whose rows the table's TTL has expired by now, by the server's clock.
 
-    A condition of the TTL (`DELETE WHERE`) counts as met. A TTL that depends on other columns counts as over.
+    A condition of the TTL (`DELETE WHERE`) counts as met. A TTL that depends on other columns counts as over. With
+    `certainly`, both count as not.
 
     Args:
         client: connected, with the table's database as default.
         table: name of a table with an engine of the MergeTree family.
         column: `ts`, in milliseconds, or `hour`, in seconds.
         times: values of the column, since 1970.
+        certainly: True to leave out times of which the table may have rows still.
 
     Raises:
         clickhouse_driver.errors.Error, OSError, EOFError: a query failed.
     """
     definition = all_rows(client, _DEFINITION, {"table": table})
-    rules = list(_deleting_rules(definition[0][0])) if definition else []
-    if not rules:
-        return np.zeros(len(times), np.bool_)
+    expired = np.zeros(len(times), np.bool_)
+    for rule, conditional in _deleting_rules(definition[0][0]) if definition else ():
+        if not (certainly and conditional):
+            expired |= _over(client, rule, column, times, otherwise=not certainly)
+    return expired
+
+
+def _over(client: Any, rule: str, column: str, times: NDArray[Any], *, otherwise: bool) -> Mask:
+    """Return the mask of the times at which a rule is over; `otherwise` for all if it depends on another column."""
     column_type, number = _COLUMNS[column]
     sent = {
         "name": "times",
         "structure": [(column, column_type)],
         "data": [{column: time} for time in np.unique(times).tolist()],
     }
-    over = " OR ".join(f"toDateTime({rule}) <= now()" for rule in rules)
+    query = f"SELECT {number} FROM times WHERE toDateTime({rule}) <= now()"  # noqa: S608 (the table's own expression)
     try:
-        expired = all_rows(client, f"SELECT {number} FROM times WHERE {over}", external_tables=[sent])  # noqa: S608
+        over = all_rows(client, query, external_tables=[sent])
     except ServerException as error:
         if error.code != Code.UNKNOWN_IDENTIFIER:
             raise
-        return np.ones(len(times), np.bool_)
-    return np.isin(times, np.array([time for (time,) in expired], np.int64))
+        return np.full(len(times), otherwise)
+    return np.isin(times, np.array([time for (time,) in over], np.int64))
 
 
-def _deleting_rules(definition: str) -> Iterator[str]:
-    """Yield the expressions of a table's TTL after which rows are deleted or merged into others."""
+def _deleting_rules(definition: str) -> Iterator[tuple[str, bool]]:
+    """Yield the expressions of a table's TTL after which rows are deleted or merged, and if that has a condition."""
     outline = _outline(definition)
     for begin, end in _rules(outline):
         action = _ACTION.search(outline, begin, end)
         if action is None or action["action"] not in _MOVES:
-            yield definition[begin : action.start() if action else end].strip()
+            conditional = " WHERE " in outline[begin:end]
+            yield definition[begin : action.start() if action else end].strip(), conditional
 
 
 def _outline(definition: str) -> str:

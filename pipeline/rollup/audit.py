@@ -192,7 +192,7 @@ class Audit:
 
     def oldest_day(self) -> date | None:
         """Return the first day with events; rows of earlier days can't be computed any more."""
-        count, day = self._client.execute(_OLDEST.format(source=self._source))[0]
+        count, day = all_rows(self._client, _OLDEST.format(source=self._source))[0]
         return day if count else None
 
     def expired(self, hours: Collection[Hour]) -> frozenset[Hour]:

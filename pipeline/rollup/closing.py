@@ -73,6 +73,9 @@ class HourCloser:
         """Tell whether the partition is idle, and the clock closes windows of it by all that is known here."""
         if partition.lock.locked() or partition.closing.locked() or not self._broker_clock.may_ask:
             return False
+        held = partition.held(self._consumer())
+        if held is None or held.idle_at != partition.derivation.offset:
+            return False  # micro-batches are under way, and a closing would be refused
         if self._broker_clock.now_ms is not None:
             return self._due(partition) is not None
         quiet = self._quiet_seconds(partition) >= self._settings.idle_seconds

@@ -5,9 +5,10 @@ in time, and a recovery may go back further than that. So a worker first looks f
 hour and session.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from functools import partial
+from itertools import count as counting
 
 import numpy as np
 
@@ -59,15 +60,19 @@ class Emission:
         """Insert the rows of a block, without those that are stored already; return the number of inserted rows."""
         check = partial(self._retry.check_lease, held)
         if again or self._retry.has_failed(held):
-            return self._sink.insert_missing(TABLE, rows, token, find=self._find_missing, check=check)
+            find = partial(self._find_missing, turns=counting())
+            return self._sink.insert_missing(TABLE, rows, token, find=find, check=check)
         check()
         self._sink.insert(TABLE, rows, token, check)
         return len(np.asarray(rows["hour"]))
 
-    def _find_missing(self, rows: Mapping[str, Column]) -> Mask:
-        """Mask of the rows that session_stats lacks; none of an hour that its TTL has expired."""
+    def _find_missing(self, rows: Mapping[str, Column], *, turns: Iterator[int]) -> Mask:
+        """Mask of the rows that session_stats lacks; none of an hour that its TTL has expired.
+
+        A TTL may expire only some rows of an hour. Those are inserted once, and may be gone in the next turn.
+        """
         hour, sessions = int(np.asarray(rows["hour"])[0]), np.asarray(rows["session_id"])
-        if self._sink.hour_expired(TABLE, hour):
+        if self._sink.hour_expired(TABLE, hour, certainly=next(turns) == 0):
             return np.zeros(len(sessions), np.bool_)
         stored = self._sink.stored_sessions(TABLE, hour)
         return np.fromiter((session not in stored for session in sessions.tolist()), np.bool_, len(sessions))

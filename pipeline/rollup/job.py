@@ -163,7 +163,8 @@ class RollupJob:
             self._start(partition, self._hours.close_by_clock)
         unsaved_seconds = self._clock.monotonic() - partition.saved_at
         pause = self._settings.snapshot_seconds
-        if partition.derivation.late:
+        quiet = self._clock.monotonic() - partition.quiet_since >= _TICK_SECONDS
+        if partition.derivation.late and quiet:
             pause = min(pause, max(_TICK_SECONDS, _LATE_PAUSES * partition.saving_seconds))
         if partition.changed and unsaved_seconds >= pause:
             self._start(partition, self._snapshots.save)

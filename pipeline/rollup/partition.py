@@ -134,7 +134,7 @@ class PartitionWindows:
 
     @property
     def most_ahead_ms(self) -> int:
-        """Time by which an added event was ahead of the broker's time, at most; not restored from snapshots."""
+        """Time by which an event of the last `add` was ahead of the broker's time, at most."""
         return self._most_ahead_ms
 
     def add(self, events: Events, *, ahead_ms: int = 0) -> Late:
@@ -151,7 +151,7 @@ class PartitionWindows:
         latest = events.appended_at + ahead_ms
         ahead = events.ts - events.appended_at
         self._skewed += int(np.count_nonzero(ahead > min(SKEW_MS, self._grace_ms)))
-        self._most_ahead_ms = int(ahead.max(initial=self._most_ahead_ms))
+        self._most_ahead_ms = int(ahead.max(initial=0))
         self._newest_appended_at = int(events.appended_at.max(initial=self._newest_appended_at))
         reached = np.minimum(events.ts, latest) - self._grace_ms
         self._event_watermark = int(reached.max(initial=self._event_watermark))

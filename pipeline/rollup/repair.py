@@ -174,7 +174,7 @@ def _fill(client: Any, audit: Audit, horizon: Horizon, day: date, staging: str) 
 
 def _newest_block(client: Any, day: date) -> int:
     """Return the greatest block number of the partition; it grows with each insert, and merges don't change it."""
-    return int(client.execute(_NEWEST.format(day=day))[0][0])
+    return int(all_rows(client, _NEWEST.format(day=day))[0][0])
 
 
 def _replace(client: Any, day: date, staging: str) -> None:

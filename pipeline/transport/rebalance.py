@@ -81,8 +81,8 @@ class Rebalance:
             if membership != self._assignment.membership:
                 return
             self._assignment.hold(tp, self._batches_of(tp, topic_ids[tp.topic], state, start))
-        if foreign:
-            await self._commits.commit(foreign)  # a worker that starts later couldn't tell where the old ones come from
+        if begun:  # without a commit, a worker that starts later couldn't tell this beginning from a lost commit
+            await self._commits.commit(begun)
 
     def _batches_of(self, tp: TopicPartition, topic_id: str, state: State, start: int) -> PartitionBatches:
         return PartitionBatches(

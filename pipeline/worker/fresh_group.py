@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.insert_check import mostly_stored
+from pipeline.clickhouse.lookups import all_rows
 from pipeline.config import KafkaSettings, Settings, env_name
 from pipeline.decode.decoder import Decoder
 from pipeline.errors import HaltError
@@ -103,7 +104,7 @@ def _way_out() -> str:
 
 def _filled_tables(settings: Settings) -> set[str]:
     with explained(settings.clickhouse), connect(settings.clickhouse) as client:
-        return {name for (name,) in client.execute(_FILLED_TABLES)}
+        return {name for (name,) in all_rows(client, _FILLED_TABLES)}
 
 
 def _records_of_a_fresh_group(settings: KafkaSettings, topic: str) -> int:

@@ -111,6 +111,8 @@ def _until_available(check: Callable[[], T], *, unclear_seconds: float = UNCLEAR
                 deadline = min(deadline, time.monotonic() + unclear_seconds)
                 if time.monotonic() >= deadline:
                     raise
+            else:
+                deadline = math.inf  # a server that goes down or comes up may answer unclearly
             log.warning(str(error), attempt=attempt, pause_seconds=round(pause, 1))
             time.sleep(pause)
     raise AssertionError("pauses have no end")

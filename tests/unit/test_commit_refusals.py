@@ -15,8 +15,8 @@ _NEWEST_CODE = 135  # of Kafka 4.3
 _MISSING_ACL = {29: TopicAuthorizationFailedError, 30: GroupAuthorizationFailedError}
 _MEMBERSHIP = {22, 25, 27}  # aiokafka joins the group again
 _PASSING = {
-    *(-1, 3, 5, 6, 7, 8, 9, 14, 15, 16, 19, 20, 41, 56),
-    *(74, 75, 78, 88, 100, 110, 113),
+    *(-1, 3, 5, 6, 7, 8, 9, 13, 14, 15, 16, 19, 20, 41, 56),
+    *(23, 74, 75, 78, 81, 88, 89, 100, 110, 111, 113),
 }
 
 

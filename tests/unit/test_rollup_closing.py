@@ -46,7 +46,7 @@ class _Worker:
         self.partition = AssignedPartition(tp, "id", derivation, cast("Any", None), (None, None), 0.0, 0.0)
 
     def held(self, _: TopicPartition) -> Any:
-        return SimpleNamespace(topic_id="id")
+        return SimpleNamespace(topic_id="id", idle_at=self.partition.derivation.offset)
 
     async def close_by_clock(self, _: TopicPartition, offset: int, hour: int) -> bool:
         self.closings.append((offset, hour - _HOUR))

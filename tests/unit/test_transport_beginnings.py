@@ -52,6 +52,19 @@ def test_the_tables_are_looked_at_before_a_log_is_consumed(
     assert tables.asked == asked
 
 
+def test_a_beginning_is_committed_before_a_record_of_it_is_delivered() -> None:
+    """Another worker that takes the partition over, idle or not, doesn't take it for one whose commit is lost."""
+    broker = FakeBroker(logs={TP: []})
+
+    async def scenario() -> None:
+        worker = Worker(broker)
+        await worker.assign()
+        assert worker.held == {TP}
+
+    asyncio.run(scenario())
+    assert broker.commits == {TP: committed(0)}
+
+
 def test_a_refused_beginning_halts() -> None:
     """Nothing is held, so nothing is stored or committed."""
     broker = FakeBroker()

@@ -11,7 +11,7 @@ from pipeline.transport.commit_metadata import Closing
 
 
 def _broker(records: int = 10) -> FakeBroker:
-    broker = FakeBroker()
+    broker = FakeBroker(commits={TP: committed(0)})
     broker.produce(records)
     return broker
 
@@ -39,7 +39,7 @@ def test_a_refused_commit_delivers_nothing_and_lets_the_partitions_go() -> None:
         await worker.assign()
         broker.known = Membership(2, "another")
         assert await worker.fetch() == []
-        assert (worker.held, broker.commits, worker.failures) == (set(), {}, [])
+        assert (worker.held, broker.commits, worker.failures) == (set(), {TP: committed(0)}, [])
 
     asyncio.run(scenario())
 
@@ -53,7 +53,7 @@ def test_a_commit_is_made_as_the_member_of_the_assignment() -> None:
         await worker.assign()
         broker.membership = Membership(2, "member")
         assert await worker.fetch() == []
-        assert broker.commits == {}
+        assert broker.commits == {TP: committed(0)}
 
     asyncio.run(scenario())
 

@@ -132,7 +132,7 @@ def test_a_later_assignment_overtakes_a_takeover(request_name: str) -> None:
 
 def test_a_takeover_reads_commits_after_the_commit_that_is_under_way() -> None:
     """A commit of this worker that the broker takes later would be missing in what is read."""
-    broker = FakeBroker()
+    broker = FakeBroker(commits={TP: committed(0)})
     broker.produce(20)
 
     async def scenario() -> None:

@@ -37,4 +37,10 @@ _YEAR = "ts + toIntervalYear(1)"
 )
 def test_each_rule_that_deletes_rows_is_found(clause: str, settings: str, rules: list[str]) -> None:
     """Moves, conditions, keys, assignments and the table's settings are no rules."""
-    assert list(_deleting_rules(f"{_ENGINE}{clause}{settings}")) == rules
+    assert [rule for rule, _ in _deleting_rules(f"{_ENGINE}{clause}{settings}")] == rules
+
+
+def test_a_rule_with_a_condition_is_told_from_one_without() -> None:
+    """The table may keep rows that are older; a value that reads like a condition is none."""
+    clause = f" TTL {_DAYS} WHERE status = 'a', {_YEAR}, toDate(' WHERE ') + {_DAYS} DELETE, {_DAYS} DELETE WHERE a > 1"
+    assert [conditional for _, conditional in _deleting_rules(_ENGINE + clause)] == [True, False, False, True]

@@ -27,6 +27,7 @@ from aiokafka.errors import (
 from aiokafka.structs import TopicPartition as Place
 
 from pipeline.errors import HaltError
+from pipeline.transport.adapter.group_answers import ANSWERS, Course
 
 _MOVED = {each.errno for each in (NotCoordinatorForGroupError, GroupCoordinatorNotAvailableError, RequestTimedOutError)}
 _FENCED = {each.errno for each in (IllegalGenerationError, UnknownMemberIdError, RebalanceInProgressError)}
@@ -42,9 +43,11 @@ _NAMES_UNKNOWN_TO_AIOKAFKA = {
     110: "FENCED_MEMBER_EPOCH",
     113: "STALE_MEMBER_EPOCH",
 }
-# Besides those that aiokafka itself calls retriable: UNKNOWN_SERVER_ERROR, BROKER_NOT_AVAILABLE, REPLICA_NOT_AVAILABLE,
-# and codes that aiokafka doesn't know.
-_PASSING = {-1, 8, 9, 74, 75, 78, 88, 100, 110, 113}
+# Besides those that aiokafka itself calls retriable, and those that joining waits for: BROKER_NOT_AVAILABLE,
+# REPLICA_NOT_AVAILABLE, and codes that aiokafka doesn't know.
+_PASSING = {8, 9, 74, 75, 78, 88, 100, 110, 113} | {
+    code for code, each in ANSWERS.items() if each.course is Course.WAIT
+}
 _ADVICE = {
     OffsetMetadataTooLargeError.errno: (
         "; the worker writes the ranges in flight beside each offset: set offset.metadata.max.bytes of the brokers to "

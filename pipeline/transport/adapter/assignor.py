@@ -53,5 +53,5 @@ def known_sizes(user_data: bytes) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for share in metadata.external_topic_distribution.values():
         for topic, partitions in share.items():
-            sizes[topic] = max(sizes.get(topic, 0), *(partition + 1 for partition in partitions))
+            sizes[topic] = max([sizes.get(topic, 0), *(partition + 1 for partition in partitions)])
     return sizes

@@ -11,7 +11,7 @@ from typing import Any
 
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
-from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest
+from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, SyncGroupRequest
 
 from pipeline.errors import HaltError
 from pipeline.transport.adapter.group_answers import (
@@ -24,6 +24,8 @@ from pipeline.transport.adapter.group_answers import (
 )
 from pipeline.transport.adapter.static_member import keeps_lead, naming_instance, take_up_lead
 from pipeline.transport.broker import Log
+
+_HEARTBEAT_PAUSE_SECONDS = 1.0  # a longer one would cost the membership if the session timeout is short
 
 
 class Joining:
@@ -77,7 +79,8 @@ class Joining:
             await self._leave()  # so that the others have the partitions meanwhile
         elif answer.course is Course.JOIN_ANEW:
             self._coordinator.reset_generation()
-        await self._deal_with(answer)
+        heartbeat = isinstance(request, HeartbeatRequest)
+        await self._deal_with(answer, _HEARTBEAT_PAUSE_SECONDS if heartbeat else self._pause_seconds)
         raise GroupRefusalError(answer)
 
     def _note(self, request: Any, response: Any) -> None:
@@ -88,17 +91,19 @@ class Joining:
             self.trouble = self._unclear_since = None
             if self._keeps_lead:
                 take_up_lead(self._coordinator, response)
+        elif isinstance(request, HeartbeatRequest) and response.error_code == 0:
+            self.trouble = self._unclear_since = None  # no SyncGroup follows a heartbeat that has failed once
 
     async def _pushed(self, error: BaseException) -> None:
         """Deal with an error that aiokafka would keep for its user; then aiokafka joins again."""
         if isinstance(error, HaltError):  # of a task of aiokafka's that reads commits
             self._halt(error)
-            await self._pause()
+            await self._pause(self._pause_seconds)
         else:
-            await self._deal_with(answer_in(error))
+            await self._deal_with(answer_in(error), self._pause_seconds)
         self._coordinator.request_rejoin()  # a task of aiokafka's that has failed begins anew with the membership
 
-    async def _deal_with(self, answer: Answer) -> None:
+    async def _deal_with(self, answer: Answer, pause_seconds: float) -> None:
         """Halt, or say that it will be tried again; return after the pause, or when the consumer stops."""
         where = f"group {self._coordinator.group_id}"
         reason = f"{answer.name}; {answer.advice}" if answer.advice else answer.name
@@ -108,13 +113,13 @@ class Joining:
             self._halt(HaltError(f"{where}: no membership for {self._unclear_seconds:.0f} s: {reason}"))
         elif answer.course is not Course.JOIN_ANEW:
             self.trouble = f"{where} doesn't let this worker in: {reason}"
-            self._log.warning("%s; tried again in %.0f s", self.trouble, self._pause_seconds)
+            self._log.warning("%s; tried again in %.0f s", self.trouble, pause_seconds)
         else:
             return
-        await self._pause()
+        await self._pause(pause_seconds)
 
-    async def _pause(self) -> None:
-        await asyncio.wait([self._coordinator._closing], timeout=self._pause_seconds)  # noqa: SLF001 (as above)
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.wait([self._coordinator._closing], timeout=seconds)  # noqa: SLF001 (as above)
 
     def _too_long(self) -> bool:
         now = monotonic()
