@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from pipeline.errors import HaltError
+from pipeline.errors import HaltError, UnavailableError
 from pipeline.transport.adapter.connection import create_conn
 from pipeline.transport.adapter.coordinator import CheckedCoordinator
 from pipeline.transport.adapter.joining import Joining
@@ -50,8 +50,14 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
 
     @property
     def coordinator(self) -> CheckedCoordinator:
-        """Aiokafka's group coordinator; the consumer's public methods give no metadata and no membership."""
-        coordinator: CheckedCoordinator = self.client._coordinator  # noqa: SLF001 (as the docstring says)
+        """Aiokafka's group coordinator; the consumer's public methods give no metadata and no membership.
+
+        Raises:
+            UnavailableError: the consumer is still starting.
+        """
+        coordinator: CheckedCoordinator | None = self.client._coordinator  # noqa: SLF001 (as the docstring says)
+        if coordinator is None:
+            raise UnavailableError("the consumer is still starting")
         return coordinator
 
     @property
