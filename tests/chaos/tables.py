@@ -90,13 +90,10 @@ def _retyped(family: str, column: str, other: str, own: str) -> Alteration:
     return Alteration(family, column, f"MODIFY COLUMN {column} {other}", f"MODIFY COLUMN {column} {own}")
 
 
-def _renamed(family: str, column: str, other: str) -> Alteration:
-    return Alteration(family, column, f"RENAME COLUMN {column} TO {other}", f"RENAME COLUMN {other} TO {column}")
-
-
 ALTERATIONS = (
     _retyped("bench_runs", "cost_per_1k", "Decimal(18, 8)", "Decimal(10, 6)"),
-    _renamed("ui_events", "latency_ms", "latency"),
+    # No column is renamed: ClickHouse itself loses values of an insert that is under way then.
+    _retyped("ui_events", "latency_ms", "Nullable(UInt32)", "UInt32"),
     _retyped("llm_events", "tokens_in", "UInt64", "UInt32"),
     Alteration("watcher_runs", "lag_seconds", "ADD COLUMN host String", "DROP COLUMN host"),
     _retyped("episodes", "cost_total", "Decimal(18, 7)", "Decimal(12, 6)"),
