@@ -25,6 +25,7 @@ from pipeline.config import KafkaSettings
 from pipeline.errors import ConfigError, HaltError
 from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import check_connection, explain_kafka, missing_topic
+from pipeline.kafka.leaders import wait_for_leaders
 
 _CHANGE_SECONDS = 30.0
 _NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION})  # the latter: an invalid name
@@ -217,7 +218,10 @@ class TopicAdmin:
         return there
 
     def apply(self, changes: Iterable[Change]) -> None:
-        """Make the changes. Brokers validate all of them first, so a refusal leaves everything unchanged."""
+        """Make the changes, and wait until new partitions can be used.
+
+        Brokers validate all changes first, so a refusal leaves everything unchanged.
+        """
         created = [_creation(change.topic) for change in changes if change.action is Action.CREATE]
         altered = [change for change in changes if change.action is Action.ALTER]
         grown = [NewPartitions(change.topic.name, change.topic.partitions) for change in altered if change.grows]
@@ -231,6 +235,9 @@ class TopicAdmin:
             for request, items in requests:
                 if items:
                     self._results(request(items, request_timeout=_CHANGE_SECONDS, validate_only=validate_only))
+        new = {topic.topic: topic.num_partitions for topic in created}
+        new |= {topic.topic: topic.new_total_count for topic in grown}
+        wait_for_leaders(self._settings, new, wait_seconds=_CHANGE_SECONDS)
 
     def _read_configs(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]

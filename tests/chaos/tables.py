@@ -93,7 +93,7 @@ def _retyped(family: str, column: str, other: str, own: str) -> Alteration:
 ALTERATIONS = (
     _retyped("bench_runs", "cost_per_1k", "Decimal(18, 8)", "Decimal(10, 6)"),
     # No column is renamed: ClickHouse itself loses values of an insert that is under way then.
-    _retyped("ui_events", "latency_ms", "Nullable(UInt32)", "UInt32"),
+    _retyped("ui_events", "latency_ms", "UInt64", "UInt32"),
     _retyped("llm_events", "tokens_in", "UInt64", "UInt32"),
     Alteration("watcher_runs", "lag_seconds", "ADD COLUMN host String", "DROP COLUMN host"),
     _retyped("episodes", "cost_total", "Decimal(18, 7)", "Decimal(12, 6)"),

@@ -12,6 +12,7 @@ from support.kafka_topic import Topic
 from pipeline.config import KafkaSettings
 from pipeline.devstack import Stack
 from pipeline.kafka.client import client_config
+from pipeline.kafka.leaders import wait_for_leaders
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.transport.adapter.broker import ThreadBroker
 
@@ -27,6 +28,7 @@ def test_ids_are_those_that_librdkafka_tells(kafka: KafkaSettings, topic: Topic)
     admin = AdminClient(dict(client_config(kafka)))
     for future in admin.create_topics([NewTopic(name, 3, 1) for name in names]).values():
         future.result()
+    wait_for_leaders(kafka, dict.fromkeys(names, 3))
 
     async def scenario() -> None:
         async with Member(kafka, small_batches(topic.name, topic_ids=None)) as member:

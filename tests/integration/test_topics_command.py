@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from pipeline.catalog import load_topics
@@ -18,10 +19,12 @@ from pipeline.config import KafkaSettings, Settings, env_name
 from pipeline.devstack.ports import free_port
 from pipeline.errors import HaltError, UnavailableError
 from pipeline.kafka.client import client_config
+from pipeline.kafka.leaders import wait_for_leaders
 from pipeline.kafka.topics import Cluster, TopicAdmin, plan
 
 pytestmark = pytest.mark.integration
 
+_NEW_TOPICS = 40  # without the wait, a few of them can't be used yet
 _TOPICS = 13  # of six families, their dead letters, and the rollup's state
 
 Chimera = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -118,6 +121,7 @@ def test_an_impossible_change_changes_nothing(
     name = _declare(settings)
     admin = AdminClient(dict(client_config(settings.kafka)))
     admin.create_topics([NewTopic(name, 2, 1)])[name].result()
+    wait_for_leaders(settings.kafka, {name: 2})
     _declare(settings, **values)
 
     applied = chimera("apply", "--yes")
@@ -145,6 +149,29 @@ def test_a_refusal_of_the_broker_changes_nothing(settings: Settings, tmp_path: P
     with pytest.raises(HaltError, match=rf"Kafka at {settings.kafka.bootstrap_servers} refuses topic \.: "):
         admin.apply(plan(declared, admin.read(topic.name for topic in declared), settings.topics.file))
     assert _cluster(settings).topics == {}
+
+
+def test_new_topics_can_be_used_at_once(settings: Settings) -> None:
+    """Brokers acknowledge a topic before they know it and lead it; `apply` waits for both."""
+    own = settings.kafka.group_id
+    (spec,) = (topic for topic in load_topics(settings.topics.file) if topic.name.endswith(".ui_events"))
+    topics = [spec.model_copy(update={"name": f"{own}.{number}", "partitions": 8}) for number in range(_NEW_TOPICS)]
+    admin, reader = TopicAdmin(settings.kafka), Consumer({**client_config(settings.kafka), "group.id": own})
+    try:
+        for topic in topics:
+            admin.apply(plan([topic], admin.read([topic.name]), settings.topics.file))
+            assert topic.name in admin.rights([topic.name])
+            assert len(reader.list_topics(topic.name).topics[topic.name].partitions) == topic.partitions
+            for number in range(topic.partitions):
+                assert reader.get_watermark_offsets(TopicPartition(topic.name, number), 10.0) == (0, 0)
+    finally:
+        reader.close()
+
+
+def test_partitions_without_a_leader_are_named(settings: Settings) -> None:
+    """A partition that nobody leads is an error with its name, not a wait for ever."""
+    with pytest.raises(UnavailableError, match=r"no leader for nowhere\[0\], nowhere\[1\] after 0 s"):
+        wait_for_leaders(settings.kafka, {"nowhere": 2}, wait_seconds=0.2)
 
 
 def test_without_a_terminal_apply_wants_yes(chimera: Chimera, settings: Settings) -> None:

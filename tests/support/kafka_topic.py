@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from pipeline.config import KafkaSettings
 from pipeline.kafka.client import client_config
+from pipeline.kafka.leaders import wait_for_leaders
 
 _ADMIN_SECONDS = 30
 
@@ -94,3 +95,4 @@ class Topic:
 
     def _create(self) -> None:
         self._admin.create_topics([NewTopic(self.name, self._partitions, 1)])[self.name].result(_ADMIN_SECONDS)
+        wait_for_leaders(self._kafka, {self.name: self._partitions})

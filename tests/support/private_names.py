@@ -341,6 +341,7 @@ NAMES = [
             "_TIMED_OUT",
             "_TRANSPORT",
             "_UNKNOWN_PARTITION",
+            "_NOENT",
             "_UNKNOWN_TOPIC",
         )
     ),
