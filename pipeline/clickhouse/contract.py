@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.coordinates import COORDINATES
 from pipeline.clickhouse.live_columns import LiveColumn, read_columns
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.config import ClickHouseSettings
@@ -36,7 +37,7 @@ def check_tables(settings: ClickHouseSettings, families: Iterable[Family]) -> di
     for family in families:
         columns = _filled_columns(settings, family.table, live, family.schema.by_name)
         check_table(family, columns)
-        checked[family.table] = columns
+        checked[family.table] = {**columns, **_coordinates(settings, family.table, live[family.table])}
     return checked
 
 
@@ -75,6 +76,22 @@ def _filled_columns(
         if name in live[table] and not live[table][name].stored:
             raise HaltError(f"{where}: column {name}: expected one that stores values, found {live[table][name]}")
     return {name: column.type for name, column in live[table].items() if name in filled or not column.kind}
+
+
+def _coordinates(settings: ClickHouseSettings, table: str, columns: Mapping[str, LiveColumn]) -> Mapping[str, str]:
+    """Return the types of the columns of coordinates by name.
+
+    Raises:
+        HaltError: a column is missing, or can't hold coordinates.
+    """
+    for name, expected in COORDINATES.items():
+        found = columns.get(name)
+        if found is None or found.type != expected or not found.takes_values(name):
+            raise HaltError(
+                f"table {settings.database}.{table} at {settings.address}: column {name}: expected {expected} "
+                f"MATERIALIZED, found {found or 'none'}; add missing columns with `chimera migrate`"
+            )
+    return COORDINATES
 
 
 def _live_columns(settings: ClickHouseSettings) -> dict[str, dict[str, LiveColumn]]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pipeline.clickhouse.coordinates import COORDINATES
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import HaltError
@@ -35,6 +36,10 @@ class LiveColumn(NamedTuple):
     def stored(self) -> bool:
         """True if the table stores the values that an insert gives for this column."""
         return self.kind in _STORED_KINDS
+
+    def takes_values(self, name: str) -> bool:
+        """True if the table stores the values that the worker gives for this column; coordinates are MATERIALIZED."""
+        return self.stored or (name in COORDINATES and self.kind == "MATERIALIZED")
 
 
 def read_columns(client: Any, database: str) -> dict[str, dict[str, LiveColumn]]:
@@ -88,7 +93,7 @@ class CheckedTable:
         """
         for name, expected in self._types.items():
             column = found.get(name)
-            if column is None or not column.stored or not _same(column.type, expected):
+            if column is None or not column.takes_values(name) or not _same(column.type, expected):
                 raise self._altered(name, expected, "none" if column is None else str(column))
         for name, column in found.items():
             if name not in self._types and not column.kind:

@@ -23,6 +23,8 @@ BLOCK_SETTINGS: Mapping[str, str | int] = {
     "optimize_on_insert": 1,
     # By default the server refuses more than 100 days in one block, on every attempt.
     "max_partitions_per_insert_block": 0,
+    # The columns of coordinates are MATERIALIZED; the worker has their values.
+    "insert_allow_materialized_columns": 1,
 }
 """Settings of every block that is sent."""
 

@@ -130,6 +130,14 @@ class MicroBatch:
         return self._timestamps
 
     @property
+    def offsets(self) -> Ints:
+        """Offsets of the records, in order; there may be gaps."""
+        first, last = self.records[0].offset, self.records[-1].offset
+        if last - first == len(self.records) - 1:
+            return np.arange(first, last + 1, dtype=np.int64)
+        return np.array([record.offset for record in self.records], np.int64)
+
+    @property
     def live(self) -> bool:
         """True while this worker owns the partition; after that, another worker gets these records."""
         return self.owner.live

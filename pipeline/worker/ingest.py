@@ -25,6 +25,7 @@ import structlog
 from pipeline import metrics
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import describe, is_unclear, kind_of
+from pipeline.clickhouse.coordinates import Source
 from pipeline.clickhouse.refusals import find_refused
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Mask, Rejection, Rows
@@ -170,12 +171,12 @@ class Ingest:
         """Insert while the lease lasts; after a repeated insert, insert again the rows that are missing."""
         check = partial(self._retry.check_lease, batch)
         check()
-        self._sink.insert(self._family.table, rows.columns, batch.token, check)
+        source = Source.of(batch.owner.topic_id, batch.partition)
+        columns = {**rows.columns, **source.columns(batch.offsets[rows.positions])}
+        self._sink.insert(self._family.table, columns, batch.token, check)
         if batch.again or self._retry.has_failed(batch):
             find = partial(self._find_missing, batch)
-            self._sink.insert_missing(
-                self._family.table, rows.columns, batch.token, find=find, check=check, first_turn=1
-            )
+            self._sink.insert_missing(self._family.table, columns, batch.token, find=find, check=check, first_turn=1)
 
     def _find_missing(self, batch: MicroBatch, columns: Mapping[str, Column]) -> Mask:
         missing = self._sink.missing_rows(self._family.table, self._family.key, columns)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clickhouse_driver import Client
-from support.records import Record
+from support.records import TOPIC_ID, Record
 
 from pipeline.catalog import Family, load_catalog
 from pipeline.clickhouse.client import connect
@@ -50,7 +50,7 @@ def _values(family: Family, seed: int = 1) -> list[bytes]:
 
 def _batch(family: Family, values: Sequence[bytes], *, again: bool) -> MicroBatch:
     state = State(0, (len(values) - 1,) if again else ())
-    owner = PartitionBatches(family.topic.name, "id", 0, state, policy=family.batch, limit=2)
+    owner = PartitionBatches(family.topic.name, TOPIC_ID, 0, state, policy=family.batch, limit=2)
     owner.committed(state, lease_clock())
     owner.add([Record(offset, value, timestamp=BROKER_TIME_MS) for offset, value in enumerate(values)], 0.0)
     (batch,) = owner.cut(0.0, hurry=True)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from support.processes import Worker, last_word, prepare
 
 from pipeline.catalog import Family, load_catalog
 from pipeline.clickhouse.client import LOOKUP_SETTINGS, connect
+from pipeline.clickhouse.coordinates import Source
 from pipeline.clickhouse.migrate import migrate
 from pipeline.clickhouse.pinned_settings import INSERT_SETTINGS, check_user
 from pipeline.clickhouse.row_policies import check_row_policies
@@ -38,6 +40,7 @@ _HOSTILE: dict[str, str | int] = {
     "use_strict_insert_block_limits": 1,
     "optimize_on_insert": 0,
     "max_partitions_per_insert_block": 1,
+    "insert_allow_materialized_columns": 0,
     "async_insert": 1,
     "insert_deduplicate": 0,
     "deduplicate_insert": "disable",
@@ -115,10 +118,11 @@ def family(server: ProfiledServer) -> Iterator[Family]:
 
 
 def _events(family: Family) -> dict[str, Column]:
-    """Events of two days."""
+    """Events of two days, with coordinates."""
     encoder = Encoder(family)
     columns = dict(Decoder(family).decode([encoder.encode(event).value for event in events(family.name, 8)]).columns)
-    return {**columns, "ts": np.asarray(columns["ts"]) + np.arange(8) % 2 * 86_400_000}
+    times = np.asarray(columns["ts"]) + np.arange(8) % 2 * 86_400_000
+    return {**columns, **Source(UUID(int=7), 1).columns(np.arange(8)), "ts": times}
 
 
 def _sessions() -> dict[str, Column]:

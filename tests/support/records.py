@@ -12,3 +12,7 @@ class Record:
     key: bytes | None = None
     timestamp: int = 0
     headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+TOPIC_ID = "Kq3mXo5pQ0uWm0n0aD2x7A"
+"""Id of a topic, as Kafka writes it."""

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from support.records import Record
+from support.records import TOPIC_ID, Record
 
 from pipeline.catalog import load_catalog
 from pipeline.columns import Rejection, Rows
@@ -51,7 +51,7 @@ class _Parts:
 
 def _partition(acked: list[str]) -> PartitionBatches:
     partition = PartitionBatches(
-        "events", "id", 0, State(0, ()), policy=_FAMILY.batch, limit=2, on_ack=lambda _: acked.append("ack")
+        "events", TOPIC_ID, 0, State(0, ()), policy=_FAMILY.batch, limit=2, on_ack=lambda _: acked.append("ack")
     )
     partition.committed(partition.state, lease_clock())
     partition.add([Record(0, b"a"), Record(1, b"")], now=0.0)
