@@ -17,6 +17,8 @@ _POLL_SECONDS = 0.1
 _NOT_YET = NO_TOPIC | {
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNKNOWN_LEADER_EPOCH,  # the client has heard of the leader before the leader itself
+    KafkaError.FENCED_LEADER_EPOCH,
     KafkaError._NOENT,  # noqa: SLF001 (no partition has a leader; public under a name with an underscore)
 }
 
