@@ -26,6 +26,13 @@ GROUP_NAMES = [
     Name(f"{_GROUP}()._closing", "ends a pause when the consumer stops"),
     Name(f"{_GROUP}()._coordination_task", "tells when aiokafka has stopped coordinating"),
     Name(f"{_GROUP}()._group_instance_id", "name of a static member"),
+    Name(f"{_GROUP}()._subscription", "topics that this worker subscribes to"),
+    Name(
+        f"{_GROUP}()._assignors",
+        "take an assignment that isn't carried out into the next request to join",
+        None,
+        (f"{_GROUP}._do_rejoin_group", "self._assignors,"),
+    ),
     Name(
         f"{_GROUP}()._group_subscription",
         "set again when the leader comes back: the topics that it watches",

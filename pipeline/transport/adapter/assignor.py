@@ -4,7 +4,7 @@ Name, version and data are Faust's. So workers of a version without it may be in
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
@@ -49,9 +49,19 @@ class BalancedAssignor(PartitionAssignor):
 
 def known_sizes(user_data: bytes) -> dict[str, int]:
     """Return how many partitions each topic had when an assignment was made, from the data beside it."""
-    metadata: Any = ClientMetadata.loads(zlib.decompress(user_data))
     sizes: dict[str, int] = {}
-    for share in metadata.external_topic_distribution.values():
+    for share in _shares(user_data):
         for topic, partitions in share.items():
             sizes[topic] = max([sizes.get(topic, 0), *(partition + 1 for partition in partitions)])
     return sizes
+
+
+def crowded(user_data: bytes) -> set[str]:
+    """Return the topics of which one worker has several partitions, from the data beside an assignment."""
+    return {topic for share in _shares(user_data) for topic, partitions in share.items() if len(partitions) > 1}
+
+
+def _shares(user_data: bytes) -> Iterable[Mapping[str, Collection[int]]]:
+    metadata: Any = ClientMetadata.loads(zlib.decompress(user_data))
+    shares: Iterable[Mapping[str, Collection[int]]] = metadata.external_topic_distribution.values()
+    return shares

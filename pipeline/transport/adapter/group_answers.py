@@ -99,6 +99,9 @@ NEW_PROTOCOL = Answer(
 )
 """The broker takes a worker into a group of the new protocol, and assigns by itself, without the workers' assignor."""
 
+OTHER_TOPICS = Answer("an assignment for other topics", Course.KNOWN)
+"""The broker gives a worker with a name the assignment of its earlier process, which had other topics."""
+
 _JOINING = JoinGroupRequest, SyncGroupRequest, HeartbeatRequest
 
 

@@ -16,13 +16,14 @@ from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest, LeaveGro
 from pipeline.errors import HaltError
 from pipeline.transport.adapter.group_answers import (
     NEW_PROTOCOL,
+    OTHER_TOPICS,
     Answer,
     Course,
     GroupRefusalError,
     answer_in,
     answer_to,
 )
-from pipeline.transport.adapter.static_member import keeps_lead, naming_instance, take_up_lead
+from pipeline.transport.adapter.static_member import keeps_lead, misfit, naming_instance, note_assignment, take_up_lead
 from pipeline.transport.broker import Log
 
 _HEARTBEAT_PAUSE_SECONDS = 1.0  # a longer one would cost the membership if the session timeout is short
@@ -58,6 +59,7 @@ class Joining:
         self._unclear_since: float | None = None
         self._instance_id: str | None = coordinator._group_instance_id  # noqa: SLF001 (aiokafka offers no other way in)
         self._keeps_lead = False
+        self._asked_for: set[str] = set()
         self._ask: Callable[[Any], Awaitable[Any]] = coordinator._send_req  # noqa: SLF001 (as above)
         coordinator._send_req = self._send  # noqa: SLF001 (as above)
         coordinator._push_error_to_user = self._pushed  # noqa: SLF001 (as above)
@@ -72,6 +74,8 @@ class Joining:
         response = await self._ask(naming_instance(request, self._instance_id))
         if (answer := answer_to(request, response)) is None:
             self._note(request, response)
+            if self._instance_id and isinstance(request, SyncGroupRequest) and response.error_code == 0:
+                await self._check_topics(response)
             return response
         if isinstance(request, OffsetCommitRequest | OffsetFetchRequest):
             raise GroupRefusalError(answer)  # to the caller
@@ -93,6 +97,23 @@ class Joining:
                 take_up_lead(self._coordinator, response)
         elif isinstance(request, HeartbeatRequest) and response.error_code == 0:
             self.trouble = self._unclear_since = None  # no SyncGroup follows a heartbeat that has failed once
+
+    async def _check_topics(self, synced: Any) -> None:
+        """Have a new assignment made if this one is of a release with other topics.
+
+        Raises:
+            GroupRefusalError: aiokafka doesn't take the assignment, and joins again.
+        """
+        dropped, missing = misfit(synced, self._coordinator._subscription.topics)  # noqa: SLF001 (as above)
+        if dropped | missing <= self._asked_for:
+            if not dropped:
+                return  # nobody can have a topic that is gone
+            await self._pause(self._pause_seconds)
+        self._asked_for |= dropped | missing
+        note_assignment(self._coordinator, synced)
+        names = ", ".join(sorted(dropped | missing))
+        self._log.info("The group's assignment is of a release with other topics, a new one is requested: %s", names)
+        raise GroupRefusalError(OTHER_TOPICS)
 
     async def _pushed(self, error: BaseException) -> None:
         """Deal with an error that aiokafka would keep for its user; then aiokafka joins again."""

@@ -1,11 +1,12 @@
-"""Static membership: requests that name the instance, and the lead of a group that a restarted instance keeps.
+"""Static membership: requests that name the instance, and what a restarted instance gets back from the broker.
 
 aiokafka names the instance when it joins, and not in heartbeats and commits. Without the name, a process whose place
 was taken is told no more than that it isn't a member, as after a session timeout. It would join again, and take it
 back.
 """
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.protocol.api import RequestStruct
@@ -13,7 +14,7 @@ from aiokafka.protocol.commit import OffsetCommitRequest, OffsetCommitResponse_v
 from aiokafka.protocol.group import HeartbeatRequest, HeartbeatResponse_v1
 from aiokafka.protocol.types import Array, Int32, Int64, Schema, String
 
-from pipeline.transport.adapter.assignor import known_sizes
+from pipeline.transport.adapter.assignor import crowded, known_sizes
 from pipeline.transport.adapter.exact import ExactRequest
 
 _TEXT = String("utf-8")
@@ -67,3 +68,34 @@ def take_up_lead(coordinator: Any, synced: Any) -> None:
     sizes = known_sizes(ConsumerProtocol.ASSIGNMENT.decode(synced.member_assignment).user_data)
     coordinator._group_subscription = set(sizes)  # noqa: SLF001 (as above)
     coordinator._metadata_snapshot = sizes  # noqa: SLF001 (as above)
+
+
+class Misfit(NamedTuple):
+    """Topics for which an assignment that was made for the process before this one doesn't do."""
+
+    dropped: set[str]
+    """Assigned, and not subscribed to; aiokafka would fail."""
+    missing: set[str]
+    """Subscribed to, and shared without this worker: nobody has them, or another one several partitions of them."""
+
+
+def misfit(synced: Any, topics: Collection[str]) -> Misfit:
+    """Compare an assignment with the topics that this worker subscribes to.
+
+    Kafka gives an instance that comes back its earlier assignment, although its release may have other topics.
+    """
+    assignment = ConsumerProtocol.ASSIGNMENT.decode(synced.member_assignment)
+    assigned = {topic for topic, _ in assignment.assignment}
+    unknown = set(topics) - known_sizes(assignment.user_data).keys()
+    starved = (set(topics) - assigned) & crowded(assignment.user_data)
+    return Misfit(assigned - set(topics), unknown | starved)
+
+
+def note_assignment(coordinator: Any, synced: Any) -> None:
+    """Have the assignor keep an assignment for its next request to join, without having it carried out.
+
+    The request differs from the one before then. Kafka makes a new assignment for no other, except the leader's.
+    """
+    assignment = ConsumerProtocol.ASSIGNMENT.decode(synced.member_assignment)
+    for assignor in coordinator._assignors:  # noqa: SLF001 (as above)
+        assignor.on_assignment(assignment)
