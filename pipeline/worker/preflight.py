@@ -21,36 +21,40 @@ from pipeline.kafka.failures import check_connection, check_granted
 from pipeline.kafka.topics import TopicAdmin, check_topics_exist
 from pipeline.retry import UNCLEAR_SECONDS, pauses
 from pipeline.worker.fresh_group import check_group
-from pipeline.worker.web import check_web_port
 
 log = structlog.get_logger("chimera.preflight")
 
 T = TypeVar("T")
 
 
-def preflight(settings: Settings, catalog: Catalog) -> dict[str, dict[str, str]]:
-    """Wait for Kafka and ClickHouse without limit, and check port, topics, tables and group.
+def preflight(settings: Settings, catalog: Catalog, note: Callable[[str], None]) -> dict[str, dict[str, str]]:
+    """Wait for Kafka and ClickHouse without limit, and check topics, tables and group.
+
+    Args:
+        settings: servers and group.
+        catalog: families and topics.
+        note: called with what the worker waits for.
 
     Returns:
         ClickHouse type of each column that the worker fills, by table and name: inserts go by these.
 
     Raises:
-        ConfigError: the web server can't listen on its port.
         HaltError: waiting wouldn't help: refused login, missing topic, wrong table, or fresh group.
     """
-    check_web_port(settings.worker)
     rollup = catalog.rollup if settings.rollup.enabled else None
-    _until_available(partial(check_topics, settings.kafka, catalog, rollup))
-    _until_available(partial(check_user, settings.clickhouse))
-    columns = _until_available(partial(check_tables, settings.clickhouse, catalog.families))
+    kafka = partial(_until_available, f"Kafka at {settings.kafka.bootstrap_servers}", note)
+    clickhouse = partial(_until_available, f"ClickHouse at {settings.clickhouse.address}", note)
+    kafka(partial(check_topics, settings.kafka, catalog, rollup))
+    clickhouse(partial(check_user, settings.clickhouse))
+    columns: dict[str, dict[str, str]] = clickhouse(partial(check_tables, settings.clickhouse, catalog.families))
     if rollup:
-        columns |= _until_available(partial(check_rollup, settings.clickhouse))
+        columns |= clickhouse(partial(check_rollup, settings.clickhouse))
         _warn_of_timestamps(rollup)
-    _until_available(partial(check_engines, settings.clickhouse, columns))
-    _until_available(partial(check_row_policies, settings.clickhouse, columns))
-    _until_available(partial(check_windows, settings, catalog))
+    clickhouse(partial(check_engines, settings.clickhouse, columns))
+    clickhouse(partial(check_row_policies, settings.clickhouse, columns))
+    clickhouse(partial(check_windows, settings, catalog))
     if not settings.worker.allow_fresh_group:
-        _until_available(partial(check_group, settings, catalog))
+        clickhouse(partial(check_group, settings, catalog))
     return columns
 
 
@@ -100,8 +104,11 @@ def check_windows(settings: Settings, catalog: Catalog) -> None:
     check_deduplication_windows(settings, catalog, partitions)
 
 
-def _until_available(check: Callable[[], T], *, unclear_seconds: float = UNCLEAR_SECONDS) -> T:
+def _until_available(
+    server: str, note: Callable[[str], None], check: Callable[[], T], *, unclear_seconds: float = UNCLEAR_SECONDS
+) -> T:
     """Return what a check gives; wait for a server without limit, and after an unclear failure for a while."""
+    note(f"the worker waits for {server}")
     deadline = math.inf
     for attempt, pause in enumerate(pauses(0.5, 15), start=1):
         try:
@@ -113,6 +120,7 @@ def _until_available(check: Callable[[], T], *, unclear_seconds: float = UNCLEAR
                     raise
             else:
                 deadline = math.inf  # a server that goes down or comes up may answer unclearly
+            note(str(error))
             log.warning(str(error), attempt=attempt, pause_seconds=round(pause, 1))
             time.sleep(pause)
     raise AssertionError("pauses have no end")

@@ -14,11 +14,14 @@ import structlog
 
 from pipeline.errors import ChimeraError
 from pipeline.worker.preflight import preflight
+from pipeline.worker.waiting_pages import WaitingPages
+from pipeline.worker.web import listen
 
 _STOP_SECONDS = 3.0  # for the rest of a stop, after the drain
 # The garbage collector visits each record: tens of thousands in a micro-batch, and none is part of a cycle. With
 # Python's own threshold of 700 that takes as long as fetching them.
 _GC_THRESHOLD = (100_000, 20, 100)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # a closed terminal sends SIGHUP
 _MEANINGLESS = (signal.SIGUSR1, signal.SIGUSR2)
 
 log = structlog.get_logger("chimera.worker")
@@ -49,12 +52,12 @@ class Worker(faust.Worker):
         logging.config.dictConfig(dict(self.app.conf.logging_config or {}))
         logging.captureWarnings(capture=True)
         self._log_start()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _interrupted)  # until Faust's own handlers are in place
+        for number in _ending():
+            signal.signal(number, _end_waiting)  # until Faust's own handlers are in place
         for number in _MEANINGLESS:
             signal.signal(number, _ignored)  # likewise; by default they end the process
         try:
-            self.app.expect_columns(preflight(self.app.settings, self.app.catalog))
+            self._check_servers()
         except ChimeraError as error:
             log.critical(str(error))
             raise SystemExit(error.exit_code) from None
@@ -65,6 +68,17 @@ class Worker(faust.Worker):
         except SystemExit as end:
             # A thread may still wait for a silent server. The process ends without it: its work isn't acknowledged.
             self._leave(int(end.code or 0))
+
+    def _check_servers(self) -> None:
+        """Wait for the servers and check them; the web server's pages are there meanwhile.
+
+        Raises:
+            ChimeraError: the worker can't start.
+        """
+        app = self.app
+        app.listeners = listen(app.settings.worker)
+        with WaitingPages(app.listeners) as pages:
+            app.expect_columns(preflight(app.settings, app.catalog, pages.note))
 
     def _log_start(self) -> None:
         settings = self.app.settings
@@ -79,10 +93,19 @@ class Worker(faust.Worker):
         )
 
     def install_signal_handlers(self) -> None:
-        """Ignore stray signals; Faust's own handlers print stacks between the lines of the log or start a debugger."""
+        """Stop at a signal that ends processes, and ignore stray ones.
+
+        Faust's own handlers of these print stacks between the lines of the log, or start a debugger.
+        """
         super().install_signal_handlers()
+        for number in _ending():
+            self.loop.add_signal_handler(number, self._on_ending, number)
         for number in _MEANINGLESS:
             self.loop.add_signal_handler(number, _ignored, number)
+
+    def _on_ending(self, number: signal.Signals) -> None:
+        self._flag_as_shutdown_by_signal()
+        self._schedule_shutdown(number)
 
     def _schedule_shutdown(self, number: signal.Signals) -> None:
         """Stop; end the process when the time for the stop is over, even if a server is silent."""
@@ -102,8 +125,19 @@ class Worker(faust.Worker):
         os._exit(code)
 
 
-def _interrupted(number: int, _frame: object) -> NoReturn:
-    raise SystemExit(128 + number)
+def _ending() -> tuple[signal.Signals, ...]:
+    """Return the signals that end the worker; SIGHUP isn't one under `nohup`, which has it ignored."""
+    return tuple(
+        number for number in _ENDING if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+    )
+
+
+def _end_waiting(_number: int, _frame: object) -> NoReturn:
+    """End the process at once: the worker has consumed nothing yet, and may wait in a call that isn't interrupted."""
+    try:
+        log.info("stopped", exit_code=0)
+    finally:
+        os._exit(0)
 
 
 def _ignored(number: int, _frame: object = None) -> None:

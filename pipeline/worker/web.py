@@ -6,6 +6,7 @@ from typing import Any
 
 import prometheus_client
 from aiohttp import hdrs
+from aiohttp.web import SockSite
 from faust.web import Request, Response, View
 from faust.web.drivers import aiohttp as driver
 
@@ -23,40 +24,39 @@ class Web(driver.Web):
 
     def __init__(self, app: Any, **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
-        self.web_app.on_response_prepare.append(_without_server)
+        self.web_app.on_response_prepare.append(without_server)
 
     async def start_server(self) -> None:
-        """Start to listen; stop the worker if another process has taken the port since the preflight."""
-        try:
-            await super().start_server()
-        except OSError as error:
-            app: Any = self.app
-            app.halt(port_error(app.settings.worker, error))
+        """Serve the sockets that listen since the worker's start."""
+        app: Any = self.app
+        await self._runner.setup()
+        for listener in app.listeners:
+            await SockSite(self._runner, listener).start()
 
 
-def port_error(settings: WorkerSettings, error: OSError) -> ConfigError:
-    """Return the error for an address on which the web server can't listen."""
-    where, setting = f"{settings.web_host}:{settings.web_port}", env_name("worker", "web_port")
-    return ConfigError(f"{setting}: expected a port to listen on, got {where}: {error.strerror}")
-
-
-def check_web_port(settings: WorkerSettings) -> None:
-    """Check that the web server can listen on its port, at every address of its host.
+def listen(settings: WorkerSettings) -> list[socket.socket]:
+    """Return sockets that listen on the web server's port, at every address of its host.
 
     Raises:
         ConfigError: the port is taken, or the address isn't this machine's.
     """
+    listeners: list[socket.socket] = []
     try:
         found = socket.getaddrinfo(settings.web_host, settings.web_port, type=socket.SOCK_STREAM)
         for family, _, _, _, address in found:
             if family == socket.AF_INET6 and not socket.has_dualstack_ipv6() and len(found) > 1:
                 continue  # the name has an IPv6 address, but the machine has no IPv6
-            socket.create_server(address, family=family).close()
+            listeners.append(socket.create_server(address, family=family))
     except OSError as error:
-        raise port_error(settings, error) from None
+        for listener in listeners:
+            listener.close()
+        where, setting = f"{settings.web_host}:{settings.web_port}", env_name("worker", "web_port")
+        raise ConfigError(f"{setting}: expected a port to listen on, got {where}: {error.strerror}") from None
+    return listeners
 
 
-async def _without_server(_request: Any, response: Any) -> None:
+async def without_server(_request: Any, response: Any) -> None:
+    """Take the header that names the server's software out of a response."""
     response.headers.pop(hdrs.SERVER, None)
 
 

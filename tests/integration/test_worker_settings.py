@@ -12,7 +12,6 @@ from support.events import events, publish, settled
 from support.processes import Worker, last_word, prepare
 
 from pipeline.config import ENV_PREFIX, Settings, env_name
-from pipeline.devstack import Stack
 from pipeline.devstack.stack import DEVELOPMENT_HASH_KEY
 from pipeline.devstack.worker import WORKER_COMMAND
 from pipeline.errors import ConfigError, HaltError
@@ -108,17 +107,13 @@ def test_a_wrong_value_is_one_line(setting: str, value: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_a_port_that_is_taken_after_the_check(
-    stack: Stack, settings: Settings, environ: dict[str, str], tmp_path: Path
-) -> None:
-    """A process that takes the port while the worker waits for Kafka makes the worker end with one line."""
-    prepare(settings)
-    stack.kafka.pause()
-    with Worker(environ, tmp_path / "log") as worker:
-        worker.wait_for(lambda: worker.lines("is not available"), "waiting for Kafka")
-        with socket.create_server(("127.0.0.1", settings.worker.web_port)):
-            stack.kafka.resume()
-            line = last_word(worker, ConfigError.exit_code)
+def test_a_port_that_is_taken(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
+    """The worker ends with one line, also before it has reached Kafka."""
+    with (
+        socket.create_server(("127.0.0.1", settings.worker.web_port)),
+        Worker({**environ, env_name("kafka", "bootstrap_servers"): "127.0.0.1:1"}, tmp_path / "log") as worker,
+    ):
+        line = last_word(worker, ConfigError.exit_code)
     assert f"{env_name('worker', 'web_port')}: expected a port to listen on" in line
 
 

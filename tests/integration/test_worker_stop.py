@@ -77,15 +77,21 @@ def test_a_worker_in_a_rebalance_stops(settings: Settings, environ: dict[str, st
             assert stopped_in_time(other) == 0
 
 
-def test_a_worker_that_waits_for_its_start_stops(
-    settings: Settings, environ: dict[str, str], stack: Stack | ContainerStack, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGINT], ids=lambda number: number.name)
+def test_every_signal_that_ends_a_process_drains(
+    settings: Settings, environ: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    """A worker that waits for a silent ClickHouse before it starts ends with another exit code than 0."""
-    prepare(settings)
-    stack.clickhouse.pause()
-    with Worker(environ, tmp_path / "log") as worker:
-        eventually(lambda: connected(worker, stack.clickhouse.port), "a connection to ClickHouse")
-        assert stopped_in_time(worker) != 0
+    """The worker commits what it has stored and leaves its group: SIGHUP comes from a terminal that is closed."""
+    family = prepare(settings).family("ui_events")
+    values = [Encoder(family).encode(event).value for event in events(family.name, _EVENTS)]
+    with Worker({**environ, env_name("worker", "commit_interval_seconds"): "60"}, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        publish(settings, family.topic.name, values)
+        worker.wait_for(lambda: worker.metric("chimera_rows_inserted_total") == _EVENTS, "stored")
+        worker.process.send_signal(number)
+        assert worker.wait(_STOP_SECONDS) == 0
+        assert lag(settings, family.topic.name) == 0
+    assert "Traceback" not in worker.log
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2], ids=lambda number: number.name)

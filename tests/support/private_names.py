@@ -5,6 +5,7 @@ Private names, methods that the pipeline overrides, and the parts of clickhouse-
 
 from support.private_name import Name
 from support.private_names_group import GROUP_NAMES
+from support.private_names_worker import WORKER_NAMES
 
 _CONSUMER = "faust.transport.consumer:Consumer"
 _THREADED = "faust.transport.consumer:ThreadDelegateConsumer"
@@ -19,6 +20,7 @@ _CONNECTION = "clickhouse_driver.connection:Connection"
 
 NAMES = [
     *GROUP_NAMES,
+    *WORKER_NAMES,
     # Faust's consumer: overridden by MicroBatchConsumer.
     Name(
         f"{_CONSUMER}._wait_next_records",
@@ -140,26 +142,18 @@ NAMES = [
         ("mode.threads:ServiceThread._shutdown_thread", "await self.on_thread_stop()"),
     ),
     Name(f"{_THREAD}._ensure_consumer", "aiokafka's consumer", "self"),
+    Name(f"{_THREAD}()._consumer", "the same, or None before the thread has started"),
+    Name(
+        f"{_THREAD}.topic_partitions",
+        "knows partitions also in workers that don't lead the group",
+        "self topic",
+        (f"{_THREADED}.topic_partitions", "self._thread.topic_partitions(topic)"),
+    ),
     Name(
         f"{_THREAD}.on_start",
         "watches over the membership",
         "self",
         (f"{_THREAD}.on_start", "await self._consumer.start()"),
-    ),
-    # Faust's worker and app.
-    Name("mode.worker:Worker.install_signal_handlers", "ignores stray signals", "self"),
-    Name(
-        "faust.worker:Worker._schedule_shutdown",
-        "limits the time of a stop",
-        "self signal",
-        ("mode.worker:Worker._on_sigterm", "self._schedule_shutdown(signal.SIGTERM)"),
-    ),
-    Name("faust.worker:Worker.on_setup_root_logger", "leaves the log as it is", "self logger level"),
-    Name(
-        "faust.app.base:App._new_web",
-        "makes our web server",
-        "self",
-        ("faust.app.base:App", "return self._new_web()"),
     ),
     # aiokafka's consumer.
     Name("aiokafka:AIOKafkaConsumer()._coordinator", "membership, and commits with metadata"),

@@ -13,13 +13,14 @@ _UNLISTED = 1002  # UNKNOWN_EXCEPTION
 
 def _check(failures: list[Exception], *, unclear_seconds: float = 60.0) -> int:
     """Run a check that fails in this way, and then succeeds; return the number of failures that are left."""
+    notes: list[str] = []
 
     def check() -> int:
         if failures:
             raise failures.pop(0)
         return len(failures)
 
-    return _until_available(check, unclear_seconds=unclear_seconds)
+    return _until_available("ClickHouse", notes.append, check, unclear_seconds=unclear_seconds)
 
 
 def test_an_unclear_failure_at_the_start_is_tried_again() -> None:

@@ -17,7 +17,7 @@ from pipeline.errors import ChimeraError, ConfigError
 from pipeline.kafka.client import client_config
 from pipeline.kafka.registry import SchemaRegistry
 from pipeline.worker.app import App
-from pipeline.worker.web import check_web_port
+from pipeline.worker.web import listen
 
 _BASE = {env_name("privacy", "hash_key"): "for-tests-only-and-not-a-secret!"}
 _ODD = [
@@ -122,7 +122,8 @@ def _start_up(settings: Settings) -> None:
     for host in (settings.clickhouse.host, settings.worker.web_host):
         host.encode("idna")  # as the resolver does; without it a value would have to reach a name server
     if settings.worker.web_host in {"127.0.0.1", "::1"}:
-        check_web_port(settings.worker)
+        for listener in listen(settings.worker):
+            listener.close()
     connect(settings.clickhouse)
 
 

@@ -1,0 +1,64 @@
+"""The worker's HTTP pages while it waits for its servers at the start; then Faust's web server has the sockets."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Self
+
+import prometheus_client
+from aiohttp import web
+
+from pipeline.worker.web import without_server
+
+_CLOSE_SECONDS = 1.0  # for answers under way
+
+
+class WaitingPages:
+    """Pages that a thread answers while the context lasts: `/live` with 200, `/ready` with 503 and the cause.
+
+    Args:
+        listeners: sockets that listen; they stay open after the context.
+    """
+
+    def __init__(self, listeners: Sequence[socket.socket]) -> None:
+        self._trouble = "the checks at the start are under way"
+        self._listeners = listeners
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="waiting-pages")
+        app = web.Application()
+        app.on_response_prepare.append(without_server)
+        app.add_routes([web.get("/live", _live), web.get("/ready", self._ready), web.get("/metrics", _metrics)])
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_CLOSE_SECONDS)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._open(), self._loop).result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def note(self, trouble: str) -> None:
+        """Note the cause for which the worker isn't ready."""
+        self._trouble = trouble
+
+    async def _open(self) -> None:
+        await self._runner.setup()
+        for listener in self._listeners:
+            await web.SockSite(self._runner, listener.dup()).start()
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        return web.Response(text=f"not ready: {self._trouble}\n", status=HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def _live(_request: web.Request) -> web.Response:
+    return web.Response(text="live\n")
+
+
+async def _metrics(_request: web.Request) -> web.Response:
+    return web.Response(body=prometheus_client.generate_latest(), content_type="text/plain")
