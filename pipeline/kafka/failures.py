@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation, AdminClient
 
 from pipeline.config import KafkaSettings, env_name
@@ -23,6 +23,7 @@ PROBE_SECONDS = 10.0
 """Longest wait of a probe for an answer."""
 _DOWN_SECONDS = 2.0  # wait after all brokers are down: one may come back, or answer at another address
 _POLL_SECONDS = 0.05
+_SOME_TOPIC = "__consumer_offsets"  # it may be missing: the answer counts, not what it says
 _WATCH_SECONDS = 2.0  # between two checks for failed connections
 _log = structlog.get_logger("chimera.kafka")
 # ruff: noqa: SLF001 (librdkafka's own error codes, all below zero, are public under names with an underscore)
@@ -40,6 +41,7 @@ _NOT_NOW = frozenset(
         KafkaError.BROKER_NOT_AVAILABLE,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.KAFKA_STORAGE_ERROR,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NETWORK_EXCEPTION,
@@ -50,6 +52,7 @@ _NOT_NOW = frozenset(
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.REPLICA_NOT_AVAILABLE,
         KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.UNSTABLE_OFFSET_COMMIT,
     }
 )
@@ -185,7 +188,9 @@ def _probe(settings: KafkaSettings, seconds: float) -> KafkaError | None:
     errors: list[KafkaError] = []
     config: dict[str, Any] = {**client_config(settings), "error_cb": errors.append, "log_level": 0}
     client = AdminClient(config)
-    answer = client.describe_cluster(request_timeout=seconds)
+    # Not describe_cluster: librdkafka ends the process if the answer has neither a broker nor a topic, as that of a
+    # broker that was silent for a while, until the controller takes it for alive again.
+    answer = client.describe_topics(TopicCollection([_SOME_TOPIC]), request_timeout=seconds)[_SOME_TOPIC]
     deadline = time.monotonic() + seconds
     while not answer.done() and time.monotonic() < deadline:
         known = len(errors)
@@ -195,10 +200,15 @@ def _probe(settings: KafkaSettings, seconds: float) -> KafkaError | None:
                 return error
             if error.code() == KafkaError._ALL_BROKERS_DOWN:
                 deadline = min(deadline, time.monotonic() + _DOWN_SECONDS)
-    if answer.done() and answer.exception() is None:
+    if answer.done() and _is_of_broker(answer.exception()):
         return None
     telling = (error for error in errors if error.code() != KafkaError._ALL_BROKERS_DOWN)
     return next(telling, KafkaError(KafkaError._TIMED_OUT))
+
+
+def _is_of_broker(error: BaseException | None) -> bool:
+    """Tell whether a broker has answered, be it that there is no such topic, or that we may not see it."""
+    return error is None or (isinstance(error, KafkaException) and error.args[0].code() >= 0)
 
 
 def _tls_refusal(settings: KafkaSettings) -> str | None:

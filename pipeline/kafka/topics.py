@@ -22,7 +22,7 @@ from confluent_kafka.admin import (
 
 from pipeline.catalog import TopicSpec
 from pipeline.config import KafkaSettings
-from pipeline.errors import ConfigError, HaltError
+from pipeline.errors import ConfigError, HaltError, UnavailableError
 from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import check_connection, explain_kafka, missing_topic
 from pipeline.kafka.leaders import wait_for_leaders
@@ -151,12 +151,18 @@ class TopicAdmin:
         """Read the state of the cluster; missing topics are left out."""
         check_connection(self._settings)
         present = self._describe(names)
+        brokers = self._brokers()
+        configs = self._read_configs(present)
+        return Cluster(brokers, {name: _live(topic, configs[name]) for name, topic in present.items()})
+
+    def _brokers(self) -> int:
         try:
-            brokers = self._client.describe_cluster(request_timeout=self._answer_seconds).result().nodes
+            brokers = self._client.list_topics(timeout=self._answer_seconds).brokers  # see `failures` for the reason
         except KafkaException as error:
             raise explain_kafka(error.args[0], self._settings) from None
-        configs = self._read_configs(present)
-        return Cluster(len(brokers), {name: _live(topic, configs[name]) for name, topic in present.items()})
+        if not brokers:
+            raise UnavailableError(f"Kafka at {self._settings.bootstrap_servers} is not available: no broker is alive")
+        return len(brokers)
 
     def ids(self, names: Iterable[str]) -> dict[str, str]:
         """Return Kafka's ids of topics by name; missing topics are left out. A topic created anew has a new id."""

@@ -1,9 +1,9 @@
-"""A TCP proxy before a Kafka broker that can hold requests of one kind back, and let them through later."""
+"""A TCP proxy before a Kafka broker that can hold requests of one kind back, or answer them itself."""
 
 import asyncio
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, Self
 
@@ -15,6 +15,7 @@ OFFSET_COMMIT, OFFSET_FETCH = 8, 9
 _HEADER = struct.Struct(">hhih")  # API key, version, correlation id, length of the client's id
 _CHUNK = 65536
 
+Reply = Callable[[bytes], bytes | None]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -41,6 +42,7 @@ class KafkaProxy:
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._wanted: tuple[int, str] | None = None
         self._held = threading.Event()
+        self._reply: Reply = _pass_on
         self._open = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -76,6 +78,19 @@ class KafkaProxy:
             self._wanted = None
             self._loop.call_soon_threadsafe(self._open.set)
 
+    @contextmanager
+    def answering(self, reply: Reply) -> Iterator[None]:
+        """Answer in the broker's place while the context lasts.
+
+        Args:
+            reply: gives the answer to a request, both with their lengths; None to ask the broker.
+        """
+        self._reply = reply
+        try:
+            yield
+        finally:
+            self._reply = _pass_on
+
     async def _close(self) -> None:
         self._server.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -108,8 +123,14 @@ class KafkaProxy:
             if self._wanted and request.api_key == self._wanted[0] and request.client.startswith(self._wanted[1]):
                 self._held.set()
                 await self._open.wait()
-            broker[1].write(request.frame)
-            await broker[1].drain()
+            reply = self._reply(request.frame)
+            end = broker if reply is None else client
+            end[1].write(request.frame if reply is None else reply)
+            await end[1].drain()
+
+
+def _pass_on(_request: bytes) -> None:
+    """Ask the broker."""
 
 
 async def _read_request(reader: asyncio.StreamReader) -> _Request:
