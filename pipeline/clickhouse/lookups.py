@@ -10,6 +10,9 @@ from typing import Any
 
 from pipeline.errors import UnavailableError
 
+CUT_SHORT = "ClickHouse ended a look-up without its result, as if somebody had killed the query"
+"""Message for a look-up that isn't whole."""
+
 
 def all_rows(client: Any, query: str, params: Mapping[str, Any] | None = None, **options: Any) -> list[tuple[Any, ...]]:
     """Return all rows of a query, in its order.
@@ -26,6 +29,6 @@ def all_rows(client: Any, query: str, params: Mapping[str, Any] | None = None, *
     """
     answer = client.execute(f"SELECT groupArray(tuple(*)) FROM ({query})", params, **options)  # noqa: S608 (a query of ours)
     if not answer:
-        raise UnavailableError("ClickHouse ended a look-up without its result, as if somebody had killed the query")
+        raise UnavailableError(CUT_SHORT)
     rows: list[tuple[Any, ...]] = answer[0][0]
     return rows

@@ -12,9 +12,10 @@ from uuid import UUID
 
 import numpy as np
 
-from pipeline.clickhouse.lookups import all_rows
+from pipeline.clickhouse.lookups import CUT_SHORT, all_rows
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.clickhouse.ttl import expired_times
+from pipeline.errors import UnavailableError
 
 HOUR_SECONDS = 3600
 _DAY_MS = 86_400_000
@@ -51,7 +52,10 @@ _BITS = (
     "(avg_latency_ms, reinterpretAsUInt32(error_rate), reinterpretAsUInt32(abandonment_rate), events_count, "
     "duration_seconds)"
 )
-_DIFFERENCES = f"""
+_NO_BITS = "CAST((0, 0, 0, 0, 0), 'Tuple(UInt32, UInt32, UInt32, UInt32, UInt32)')"
+# The last row, without copies and events, says that the result is whole: see `pipeline.clickhouse.lookups`. An
+# aggregate of all rows, as there, would take as much memory as there are differences.
+_DIFFERENCES = f"""SELECT * FROM (
     SELECT
         session_id, countIf(stored) AS copies, anyIf(bits, stored) AS found,
         countIf(NOT stored) AS wanted, anyIf(bits, NOT stored) AS expected
@@ -62,7 +66,9 @@ _DIFFERENCES = f"""
     )
     GROUP BY session_id
     HAVING copies != 1 OR wanted != 1 OR found != expected
-    ORDER BY session_id
+    UNION ALL
+    SELECT toUUID('00000000-0000-0000-0000-000000000000'), toUInt64(0), {_NO_BITS}, toUInt64(0), {_NO_BITS}
+) ORDER BY copies + wanted = 0, session_id
 """  # noqa: S608 (a template of ours)
 _HOURS = f"""
     SELECT toUnixTimestamp(hour), toDate(hour), sum(events), sum(rows)
@@ -211,9 +217,17 @@ class Audit:
         return f"SELECT {_NAMES} FROM {TABLE} WHERE hour = toDateTime({hour.begins_at})"  # noqa: S608 (names of ours)
 
     def differences(self, hour: Hour) -> Iterator[Difference]:
-        """Yield the differences of an hour, ordered by session; read the iterator to its end."""
+        """Yield the differences of an hour, ordered by session; read the iterator to its end.
+
+        Raises:
+            UnavailableError: the server ended the query before its result was whole; another attempt may succeed.
+        """
         query = _DIFFERENCES.format(source=self._source, begins_at=hour.begins_at)
+        whole = False
         for session_id, copies, found, wanted, expected in self._client.execute_iter(query):
+            if not copies + wanted:
+                whole = True
+                continue
             yield Difference(
                 hour,
                 session_id,
@@ -221,3 +235,5 @@ class Audit:
                 Values.of_bits(found) if copies else None,
                 Values.of_bits(expected) if wanted else None,
             )
+        if not whole:
+            raise UnavailableError(CUT_SHORT)
