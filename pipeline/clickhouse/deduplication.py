@@ -58,13 +58,17 @@ def check_deduplication_windows(settings: Settings, catalog: Catalog, partitions
         catalog: families and the rollup.
         partitions: number of partitions that each topic has on the broker, by name.
 
+    A missing table is left out: inserts tell.
+
     Raises:
         HaltError: a window is too narrow; the message gives the table, its setting, the value and the expected value.
         UnavailableError: the server doesn't answer.
     """
     with explained(settings.clickhouse), connect(settings.clickhouse) as client:
         tables = {name: (engine, definition) for name, engine, definition in all_rows(client, _TABLES)}
-    for table, topic, at_once in _filled_tables(settings, catalog):
+    for table, topic, at_once in filled_tables(settings, catalog):
+        if table not in tables:
+            continue
         engine, definition = tables[table]
         blocks = window_blocks_needed(settings, partitions[topic], at_once=at_once)
         for name, needed in _needed(engine, settings, blocks):
@@ -76,7 +80,7 @@ def check_deduplication_windows(settings: Settings, catalog: Catalog, partitions
                 )
 
 
-def _filled_tables(settings: Settings, catalog: Catalog) -> Iterator[tuple[str, str, int | None]]:
+def filled_tables(settings: Settings, catalog: Catalog) -> Iterator[tuple[str, str, int | None]]:
     """Yield each table that the worker fills, its topic, and how many inserts of a partition run at once, if fixed."""
     for family in catalog.families:
         yield family.table, family.topic.name, None

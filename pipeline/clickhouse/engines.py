@@ -24,17 +24,19 @@ _FORMS = ("", "Replicated", "Shared")  # the latter two are those of clusters an
 def check_engines(settings: ClickHouseSettings, tables: Iterable[str]) -> None:
     """Check that each table has the engine that the migrations declare, or a plain MergeTree.
 
+    A missing table is left out: inserts tell.
+
     Raises:
         HaltError: a table has another engine, or is a view.
         UnavailableError: the server doesn't answer.
     """
     with explained(settings), connect(settings) as client:
         engines = dict(all_rows(client, _TABLES))
-    for table in tables:
+    for table in engines.keys() & set(tables):
         allowed = tuple(dict.fromkeys((_declared().get(table, _PLAIN), _PLAIN)))
-        if engines.get(table) not in {form + engine for form in _FORMS for engine in allowed}:
+        if engines[table] not in {form + engine for form in _FORMS for engine in allowed}:
             raise HaltError(
-                f"table {settings.database}.{table} at {settings.address}: engine {engines.get(table)}: expected "
+                f"table {settings.database}.{table} at {settings.address}: engine {engines[table]}: expected "
                 f"{' or '.join(allowed)}, or its Replicated or Shared form: with another engine, a repeated insert may "
                 "be stored twice, or rows may be replaced or added up"
             )

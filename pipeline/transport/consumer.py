@@ -17,7 +17,7 @@ topic of the app stays Faust's own, record by record. Guarantees for micro-batch
 The classes here only delegate: `pipeline.transport.member` has the logic, `pipeline.transport.adapter` the requests.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from faust.transport.drivers import aiokafka as driver
@@ -80,6 +80,10 @@ class MicroBatchConsumer(driver.Consumer):
     def trouble(self) -> str | None:
         """Reason why the group doesn't let this worker in; None if it does."""
         return self._thread.joining.trouble if self._thread.joining else None
+
+    def partitions(self, topics: Iterable[str]) -> dict[str, int]:
+        """Return how many partitions topics have, by name; 0 for a topic that isn't there, or isn't known yet."""
+        return {topic: self._thread.topic_partitions(topic) or 0 for topic in topics}
 
     def held(self, tp: TopicPartition) -> PartitionBatches | None:
         """Return a partition; None if this worker doesn't hold it."""

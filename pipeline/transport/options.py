@@ -1,12 +1,16 @@
 """Options that an app gives the transport."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.catalog import BatchPolicy
 from pipeline.errors import ChimeraError
 from pipeline.transport.broker import Beginning, TopicPartition
 from pipeline.transport.deriver import Deriver
+
+
+async def _nothing() -> None:
+    """Do nothing before a takeover."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,8 @@ class TransportOptions:
     """Looks the ids of the topics up that exist, in a thread, before each delivery; the broker is asked without it."""
     check_beginnings: Callable[[Sequence[Beginning]], None] = lambda _: None
     """Raises HaltError if records of these partitions are stored already; runs in a thread, before any is consumed."""
+    before_takeover: Callable[[], Awaitable[None]] = _nothing
+    """Raises HaltError if repeated inserts might be stored twice; awaited before partitions are taken over."""
     halt: Callable[[ChimeraError], None] | None = None
     """Called with a failure that makes going on impossible; without it, the app crashes."""
     deriver: Deriver | None = None

@@ -46,6 +46,7 @@ class Rebalance:
         try:
             await seek_to_committed()
             if partitions := self._topics.assigned():
+                await self._options.before_takeover()
                 await self._take_over(partitions)
         except UnavailableError as error:
             self._log.warning("Partitions not taken over, the worker requests a new assignment: %s", error)

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,7 @@ from pipeline.worker.fresh_group import check_beginnings
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.places import Places
 from pipeline.worker.process import Worker
+from pipeline.worker.table_watch import TableWatch
 
 _REJECT_RATE_SECONDS = 1.0  # between two looks at the reject rates
 _ANSWER_SECONDS = 90.0  # longest wait of the consumer for an answer, as Faust has it
@@ -77,9 +79,13 @@ class App(faust.App):
         self.settings = settings
         self.catalog = catalog
         self.failure: ChimeraError | None = None
+        self.listeners: list[socket.socket] = []
+        """Sockets of the web server, once the worker has started."""
+        self._joined = False
         worker = settings.worker
         self._sink = Sink(settings.clickhouse)
         self._rollup = self._make_rollup()
+        self._tables = TableWatch(settings, catalog, lambda topics: self._batch_consumer().partitions(topics))
         self.transport_options = self._make_transport_options()
         super().__init__(settings.kafka.group_id, **_faust_options(settings))
         self._hasher = configured_hasher(settings.privacy)
@@ -91,6 +97,7 @@ class App(faust.App):
         self.page("/metrics")(web.metrics)
         self.page("/ready")(web.ready)
         self.page("/live")(web.live)
+        self.task(self._watch_tables)
         self.timer(_REJECT_RATE_SECONDS)(self._watch_reject_rates)
         if settings.kafka.tls or settings.kafka.sasl:
             self.task(self._watch_login)
@@ -107,6 +114,7 @@ class App(faust.App):
             max_bytes=worker.max_bytes_in_flight,
             drain_seconds=worker.drain_seconds,
             check_beginnings=self._check_beginnings,
+            before_takeover=self._tables.before_takeover,
             halt=self.halt,
             deriver=self._rollup,
         )
@@ -206,6 +214,9 @@ class App(faust.App):
         for ingest in self._ingests.values():
             ingest.watch_reject_rate()
 
+    async def _watch_tables(self) -> None:
+        await self._tables.run(self.halt)
+
     async def _watch_login(self) -> None:
         await watch_login(self.settings.kafka, lambda: self._batch_consumer().failed_connections, self.halt)
 
@@ -219,12 +230,14 @@ class App(faust.App):
     def on_rebalance_end(self) -> None:
         """Log that the worker consumes, and from how many partitions."""
         super().on_rebalance_end()
-        log.info("consuming", partitions=len(self.consumer.assignment()))
+        self._joined = True
+        if self.failure is None:
+            log.info("consuming", partitions=len(self.consumer.assignment()))
 
     @property
     def troubles(self) -> list[str]:
-        """Reasons why the worker isn't ready: a rebalance, a step that is tried again, too many rejections."""
-        troubles = ["partitions are being reassigned" if self.rebalancing else None]
+        """Reasons why the worker isn't ready: no partitions, a step that is tried again, too many rejections."""
+        troubles = ["partitions are being reassigned" if self.rebalancing or not self._joined else None]
         troubles += [part.trouble for part in (self._batch_consumer(), *self._ingests.values(), self._rollup) if part]
         return [trouble for trouble in troubles if trouble]
 

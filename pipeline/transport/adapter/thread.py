@@ -66,6 +66,10 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
         coordinator = self.coordinator
         return Membership(coordinator.generation, coordinator.member_id)
 
+    def topic_partitions(self, topic: str) -> int | None:
+        """Return the number of partitions of a topic; Faust's own method knows them in the group's leader alone."""
+        return len(self._consumer.partitions_for_topic(topic) or ()) if self._consumer else None
+
     async def ask(self, request: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Make a request in this thread, and await its answer in the caller's.
 
