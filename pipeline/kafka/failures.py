@@ -35,27 +35,34 @@ _FORBIDDEN = frozenset(
     }
 )
 _REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
-# Temporary refusals; any other refusal would be the same the next time.
-_NOT_NOW = frozenset(
+NOT_NOW = frozenset(
     {
         KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.CONCURRENT_TRANSACTIONS,
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.COORDINATOR_NOT_AVAILABLE,
         KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.KAFKA_STORAGE_ERROR,
         KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.LISTENER_NOT_FOUND,
         KafkaError.NETWORK_EXCEPTION,
         KafkaError.NOT_CONTROLLER,
         KafkaError.NOT_COORDINATOR,
         KafkaError.NOT_ENOUGH_REPLICAS,
         KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
         KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.PREFERRED_LEADER_NOT_AVAILABLE,
+        KafkaError.REASSIGNMENT_IN_PROGRESS,
         KafkaError.REPLICA_NOT_AVAILABLE,
         KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.STALE_BROKER_EPOCH,
+        KafkaError.THROTTLING_QUOTA_EXCEEDED,
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.UNSTABLE_OFFSET_COMMIT,
     }
 )
+"""Codes of temporary refusals; any other refusal would be the same the next time."""
 
 
 NO_TOPIC = frozenset(
@@ -124,7 +131,7 @@ def explain_kafka(
     """
     if error.code() in _FORBIDDEN:
         return _forbidden(settings, what)
-    if error.code() >= 0 and error.code() not in _NOT_NOW:
+    if error.code() >= 0 and error.code() not in NOT_NOW:
         return HaltError(f"{_where(settings)} refuses{what and f' {what}'}: {_described(error)}")
     reply = _probe(settings, probe_seconds) if error.code() < 0 else None
     return _no_answer(settings, error if reply is None else reply)

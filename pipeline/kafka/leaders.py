@@ -10,17 +10,11 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from pipeline.config import KafkaSettings
 from pipeline.errors import UnavailableError
 from pipeline.kafka.client import client_config
-from pipeline.kafka.failures import NO_TOPIC, explain_kafka
+from pipeline.kafka.failures import NO_TOPIC, NOT_NOW, explain_kafka
 
 _POLL_SECONDS = 0.1
 # What brokers answer until they know a new partition and its leader has taken it over.
-_NOT_YET = NO_TOPIC | {
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.UNKNOWN_LEADER_EPOCH,  # the client has heard of the leader before the leader itself
-    KafkaError.FENCED_LEADER_EPOCH,
-    KafkaError._NOENT,  # noqa: SLF001 (no partition has a leader; public under a name with an underscore)
-}
+_NOT_YET = NO_TOPIC | NOT_NOW | {KafkaError._NOENT}  # noqa: SLF001 (public under a name with an underscore)
 
 
 def wait_for_leaders(settings: KafkaSettings, topics: Mapping[str, int], *, wait_seconds: float = 30.0) -> None:

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from pipeline.config import KafkaSettings
 from pipeline.errors import ChimeraError, HaltError
 from pipeline.kafka.client import client_config
-from pipeline.kafka.failures import NO_TOPIC, PROBE_SECONDS, explain_kafka, missing_topic
+from pipeline.kafka.failures import NO_TOPIC, NOT_NOW, PROBE_SECONDS, explain_kafka, missing_topic
 
 _POLL_SECONDS = 0.2
 _BATCH = 1_000
@@ -25,8 +25,6 @@ _OPTIONS = {
     "fetch.queue.backoff.ms": 10,  # a full queue is emptied within moments
     "log_level": 0,  # errors are raised
 }
-# A new partition has no leader yet, and a partition that moves has none for a moment.
-_MOVING = frozenset({KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION})
 # ruff: noqa: SLF001 (librdkafka's own error codes are public under names with an underscore)
 
 
@@ -181,7 +179,7 @@ class TopicReader:
             try:
                 return ask()
             except KafkaException as error:
-                if error.args[0].code() not in _MOVING or monotonic() > deadline:
+                if error.args[0].code() not in NOT_NOW or monotonic() > deadline:
                     raise self._explained(error.args[0]) from None
             sleep(_POLL_SECONDS)
 
