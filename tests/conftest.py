@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from support.containers import ContainerStack, skip_without_engine
 from support.events import events
 from support.kafka_topic import Topic
 from support.schema_registry import RegistryServer
+from support.verifying import Ended, Verify
 
 from pipeline.catalog import Family, load_catalog
+from pipeline.cli import main
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.migrate import migrate
 from pipeline.config import ENV_PREFIX, KafkaSettings, Settings, env_name, load_settings
@@ -99,6 +102,21 @@ def client(settings: Settings) -> Iterator[Client]:
     migrate(settings.clickhouse)
     with connect(settings.clickhouse) as connected:
         yield connected
+
+
+@pytest.fixture
+def verify(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Verify:
+    """Run `chimera verify …` in this process, whose environment is that of the settings."""
+    del settings
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["chimera", "verify", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Ended(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

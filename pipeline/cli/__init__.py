@@ -15,6 +15,7 @@ COMMANDS = {
     "topics": "pipeline.cli.topics:topics",
     "migrate": "pipeline.cli.migrate:migrate",
     "produce": "pipeline.cli.produce:produce",
+    "verify": "pipeline.cli.verify:verify",
     "rollup": "pipeline.cli.rollup:rollup",
     "dlq": "pipeline.cli.dlq:dlq",
     "access": "pipeline.cli.access:access",

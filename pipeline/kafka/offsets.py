@@ -17,7 +17,6 @@ _BATCH = 1_000
 _SEEK_GAP = 2_000  # a longer gap between wanted records is skipped by a new fetch instead of read
 _OPTIONS = {
     "enable.auto.commit": False,
-    "isolation.level": "read_uncommitted",
     "enable.partition.eof": True,
     "fetch.message.max.bytes": 4 * 1024 * 1024,
     "queued.max.messages.kbytes": 16 * 1024,
@@ -38,10 +37,10 @@ def _ignore(_done: int, _total: int) -> None:
 class TopicReader:
     """Reads ranges of offsets of one topic. It joins no group and commits nothing.
 
-    Records of aborted and of open transactions are read too. The pipeline writes its own topics without transactions,
-    and nobody's open one may hide a dead letter's claim or a snapshot. Therefore the end of a range is the end of the
-    log, not the last stable offset. Methods raise UnavailableError if Kafka doesn't answer, HaltError if it refuses or
-    has no such topic.
+    Records of aborted and of open transactions are read too, unless `only_committed` is set. The pipeline writes its
+    own topics without transactions, and nobody's open one may hide a dead letter's claim or a snapshot. Therefore the
+    end of a range is the end of the log, not the last stable offset. Methods raise UnavailableError if Kafka doesn't
+    answer, HaltError if it refuses or has no such topic.
 
     Args:
         settings: the broker; `committed` asks for its group.
@@ -50,6 +49,8 @@ class TopicReader:
         silence_seconds: longest wait for the next record of a range.
         probe_seconds: longest wait for the reason of a failure.
         skip_deleted: go on after records that retention has deleted; otherwise their absence is an error.
+        only_committed: leave out the records of transactions, unless they are committed, as the worker does. A range
+            must end at or below the last stable offset.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class TopicReader:
         silence_seconds: float = 30.0,
         probe_seconds: float = PROBE_SECONDS,
         skip_deleted: bool = True,
+        only_committed: bool = False,
     ) -> None:
         self.topic = topic
         self._settings = settings
@@ -71,6 +73,7 @@ class TopicReader:
             {
                 **client_config(settings),
                 **_OPTIONS,
+                "isolation.level": "read_committed" if only_committed else "read_uncommitted",
                 "auto.offset.reset": "earliest" if skip_deleted else "error",
                 "group.id": settings.group_id,  # the client needs one
             }
@@ -97,14 +100,8 @@ class TopicReader:
 
     def committed(self, partitions: Iterable[int]) -> dict[int, int | None]:
         """Offset that the group has committed, by partition; None if there is none."""
-        asked = [TopicPartition(self.topic, number) for number in partitions]
-        try:
-            found = self._consumer.committed(asked, self._answer_seconds) if asked else []
-        except KafkaException as error:
-            raise self._explained(error.args[0], f"group {self._settings.group_id}") from None
-        for place in found:
-            if place.error is not None:  # it has no offset then, and would pass for a partition without a commit
-                raise self._explained(place.error, f"group {self._settings.group_id}")
+        numbers = list(partitions)
+        found = self._retried(lambda: self._ask_committed(numbers), f"group {self._settings.group_id}")
         return {place.partition: place.offset if place.offset >= 0 else None for place in found}
 
     def read(self, ranges: Mapping[int, range], progress: Callable[[int, int], None] = _ignore) -> Iterator[Message]:
@@ -173,14 +170,14 @@ class TopicReader:
             raise self._explained(error)
         return False
 
-    def _retried(self, ask: Callable[[], _Answer]) -> _Answer:
+    def _retried(self, ask: Callable[[], _Answer], what: str = "") -> _Answer:
         deadline = monotonic() + self._answer_seconds
         while True:
             try:
                 return ask()
             except KafkaException as error:
                 if error.args[0].code() not in NOT_NOW or monotonic() > deadline:
-                    raise self._explained(error.args[0]) from None
+                    raise self._explained(error.args[0], what) from None
             sleep(_POLL_SECONDS)
 
     def _ask_partitions(self) -> list[int]:
@@ -188,6 +185,14 @@ class TopicReader:
         if found.error is not None:
             raise KafkaException(found.error)
         return sorted(found.partitions)
+
+    def _ask_committed(self, partitions: list[int]) -> list[TopicPartition]:
+        asked = [TopicPartition(self.topic, number) for number in partitions]
+        found = self._consumer.committed(asked, self._answer_seconds) if asked else []
+        for place in found:
+            if place.error is not None:  # it has no offset then, and would pass for a partition without a commit
+                raise KafkaException(place.error)
+        return found
 
     def _ask_range(self, partition: int) -> range:
         return range(*self._consumer.get_watermark_offsets(TopicPartition(self.topic, partition), self._answer_seconds))

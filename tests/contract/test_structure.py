@@ -19,7 +19,7 @@ FILES = [file for folder in ("pipeline", "tests", "benchmarks") for file in sort
 TREES = {file.relative_to(ROOT).as_posix(): ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
 
 MOST_MODULES = 12
-MOST_PACKAGES = 14
+MOST_PACKAGES = 15  # lineage/ compares what transport/, clickhouse/ and dlq/ wrote, so it is part of none of them
 MOST_LINES_OF_A_MODULE = 350
 MOST_LINES_OF_A_CLASS = 200
 MOST_LINES_OF_A_FUNCTION = 40
@@ -30,7 +30,7 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def test_the_top_of_the_package_is_small() -> None:
-    """The top of pipeline/ has at most 12 modules and 14 packages."""
+    """The top of pipeline/ has at most 12 modules and 15 packages."""
     assert len(list(PACKAGE.glob("*.py"))) <= MOST_MODULES
     assert len(list(PACKAGE.glob("*/__init__.py"))) <= MOST_PACKAGES
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 import orjson
 
+from pipeline.cli.columns import print_columns
 from pipeline.cli.dlq.options import STATES, as_json_option, in_state, read_topics, selecting
 from pipeline.dlq.index import Count
 from pipeline.dlq.show import as_text
@@ -50,7 +51,7 @@ def ls(*, states: Sequence[str], as_json: bool, **conditions: Any) -> None:
             click.echo(orjson.dumps({"topic": topic, **asdict(count), **times}))
         return
     heads = ("topic", "reason", "state", "letters", "copies", "first", "last")
-    _print_table([heads, *(_row(topic, count) for topic, count in shown)])
+    print_columns([heads, *(_row(topic, count) for topic, count in shown)])
     totals = Counter[str]()
     for _, count in counts:
         totals[count.state] += count.letters
@@ -60,9 +61,3 @@ def ls(*, states: Sequence[str], as_json: bool, **conditions: Any) -> None:
 def _row(topic: str, count: Count) -> tuple[str, ...]:
     numbers = (f"{count.letters:,}", f"{count.copies:,}")
     return topic, count.reason, count.state, *numbers, as_text(count.first), as_text(count.last)
-
-
-def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

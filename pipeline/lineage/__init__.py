@@ -1,0 +1,6 @@
+"""Lineage: compares the log, the tables and the dead letters by the coordinates of records.
+
+`verify` makes the comparison. It asks for the `extents` of the log, the `stored` rows and the `lettered` offsets, and
+has the records of the offsets that are in neither read and judged by `missing`. `report` has the results. No module
+changes anything in Kafka or ClickHouse.
+"""
