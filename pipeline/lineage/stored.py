@@ -147,7 +147,7 @@ class StoredRows:
                 if begin < end:
                     yield Stretch(extent.source, range(begin, end), count, (earliest, latest))
 
-    def held(self, stretch: Stretch) -> Presence:
+    def presence(self, stretch: Stretch) -> Presence:
         """Return the offsets of a stretch that have rows."""
         begin, size = stretch.offsets.start, len(stretch.offsets)
         words, masks, counts = self._words(stretch, begin)

@@ -122,7 +122,7 @@ class _Comparison:
     def _compare(self, stretch: Stretch, progress: Callable[[int], None]) -> None:
         number, begin = stretch.source.partition, stretch.offsets.start
         here = self.report.partitions[number]
-        held = self._rows.held(stretch)
+        held = self._rows.presence(stretch)
         if self._wanted.day is None:
             here.rows += held.rows
         if len(held.doubled_words):
@@ -177,7 +177,9 @@ class _Comparison:
         rows, hours = verdict.rows, verdict.times // HOUR_MS
         if len(rows):  # another program may have stored them by now, or moved them from one hour to another
             again = range(int(rows[0]), int(rows[-1]) + 1)
-            present = self._rows.held(replace(stretch, offsets=again, rows=1, times=None)).present[rows - again.start]
+            present = self._rows.presence(replace(stretch, offsets=again, rows=1, times=None)).present[
+                rows - again.start
+            ]
             here.rows += int(present.sum())
             rows, hours = rows[~present], hours[~present]
         here.lost += len(rows) + len(verdict.letters)

@@ -90,6 +90,7 @@ def failures(outcome: Outcome) -> Iterator[str]:
         "duplicated": verdict.duplicated,
         "unknown": verdict.strangers,
         "session_stats": verdict.differences,
+        "chimera verify": outcome.verified,
     }
     for what, places in kinds.items():
         yield from (f"{outcome.fault}: {what}: {place}" for place in places[:_LISTED])

@@ -2,13 +2,16 @@
 
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from chaos.faults import Fault
 from chaos.ledger import Verdict
+from chaos.world import World
 from pipeline.devstack import Stack
+from pipeline.lineage.report import Wanted
+from pipeline.lineage.verify import verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +23,19 @@ class Outcome:
     verdict: Verdict
     stuck: str = ""
     """Expected state that the pipeline didn't reach; empty if it got through."""
+    verified: tuple[str, ...] = ()
+    """Differences that `chimera verify` finds, in one line for each family that has some."""
 
     @property
     def sound(self) -> bool:
         """True if the pipeline got through and every record is in its place once."""
-        return self.verdict.sound and not self.stuck
+        return self.verdict.sound and not self.stuck and not self.verified
 
 
 def inflict(
     fault: Fault, runs: int, seed: int, *, stack: Stack, directory: Path, advance: Callable[[], None] = lambda: None
 ) -> Outcome:
-    """Run a fault several times under one load, then judge all produced events.
+    """Run a fault several times under one load, then judge all produced events, and compare the coordinates.
 
     Args:
         fault: the fault.
@@ -54,4 +59,14 @@ def inflict(
         except AssertionError as error:
             stuck = str(error).partition("\n")[0]
             world.start_over()  # delayed records aren't lost
-        return Outcome(fault.name, done, world.ledger.judge(), stuck)
+        verdict = world.ledger.judge()
+        return Outcome(fault.name, done, verdict, stuck, () if stuck else tuple(verified(world)))
+
+
+def verified(world: World) -> Iterator[str]:
+    """Yield the differences that `chimera verify` finds, a line for each family: a second oracle, by coordinates."""
+    for family in world.families:
+        report = verify(world.settings, family, Wanted(), lambda *_: None)
+        if report.differs or report.unknown_rows:
+            counts = ", ".join(f"{report.total(name)} {name}" for name in ("lost", "doubled", "strange"))
+            yield f"{family.name}: {counts}, {report.unknown_rows} without coordinates: {report.listed}"

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.verifying import insert_again
 
 from chaos.faults import SAMPLE, Fault
-from chaos.suite import inflict
+from chaos.suite import inflict, verified
 from chaos.world import World, go
 from pipeline.clickhouse.client import connect
 from pipeline.devstack import Stack
@@ -57,10 +58,13 @@ def test_lost_and_duplicated_records_are_listed(world: World) -> None:
     go(world.worker())
     world.wait_until_committed()
     assert world.ledger.judge().sound
+    assert list(verified(world)) == []
     lost, repeated, *_ = world.ledger.rows(family)
     with connect(world.settings.clickhouse) as client:
         client.execute(f"ALTER TABLE episodes DELETE WHERE run_id = '{lost}' SETTINGS mutations_sync = 1")
-        client.execute(f"INSERT INTO episodes SELECT * FROM episodes WHERE run_id = '{repeated}'")
+    insert_again(world.settings, "episodes", f"run_id = '{repeated}'")
     verdict = world.ledger.judge()
     assert verdict.lost == [world.ledger.coordinates(family, lost)]
     assert verdict.duplicated == [world.ledger.coordinates(family, repeated)]
+    (found,) = verified(world)
+    assert found.startswith("episodes: 1 lost, 1 doubled, 0 strange, 0 without coordinates")

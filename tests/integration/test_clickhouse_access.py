@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
@@ -20,16 +20,21 @@ from pipeline.catalog import Family, load_catalog
 from pipeline.clickhouse.access import load_roles, statements
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.contract import check_tables
+from pipeline.clickhouse.coordinates import Source
 from pipeline.clickhouse.migrate import migrate
 from pipeline.clickhouse.queries import load_queries
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.clickhouse.sink import Sink
+from pipeline.clickhouse.ttl import expired_times
 from pipeline.columns import Column, Rows
 from pipeline.config import ClickHouseSettings, Settings, TopicsSettings, env_name
 from pipeline.decode.decoder import Decoder
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser, users_of
 from pipeline.errors import HaltError
 from pipeline.kafka.client import client_config
+from pipeline.lineage.extents import Extent
+from pipeline.lineage.stored import StoredRows
+from pipeline.lineage.twins import Twins
 from pipeline.producer.encode import Encoder
 from pipeline.producer.producer import Producer
 from pipeline.rollup.audit import Audit
@@ -135,6 +140,25 @@ def test_a_reader_runs_every_specified_query_and_changes_nothing(server: ClickHo
         quota = client.execute("SELECT quota_name, max_queries, max_read_rows FROM system.quota_usage")
     role = _ROLES["chimera_reader"]
     assert quota == [(role.name, role.quota["queries"], role.quota["read_rows"])]
+
+
+def test_a_reader_may_verify(server: ClickHouseServer) -> None:
+    """The look-ups of `chimera verify` need no more than a reader's rights and limits."""
+    family = load_catalog(Settings()).family("bench_runs")
+    rows = Decoder(family).decode([Encoder(family).encode(event).value for event in events(family.name, 8)])
+    source = Source(UUID(int=15), 0)
+    sink = Sink(_settings(server, "chimera_writer"))
+    sink.insert(family.table, {**rows.columns, **source.columns(rows.positions)}, "verified", lambda: None)
+    with _as(server, "chimera_reader") as client:
+        stored = StoredRows(client, family.table, [Extent(source, 0, 8)])
+        (stretch,) = stored.survey().stretches
+        assert stored.presence(stretch).present.all()
+        assert stored.doubled(stretch, np.zeros(1, np.int64), 5) == []
+        assert stored.beyond({0: 8}) == {}
+        assert sum(stored.hours().values()) == 8
+        assert Twins(client, family).newer(rows).all()
+        assert not Twins(client, family).without_coordinates(rows).any()
+        assert not expired_times(client, family.table, "ts", np.asarray(rows.columns["ts"])).any()
 
 
 @pytest.mark.parametrize(
