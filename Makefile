@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MARK := $(VENV)/.installed
 SAME := --constraints requirements/development.txt
 
-.PHONY: help install lock demo test lint format bench bench-rollup chaos hostile fuzz clean
+.PHONY: help install lock demo test lint format bench bench-rollup bench-verify chaos hostile fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,9 @@ bench: $(MARK) ## Compare the worker with its peers in one run; writes docs/benc
 
 bench-rollup: $(MARK) ## Check and measure session_stats: rows, cost, state, recovery; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.rollup --write-docs
+
+bench-verify: $(MARK) ## Measure `chimera verify` over ten million rows: time, CPU, memory; five minutes
+	$(BIN)/python -m benchmarks.verify
 
 chaos: $(MARK) ## Kill, freeze and restart workers and servers under load; writes docs/reliability.md; 45 minutes
 	PYTHONPATH=tests $(BIN)/python -m chaos --write-docs

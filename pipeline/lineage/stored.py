@@ -17,7 +17,9 @@ from pipeline.columns import Ints, Mask
 from pipeline.lineage.extents import Extent
 
 STRETCH = 1 << 22
-"""Offsets of one look-up."""
+"""Most offsets of a partition that are compared at once."""
+LOOKUP = 1 << 24
+"""Most offsets of one look-up."""
 HOUR_MS = 3_600_000
 _BITS = 64
 _SHOWN_WORDS = 10_000  # most words that a query names
@@ -46,7 +48,7 @@ class Presence(NamedTuple):
     present: Mask
     rows: int
     doubled_words: Ints
-    """Words of 64 offsets, counted from the beginning of the stretch, that have more rows than offsets."""
+    """Words of 64 offsets (offset // 64) that have more rows than offsets."""
 
 
 class Surplus(NamedTuple):
@@ -147,26 +149,36 @@ class StoredRows:
                 if begin < end:
                     yield Stretch(extent.source, range(begin, end), count, (earliest, latest))
 
-    def presence(self, stretch: Stretch) -> Presence:
-        """Return the offsets of a stretch that have rows."""
-        begin, size = stretch.offsets.start, len(stretch.offsets)
-        words, masks, counts = self._words(stretch, begin)
-        full = np.zeros(-(-size // _BITS), "<u8")
-        full[words] = masks
-        present = np.unpackbits(full.view(np.uint8), bitorder="little")[:size].astype(np.bool_)
-        doubled = words[counts > np.bitwise_count(masks)]
-        return Presence(present, int(counts.sum()), doubled)
+    def presences(self, stretches: Sequence[Stretch]) -> list[Presence]:
+        """Return the offsets of each stretch that have rows, in one query."""
+        partitions, words, masks, counts = self._words([each for each in stretches if each.rows])
+        found = []
+        for each in stretches:
+            begin, end = each.offsets.start // _BITS, -(-each.offsets.stop // _BITS)
+            here = np.flatnonzero((partitions == each.source.partition) & (words >= begin) & (words < end))
+            full = np.zeros(end - begin, "<u8")
+            full[words[here] - begin] = masks[here]
+            bits = np.unpackbits(full.view(np.uint8), bitorder="little").astype(np.bool_)
+            present = bits[each.offsets.start - begin * _BITS :][: len(each)]
+            doubled = words[here][counts[here] > np.bitwise_count(masks[here])]
+            found.append(Presence(present, int(counts[here].sum()), doubled))
+        return found
 
-    def _words(self, stretch: Stretch, begin: int) -> tuple[Ints, Any, Ints]:
-        if not stretch.rows:
-            return np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.int64)
-        at = f"toUInt64({OFFSET} - {begin})"  # a difference is signed, and so would be the words
-        ((words, masks, counts),) = self._rows(
-            f"SELECT groupArray(word), groupArray(mask), groupArray(rows) FROM (SELECT intDiv({at}, {_BITS}) AS word, "
-            f"groupBitOr(bitShiftLeft(toUInt64(1), {at} % {_BITS})) AS mask, count() AS rows "
-            f"FROM `{self._table}` WHERE {self._within(stretch)} GROUP BY word)"
+    def _words(self, stretches: Sequence[Stretch]) -> tuple[Ints, Ints, Any, Ints]:
+        """Return partition, word, offsets as bits, and number of rows; a word belongs to one of the stretches."""
+        if not stretches:
+            nothing = np.empty(0, np.int64)
+            return nothing, nothing, np.empty(0, np.uint64), nothing
+        ((partitions, words, masks, counts),) = self._rows(
+            "SELECT groupArray(partition), groupArray(word), groupArray(mask), groupArray(rows) FROM "
+            f"(SELECT {PARTITION} AS partition, intDiv({OFFSET}, {_BITS}) AS word, "
+            f"groupBitOr(bitShiftLeft(toUInt64(1), {OFFSET} % {_BITS})) AS mask, count() AS rows "
+            f"FROM `{self._table}` WHERE {' OR '.join(f'({self._within(each)})' for each in stretches)} "
+            "GROUP BY partition, word)"
         )
-        return np.array(words, np.int64), np.array(masks, np.uint64), np.array(counts, np.int64)
+        numbers = (np.array(column, np.int64) for column in (partitions, words, counts))
+        partition, word, count = numbers
+        return partition, word, np.array(masks, np.uint64), count
 
     def doubled(self, stretch: Stretch, words: Ints, limit: int) -> list[Surplus]:
         """Return the rows beyond the first of each offset, by hour of `ts`.
@@ -176,8 +188,7 @@ class StoredRows:
             words: `doubled_words` of the stretch.
             limit: number of offsets to name in each hour.
         """
-        word = f"intDiv({OFFSET} - {stretch.offsets.start}, {_BITS})"
-        named = f" AND {word} IN {words.tolist()}" if len(words) <= _SHOWN_WORDS else ""
+        named = f" AND intDiv({OFFSET}, {_BITS}) IN {words.tolist()}" if len(words) <= _SHOWN_WORDS else ""
         return self._surplus(f"{self._within(stretch)}{named}", "count() - 1", limit)
 
     def of_offsets(self, source: Source, offsets: Ints, limit: int) -> Iterator[Surplus]:
@@ -228,6 +239,18 @@ class StoredRows:
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
         return all_rows(self._client, query)
+
+
+def lookups(stretches: Sequence[Stretch]) -> Iterator[list[Stretch]]:
+    """Group stretches that are looked up together: a table is read once for many of them."""
+    group: list[Stretch] = []
+    for each in stretches:
+        if group and sum(map(len, group)) + len(each) > LOOKUP:
+            yield group
+            group = []
+        group.append(each)
+    if group:
+        yield group
 
 
 def _array(offsets: Iterable[int]) -> str:

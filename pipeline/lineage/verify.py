@@ -27,7 +27,7 @@ from pipeline.lineage.extents import Extent, read_extents
 from pipeline.lineage.lettered import Lettered, read_lettered
 from pipeline.lineage.missing import Missing, Verdict
 from pipeline.lineage.report import FamilyReport, Fault, PartitionReport, Spot, Wanted
-from pipeline.lineage.stored import HOUR_MS, StoredRows, Stretch, Surplus, Survey
+from pipeline.lineage.stored import HOUR_MS, Presence, StoredRows, Stretch, Surplus, Survey, lookups
 
 Progress = Callable[[str, int, int], None]
 """Function that is told what is being done, how much of it, and how much there is."""
@@ -96,10 +96,11 @@ class _Comparison:
         """Compare all stretches."""
         self._count_rows(survey)
         what, total, done = f"{self.report.family}: offsets", sum(map(len, survey.stretches)), 0
-        for stretch in survey.stretches:
+        for together in lookups(survey.stretches):
             progress(what, done, total)
-            self._compare(stretch, partial(_go_on, progress, what, done, total))
-            done += len(stretch)
+            for stretch, presence in zip(together, self._rows.presences(together), strict=True):
+                self._compare(stretch, presence, partial(_go_on, progress, what, done, total))
+                done += len(stretch)
         progress(what, total, total)
         if self._wanted.hours:
             self.report.rows_by.update({Spot(*at): count for at, count in self._rows.hours().items()})
@@ -119,10 +120,9 @@ class _Comparison:
                 strange.strange = count
                 strange.ahead = max(0, strange.ahead - count)
 
-    def _compare(self, stretch: Stretch, progress: Callable[[int], None]) -> None:
+    def _compare(self, stretch: Stretch, held: Presence, progress: Callable[[int], None]) -> None:
         number, begin = stretch.source.partition, stretch.offsets.start
         here = self.report.partitions[number]
-        held = self._rows.presence(stretch)
         if self._wanted.day is None:
             here.rows += held.rows
         if len(held.doubled_words):
@@ -177,9 +177,8 @@ class _Comparison:
         rows, hours = verdict.rows, verdict.times // HOUR_MS
         if len(rows):  # another program may have stored them by now, or moved them from one hour to another
             again = range(int(rows[0]), int(rows[-1]) + 1)
-            present = self._rows.presence(replace(stretch, offsets=again, rows=1, times=None)).present[
-                rows - again.start
-            ]
+            (later,) = self._rows.presences([replace(stretch, offsets=again, rows=1, times=None)])
+            present = later.present[rows - again.start]
             here.rows += int(present.sum())
             rows, hours = rows[~present], hours[~present]
         here.lost += len(rows) + len(verdict.letters)

@@ -152,7 +152,8 @@ def test_a_reader_may_verify(server: ClickHouseServer) -> None:
     with _as(server, "chimera_reader") as client:
         stored = StoredRows(client, family.table, [Extent(source, 0, 8)])
         (stretch,) = stored.survey().stretches
-        assert stored.presence(stretch).present.all()
+        (presence,) = stored.presences([stretch])
+        assert presence.present.all()
         assert stored.doubled(stretch, np.zeros(1, np.int64), 5) == []
         assert stored.beyond({0: 8}) == {}
         assert sum(stored.hours().values()) == 8
