@@ -17,6 +17,7 @@ COMMANDS = {
     "produce": "pipeline.cli.produce:produce",
     "verify": "pipeline.cli.verify:verify",
     "rollup": "pipeline.cli.rollup:rollup",
+    "replay": "pipeline.cli.replay:replay",
     "dlq": "pipeline.cli.dlq:dlq",
     "access": "pipeline.cli.access:access",
     "config": "pipeline.cli.config:config",
@@ -62,7 +63,8 @@ def main() -> None:
     from pipeline.logs import accept_any_text  # noqa: PLC0415 (slow to import, and completion needs none)
 
     accept_any_text()
-    logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)  # it logs tracebacks of failures that we explain
+    for name in ("clickhouse_driver", "aiokafka"):  # they log failures that we explain
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         cli(prog_name="chimera")
     except ChimeraError as error:

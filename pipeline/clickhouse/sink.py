@@ -30,10 +30,12 @@ class Sink:
 
     Args:
         settings: server and database of the tables.
+        comment: value of `log_comment` for every insert, by which the server's lists of queries show it.
     """
 
-    def __init__(self, settings: ClickHouseSettings) -> None:
+    def __init__(self, settings: ClickHouseSettings, *, comment: str = "") -> None:
         self._settings = settings
+        self._insert_settings = {**INSERT_SETTINGS, **({"log_comment": comment} if comment else {})}
         self._idle: queue.SimpleQueue[Client] = queue.SimpleQueue()
         self._checked: dict[str, CheckedTable] = {}
 
@@ -64,7 +66,7 @@ class Sink:
                 refused them, the rows may be stored or not; the same insert may be made again.
         """
         client = self._client()
-        settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}
+        settings = {**self._insert_settings, "insert_deduplication_token": token}
         self._insert_block(client, table, _insert_into(table, columns), columns, settings, check=check)
         self._idle.put(client)
 

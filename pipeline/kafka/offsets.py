@@ -104,6 +104,12 @@ class TopicReader:
         found = self._retried(lambda: self._ask_committed(numbers), f"group {self._settings.group_id}")
         return {place.partition: place.offset if place.offset >= 0 else None for place in found}
 
+    def first_since(self, time_ms: int, partitions: Iterable[int]) -> dict[int, int]:
+        """Offset of the first record whose timestamp is at or after a time, by partition; none where there is none."""
+        asked = [TopicPartition(self.topic, number, time_ms) for number in partitions]
+        found = self._retried(lambda: self._consumer.offsets_for_times(asked, self._answer_seconds) if asked else [])
+        return {place.partition: place.offset for place in found if place.offset >= 0}
+
     def read(self, ranges: Mapping[int, range], progress: Callable[[int, int], None] = _ignore) -> Iterator[Message]:
         """Read all records within these ranges, one partition after the other.
 

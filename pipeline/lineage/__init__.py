@@ -2,5 +2,8 @@
 
 `verify` makes the comparison. It asks for the `extents` of the log, the `stored` rows and the `lettered` offsets, and
 has the records of the offsets that are in neither read and judged by `missing`. `report` has the results. No module
-changes anything in Kafka or ClickHouse.
+of these changes anything in Kafka or ClickHouse.
+
+`replay` fills a table: `plan` finds out which `spans` of the log lack rows, `chunks` gathers their records, `filler`
+inserts the rows, and `pace` limits the speed.
 """

@@ -28,7 +28,8 @@ from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import check_connection
 from pipeline.kafka.oauth import Tokens
 from pipeline.kafka.topics import TopicAdmin
-from pipeline.transport.adapter.credentials import TokenProvider, faust_credentials
+from pipeline.transport.adapter.credentials import faust_credentials
+from pipeline.transport.adapter.login import TokenProvider
 from pipeline.worker.preflight import check_topics
 
 pytestmark = pytest.mark.integration

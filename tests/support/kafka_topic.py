@@ -7,7 +7,7 @@ from typing import Any, Self
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as Place
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from pipeline.config import KafkaSettings
 from pipeline.kafka.client import client_config
@@ -63,6 +63,13 @@ class Topic:
         """Commit for the group, which must have no members."""
         place = Place(self.name, partition)
         asyncio.run(self._as_consumer(lambda consumer: consumer.commit({place: (offset, metadata)}), place))
+
+    @property
+    def end(self) -> int:
+        """End of partition 0's log."""
+        place = TopicPartition(self.name, 0)
+        asked = self._admin.list_offsets({place: OffsetSpec.latest()})  # type: ignore[no-untyped-call]
+        return int(asked[place].result(_ADMIN_SECONDS).offset)
 
     @property
     def committed(self) -> dict[int, int]:

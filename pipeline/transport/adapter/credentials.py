@@ -1,38 +1,13 @@
-"""TLS context and login of the worker's consumer, in the form that Faust and aiokafka take."""
+"""TLS context and login of the worker's consumer, in the form that Faust takes."""
 
-import asyncio
 from typing import Any
 
-from aiokafka.abc import AbstractTokenProvider
-from aiokafka.errors import KafkaConnectionError
 from faust.auth import OAuthCredentials, SASLCredentials, SSLCredentials
 
 from pipeline import tls
 from pipeline.config import KafkaSettings
-from pipeline.errors import ChimeraError
 from pipeline.kafka.oauth import Tokens
-
-
-class TokenProvider(AbstractTokenProvider):
-    """Tokens for aiokafka. Without a token, aiokafka retries as if the broker were away.
-
-    Args:
-        tokens: source of the tokens.
-    """
-
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
-
-    async def token(self) -> str:
-        """Return a valid token.
-
-        Raises:
-            KafkaConnectionError: the issuer gives none.
-        """
-        try:
-            return await asyncio.to_thread(self._tokens.token)
-        except ChimeraError as error:
-            raise KafkaConnectionError(str(error)) from None
+from pipeline.transport.adapter.login import TokenProvider
 
 
 def faust_credentials(settings: KafkaSettings) -> Any:

@@ -10,7 +10,7 @@ worker that fetches the record, for as long as the topic keeps it. These batches
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from inspect import GEN_CREATED, getgeneratorstate
 from typing import Any
 
@@ -19,6 +19,8 @@ from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
+
+from pipeline.transport.broker import Fetched
 
 _MARKER_TYPE = slice(2, 4)  # of a control record's key, behind its version
 _ABORT = b"\0\0"
@@ -109,6 +111,26 @@ class _LightRecords:
             if record.offset >= self.next_fetch_offset:  # a fetch begins with the whole of a compressed batch
                 self.next_fetch_offset = record.offset + 1
                 yield record
+
+
+async def take(
+    client_fetcher: Any, topics: Iterable[str], fetched_records: Callable[[], Awaitable[Any]]
+) -> dict[Any, Fetched]:
+    """Take what has arrived: also stretches without a record, which move aiokafka's position too.
+
+    Args:
+        client_fetcher: aiokafka's.
+        topics: the topics whose records are read lightly.
+        fetched_records: takes records by partition from the fetcher, without waiting for any.
+    """
+    lighten(client_fetcher, topics)
+    before = {tp: (state, state.position) for tp, state in states(client_fetcher).items()}
+    records = await fetched_records()
+    taken = {tp: Fetched(some[0].offset, some[-1].offset + 1, some) for tp, some in records.items()}
+    for tp, (state, first) in before.items():
+        if state.position != first:
+            taken[tp] = Fetched(first, state.position, records.get(tp, ()))
+    return taken
 
 
 def lighten(client_fetcher: Any, topics: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from pipeline.errors import HaltError, UnavailableError
 from pipeline.transport.adapter.connection import create_conn
 from pipeline.transport.adapter.coordinator import CheckedCoordinator
 from pipeline.transport.adapter.joining import Joining
-from pipeline.transport.adapter.records import lighten, states
+from pipeline.transport.adapter.records import take
 from pipeline.transport.adapter.requests import allowed, in_time
 from pipeline.transport.broker import Fetched, Membership
 from pipeline.transport.options import TransportOptions
@@ -144,16 +144,11 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
         return {}
 
     async def _take(self, consumer: Any, active_partitions: set[TP], limit: int | None) -> dict[TP, Fetched]:
-        """Take what has arrived: also stretches without a record, which move aiokafka's position too."""
         fetcher = consumer._fetcher  # noqa: SLF001 (as above)
-        lighten(fetcher, self.options.policies)
-        before = {tp: (state, state.position) for tp, state in states(fetcher).items()}
-        records = await super()._fetch_records(consumer, active_partitions, 0, limit)
-        taken = {tp: Fetched(some[0].offset, some[-1].offset + 1, some) for tp, some in records.items()}
-        for tp, (state, first) in before.items():
-            if state.position != first:
-                taken[tp] = Fetched(first, state.position, records.get(tp, ()))
-        return taken
+        fetched_records = super()._fetch_records
+        return await take(
+            fetcher, self.options.policies, lambda: fetched_records(consumer, active_partitions, 0, limit)
+        )
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek to the group's committed offsets, in all partitions.

@@ -1,0 +1,107 @@
+"""`chimera replay`: fill a table from its topic's log."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import orjson
+
+from pipeline.catalog import load_catalog
+from pipeline.cli.replay_options import order_of, reading
+from pipeline.cli.replay_output import facts_of_plan, facts_of_result, print_plan, print_result, progress_of
+from pipeline.clickhouse.client import explained
+from pipeline.config import load_settings
+from pipeline.lineage.pace import Pace, limit_of
+from pipeline.lineage.plan import make_plan
+from pipeline.lineage.replay import Result, run, sample
+from pipeline.transport.adapter.log_reader import LogReader
+
+_INTERRUPTED = 130
+
+
+_EPILOG = """
+\b
+Examples:
+  chimera replay ui_events                              # shows the plan
+  chimera replay ui_events --execute
+  chimera replay ui_events --from 2026-11-24 --to 2026-11-25 --execute
+  chimera replay ui_events --from 3:41000 --to 3:42000 --execute
+  chimera replay ui_events --into ui_events_again --execute
+  chimera replay ui_events --max-rows-per-second @rate.txt --execute
+
+\b
+Exit codes:
+  0    filled, nothing to fill, or the plan was shown
+  1    rows were left out: retention deleted records while it ran, or a day
+       has rows of unknown origin; or another replay of the table runs
+  2    the options are wrong
+  69   Kafka or ClickHouse doesn't answer: run it again, it goes on
+  70   Kafka or ClickHouse refuses, or a topic or table is missing
+  78   a setting, topics.yaml or a schema is wrong
+  130  interrupted: run it again, it goes on
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("family")
+@reading
+@click.option("--execute", is_flag=True, help="Insert the rows; without it, only the plan is shown.")
+@click.option(
+    "--max-rows-per-second",
+    "limit",
+    metavar="N|@FILE",
+    help="Most records to read in a second: a number, or a file with one, which may be changed meanwhile.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def replay(
+    context: click.Context, /, *, family: str, limit: str | None, execute: bool, as_json: bool, **conditions: Any
+) -> None:
+    """Fill the table of FAMILY with rows that it lacks.
+
+    Reads the topic's log below the offsets that the workers have committed, and inserts the rows whose coordinates
+    (topic id, partition, offset) aren't in the table. Workers may run meanwhile. It may be repeated and interrupted:
+    no row is inserted twice. Records that are dead letters are left to `chimera dlq`. See docs/replay.md.
+    """
+    settings = load_settings()
+    order, pace = order_of(load_catalog(settings).family(family), **conditions), Pace(limit_of(limit))
+    with explained(settings.clickhouse), LogReader(settings.kafka, order.family.topic.name) as reader:
+        plan = make_plan(settings, order, reader)
+        if not execute:
+            sampled = sample(settings, plan, reader)
+            _print(facts_of_plan(plan, sampled)) if as_json else print_plan(plan, sampled)
+            return
+        with _interruptible() as wanted, progress_of(plan) as report:
+            result = run(settings, plan, reader, pace=pace, wanted=wanted, report=report)
+    _print(facts_of_result(plan, result)) if as_json else print_result(plan, result)
+    context.exit(_exit_code(result))
+
+
+def _exit_code(result: Result) -> int:
+    if result.stopped:
+        return _INTERRUPTED
+    return 1 if result.deleted or result.counts.withheld else 0
+
+
+def _print(facts: dict[str, Any]) -> None:
+    click.echo(orjson.dumps(facts))
+
+
+@contextmanager
+def _interruptible() -> Iterator[Any]:
+    """Let Ctrl-C and SIGTERM end the replay after the chunks under way; a second one ends it at once."""
+    stopping = threading.Event()
+
+    def stop(number: int, _frame: Any) -> None:
+        stopping.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: not stopping.is_set()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

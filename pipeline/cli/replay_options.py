@@ -1,0 +1,109 @@
+"""Options of `chimera replay` that say what it reads, and which rows it fills."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+from pipeline.catalog import Family
+from pipeline.lineage.plan import Order
+from pipeline.lineage.spans import Bound
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class BoundType(click.ParamType):
+    """An offset, `PARTITION:OFFSET`, or a time in ISO 8601, which is UTC if it has no offset."""
+
+    name = "bound"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Bound:
+        """Return the bound."""
+        partition, colon, offset = value.partition(":")
+        if _is_number(value):
+            return Bound(offset=int(value))
+        if colon and _is_number(partition) and _is_number(offset):
+            return Bound(by_partition={int(partition): int(offset)})
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(
+                f"expected an offset, PARTITION:OFFSET, or a time such as 2026-11-24T12:00Z, got {value!r}",
+                param,
+                ctx,
+            )
+        return Bound(time=time if time.tzinfo else time.replace(tzinfo=UTC))
+
+
+def _table(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not (value.isascii() and value.isidentifier()):
+        raise click.BadParameter(f"expected the name of a table in the configured database, got {value!r}")
+    return value
+
+
+_OPTIONS = (
+    click.option(
+        "--from",
+        "begin",
+        type=BoundType(),
+        multiple=True,
+        metavar="BOUND",
+        help="First offset or time to read: OFFSET, PARTITION:OFFSET (may be repeated), or the time of a record in "
+        "Kafka, ISO 8601, in UTC if it has no offset.  [default: the beginning of the log]",
+    ),
+    click.option(
+        "--to",
+        "end",
+        type=BoundType(),
+        multiple=True,
+        metavar="BOUND",
+        help="End, exclusive: the first offset or time that isn't read.  [default: the committed offsets]",
+    ),
+    click.option(
+        "--into",
+        callback=_table,
+        metavar="TABLE",
+        help="Fill this table in the same database instead; it is created if it is missing.",
+    ),
+    click.option(
+        "--despite-unknown",
+        is_flag=True,
+        help="Fill also days with rows that have no coordinates of this topic; they may be the same rows.",
+    ),
+)
+
+
+def reading(command: F) -> F:
+    """Add the options that make an order."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def order_of(
+    family: Family, *, begin: Sequence[Bound], end: Sequence[Bound], into: str | None, despite_unknown: bool
+) -> Order:
+    """Return the order that the options make.
+
+    Raises:
+        click.UsageError: they contradict each other.
+    """
+    return Order(family, one_bound(begin, "--from"), one_bound(end, "--to"), into, despite_unknown)
+
+
+def one_bound(bounds: Sequence[Bound], option: str) -> Bound:
+    """Return one bound for all that were given.
+
+    Raises:
+        click.UsageError: an option that bounds all partitions is given beside another one.
+    """
+    if len(bounds) > 1 and any(not bound.by_partition for bound in bounds):
+        raise click.UsageError(f"expected {option} once, or once for each partition as PARTITION:OFFSET")
+    if len(bounds) == 1:
+        return bounds[0]
+    return Bound(by_partition={number: at for bound in bounds for number, at in bound.by_partition.items()})
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()

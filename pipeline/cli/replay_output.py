@@ -1,0 +1,192 @@
+"""Output of `chimera replay`: plan, progress and result."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pipeline.lineage.filler import ReplayCounts
+from pipeline.lineage.plan import ReplayPlan
+from pipeline.lineage.replay import Result
+
+_LISTED = 20
+_LINE_SECONDS = 10.0
+_DAY_SECONDS = 86_400
+
+
+def facts_of_plan(plan: ReplayPlan, sampled: Result) -> dict[str, Any]:
+    """Return a plan and its sample for JSON."""
+    rows, seconds = _estimate(plan, sampled)
+    return {
+        "table": plan.target.family.table,
+        "partitions": [
+            {
+                "partition": span.source.partition,
+                "from": span.offsets.start,
+                "to": span.offsets.stop,
+                "stored": span.stored,
+                "to_read": sum(map(len, span.gaps)),
+                "deleted": span.deleted,
+            }
+            for span in plan.spans
+        ],
+        "to_read": plan.offsets,
+        "sample": _facts(sampled.counts),
+        "estimated_rows": rows,
+        "estimated_seconds": round(seconds, 1),
+        "unknown_days": {some.date: some.without + some.foreign for some in plan.others},
+    }
+
+
+def facts_of_result(plan: ReplayPlan, result: Result) -> dict[str, Any]:
+    """Return a result for JSON."""
+    return {
+        "table": plan.target.family.table,
+        **_facts(result.counts),
+        "seconds": round(result.seconds, 3),
+        "records_per_second": round(result.records_per_second),
+        "stopped": result.stopped,
+        "deleted": [
+            {"partition": gone.partition, "from": gone.first, "to": gone.next_offset} for gone in result.deleted
+        ],
+    }
+
+
+def _facts(counts: ReplayCounts) -> dict[str, Any]:
+    return {
+        "records": counts.records,
+        "present": counts.present,
+        "inserted": counts.inserted,
+        "dead_letters": counts.lettered,
+        "expired": counts.expired,
+        "withheld": counts.withheld,
+        "rejected": {reason.value: count for reason, count in sorted(counts.rejected.items())},
+        "days": {_date(day): count for day, count in sorted(counts.days.items())},
+    }
+
+
+def print_plan(plan: ReplayPlan, sampled: Result) -> None:
+    """Print the offsets of each partition, and the rows to come by the sample."""
+    for span in plan.spans:
+        number = span.source.partition
+        if span.deleted:
+            click.echo(f"Partition {number}: retention has deleted {span.deleted:,} of the offsets asked for.")
+        first, last = span.offsets.start, span.offsets.stop
+        click.echo(
+            f"Partition {number}: offsets {first:,} to {last:,} (exclusive), {span.stored:,} with a row, "
+            f"{sum(map(len, span.gaps)):,} to read"
+        )
+    _print_unknown(plan)
+    counts = sampled.counts
+    if counts.records:
+        rows, seconds = _estimate(plan, sampled)
+        click.echo(f"Sample: {counts.records:,} records, of which {counts.inserted:,} lack a row{_rest(counts)}.")
+        _print_rejected(counts)
+        if counts.days:
+            click.echo(f"Days of these rows: {_days(counts)}.")
+        click.echo(f"To come: about {rows:,} rows into {plan.target.family.table}, in about {_duration(seconds)}.")
+    else:
+        click.echo("Nothing to fill.")
+    click.echo("Nothing was changed; add --execute to insert the rows.", err=True)
+
+
+def print_result(plan: ReplayPlan, result: Result) -> None:
+    """Print counts, rejected records, and what was left out."""
+    counts = result.counts
+    for gone in result.deleted:
+        click.echo(
+            f"Partition {gone.partition}: retention deleted offsets {gone.first} to {gone.next_offset - 1} before they "
+            "were read; their rows are missing for good"
+        )
+    _print_rejected(counts)
+    _print_unknown(plan)
+    click.echo(
+        f"{counts.inserted:,} rows inserted into {plan.target.family.table}, {counts.present:,} were there already"
+        f"{_rest(counts)}: {counts.records:,} records in {_duration(result.seconds)}, "
+        f"{result.records_per_second:,.0f}/s"
+    )
+    if counts.days:
+        click.echo(f"Days: {_days(counts)}")
+    if result.stopped:
+        click.echo("Stopped before its end; run the same command again to go on.", err=True)
+
+
+def _print_unknown(plan: ReplayPlan) -> None:
+    for some in plan.others:
+        held = some.day in plan.target.withheld_days
+        what = "is left as it is; see --despite-unknown" if held else "is filled all the same"
+        click.echo(
+            f"{some.date}: {some.without:,} rows without coordinates and {some.foreign:,} of another topic may be of "
+            f"the same records; the day {what}"
+        )
+
+
+def _print_rejected(counts: ReplayCounts) -> None:
+    for rejected in counts.listed[:_LISTED]:
+        click.echo(
+            f"Rejected: partition {rejected.partition}, offset {rejected.offset}: {rejected.reason} ({rejected.detail})"
+        )
+    if (more := counts.rejected.total() - _LISTED) > 0:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.rejected.items()))
+        click.echo(f"Rejected: {more:,} more; by reason: {reasons}")
+
+
+def _rest(counts: ReplayCounts) -> str:
+    parts = (
+        (counts.rejected.total(), "rejected"),
+        (counts.lettered, "dead letters, left to `chimera dlq`"),
+        (counts.expired, "expired by the table's TTL"),
+        (counts.withheld, "of days with rows of unknown origin, left out"),
+    )
+    return "".join(f", {count:,} {what}" for count, what in parts if count)
+
+
+def _estimate(plan: ReplayPlan, sampled: Result) -> tuple[int, float]:
+    """Return about the number of rows to come, and about the seconds that it takes."""
+    share = plan.offsets / max(sampled.counts.passed, 1)
+    return round(sampled.counts.inserted * share), sampled.seconds * share
+
+
+def _days(counts: ReplayCounts) -> str:
+    return ", ".join(f"{_date(day)} ({count:,})" for day, count in sorted(counts.days.items()))
+
+
+def _date(day: int) -> str:
+    return f"{datetime.fromtimestamp(day * _DAY_SECONDS, UTC):%Y-%m-%d}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
+
+
+@contextmanager
+def progress_of(plan: ReplayPlan) -> Iterator[Callable[[Result], None]]:
+    """Show offsets, rows, rows/s and remaining time: a bar on a terminal, elsewhere a line every ten seconds."""
+    terminal = Console(stderr=True)
+    columns = (
+        TextColumn("Filling"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+    )
+    began = printed = time.monotonic()
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task("", total=plan.offsets)
+
+        def report(result: Result) -> None:
+            nonlocal printed
+            text = f"{result.counts.inserted:,} rows inserted, {result.records_per_second:,.0f} records/s"
+            progress.update(task, completed=result.counts.passed, description=text)
+            now = time.monotonic()
+            if not terminal.is_terminal and now - printed >= _LINE_SECONDS:
+                printed, done = now, max(result.counts.passed, 1)
+                left = (now - began) / done * (plan.offsets - done)
+                click.echo(f"{done:,} of {plan.offsets:,} offsets, {text}, {_duration(left)} left", err=True)
+
+        yield report

@@ -1,0 +1,212 @@
+"""Reader of ranges of a log beside the worker: many partitions at once, as fast as the worker fetches.
+
+It joins no group and commits nothing. aiokafka's consumer runs in a thread of its own and fetches ahead, while the
+caller's threads decode and insert. Like the worker, it reads only records of committed transactions.
+"""
+
+import asyncio
+import threading
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
+from time import monotonic
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import aiokafka.client
+import uvloop
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.structs import TopicPartition as Place
+
+from pipeline.config import KafkaSettings
+from pipeline.errors import HaltError, UnavailableError
+from pipeline.transport.adapter.connection import create_conn
+from pipeline.transport.adapter.login import client_options
+from pipeline.transport.adapter.records import take
+from pipeline.transport.adapter.requests import in_time
+from pipeline.transport.broker import Commit
+
+_ANSWER_SECONDS = 30.0
+_FETCH_WAIT_MS = 100
+
+
+class LogStretch(NamedTuple):
+    """LogStretch of a partition that was read without a break."""
+
+    partition: int
+    first: int
+    next_offset: int
+    """Offset after the stretch."""
+    records: Sequence[Any] = ()
+    """Records by ascending offset; an offset may have none."""
+    deleted: bool = False
+    """True if retention has deleted the stretch before it was read."""
+
+
+class LogReader:
+    """Reads ranges of one topic.
+
+    Methods raise UnavailableError if Kafka doesn't answer, HaltError if it refuses.
+
+    Args:
+        settings: the broker.
+        topic: name of the topic.
+        silence_seconds: longest wait for the next record of any range.
+    """
+
+    def __init__(self, settings: KafkaSettings, topic: str, *, silence_seconds: float = 60.0) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._silence_seconds = silence_seconds
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="log reader", daemon=True)
+        self._consumer: Any = None
+        self._left: dict[int, deque[range]] = {}  # by partition; the first range begins with the next offset to read
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        if self._consumer is not None:
+            with suppress(UnavailableError):
+                self._ask(self._consumer.stop)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def commits(self, group: str) -> dict[int, Commit]:
+        """Return the commits of a group, by partition of the topic."""
+        commits: dict[int, Commit] = self._ask(self._commits, group)
+        return commits
+
+    def read(
+        self, ranges: Mapping[int, Sequence[range]], wanted: Callable[[], bool] = lambda: True
+    ) -> Iterator[LogStretch]:
+        """Read ranges of offsets; each partition's in their order, several partitions at once.
+
+        Every offset of the ranges is in exactly one stretch.
+
+        Args:
+            ranges: ascending ranges that don't overlap, by partition.
+            wanted: False to end early.
+        """
+        self._left = {number: deque(filter(len, some)) for number, some in ranges.items()}
+        self._left = {number: some for number, some in self._left.items() if some}
+        if not self._left:
+            return
+        self._ask(self._begin)
+        heard_at = monotonic()
+        while self._left and wanted():
+            stretches = self._ask(self._next)
+            yield from stretches
+            if stretches:
+                heard_at = monotonic()
+            elif monotonic() - heard_at > self._silence_seconds:
+                places = ", ".join(f"{number} at offset {some[0].start}" for number, some in sorted(self._left.items()))
+                raise UnavailableError(
+                    f"Kafka at {self._settings.bootstrap_servers} has sent no record of topic {self._topic} for "
+                    f"{self._silence_seconds:.0f} s; waiting for partition {places}"
+                )
+
+    async def _commits(self, group: str) -> dict[int, Commit]:
+        admin = AIOKafkaAdminClient(**client_options(self._settings))
+        try:
+            await admin.start()
+            commits = await admin.list_consumer_group_offsets(group)
+        finally:
+            await admin.close()
+        return {
+            place.partition: Commit(commit.offset, commit.metadata)
+            for place, commit in commits.items()
+            if place.topic == self._topic and commit.offset >= 0
+        }
+
+    async def _begin(self) -> None:
+        aiokafka.client.create_conn = create_conn  # the client takes no other function
+        if self._consumer is None:
+            self._consumer = AIOKafkaConsumer(
+                **client_options(self._settings),
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                isolation_level="read_committed",
+                max_partition_fetch_bytes=self._settings.max_fetch_bytes,
+                fetch_max_wait_ms=_FETCH_WAIT_MS,
+            )
+            await self._consumer.start()
+        self._consumer.assign([Place(self._topic, number) for number in self._left])
+        for number, some in self._left.items():
+            self._consumer.seek(Place(self._topic, number), some[0].start)
+
+    async def _next(self) -> list[LogStretch]:
+        """Return what has been fetched, or what arrives first within a moment."""
+        fetcher = self._consumer._fetcher  # noqa: SLF001 (aiokafka offers no other way to light records)
+        try:
+            fetched = await self._take(fetcher)
+            if not fetched:
+                arrival = fetcher._create_fetch_waiter()  # noqa: SLF001 (as above)
+                await asyncio.wait([arrival], timeout=1.0)
+                arrival.cancel()
+                fetched = await self._take(fetcher)
+        except OffsetOutOfRangeError as error:
+            ((place, _),) = error.args[0].items()
+            return await self._past_deleted(place.partition)
+        return [
+            each
+            for place, stretch in fetched.items()
+            for each in self._cut(place.partition, stretch.records, stretch.next_offset)
+        ]
+
+    async def _take(self, fetcher: Any) -> Mapping[Any, Any]:
+        return await take(fetcher, (self._topic,), lambda: fetcher.fetched_records((), 0))
+
+    async def _past_deleted(self, number: int) -> list[LogStretch]:
+        """Go on behind the records that retention has deleted."""
+        place, expected = Place(self._topic, number), self._left[number][0].start
+        beginning = (await self._consumer.beginning_offsets([place]))[place]
+        if beginning <= expected:
+            raise HaltError(
+                f"{self._topic}-{number}: Kafka's log ends before offset {expected}, which was committed; expected a "
+                "log that still has all offsets below the group's commits: was the topic created anew?"
+            )
+        return list(self._cut(number, (), beginning, deleted=True))
+
+    def _cut(
+        self, number: int, records: Sequence[Any], next_offset: int, *, deleted: bool = False
+    ) -> Iterator[LogStretch]:
+        """Yield the parts of a stretch that are in the partition's ranges, and move on to the next offset to read."""
+        if number not in self._left:
+            return
+        ranges, rest = self._left[number], records
+        while ranges and ranges[0].start < next_offset:
+            wanted = ranges.popleft()
+            stop = min(wanted.stop, next_offset)
+            here, rest = _split(rest, stop)
+            yield LogStretch(number, wanted.start, stop, _split(here, wanted.start)[1], deleted)
+            if stop < wanted.stop:
+                ranges.appendleft(range(stop, wanted.stop))
+        place = Place(self._topic, number)
+        if not ranges:
+            del self._left[number]
+            self._consumer.pause(place)
+        elif deleted or ranges[0].start != next_offset:
+            self._consumer.seek(place, ranges[0].start)
+
+    def _ask(self, request: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Run a coroutine in the reader's thread, and wait for its result."""
+        asked = asyncio.run_coroutine_threadsafe(in_time(_ANSWER_SECONDS, request, *args), self._loop)
+        try:
+            return asked.result(2 * _ANSWER_SECONDS)
+        except (UnavailableError, FutureTimeoutError) as error:
+            where = f"Kafka at {self._settings.bootstrap_servers}, topic {self._topic}"
+            raise UnavailableError(f"{where}: {error or 'no answer'}") from error
+
+
+def _split(records: Sequence[Any], offset: int) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Split records into those below an offset and the others."""
+    at = bisect_left(records, offset, key=lambda record: record.offset)
+    return records[:at], records[at:]

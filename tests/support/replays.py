@@ -1,0 +1,104 @@
+"""A log of ui_events with committed offsets, and `chimera replay` as a function and as a process."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import pytest
+from clickhouse_driver import Client
+
+from pipeline.cli import main
+from pipeline.clickhouse.client import connect
+from pipeline.config import Settings
+from pipeline.producer.encode import Encoder
+from support.events import as_stored, bag, events
+from support.kafka_topic import Topic
+from support.processes import prepare
+
+PARTITIONS = 2
+_FACTS = "SELECT count(), uniqExact(_topic_id, _partition, _offset) FROM {table}"
+
+
+class Ended(NamedTuple):
+    """Exit code and output of a command."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The JSON object that it printed."""
+        facts: dict[str, Any] = json.loads(self.stdout)
+        return facts
+
+
+Chimera = Callable[..., Ended]
+
+
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> Chimera:
+    """Return a function that runs a command of `chimera` in this process, with more arguments."""
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["chimera", *words, *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Ended(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+class UiEvents:
+    """Log and table of ui_events; this process stands for the worker.
+
+    Args:
+        settings: a broker and a ClickHouse of which the test has topics and a database.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.family = prepare(settings).family("ui_events")
+        self.topic = Topic.existing(settings.kafka, self.family.topic.name, PARTITIONS)
+        self.events: list[dict[str, Any]] = []
+        self._ends = dict.fromkeys(range(PARTITIONS), 0)
+
+    def produce(self, count: int, *, committed: bool = True) -> None:
+        """Produce the first events of the sample that aren't in the log yet, to all partitions in turn; commit."""
+        new = events("ui_events", len(self.events) + count)[len(self.events) :]
+        self.events += new
+        encoder = Encoder(self.family)
+        for number in range(PARTITIONS):
+            self.send([encoder.encode(event).value for event in new[number::PARTITIONS]], number)
+        if committed:
+            self.commit()
+
+    def send(self, values: Sequence[bytes | None], partition: int = 0) -> None:
+        """Produce values of any bytes."""
+        self.topic.produce(values, partition)
+        self._ends[partition] += len(values)
+
+    def commit(self, metadata: str = "") -> None:
+        """Commit the ends of the log for the worker's group."""
+        for number, end in self._ends.items():
+            self.topic.commit(end, metadata, number)
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """End of each partition's log."""
+        return dict(self._ends)
+
+    def stored(self, table: str = "ui_events") -> tuple[int, int]:
+        """Return the number of rows, and of different coordinates."""
+        with self.client() as client:
+            rows, different = client.execute(_FACTS.format(table=table))[0]
+        return rows, different
+
+    def complete(self, rows: Iterable[dict[str, Any]]) -> bool:
+        """Tell whether rows are those of all events, each once."""
+        return bag(rows) == bag(as_stored(self.family, event) for event in self.events)
+
+    def client(self) -> Client:
+        """Return a connection to the test's database."""
+        return connect(self.settings.clickhouse)
