@@ -9,14 +9,24 @@ from typing import Any
 import click
 import orjson
 
-from pipeline.catalog import load_catalog
+from pipeline.catalog import Catalog, load_catalog
 from pipeline.cli.replay_options import order_of, reading
-from pipeline.cli.replay_output import facts_of_plan, facts_of_result, print_plan, print_result, progress_of
+from pipeline.cli.replay_output import (
+    facts_of_plan,
+    facts_of_result,
+    print_left_days,
+    print_plan,
+    print_result,
+    progress_of,
+)
 from pipeline.clickhouse.client import explained
-from pipeline.config import load_settings
+from pipeline.config import Settings, load_settings
+from pipeline.errors import ChimeraError
+from pipeline.lineage.follow import Followed, follow, touched_days
 from pipeline.lineage.pace import Pace, limit_of
-from pipeline.lineage.plan import make_plan
-from pipeline.lineage.replay import Result, run, sample
+from pipeline.lineage.plan import Order, check_kept, make_plan
+from pipeline.lineage.replay import run, sample
+from pipeline.lineage.rewrite import Rewrite, Rewritten
 from pipeline.transport.adapter.log_reader import LogReader
 
 _INTERRUPTED = 130
@@ -30,13 +40,15 @@ Examples:
   chimera replay ui_events --from 2026-11-24 --to 2026-11-25 --execute
   chimera replay ui_events --from 3:41000 --to 3:42000 --execute
   chimera replay ui_events --into ui_events_again --execute
+  chimera replay ui_events --day 2026-11-24 --execute
   chimera replay ui_events --max-rows-per-second @rate.txt --execute
 
 \b
 Exit codes:
-  0    filled, nothing to fill, or the plan was shown
+  0    filled, made anew, nothing to fill, or the plan was shown
   1    rows were left out: retention deleted records while it ran, or a day
-       has rows of unknown origin; or another replay of the table runs
+       has rows of unknown origin; or nothing was changed, because rows would
+       be removed, or because another replay of the table runs
   2    the options are wrong
   69   Kafka or ClickHouse doesn't answer: run it again, it goes on
   70   Kafka or ClickHouse refuses, or a topic or table is missing
@@ -55,35 +67,73 @@ Exit codes:
     metavar="N|@FILE",
     help="Most records to read in a second: a number, or a file with one, which may be changed meanwhile.",
 )
+@click.option(
+    "--no-rollup",
+    is_flag=True,
+    help="Leave session_stats as it is after a replay of its source; say what is left to do.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def replay(
-    context: click.Context, /, *, family: str, limit: str | None, execute: bool, as_json: bool, **conditions: Any
+    context: click.Context,
+    /,
+    *,
+    family: str,
+    limit: str | None,
+    execute: bool,
+    no_rollup: bool,
+    as_json: bool,
+    **conditions: Any,
 ) -> None:
-    """Fill the table of FAMILY with rows that it lacks.
+    """Fill the table of FAMILY with rows that it lacks, or make days of it anew.
 
     Reads the topic's log below the offsets that the workers have committed, and inserts the rows whose coordinates
     (topic id, partition, offset) aren't in the table. Workers may run meanwhile. It may be repeated and interrupted:
-    no row is inserted twice. Records that are dead letters are left to `chimera dlq`. See docs/replay.md.
+    no row is inserted twice. Records that are dead letters are left to `chimera dlq`. With --day, the rows of that day
+    are made anew in a staging table, and put in the day's place in one step. See docs/replay.md.
     """
     settings = load_settings()
-    order, pace = order_of(load_catalog(settings).family(family), **conditions), Pace(limit_of(limit))
+    catalog = load_catalog(settings)
+    order, pace = order_of(catalog.family(family), **conditions), Pace(limit_of(limit))
     with explained(settings.clickhouse), LogReader(settings.kafka, order.family.topic.name) as reader:
         plan = make_plan(settings, order, reader)
         if not execute:
             sampled = sample(settings, plan, reader)
             _print(facts_of_plan(plan, sampled)) if as_json else print_plan(plan, sampled)
             return
+        check_kept(plan, order)
         with _interruptible() as wanted, progress_of(plan) as report:
-            result = run(settings, plan, reader, pace=pace, wanted=wanted, report=report)
-    _print(facts_of_result(plan, result)) if as_json else print_result(plan, result)
-    context.exit(_exit_code(result))
+            if plan.dates:
+                rewrite = Rewrite(settings, plan, reader, allow_removal=order.allow_removal)
+                done = rewrite.run(pace=pace, wanted=wanted, report=report)
+            else:
+                done = Rewritten(run(settings, plan, reader, pace=pace, wanted=wanted, report=report))
+    followed = _follow(settings, catalog, order, done, leave=no_rollup)
+    _print(facts_of_result(plan, done, followed)) if as_json else print_result(plan, done, followed)
+    context.exit(_exit_code(done))
 
 
-def _exit_code(result: Result) -> int:
-    if result.stopped:
+def _follow(settings: Settings, catalog: Catalog, order: Order, done: Rewritten, *, leave: bool) -> list[Followed]:
+    """Bring session_stats in line with the hours that were touched; say what is left to do if it can't be."""
+    rollup, hours = catalog.rollup, done.made.counts.hours | done.filled.counts.hours
+    if rollup is None or rollup.source.name != order.family.name or order.into or not hours:
+        return []
+    if order.days and not done.swapped:
+        return []
+    days = touched_days(hours)
+    try:
+        if not leave:
+            return follow(settings, rollup, hours)
+        print_left_days(days, "")
+    except ChimeraError as error:
+        print_left_days(days, str(error))
+    return []
+
+
+def _exit_code(done: Rewritten) -> int:
+    if done.made.stopped:
         return _INTERRUPTED
-    return 1 if result.deleted or result.counts.withheld else 0
+    return 1 if done.made.deleted or done.made.counts.withheld else 0
 
 
 def _print(facts: dict[str, Any]) -> None:

@@ -67,6 +67,24 @@ _OPTIONS = (
         help="Fill this table in the same database instead; it is created if it is missing.",
     ),
     click.option(
+        "--day",
+        "days",
+        type=click.DateTime(["%Y-%m-%d"]),
+        multiple=True,
+        metavar="YYYY-MM-DD",
+        help="Make this day of `ts` anew from the log and swap it in, in place of filling; may be repeated.",
+    ),
+    click.option(
+        "--keep-unknown",
+        is_flag=True,
+        help="With --day: keep rows that have no coordinates of this topic; without it, such a day is refused.",
+    ),
+    click.option(
+        "--allow-removal",
+        is_flag=True,
+        help="With --day: remove rows whose records make no row of that day any more; without it, they are refused.",
+    ),
+    click.option(
         "--despite-unknown",
         is_flag=True,
         help="Fill also days with rows that have no coordinates of this topic; they may be the same rows.",
@@ -82,14 +100,35 @@ def reading(command: F) -> F:
 
 
 def order_of(
-    family: Family, *, begin: Sequence[Bound], end: Sequence[Bound], into: str | None, despite_unknown: bool
+    family: Family,
+    *,
+    begin: Sequence[Bound],
+    end: Sequence[Bound],
+    into: str | None,
+    days: Sequence[datetime],
+    keep_unknown: bool,
+    allow_removal: bool,
+    despite_unknown: bool,
 ) -> Order:
     """Return the order that the options make.
 
     Raises:
         click.UsageError: they contradict each other.
     """
-    return Order(family, one_bound(begin, "--from"), one_bound(end, "--to"), into, despite_unknown)
+    if days and (into or despite_unknown):
+        raise click.UsageError("expected --day without --into and --despite-unknown: it makes days of the table anew")
+    if not days and (keep_unknown or allow_removal):
+        raise click.UsageError("expected --keep-unknown and --allow-removal only with --day")
+    return Order(
+        family,
+        one_bound(begin, "--from"),
+        one_bound(end, "--to"),
+        into,
+        despite_unknown,
+        tuple(sorted({day.date() for day in days})),
+        keep_unknown,
+        allow_removal,
+    )
 
 
 def one_bound(bounds: Sequence[Bound], option: str) -> Bound:

@@ -1,9 +1,9 @@
 """Output of `chimera replay`: plan, progress and result."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import click
@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pipeline.lineage.filler import ReplayCounts
+from pipeline.lineage.follow import Followed
 from pipeline.lineage.plan import ReplayPlan
 from pipeline.lineage.replay import Result
+from pipeline.lineage.rewrite import Rewritten
 
 _LISTED = 20
 _LINE_SECONDS = 10.0
@@ -43,10 +45,19 @@ def facts_of_plan(plan: ReplayPlan, sampled: Result) -> dict[str, Any]:
     }
 
 
-def facts_of_result(plan: ReplayPlan, result: Result) -> dict[str, Any]:
+def facts_of_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Followed] = ()) -> dict[str, Any]:
     """Return a result for JSON."""
+    result = done.made
+    rewrite = {
+        "carried": done.carried,
+        "removed": done.removed,
+        "swapped": done.swapped,
+        "stall_ms": round(done.stall_ms, 1),
+        "filled": done.filled.counts.inserted,
+    }
     return {
         "table": plan.target.family.table,
+        **(rewrite if plan.dates else {}),
         **_facts(result.counts),
         "seconds": round(result.seconds, 3),
         "records_per_second": round(result.records_per_second),
@@ -54,6 +65,10 @@ def facts_of_result(plan: ReplayPlan, result: Result) -> dict[str, Any]:
         "deleted": [
             {"partition": gone.partition, "from": gone.first, "to": gone.next_offset} for gone in result.deleted
         ],
+        "session_stats": {
+            str(each.day): {"closed_hours": each.closed, "open_hours": each.open, "rows": each.rows}
+            for each in followed
+        },
     }
 
 
@@ -77,15 +92,22 @@ def print_plan(plan: ReplayPlan, sampled: Result) -> None:
         if span.deleted:
             click.echo(f"Partition {number}: retention has deleted {span.deleted:,} of the offsets asked for.")
         first, last = span.offsets.start, span.offsets.stop
+        stored = "" if plan.dates else f"{span.stored:,} with a row, "
         click.echo(
-            f"Partition {number}: offsets {first:,} to {last:,} (exclusive), {span.stored:,} with a row, "
+            f"Partition {number}: offsets {first:,} to {last:,} (exclusive), {stored}"
             f"{sum(map(len, span.gaps)):,} to read"
+        )
+    if plan.barrier:
+        click.echo(
+            f"A killed replay has left a barrier, so inserts into {plan.target.family.table} are held up; --execute "
+            "removes it"
         )
     _print_unknown(plan)
     counts = sampled.counts
     if counts.records:
         rows, seconds = _estimate(plan, sampled)
-        click.echo(f"Sample: {counts.records:,} records, of which {counts.inserted:,} lack a row{_rest(counts)}.")
+        what = "are of these days" if plan.dates else "lack a row"
+        click.echo(f"Sample: {counts.records:,} records, of which {counts.inserted:,} {what}{_rest(counts)}.")
         _print_rejected(counts)
         if counts.days:
             click.echo(f"Days of these rows: {_days(counts)}.")
@@ -95,15 +117,40 @@ def print_plan(plan: ReplayPlan, sampled: Result) -> None:
     click.echo("Nothing was changed; add --execute to insert the rows.", err=True)
 
 
-def print_result(plan: ReplayPlan, result: Result) -> None:
+def print_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Followed] = ()) -> None:
     """Print counts, rejected records, and what was left out."""
-    counts = result.counts
+    result, counts = done.made, done.made.counts
+    if plan.barrier:
+        click.echo(f"Removed a barrier that a killed replay had left on {plan.target.family.table}: inserts go on.")
     for gone in result.deleted:
         click.echo(
             f"Partition {gone.partition}: retention deleted offsets {gone.first} to {gone.next_offset - 1} before they "
             "were read; their rows are missing for good"
         )
     _print_rejected(counts)
+    if plan.dates:
+        _print_rewrite(plan, done)
+    else:
+        _print_fill(plan, result)
+    for each in followed:
+        click.echo(
+            f"session_stats: {each.day}: {each.closed} closed hours touched, {each.rows:,} rows brought in line; "
+            f"{each.open} open hours are the rollup's"
+        )
+
+
+def print_left_days(days: Iterable[date], why: str) -> None:
+    """Print how session_stats is brought in line for these days."""
+    for day in days:
+        click.echo(
+            f"session_stats isn't brought in line with {day}{why and f', because: {why}'}; run `chimera rollup repair "
+            f"--day {day} --execute`",
+            err=True,
+        )
+
+
+def _print_fill(plan: ReplayPlan, result: Result) -> None:
+    counts = result.counts
     _print_unknown(plan)
     click.echo(
         f"{counts.inserted:,} rows inserted into {plan.target.family.table}, {counts.present:,} were there already"
@@ -116,10 +163,27 @@ def print_result(plan: ReplayPlan, result: Result) -> None:
         click.echo("Stopped before its end; run the same command again to go on.", err=True)
 
 
+def _print_rewrite(plan: ReplayPlan, done: Rewritten) -> None:
+    days, result = ", ".join(map(str, plan.dates)), done.made
+    if not done.swapped:
+        click.echo("Stopped before the swap; nothing was changed.", err=True)
+        return
+    click.echo(
+        f"{days} of {plan.target.family.table}: {result.counts.inserted:,} rows made anew{_rest(result.counts)}, "
+        f"{done.carried:,} kept as they were, {done.removed:,} removed: {result.counts.records:,} records in "
+        f"{_duration(result.seconds)}, {result.records_per_second:,.0f}/s; inserts waited {done.stall_ms:,.0f} ms; "
+        f"{done.filled.counts.inserted:,} rows filled in afterwards"
+    )
+
+
 def _print_unknown(plan: ReplayPlan) -> None:
     for some in plan.others:
-        held = some.day in plan.target.withheld_days
-        what = "is left as it is; see --despite-unknown" if held else "is filled all the same"
+        if plan.dates:
+            what = "is refused without --keep-unknown"
+        elif some.day in plan.target.withheld_days:
+            what = "is left as it is; see --despite-unknown"
+        else:
+            what = "is filled all the same"
         click.echo(
             f"{some.date}: {some.without:,} rows without coordinates and {some.foreign:,} of another topic may be of "
             f"the same records; the day {what}"
@@ -182,11 +246,12 @@ def progress_of(plan: ReplayPlan) -> Iterator[Callable[[Result], None]]:
         def report(result: Result) -> None:
             nonlocal printed
             text = f"{result.counts.inserted:,} rows inserted, {result.records_per_second:,.0f} records/s"
-            progress.update(task, completed=result.counts.passed, description=text)
+            total = max(plan.offsets, result.counts.passed)  # a rewrite also reads what is committed meanwhile
+            progress.update(task, completed=result.counts.passed, total=total, description=text)
             now = time.monotonic()
             if not terminal.is_terminal and now - printed >= _LINE_SECONDS:
                 printed, done = now, max(result.counts.passed, 1)
-                left = (now - began) / done * (plan.offsets - done)
-                click.echo(f"{done:,} of {plan.offsets:,} offsets, {text}, {_duration(left)} left", err=True)
+                left = (now - began) / done * (total - done)
+                click.echo(f"{done:,} of {total:,} offsets, {text}, {_duration(left)} left", err=True)
 
         yield report

@@ -71,8 +71,8 @@ class TableLock:
         while not self._begin():
             if time.monotonic() > deadline:
                 raise TakenError(
-                    f"table {self._settings.database}.{self._table}: another replay of it is under way; expected one "
-                    "at a time: wait for its end, or stop it"
+                    f"table {self._settings.database}.{self._table}: another replay or repair of it is under way; "
+                    "expected one at a time: wait for its end, or stop it"
                 )
             time.sleep(_PAUSE_SECONDS)
         self._await_inserts(deadline)

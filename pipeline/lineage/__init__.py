@@ -5,5 +5,5 @@ has the records of the offsets that are in neither read and judged by `missing`.
 of these changes anything in Kafka or ClickHouse.
 
 `replay` fills a table: `plan` finds out which `spans` of the log lack rows, `chunks` gathers their records, `filler`
-inserts the rows, and `pace` limits the speed.
+inserts the rows, and `pace` limits the speed. `rewrite` makes days anew in a `staging` table, and swaps them in.
 """

@@ -86,6 +86,8 @@ class Target:
     """Table whose structure it gets when it is created; empty if it exists."""
     withheld_days: frozenset[int] = frozenset()
     """Days that are left as they are, because rows of unknown origin could be the same ones."""
+    only_days: frozenset[int] | None = None
+    """Days whose rows are inserted; None for all."""
     lettered: Mapping[int, Ints] = field(default_factory=dict)
     """Offsets of dead-lettered records by partition, ascending."""
 
@@ -162,12 +164,16 @@ class Filler:
     def _kept(self, chunk: Chunk, rows: Rows, counts: ReplayCounts) -> Rows:
         """Leave out rows of dead letters, and of days that are left as they are; add the coordinates to the others."""
         offsets = chunk.offsets[rows.positions]
-        lettered = np.isin(offsets, self._target.lettered.get(chunk.partition, ()))
-        withheld = np.isin(np.asarray(rows.columns["ts"]) // DAY_MS, list(self._target.withheld_days)) & ~lettered
+        days, only = np.asarray(rows.columns["ts"]) // DAY_MS, self._target.only_days
+        wanted = np.ones(len(rows), np.bool_) if only is None else np.isin(days, list(only))
+        lettered = wanted & np.isin(offsets, self._target.lettered.get(chunk.partition, ()))
+        withheld = wanted & ~lettered & np.isin(days, list(self._target.withheld_days))
         counts.lettered, counts.withheld = int(lettered.sum()), int(withheld.sum())
-        keep = ~(lettered | withheld)
+        keep = wanted & ~(lettered | withheld)
         columns = rows.columns | Source(self._target.topic_id, chunk.partition).columns(offsets)
-        return Rows({name: select(column, keep) for name, column in columns.items()}, rows.positions[keep], ())
+        if not keep.all():
+            columns = {name: select(column, keep) for name, column in columns.items()}
+        return Rows(columns, rows.positions[keep], ())
 
     def _insert(self, chunk: Chunk, columns: Mapping[str, Column], found: "_Found", *, dry: bool) -> None:
         source = Source(self._target.topic_id, chunk.partition)
@@ -180,7 +186,7 @@ class Filler:
 
     def _find(self, source: Source, found: "_Found", columns: Mapping[str, Column], *, dry: bool) -> Mask:
         offsets, times = np.asarray(columns[OFFSET]), np.asarray(columns["ts"])
-        if dry and self._target.like:
+        if dry and (self._target.like or self._target.only_days is not None):
             missing = np.ones(len(offsets), np.bool_)
         else:
             missing = self._lookups.missing(self._table, source, offsets, times)

@@ -13,20 +13,25 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from pipeline.catalog import BatchPolicy
+from pipeline.clickhouse.barrier import remove_left
+from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.contract import check_tables
 from pipeline.clickhouse.row_lookups import RowLookups
 from pipeline.clickhouse.sink import Sink
 from pipeline.clickhouse.table_lock import TableLock
-from pipeline.config import Settings
+from pipeline.config import ClickHouseSettings, Settings
 from pipeline.decode.decoder import Decoder
 from pipeline.kafka.registry import SchemaRegistry
 from pipeline.lineage.chunks import Chunk, chunks
 from pipeline.lineage.filler import Filler, ReplayCounts
 from pipeline.lineage.pace import Pace
 from pipeline.lineage.plan import ReplayPlan, create_like
+from pipeline.lineage.staging import drop_left
 from pipeline.privacy.hashing import configured_hasher
 from pipeline.privacy.sanitise import Sanitiser
 from pipeline.transport.adapter.log_reader import LogReader, LogStretch
@@ -80,6 +85,7 @@ def run(
         clickhouse_driver.errors.Error, OSError, EOFError: wrap the call in `pipeline.clickhouse.client.explained`.
     """
     with TableLock(settings.clickhouse, plan.target.family.table) as lock:
+        tidy(settings.clickhouse, plan.target.family.table)
         if plan.target.like:
             create_like(settings.clickhouse, plan.target.family.table, plan.target.like)
         sink = Sink(settings.clickhouse, comment=lock.comment)
@@ -87,10 +93,22 @@ def run(
         filler = make_filler(settings, plan, sink, check=lock.check)
         result = Result()
         read = reader.read(plan.ranges, wanted)
-        _work(settings, plan, filler.fill, read, result, pace=pace or Pace(), wanted=wanted, report=report)
+        policy, threads = plan.target.family.batch, settings.worker.insert_threads
+        work(filler.fill, read, result, policy=policy, threads=threads, pace=pace, wanted=wanted, report=report)
         sink.close()
     result.stopped = not wanted() and result.counts.passed < plan.offsets
     return result
+
+
+def tidy(clickhouse: ClickHouseSettings, table: str) -> None:
+    """Remove the barrier and the staging tables that a killed rewrite left; call it under the table's lock.
+
+    Raises:
+        HaltError, UnavailableError: the server refuses, or doesn't answer.
+    """
+    remove_left(clickhouse, table)
+    with explained(clickhouse), connect(clickhouse) as client:
+        drop_left(client, table)
 
 
 def sample(settings: Settings, plan: ReplayPlan, reader: LogReader) -> Result:
@@ -104,7 +122,8 @@ def sample(settings: Settings, plan: ReplayPlan, reader: LogReader) -> Result:
     def count(chunk: Chunk) -> ReplayCounts:
         return filler.fill(chunk, dry=True)
 
-    _work(settings, plan, count, reader.read(_sampled(plan)), result, pace=Pace())
+    policy, threads = plan.target.family.batch, settings.worker.insert_threads
+    work(count, reader.read(_sampled(plan)), result, policy=policy, threads=threads)
     sink.close()
     return result
 
@@ -122,39 +141,56 @@ def make_filler(settings: Settings, plan: ReplayPlan, sink: Sink, check: Callabl
     return Filler(plan.target, decoder, sink, lookups, run=secrets.token_hex(8), check=check)
 
 
-def _work(
-    settings: Settings,
-    plan: ReplayPlan,
+def work(
     fill: Callable[[Chunk], ReplayCounts],
     stretches: Iterable[LogStretch],
     result: Result,
     *,
-    pace: Pace,
+    policy: BatchPolicy,
+    threads: int,
+    pace: Pace | None = None,
     wanted: Callable[[], bool] = lambda: True,
     report: Report = lambda _: None,
 ) -> None:
-    """Fill chunks in threads while the next ones are fetched; add their outcomes to the result."""
-    began, threads = perf_counter(), settings.worker.insert_threads
-    under_way: deque[Future[ReplayCounts]] = deque()
+    """Fill chunks in threads while the next ones are fetched; add their outcomes to the result.
+
+    Args:
+        fill: fills one chunk.
+        stretches: of the log.
+        result: gets counts and time.
+        policy: size of a chunk.
+        threads: number of them.
+        pace: as for `run`.
+        wanted: as for `run`.
+        report: as for `run`.
+    """
+    began, before, pace, under_way = perf_counter(), result.seconds, pace or Pace(), deque[Future[ReplayCounts]]()
 
     def settle(most: int) -> None:
         while len(under_way) > most:
             result.counts.add(under_way.popleft().result())
-            result.seconds = perf_counter() - began
+            result.seconds = before + perf_counter() - began
             report(result)
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="replay") as pool:
-        try:
-            for chunk in chunks(_there(stretches, result), plan.target.family.batch):
-                pace.wait(len(chunk), wanted)
-                if not wanted():
-                    break
-                under_way.append(pool.submit(fill, chunk))
-                settle(threads)
-            settle(0)
-        finally:
-            pool.shutdown(cancel_futures=True)
-    result.seconds = perf_counter() - began
+    with _pool(threads) as pool:
+        for chunk in chunks(_there(stretches, result), policy):
+            pace.wait(len(chunk), wanted)
+            if not wanted():
+                break
+            under_way.append(pool.submit(fill, chunk))
+            settle(threads)
+        settle(0)
+    result.seconds = before + perf_counter() - began
+
+
+@contextmanager
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield threads; after a failure, chunks that haven't begun are left."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="replay")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _there(stretches: Iterable[LogStretch], result: Result) -> Iterator[LogStretch]:

@@ -2,20 +2,24 @@
 
 The new rows go into a staging table, whose partition then replaces the old one in one step. Open hours keep their rows,
 because the rollup still writes them. It may store rows at any moment. Rows stored during the copy are
-noticed before the replacement; rows stored between that check and the replacement are noticed right after it.
+noticed before the replacement, and the repair starts again. For the last look and the replacement, inserts are held up
+(`pipeline.clickhouse.barrier`). Where that isn't possible, on a replicated or empty table, rows that were stored
+between the two are noticed right after them.
 """
 
 import secrets
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
+from pipeline.clickhouse.barrier import barrier, remove_left, works
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
+from pipeline.clickhouse.table_lock import TableLock
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import ChimeraError
 from pipeline.rollup.audit import HOUR_SECONDS, Audit, Hour, Kind
@@ -131,20 +135,27 @@ def repair(settings: ClickHouseSettings, source: str, horizon: Horizon, day: dat
         day: a partition of session_stats; its plan must have been checked.
 
     Raises:
-        OvertakenError: new rows kept coming and nothing was changed; or rows came at the last moment and are lost until
-            the day is repaired again.
+        TakenError: another repair is under way.
+        OvertakenError: new rows kept coming and nothing was changed; or inserts couldn't be held up, and rows that came
+            at the last moment are lost until the day is repaired again.
         clickhouse_driver.errors.Error, OSError, EOFError: wrap the call in `pipeline.clickhouse.client.explained`.
     """
-    with connect(settings) as client:
+    with TableLock(settings, TABLE), connect(settings) as client:
+        remove_left(settings, TABLE)
         audit = Audit(client, source)
         for _ in range(_MOST_TURNS):
             known = _newest_block(client, day)
+            held_up = works(client, TABLE)
             with _staging(settings, client) as staging:
                 _fill(client, audit, horizon, day, staging)
-                if _newest_block(client, day) == known:
-                    _replace(client, day, staging)
+                with barrier(settings, client, TABLE) if held_up else nullcontext():
+                    unchanged = _newest_block(client, day) == known
+                    if unchanged:
+                        _replace(client, day, staging)
+            if unchanged:
+                if not held_up:
                     _check_nothing_lost(client, horizon, day, known)
-                    return
+                return
     raise OvertakenError(
         f"session_stats got new rows of {day} in each of {_MOST_TURNS} attempts; nothing was changed: expected no new "
         "rows during a repair; try again when the rollup has caught up"

@@ -145,7 +145,7 @@ def test_one_replay_of_a_table_runs_at_a_time(log: UiEvents, replay: Chimera) ->
     with TableLock(log.settings.clickhouse, "ui_events"):
         refused = replay("--execute")
         assert refused.returncode == 1
-        assert "another replay of it is under way" in refused.stderr
+        assert "another replay or repair of it is under way" in refused.stderr
         assert log.stored() == (0, 0)
     assert replay("--execute").returncode == 0
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from clickhouse_driver import Client
+from clickhouse_driver.errors import ServerException
 from support.session_stats import (
     ALL_CLOSED,
     DAY,
@@ -27,7 +28,9 @@ from support.session_stats import (
     uuid,
 )
 
+from pipeline.clickhouse.codes import Code, failure_kind
 from pipeline.config import Settings
+from pipeline.errors import FailureKind
 from pipeline.rollup import repair as repair_module
 from pipeline.rollup.audit import Audit
 from pipeline.rollup.horizon import Horizon
@@ -114,17 +117,17 @@ def test_rows_that_come_while_others_are_copied_are_kept(
 ) -> None:
     """The rollup stores an hour during the copy: the repair starts again, and its result has these rows."""
     rows = broken_day(client)
-    looks: list[int] = []
+    copies: list[int] = []
 
-    def emit_before_the_second_look() -> None:
-        looks.append(1)
-        if len(looks) == 2:
+    def emit_before_the_first_copy() -> None:
+        copies.append(1)
+        if len(copies) == 1:
             store_rows(client, [_EMITTED])
 
-    _before(monkeypatch, "_newest_block", emit_before_the_second_look)
+    _before(monkeypatch, "_fill", emit_before_the_first_copy)
     _repair(settings, _ONE_OPEN)
     assert stored_rows(client) == [*rows, _EMITTED]
-    assert len(looks) == 4, "one check before and one after each of two copies"
+    assert len(copies) == 2
 
 
 def test_rows_that_never_stop_coming_end_a_repair(
@@ -132,11 +135,45 @@ def test_rows_that_never_stop_coming_end_a_repair(
 ) -> None:
     """The repair gives up, changes nothing, and leaves no table behind."""
     broken_day(client)
-    _before(monkeypatch, "_newest_block", lambda: store_rows(client, [_EMITTED]))
+    _before(monkeypatch, "_fill", lambda: store_rows(client, [_EMITTED]))
     with pytest.raises(OvertakenError, match="nothing was changed"):
         _repair(settings, _ONE_OPEN)
     assert set(stored_rows(client)) == {_EMITTED}
     assert not {name for name in tables(client) if "repair" in name}
+
+
+def test_no_row_is_stored_between_the_last_look_and_the_replacement(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server refuses it with an error that the rollup tries again after; afterwards it takes it."""
+    rows = broken_day(client)
+    store_rows(client, rows[:1])  # an empty table has no part, and takes the insert
+    refused: list[int] = []
+
+    def emit() -> None:
+        with pytest.raises(ServerException) as error:
+            store_rows(client, [_EMITTED])
+        refused.append(error.value.code)
+
+    _before(monkeypatch, "_replace", emit)
+    _repair(settings, _ONE_OPEN)
+    assert [(code, failure_kind(code)) for code in refused] == [(Code.TOO_MANY_PARTS, FailureKind.RETRY)]
+    store_rows(client, [_EMITTED])
+    assert stored_rows(client) == [*rows, _EMITTED]
+
+
+def test_a_barrier_of_a_killed_repair_is_removed_by_the_next(settings: Settings, client: Client) -> None:
+    """Otherwise the rollup would wait for ever."""
+    rows = broken_day(client)
+    client.execute("ALTER TABLE session_stats MODIFY SETTING max_parts_in_total = 1")
+    _repair(settings, _ONE_OPEN)
+    store_rows(client, [_EMITTED])
+    assert stored_rows(client) == [*rows, _EMITTED]
+
+
+def _without_barrier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repair as on a replicated table, where inserts of other servers can't be held up."""
+    monkeypatch.setattr(repair_module, "works", lambda *_: False)
 
 
 def test_rows_lost_at_the_last_moment_are_reported(
@@ -146,6 +183,7 @@ def test_rows_lost_at_the_last_moment_are_reported(
     rows = broken_day(client)
     store_events(client, [Event(_EMITTED.session, _EMITTED.hour * HOUR_MS, SUBMIT, 1)])
     with monkeypatch.context() as patch:
+        _without_barrier(patch)
         _before(patch, "_replace", lambda: store_rows(client, [_EMITTED]))
         with pytest.raises(OvertakenError, match=r"stored 1 rows of the hour 15:00 UTC, .* again"):
             _repair(settings, _ONE_OPEN)
@@ -164,6 +202,7 @@ def test_rows_that_come_after_the_replacement_are_kept(
         store_rows(client, [_EMITTED])
         client.execute("OPTIMIZE TABLE session_stats FINAL")
 
+    _without_barrier(monkeypatch)
     _before(monkeypatch, "_check_nothing_lost", emit_and_merge)
     _repair(settings, _ONE_OPEN)
     assert stored_rows(client) == [*rows, _EMITTED]

@@ -99,6 +99,10 @@ class UiEvents:
         """Tell whether rows are those of all events, each once."""
         return bag(rows) == bag(as_stored(self.family, event) for event in self.events)
 
+    def common(self, rows: Iterable[dict[str, Any]]) -> int:
+        """Return the number of rows that are as a worker stores them."""
+        return (bag(rows) & bag(as_stored(self.family, event) for event in self.events)).total()
+
     def client(self) -> Client:
         """Return a connection to the test's database."""
         return connect(self.settings.clickhouse)

@@ -1,0 +1,66 @@
+"""session_stats after a replay of ui_events: its closed hours are computed again from the rows that are there now."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from pipeline.catalog import RollupSpec
+from pipeline.clickhouse.client import connect, explained
+from pipeline.config import Settings
+from pipeline.rollup.audit import Audit
+from pipeline.rollup.horizon import Horizon, read_horizon
+from pipeline.rollup.repair import Plan, plan, repair
+
+_EPOCH = date(1970, 1, 1)
+_HOURS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """One day of session_stats that a replay touched."""
+
+    day: date
+    closed: int
+    """Touched hours that are closed; they are in line with ui_events now."""
+    open: int
+    """Touched hours that the rollup still stores, or whose rows a TTL expires."""
+    rows: int
+    """Rows that were changed, added or removed."""
+
+
+def touched_days(hours: Collection[int]) -> tuple[date, ...]:
+    """Return the days of these hours, which are numbers since 1970, in their order."""
+    return tuple(_EPOCH + timedelta(days=day) for day in sorted({hour // _HOURS for hour in hours}))
+
+
+def follow(settings: Settings, rollup: RollupSpec, hours: Collection[int]) -> list[Followed]:
+    """Bring session_stats in line for the days of these hours, as `chimera rollup repair` does.
+
+    Args:
+        settings: Kafka and ClickHouse.
+        rollup: source and state of session_stats.
+        hours: touched hours, as numbers since 1970.
+
+    Raises:
+        UnavailableError, HaltError: a server doesn't answer or refuses, or no horizon is known yet.
+        RefusedError, OvertakenError, TakenError: as `repair`; earlier days are done.
+    """
+    horizon = read_horizon(settings, rollup)
+    with explained(settings.clickhouse):
+        return [_follow(settings, rollup, horizon, day, hours) for day in touched_days(hours)]
+
+
+def _follow(settings: Settings, rollup: RollupSpec, horizon: Horizon, day: date, hours: Collection[int]) -> Followed:
+    with connect(settings.clickhouse) as client:
+        planned = plan(Audit(client, rollup.source.table), horizon, day)
+    planned.check()
+    if planned.changes:
+        repair(settings.clickhouse, rollup.source.table, horizon, day)
+    return _summary(planned, hours)
+
+
+def _summary(planned: Plan, hours: Collection[int]) -> Followed:
+    touched = [each for each in planned.hours if each.hour.number in hours]
+    rows = sum(each.changed + each.added + each.removed for each in planned.hours)
+    still_open = sum(each.open for each in touched)
+    return Followed(planned.day, len(touched) - still_open, still_open, rows)
