@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MARK := $(VENV)/.installed
 SAME := --constraints requirements/development.txt
 
-.PHONY: help install lock demo test lint format bench bench-rollup bench-verify chaos hostile fuzz clean
+.PHONY: help install lock demo test lint format bench bench-rollup bench-verify replay-check chaos hostile fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ bench-rollup: $(MARK) ## Check and measure session_stats: rows, cost, state, rec
 
 bench-verify: $(MARK) ## Measure `chimera verify` over ten million rows: time, CPU, memory; five minutes
 	$(BIN)/python -m benchmarks.verify
+
+replay-check: $(MARK) ## Fill and rewrite a table under load and kills, and count its rows; ends with one JSON object
+	PYTHONPATH=tests $(BIN)/python -m replaying
 
 chaos: $(MARK) ## Kill, freeze and restart workers and servers under load; writes docs/reliability.md; 45 minutes
 	PYTHONPATH=tests $(BIN)/python -m chaos --write-docs

@@ -1,6 +1,6 @@
 """Chunks of a replay: records of one partition that are decoded, looked up and inserted in one go."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,6 +8,8 @@ import numpy as np
 from pipeline.catalog import BatchPolicy
 from pipeline.columns import Ints
 from pipeline.transport.adapter.log_reader import LogStretch
+
+_MOST_GROWING = 2  # whole chunks that all unfinished ones together may have the size of
 
 
 @dataclass(slots=True)
@@ -63,7 +65,15 @@ def chunks(stretches: Iterable[LogStretch], policy: BatchPolicy) -> Iterator[Chu
             chunk.add(here)
             if len(chunk) >= policy.max_rows or chunk.size >= policy.max_bytes:
                 yield growing.pop(chunk.partition)
+            elif _too_much(growing.values(), policy):
+                yield growing.pop(max(growing, key=lambda number: len(growing[number])))
     yield from growing.values()
+
+
+def _too_much(growing: Collection[Chunk], policy: BatchPolicy) -> bool:
+    """Tell whether unfinished chunks of many partitions take more memory, or keep the threads waiting, for too long."""
+    rows, size = sum(len(chunk) for chunk in growing), sum(chunk.size for chunk in growing)
+    return rows >= _MOST_GROWING * policy.max_rows or size >= _MOST_GROWING * policy.max_bytes
 
 
 def _cut(stretch: LogStretch, most: int) -> tuple[LogStretch, LogStretch | None]:

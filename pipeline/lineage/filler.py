@@ -84,6 +84,8 @@ class Target:
     topic_id: UUID
     like: str = ""
     """Table whose structure it gets when it is created; empty if it exists."""
+    replaces: bool = False
+    """True if the table keeps one row of those with equal keys."""
     withheld_days: frozenset[int] = frozenset()
     """Days that are left as they are, because rows of unknown origin could be the same ones."""
     only_days: frozenset[int] | None = None
@@ -182,7 +184,13 @@ class Filler:
             find(columns)
             return
         token = f"replay/{self._run}/{source.topic_id}/{source.partition}/{chunk.offsets[0]}-{chunk.offsets[-1]}"
-        self._sink.insert_missing(self._table, columns, token, find=find, check=self._check)
+        if not self._target.replaces:
+            self._sink.insert_missing(self._table, columns, token, find=find, check=self._check)
+        elif (missing := find(columns)).any():
+            # Rows that another one of the block replaces are never found, so there is no second look.
+            self._check()
+            wanted = {name: select(column, missing) for name, column in columns.items()}
+            self._sink.insert(self._table, wanted, token, self._check)
 
     def _find(self, source: Source, found: "_Found", columns: Mapping[str, Column], *, dry: bool) -> Mask:
         offsets, times = np.asarray(columns[OFFSET]), np.asarray(columns["ts"])

@@ -25,7 +25,7 @@ from pipeline.transport.adapter.log_reader import LogReader
 from pipeline.transport.commit_metadata import parse
 
 _EPOCH = date(1970, 1, 1)
-_EXISTS = "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = %(table)s"
+_ENGINE = "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = %(table)s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +167,16 @@ def check_kept(plan: ReplayPlan, order: Order) -> None:
 def _target(clickhouse: ClickHouseSettings, order: Order) -> Target:
     """Return the table to fill, after checking that it fits the family."""
     check_user(clickhouse)
-    family, like = replace(order.family, table=order.into or order.family.table), ""
-    if order.into:
-        with explained(clickhouse), connect(clickhouse) as client:
-            if not all_rows(client, _EXISTS, {"table": order.into})[0][0]:
-                family, like = order.family, order.family.table
-    check_tables(clickhouse, [family])
+    table, like = order.into or order.family.table, ""
+    with explained(clickhouse), connect(clickhouse) as client:
+        engine = all_rows(client, _ENGINE, {"table": table})
+        if order.into and not engine:
+            like = order.family.table
+            engine = all_rows(client, _ENGINE, {"table": like})
+    check_tables(clickhouse, [replace(order.family, table=like or table)])
     days = frozenset((day - _EPOCH).days for day in order.days)
-    return Target(replace(family, table=order.into or family.table), WITHOUT, like, only_days=days or None)
+    replaces = "Replacing" in engine[0][0]
+    return Target(replace(order.family, table=table), WITHOUT, like, replaces=replaces, only_days=days or None)
 
 
 def create_like(clickhouse: ClickHouseSettings, table: str, like: str) -> None:

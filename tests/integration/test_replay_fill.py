@@ -2,11 +2,14 @@
 
 import pytest
 from support.dlq_topic import made_up, messages, reject
-from support.events import rows
+from support.events import events, rows
+from support.kafka_topic import Topic
 from support.replays import Chimera, UiEvents, command
 
+from pipeline.catalog import load_catalog
 from pipeline.clickhouse.table_lock import TableLock
 from pipeline.config import Settings
+from pipeline.producer.encode import Encoder
 from pipeline.transport.commit_metadata import Ranges
 
 pytestmark = pytest.mark.integration
@@ -137,6 +140,22 @@ def test_another_table_gets_the_same_rows(log: UiEvents, replay: Chimera) -> Non
     assert replay("--into", "again", "--execute", "--json").facts["inserted"] == 50
     assert log.complete(rows(log.settings, "again"))
     assert (log.stored(), log.stored("again")) == ((0, 0), (50, 50))
+
+
+def test_a_table_that_replaces_rows_keeps_the_newest_of_a_key(
+    log: UiEvents, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that another one replaces at once are never there; that ends no replay."""
+    family = load_catalog(log.settings).family("bench_runs")
+    topic, encoder = Topic.existing(log.settings.kafka, family.topic.name, 2), Encoder(family)
+    run = events("bench_runs", 1)[0]
+    topic.produce([encoder.encode(run | {"ts": run["ts"] + number}).value for number in range(8)])
+    topic.commit(8)
+    replay = command(capsys, monkeypatch, "replay", "bench_runs")
+    assert replay("--execute").returncode == 0
+    assert replay("--execute").returncode == 0
+    with log.client() as client:
+        assert client.execute("SELECT toUnixTimestamp64Milli(ts) FROM bench_runs FINAL") == [(run["ts"] + 7,)]
 
 
 def test_one_replay_of_a_table_runs_at_a_time(log: UiEvents, replay: Chimera) -> None:

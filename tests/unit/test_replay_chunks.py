@@ -37,6 +37,13 @@ def test_large_values_end_a_chunk_early() -> None:
     assert [len(chunk) for chunk in cut] == [2, 2]
 
 
+def test_many_partitions_hold_no_more_than_two_chunks_together() -> None:
+    """The largest one goes first, so that there is work while others are read."""
+    stretches = [_stretch(number, range(5 + number % 2)) for number in range(5)]
+    cut = list(chunks(stretches, _POLICY))
+    assert [(chunk.partition, len(chunk)) for chunk in cut] == [(1, 6), (3, 6), (0, 5), (2, 5), (4, 5)]
+
+
 def test_a_chunk_counts_offsets_without_a_record() -> None:
     """They are passed all the same."""
     (chunk,) = chunks([LogStretch(0, 0, 100, [Record(50, None)])], _POLICY)

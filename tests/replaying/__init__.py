@@ -1,0 +1,1 @@
+"""`make replay-check`: fills and rewrites of a table under load, with kills."""
