@@ -78,8 +78,8 @@ class MicroBatchConsumer(driver.Consumer):
 
     @property
     def trouble(self) -> str | None:
-        """Reason why the group doesn't let this worker in; None if it does."""
-        return self._thread.joining.trouble if self._thread.joining else None
+        """Reason why this worker can't read all its partitions; None if nothing is known against it."""
+        return self._thread.trouble
 
     def partitions(self, topics: Iterable[str]) -> dict[str, int]:
         """Return how many partitions topics have, by name; 0 for a topic that isn't there, or isn't known yet."""

@@ -43,6 +43,8 @@ class TransportOptions:
     """Pause before this worker asks again to be let into its group."""
     unclear_seconds: float = 60.0
     """Time for which an unforeseen failure to join the group is tried again."""
+    silent_seconds: float = 15.0
+    """Time without an answer of the group's coordinator after which it counts as a trouble."""
     leave_seconds: float = 3.0
     """Time that leaving the group may take."""
     topic_check_seconds: float = 10.0

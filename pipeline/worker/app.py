@@ -50,6 +50,7 @@ from pipeline.worker.table_watch import TableWatch
 _REJECT_RATE_SECONDS = 1.0  # between two looks at the reject rates
 _ANSWER_SECONDS = 90.0  # longest wait of the consumer for an answer, as Faust has it
 _SESSION_MARGIN_SECONDS = 5.0  # Faust wants requests to wait longer than a session lasts
+_SILENT_SECONDS = 9.0  # besides two heartbeats; longer than a broker needs for an election
 _METADATA_SECONDS = 10.0  # age at which aiokafka asks for the topics' partitions again
 _RECORDS_AT_ONCE = 20_000  # taken from the fetcher, which holds the rest compressed
 
@@ -113,6 +114,7 @@ class App(faust.App):
             batches_in_flight=worker.batches_in_flight,
             max_bytes=worker.max_bytes_in_flight,
             drain_seconds=worker.drain_seconds,
+            silent_seconds=2 * self.settings.kafka.heartbeat_interval_seconds + _SILENT_SECONDS,
             check_beginnings=self._check_beginnings,
             before_takeover=self._tables.before_takeover,
             halt=self.halt,

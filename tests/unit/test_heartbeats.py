@@ -29,7 +29,12 @@ async def _troubles(codes: list[int], *, unclear_seconds: float = 60.0) -> list[
     )
     coordinator._closing.set_result(None)  # so that no pause is made
     joining = Joining(
-        coordinator, logging.getLogger("test"), halted.append, pause_seconds=0.0, unclear_seconds=unclear_seconds
+        coordinator,
+        logging.getLogger("test"),
+        halted.append,
+        pause_seconds=0.0,
+        unclear_seconds=unclear_seconds,
+        silent_seconds=60.0,
     )
     troubles = []
     for code in codes:

@@ -34,7 +34,12 @@ def test_a_refusal_of_a_task_that_reads_commits_halts_at_once() -> None:
     async def scenario() -> None:
         coordinator: Any = _Coordinator()
         joining = Joining(
-            coordinator, logging.getLogger("joining"), halted.append, pause_seconds=0.01, unclear_seconds=60.0
+            coordinator,
+            logging.getLogger("joining"),
+            halted.append,
+            pause_seconds=0.01,
+            unclear_seconds=60.0,
+            silent_seconds=60.0,
         )
         await coordinator._push_error_to_user(refusal)
         assert coordinator.rejoins == 1, "aiokafka would spin around its failed task"

@@ -38,6 +38,7 @@ class Joining:
         halt: called in the coordinator's thread with what only a person can mend.
         pause_seconds: time between two attempts.
         unclear_seconds: time for which an unforeseen failure is tried again.
+        silent_seconds: time for which a member may be without an answer; heartbeats ask far more often.
     """
 
     def __init__(
@@ -48,9 +49,12 @@ class Joining:
         *,
         pause_seconds: float,
         unclear_seconds: float,
+        silent_seconds: float,
     ) -> None:
-        self.trouble: str | None = None
-        """Reason why this worker isn't in its group; None if it is, or if nothing is known against it."""
+        self._refusal: str | None = None
+        self._silent_seconds = silent_seconds
+        self._answered_at = monotonic()
+        self._joins = False
         self._coordinator = coordinator
         self._log = log
         self._halt = halt
@@ -65,13 +69,27 @@ class Joining:
         coordinator._push_error_to_user = self._pushed  # noqa: SLF001 (as above)
         coordinator._coordination_task.add_done_callback(self._ended)  # noqa: SLF001 (as above)
 
+    @property
+    def trouble(self) -> str | None:
+        """Reason why this worker isn't in its group, or may not be; None if nothing is known against it."""
+        silence = monotonic() - self._answered_at
+        if self._refusal or self._joins or silence < self._silent_seconds:  # a join may wait for others
+            return self._refusal
+        return f"group {self._coordinator.group_id}: no answer from Kafka for {silence:.0f} s"
+
     async def _send(self, request: Any) -> Any:
         """Make a request; deal with the errors that aiokafka doesn't know, and raise them as one that it does.
 
         Raises:
             GroupRefusalError: aiokafka takes it for a lost connection, and tries again.
         """
-        response = await self._ask(naming_instance(request, self._instance_id))
+        joins = isinstance(request, JoinGroupRequest | SyncGroupRequest)
+        self._joins = self._joins or joins
+        try:
+            response = await self._ask(naming_instance(request, self._instance_id))
+        finally:
+            self._joins = self._joins and not joins  # a commit may be answered while a join waits
+        self._answered_at = monotonic()
         if (answer := answer_to(request, response)) is None:
             self._note(request, response)
             if self._instance_id and isinstance(request, SyncGroupRequest) and response.error_code == 0:
@@ -92,11 +110,11 @@ class Joining:
         if isinstance(request, JoinGroupRequest) and response.error_code == 0:
             self._keeps_lead = keeps_lead(response, self._instance_id)
         elif isinstance(request, SyncGroupRequest) and response.error_code == 0:
-            self.trouble = self._unclear_since = None
+            self._refusal = self._unclear_since = None
             if self._keeps_lead:
                 take_up_lead(self._coordinator, response)
         elif isinstance(request, HeartbeatRequest) and response.error_code == 0:
-            self.trouble = self._unclear_since = None  # no SyncGroup follows a heartbeat that has failed once
+            self._refusal = self._unclear_since = None  # no SyncGroup follows a heartbeat that has failed once
 
     async def _check_topics(self, synced: Any) -> None:
         """Have a new assignment made if this one is of a release with other topics.
@@ -133,8 +151,8 @@ class Joining:
         elif answer.course is Course.UNCLEAR and self._too_long():
             self._halt(HaltError(f"{where}: no membership for {self._unclear_seconds:.0f} s: {reason}"))
         elif answer.course is not Course.JOIN_ANEW:
-            self.trouble = f"{where} doesn't let this worker in: {reason}"
-            self._log.warning("%s; tried again in %.0f s", self.trouble, pause_seconds)
+            self._refusal = f"{where} doesn't let this worker in: {reason}"
+            self._log.warning("%s; tried again in %.0f s", self._refusal, pause_seconds)
         else:
             return
         await self._pause(pause_seconds)

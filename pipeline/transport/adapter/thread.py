@@ -70,6 +70,19 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
         """Return the number of partitions of a topic; Faust's own method knows them in the group's leader alone."""
         return len(self._consumer.partitions_for_topic(topic) or ()) if self._consumer else None
 
+    @property
+    def trouble(self) -> str | None:
+        """Reason why this worker can't read all its partitions; None if nothing is known against it."""
+        if self.joining is None:
+            return None
+        return self.joining.trouble or self._without_leader()
+
+    def _without_leader(self) -> str | None:
+        cluster = self.client._client.cluster  # noqa: SLF001 (the consumer has no public method for this)
+        leaders = {tp: cluster.leader_for_partition(tp) for tp in sorted(self.assignment())}
+        names = ", ".join(f"{tp.topic}-{tp.partition}" for tp, leader in leaders.items() if leader in {None, -1})
+        return f"no broker leads {names}" if names else None
+
     async def ask(self, request: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Make a request in this thread, and await its answer in the caller's.
 
@@ -89,6 +102,7 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
             self._stop,
             pause_seconds=options.join_pause_seconds,
             unclear_seconds=options.unclear_seconds,
+            silent_seconds=options.silent_seconds,
         )
 
     def _stop(self, error: HaltError) -> None:

@@ -1,0 +1,59 @@
+"""A worker that doesn't reach Kafka isn't ready, and says why; it is ready again when it goes on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.events import events, publish, settled
+from support.kafka_cluster import KafkaCluster
+from support.processes import Worker, prepare
+
+from pipeline.config import Settings, env_name, load_settings
+from pipeline.devstack import Stack
+from pipeline.producer.encode import Encoder
+
+pytestmark = pytest.mark.integration
+
+_OTHER_BROKER = 2
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[KafkaCluster]:
+    """Two brokers; the first one coordinates all groups."""
+    with KafkaCluster(tmp_path / "cluster") as cluster:
+        cluster.make_coordinator_movable()
+        yield cluster
+
+
+@pytest.mark.parametrize("trouble", ["silent", "gone"])
+def test_a_worker_that_kafka_does_not_answer_is_not_ready(
+    settings: Settings, environ: dict[str, str], stack: Stack, tmp_path: Path, trouble: str
+) -> None:
+    """Also without records under way, whose commit would be missed."""
+    family = prepare(settings).family("ui_events")
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        (stack.kafka.pause if trouble == "silent" else stack.kafka.kill)()
+        worker.wait_for(lambda: f"group {settings.kafka.group_id}: no answer" in worker.why_not_ready, "not ready")
+        assert worker.running
+        (stack.kafka.resume if trouble == "silent" else stack.kafka.start)()
+        worker.wait_for(lambda: worker.ready, "ready again")
+        publish(settings, family.topic.name, [Encoder(family).encode(event).value for event in events(family.name, 20)])
+        settled(worker, settings, family, 20)
+
+
+def test_a_worker_with_partitions_that_no_broker_leads_is_not_ready(
+    settings: Settings, environ: dict[str, str], cluster: KafkaCluster, tmp_path: Path
+) -> None:
+    """It names them; the others are consumed."""
+    environ = {**environ, env_name("kafka", "bootstrap_servers"): cluster.bootstrap_servers}
+    del settings
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(env_name("kafka", "bootstrap_servers"), cluster.bootstrap_servers)
+        prepare(load_settings())
+    with Worker(environ, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        cluster.broker(_OTHER_BROKER).stop()
+        worker.wait_for(lambda: "no broker leads" in worker.why_not_ready, "not ready")
+        cluster.broker(_OTHER_BROKER).start()
+        worker.wait_for(lambda: worker.ready, "ready again")
