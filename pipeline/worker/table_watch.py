@@ -13,7 +13,7 @@ from pipeline.catalog import Catalog
 from pipeline.clickhouse.deduplication import check_deduplication_windows, filled_tables
 from pipeline.clickhouse.engines import check_engines
 from pipeline.config import Settings
-from pipeline.errors import ChimeraError, UnavailableError, UnclearError
+from pipeline.errors import ChimeraError, HaltError, UnavailableError, UnclearError
 
 log = structlog.get_logger("chimera.tables")
 
@@ -44,6 +44,8 @@ class TableWatch:
         self._pause_seconds = pause_seconds
         self._answer_seconds = answer_seconds
         self._due = asyncio.Event()
+        self._first: dict[str, int] = {}  # partitions by topic when they were first known
+        self._warned: dict[str, int] = {}
 
     async def before_takeover(self) -> None:
         """Check before repeated inserts; without an answer in time, soon afterwards.
@@ -74,6 +76,9 @@ class TableWatch:
     async def check(self) -> None:
         """Check all tables that the worker fills; a server that doesn't answer is asked again the next time.
 
+        A window that doesn't do for partitions that were added meanwhile is only logged, once: to add partitions needs
+        no restart, and all workers would end at the same time.
+
         Raises:
             HaltError: a table has another engine or a window that is too narrow; the same message as at the start.
         """
@@ -87,4 +92,12 @@ class TableWatch:
     def _check(self, partitions: dict[str, int]) -> None:
         tables = [table for table, *_ in filled_tables(self._settings, self._catalog)]
         check_engines(self._settings.clickhouse, tables)
-        check_deduplication_windows(self._settings, self._catalog, partitions)
+        self._first = {topic: self._first.get(topic) or number for topic, number in partitions.items()}
+        check_deduplication_windows(self._settings, self._catalog, self._first)
+        if partitions in (self._first, self._warned):
+            return
+        try:
+            check_deduplication_windows(self._settings, self._catalog, partitions)
+        except HaltError as error:
+            log.warning("partitions were added, the next start of a worker will be refused", reason=str(error))
+        self._warned = partitions

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from clickhouse_driver import Client
+from structlog.testing import capture_logs
 from support.processes import PATIENCE_SECONDS, Worker, last_word, prepare
 
 from pipeline.catalog import load_catalog
@@ -64,11 +65,22 @@ def test_an_altered_table_is_noticed(client: Client, settings: Settings, table: 
     assert (_WINDOW_MESSAGE if change == "window" else _ENGINE_MESSAGE) in str(error)
 
 
-def test_a_topic_that_has_grown_needs_a_wider_window(client: Client, settings: Settings) -> None:
-    """The window that did at the start may be too narrow for the partitions that were added."""
-    del client
-    with pytest.raises(HaltError, match="for 64 partitions"):
-        asyncio.run(_watch(settings, 64).check())
+def test_a_topic_that_outgrows_its_window_is_logged_and_ends_nothing(client: Client, settings: Settings) -> None:
+    """Once; a window that is narrowed afterwards, below what did at the start, halts all the same."""
+    counts = iter([2, 64, 64, 64])
+    watch = TableWatch(settings, load_catalog(settings), lambda topics: dict.fromkeys(topics, next(counts)))
+
+    async def scenario() -> None:
+        with capture_logs() as logged:
+            for _ in range(3):
+                await watch.check()
+        assert [line["log_level"] for line in logged] == ["warning"]
+        assert "for 64 partitions" in logged[0]["reason"]
+        client.execute(_NO_WINDOW.format(table="episodes"))
+        with pytest.raises(HaltError, match="for 2 partitions"):
+            await watch.check()
+
+    asyncio.run(scenario())
 
 
 def test_a_silent_server_delays_a_takeover_for_a_while_only(client: Client, settings: Settings, stack: Stack) -> None:
