@@ -184,10 +184,10 @@ class Filler:
             find(columns)
             return
         token = f"replay/{self._run}/{source.topic_id}/{source.partition}/{chunk.offsets[0]}-{chunk.offsets[-1]}"
-        if not self._target.replaces:
+        if found.looked and not self._target.replaces:  # an attempt has failed, and may have inserted rows all the same
             self._sink.insert_missing(self._table, columns, token, find=find, check=self._check)
         elif (missing := find(columns)).any():
-            # Rows that another one of the block replaces are never found, so there is no second look.
+            # The server has stored what it has acknowledged. And a row that another one replaces is never found.
             self._check()
             wanted = {name: select(column, missing) for name, column in columns.items()}
             self._sink.insert(self._table, wanted, token, self._check)
@@ -220,14 +220,14 @@ class _Found:
     """Result of the first look-up of a chunk's rows; a look-up after an insert finds the inserted ones."""
 
     def __init__(self) -> None:
-        self._looked = False
+        self.looked = False
         self._expired = self._missing = 0
         self._times: NDArray[np.int64] = np.empty(0, np.int64)
 
     def note(self, missing: Mask, expired: Mask, times: NDArray[np.int64]) -> None:
         """Keep the masks of the rows that the table lacks, and of those of them that its TTL has expired."""
-        if not self._looked:
-            self._looked = True
+        if not self.looked:
+            self.looked = True
             self._missing, self._expired = int(missing.sum()), int(expired.sum())
             self._times = times[missing & ~expired]
 

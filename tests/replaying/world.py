@@ -7,9 +7,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,15 +77,15 @@ class World:
         return values, [value for event, value in zip(events, values, strict=True) if event["ts"] // 86_400_000 == last]
 
     def produce(self, count: int) -> None:
-        """Send events to all partitions."""
-        self._send(self._values, count)
+        """Send events to all partitions, in the order of their times."""
+        self._send(self._values[number * len(self._values) // count] for number in range(count))
         self._producer.flush()
 
-    def _send(self, values: Sequence[bytes], count: int) -> None:
-        for number in range(count):
+    def _send(self, values: Iterable[bytes]) -> None:
+        for value in values:
             while True:
                 try:
-                    self._producer.produce(self.family.topic.name, values[number % len(values)])
+                    self._producer.produce(self.family.topic.name, value)
                     break
                 except BufferError:
                     self._producer.poll(0.1)
@@ -99,7 +100,7 @@ class World:
             began, sent = time.monotonic(), 0
             while not stopping.wait(_TICK_SECONDS):
                 due = round((time.monotonic() - began) * per_second) - sent
-                self._send(self._today, due)
+                self._send(islice(cycle(self._today), due))
                 sent += due
 
         thread = threading.Thread(target=send)
