@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.catalog import Catalog
 from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.lookups import all_rows
 from pipeline.config import Settings
 from pipeline.devstack import WorkerProcess
 from pipeline.kafka.producing import RecordProducer
@@ -145,4 +146,4 @@ def _rejected(worker: WorkerProcess) -> Counter[str]:
 
 
 def _rows(client: Any, table: str) -> int:
-    return int(client.execute(f"SELECT count() FROM {table}")[0][0])  # noqa: S608 (a table of topics.yaml)
+    return int(all_rows(client, f"SELECT count() FROM {table}")[0][0])  # noqa: S608 (a table of topics.yaml)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.lookups import named_rows
 from pipeline.clickhouse.queries import load_queries
 from pipeline.config import ClickHouseSettings
 from pipeline.demo import Tally
@@ -91,7 +92,7 @@ def show_answers(terminal: Console, settings: ClickHouseSettings) -> None:
     queries = load_queries()
     with connect(settings) as client, explained(settings):
         for query in (queries[name] for name in _QUERIES):
-            rows, columns = client.execute(query.sql, with_column_types=True)
+            rows, columns = named_rows(client, query.sql.rstrip(";"))
             table = Table(title=query.title, caption=f"{len(rows)} rows" if len(rows) > _SHOWN_ROWS else None)
             for name, type_name in columns:
                 table.add_column(

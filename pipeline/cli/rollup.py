@@ -15,6 +15,8 @@ from pipeline.catalog import load_catalog
 from pipeline.cli.rollup_output import facts_of, print_plan, print_report
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.contract import check_tables
+from pipeline.clickhouse.row_policies import check_row_policies
+from pipeline.clickhouse.session_stats import TABLE
 from pipeline.config import Settings, load_settings
 from pipeline.errors import ConfigError
 from pipeline.rollup.audit import Audit
@@ -158,6 +160,7 @@ def _prepare(settings: Settings) -> tuple[str, Horizon]:
             f"{settings.topics.file}: topics: expected a topic with `state_of`, for the state of the hourly rollup"
         )
     check_tables(settings.clickhouse, [declared.source])
+    check_row_policies(settings.clickhouse, [declared.source.table, TABLE])
     with _progress("Reading snapshots") as progress:
         return declared.source.table, read_horizon(settings, declared, progress)
 

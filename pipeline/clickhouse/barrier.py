@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.client import connect, execute_again, explained
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import UnavailableError
@@ -69,8 +69,7 @@ def barrier(settings: ClickHouseSettings, client: Any, table: str) -> Iterator[N
             time.sleep(_POLL_SECONDS)
         yield
     finally:
-        with connect(settings) as another:  # the first connection may have been interrupted within a query
-            another.execute(_REMOVE.format(table=table))
+        execute_again(settings, _REMOVE.format(table=table))
 
 
 def remove_left(settings: ClickHouseSettings, table: str) -> bool:

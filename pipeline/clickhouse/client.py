@@ -1,9 +1,9 @@
 """Connections to ClickHouse, and the kind and explanation of their failures."""
 
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
@@ -11,7 +11,10 @@ from clickhouse_driver import errors as driver_errors
 from pipeline.clickhouse.codes import LOGIN_REFUSED, failure_kind, is_known
 from pipeline.config import ClickHouseSettings, env_name
 from pipeline.errors import ChimeraError, FailureKind, HaltError, UnavailableError, UnclearError
+from pipeline.retry import pauses
 from pipeline.tls import handshake_error
+
+_MOST_ATTEMPTS = 8
 
 LOOKUP_SETTINGS: Mapping[str, str | int] = {
     # Filters, limits and old results would make rows look missing; they would be inserted a second time.
@@ -50,6 +53,9 @@ LOOKUP_SETTINGS: Mapping[str, str | int] = {
     "force_primary_key": 0,
     "force_index_by_date": 0,
     "force_optimize_projection": 0,
+    # The answer comes over this connection, and the driver waits for the events of an insert.
+    "run_query_in_background": 0,
+    "send_profile_events": 1,
     # The driver reads and writes blocks in this form only.
     "low_cardinality_allow_in_native_format": 1,
     "input_format_native_decode_types_in_binary_format": 0,
@@ -67,25 +73,37 @@ def connect(settings: ClickHouseSettings, *, database: str | None = None) -> Cli
     """
     return Client(
         settings.host,
+        port=settings.native_port,
+        user=settings.user,
+        password=settings.password.get_secret_value(),
         database=settings.database if database is None else database,
+        secure=settings.secure,
+        verify=settings.verify,
+        ca_certs=str(settings.ca_cert) if settings.ca_cert else None,
+        connect_timeout=settings.connect_timeout_seconds,
+        send_receive_timeout=settings.query_timeout_seconds,
+        client_name="chimera",
         settings=dict(LOOKUP_SETTINGS),
-        **client_arguments(settings),
     )
 
 
-def client_arguments(settings: ClickHouseSettings) -> dict[str, Any]:
-    """Keyword arguments of clickhouse-driver's `Client`: port, login, TLS and timeouts, without host and database."""
-    return {
-        "port": settings.native_port,
-        "user": settings.user,
-        "password": settings.password.get_secret_value(),
-        "secure": settings.secure,
-        "verify": settings.verify,
-        "ca_certs": str(settings.ca_cert) if settings.ca_cert else None,
-        "connect_timeout": settings.connect_timeout_seconds,
-        "send_receive_timeout": settings.query_timeout_seconds,
-        "client_name": "chimera",
-    }
+def execute_again(settings: ClickHouseSettings, statement: str) -> None:
+    """Execute a statement that cleans up, until the server has done it; give up after about ten seconds.
+
+    Each attempt has a connection of its own: an earlier one may have been interrupted within a query.
+
+    Raises:
+        UnavailableError, HaltError: the server isn't available or refuses; the message names the statement.
+    """
+    for attempt, pause in enumerate(pauses(0.2, 2), start=1):
+        try:
+            with explained(settings), connect(settings) as client:
+                client.execute(statement)
+                return
+        except (UnavailableError, HaltError) as error:
+            if isinstance(error, HaltError) or attempt == _MOST_ATTEMPTS:
+                raise type(error)(f"{error}; expected to be able to: {statement}") from error
+            time.sleep(pause)
 
 
 def kind_of(error: BaseException) -> FailureKind | None:

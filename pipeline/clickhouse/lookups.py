@@ -2,16 +2,13 @@
 
 The server may end a query that is killed (`KILL QUERY`) without an error, and without some or all of its rows. Missing
 rows would then be taken for lost ones, and be inserted a second time. An aggregate of all rows is one row, even if
-there are none: it arrives whole or not at all.
+there are none: it arrives whole or not at all. A stream that is too long for that has a mark in its last row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.errors import UnavailableError
-
-CUT_SHORT = "ClickHouse ended a look-up without its result, as if somebody had killed the query"
-"""Message for a look-up that isn't whole."""
 
 
 def all_rows(client: Any, query: str, params: Mapping[str, Any] | None = None, **options: Any) -> list[tuple[Any, ...]]:
@@ -29,6 +26,43 @@ def all_rows(client: Any, query: str, params: Mapping[str, Any] | None = None, *
     """
     answer = client.execute(f"SELECT groupArray(tuple(*)) FROM ({query})", params, **options)  # noqa: S608 (a query of ours)
     if not answer:
-        raise UnavailableError(CUT_SHORT)
+        raise ended_early()
     rows: list[tuple[Any, ...]] = answer[0][0]
     return rows
+
+
+def named_rows(client: Any, query: str) -> tuple[list[tuple[Any, ...]], list[tuple[str, str]]]:
+    """Return all rows of a query, in its order, and name and type of its columns.
+
+    Args and Raises: as for `all_rows`.
+    """
+    ((count,),) = all_rows(client, f"SELECT count() FROM ({query})")  # noqa: S608 (a query of ours)
+    rows, columns = client.execute(query, with_column_types=True)  # the driver reads no Decimal within a tuple
+    if len(rows) < count or not columns:
+        raise ended_early()
+    return rows, columns
+
+
+def marked_rows(client: Any, query: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a query as they come, without its first column; read the iterator to its end.
+
+    Args:
+        client: connected.
+        query: a SELECT whose first column is true in its last row alone, which isn't yielded.
+
+    Raises:
+        UnavailableError: the server ended the query before that row; another attempt may succeed.
+        clickhouse_driver.errors.Error, OSError, EOFError: the query failed.
+    """
+    whole = False
+    for last, *row in client.execute_iter(query):
+        whole = whole or last
+        if not last:
+            yield tuple(row)
+    if not whole:
+        raise ended_early()
+
+
+def ended_early() -> UnavailableError:
+    """Return the error for an answer that isn't whole."""
+    return UnavailableError("ClickHouse ended a query without its whole result, as if somebody had killed it")

@@ -19,18 +19,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from clickhouse_migrations.clickhouse_cluster import ClickhouseCluster
 from clickhouse_migrations.exceptions import MigrationException
 from clickhouse_migrations.migration import MigrationStorage
 from clickhouse_migrations.migrator import STATUS_MD5_MISMATCH, STATUS_PENDING, STATUS_UNKNOWN, Migrator
 
-from pipeline.clickhouse.client import client_arguments, connect, explained
+from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.kept_windows import kept_windows
+from pipeline.clickhouse.lookups import all_rows, named_rows
+from pipeline.clickhouse.pinned_settings import INSERT_SETTINGS
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import ConfigError, HaltError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+_INITIALISED = "SELECT count() FROM system.tables WHERE database = %(database)s AND name = 'schema_versions'"
 _FILE_NAME = re.compile(r"[0-9]{3}_[a-z0-9_]+\.sql")
 
 
@@ -44,8 +46,10 @@ def pending(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple
     """
     _check_files(directory)
     with _explained(settings, directory):
-        rows = _cluster(settings).status(settings.database, directory)
-        names = MigrationStorage(directory).migration_filenames()
+        storage = MigrationStorage(directory)
+        names, rows = storage.migration_filenames(), _status(settings, storage)
+    if rows is None:
+        return tuple(directory / names[version] for version in sorted(names))
     for row in rows:
         if row.state == STATUS_MD5_MISMATCH:
             raise ConfigError(
@@ -74,11 +78,16 @@ def migrate(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple
     if planned:
         names = {path.name for path in kept(settings, planned)}
         with _explained(settings, directory):
-            cluster, storage = _cluster(settings), MigrationStorage(directory)
+            storage = MigrationStorage(directory)
             versions = {version for version, name in storage.migration_filenames().items() if name in names}
-            if noted := [migration for migration in storage.migrations() if migration.version in versions]:
-                cluster.apply_migrations(settings.database, noted, fake=True)
-            cluster.migrate(settings.database, directory)
+            with connect(settings, database="") as client:
+                client.execute(f"CREATE DATABASE IF NOT EXISTS `{settings.database}`")
+            with connect(settings) as client:
+                migrator = Migrator(_Connection(client))
+                migrator.init_schema()
+                noted = [migration for migration in storage.migrations() if migration.version in versions]
+                migrator.apply_migration(noted, multi_statement=True, fake=True)
+                migrator.apply_migration(storage.migrations(), multi_statement=True)
     return planned
 
 
@@ -110,8 +119,36 @@ def _check_files(directory: Path) -> None:
             raise ConfigError(f"{path}: expected one statement, got {count}")
 
 
-def _cluster(settings: ClickHouseSettings) -> Any:
-    return ClickhouseCluster(settings.host, **client_arguments(settings))
+class _Connection:
+    """A connection for the library's `Migrator`: our settings, and whole answers or a failure."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def command(self, statement: str) -> None:
+        """Run a statement without rows."""
+        self._client.execute(statement)
+
+    def query(self, statement: str) -> list[dict[str, Any]]:
+        """Return the rows of a SELECT, by the names of its columns."""
+        rows, columns = named_rows(self._client, statement)
+        return [dict(zip((name for name, _ in columns), row, strict=True)) for row in rows]
+
+    def insert(self, table: str, rows: list[dict[str, Any]]) -> None:
+        """Insert rows that have the same columns."""
+        names = ", ".join(rows[0])
+        self._client.execute(f"INSERT INTO {table} ({names}) VALUES", rows, settings=dict(INSERT_SETTINGS))
+
+
+def _status(settings: ClickHouseSettings, storage: Any) -> list[Any] | None:
+    """Return the library's rows of status; None if no migration was ever applied."""
+    with connect(settings, database="") as client:
+        ((initialised,),) = all_rows(client, _INITIALISED, {"database": settings.database})
+    if not initialised:
+        return None
+    with connect(settings) as client:
+        status: list[Any] = Migrator(_Connection(client)).migration_status(storage.migrations())
+    return status
 
 
 @contextmanager

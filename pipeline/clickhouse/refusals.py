@@ -4,9 +4,10 @@ A row that the schema allows and the table refuses shows that the two disagree. 
 someone added. A few such rows become dead letters. The worker halts if there are more, or if no single row is refused.
 """
 
+from collections.abc import Awaitable, Callable, Generator, Mapping
+
 import numpy as np
 
-from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, DictionaryColumn, Rejection, Rows, select
 from pipeline.errors import HaltError, Reason
 
@@ -14,18 +15,52 @@ MOST_ROWS = 100
 """Most refused rows in one micro-batch. To find them takes at most 2,000 probes of a few milliseconds each."""
 
 
-def find_refused(sink: Sink, table: str, rows: Rows) -> Rows:
+async def find_refused(probe: Callable[[Mapping[str, Column]], Awaitable[int | None]], table: str, rows: Rows) -> Rows:
     """Split a refused block: return the rows that the table accepts, and a rejection for each row that it refuses.
 
+    There is no rejection if the table refuses no single row.
+
+    Args:
+        probe: `Sink.refusal_code` of the table. It tries again by itself if the server doesn't answer, so that the
+            search goes on where it is.
+        table: name of the table, for messages.
+        rows: the refused block.
+
     Raises:
-        HaltError: the table refuses no single row, or too many.
-        clickhouse_driver.errors.Error, OSError, EOFError: as `Sink.refusal_code`.
+        HaltError: the table refuses too many rows.
+        Exception: of the probe.
     """
+    search = _search(table, rows)
+    columns = next(search)
+    while True:
+        code = await probe(columns)
+        try:
+            columns = search.send(code)
+        except StopIteration as end:
+            found: Rows = end.value
+            return found
+
+
+def find_refused_now(probe: Callable[[Mapping[str, Column]], int | None], table: str, rows: Rows) -> Rows:
+    """Do what `find_refused` does, with a probe that blocks."""
+    search = _search(table, rows)
+    columns = next(search)
+    while True:
+        code = probe(columns)
+        try:
+            columns = search.send(code)
+        except StopIteration as end:
+            found: Rows = end.value
+            return found
+
+
+def _search(table: str, rows: Rows) -> Generator[Mapping[str, Column], int | None, Rows]:
+    """Yield the columns of each part that is to be tested, and take the code with which the server refuses them."""
     codes: dict[int, int] = {}  # by the index of the row
     parts = [slice(0, len(rows))]
     while parts:
         part = parts.pop()
-        code = sink.refusal_code(table, {name: _part(column, part) for name, column in rows.columns.items()})
+        code = yield {name: _part(column, part) for name, column in rows.columns.items()}
         if code is None:
             continue
         if part.stop - part.start > 1:
@@ -38,12 +73,15 @@ def find_refused(sink: Sink, table: str, rows: Rows) -> Rows:
                 f"table {table}: ClickHouse refuses more than {MOST_ROWS} rows of one micro-batch, the last with error "
                 f"code {code}; expected it to accept rows that the schema allows: check the table's constraints"
             )
-    if not codes:
-        raise HaltError(
-            f"table {table}: ClickHouse refuses a block for its data, but none of its rows alone; "
-            "check the materialized views that read from the table"
-        )
     return _without(rows, codes)
+
+
+def refused_as_a_block(table: str) -> HaltError:
+    """Return the error for a block that the server refuses again after no row of it was refused alone."""
+    return HaltError(
+        f"table {table}: ClickHouse refuses a block for its data, but none of its rows alone; "
+        "check the materialized views that read from the table"
+    )
 
 
 def _without(rows: Rows, codes: dict[int, int]) -> Rows:

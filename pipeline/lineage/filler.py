@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import kind_of
 from pipeline.clickhouse.coordinates import OFFSET, Source
-from pipeline.clickhouse.refusals import find_refused
+from pipeline.clickhouse.refusals import find_refused_now, refused_as_a_block
 from pipeline.clickhouse.row_lookups import RowLookups
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Ints, Mask, Rejection, Rows, select
@@ -152,9 +152,14 @@ class Filler:
                 else:
                     found.add_to(counts, len(rows))
                     break
-                rows = find_refused(self._sink, self._table, rows)
+                rows = find_refused_now(self._probe, self._table, rows)
+                if not rows.rejections:
+                    raise refused_as_a_block(self._table)
                 self._note(chunk, rows.rejections, counts)
         return counts
+
+    def _probe(self, columns: Mapping[str, Column]) -> int | None:
+        return self._patiently(partial(self._sink.refusal_code, self._table, columns))
 
     def _note(self, chunk: Chunk, rejections: Sequence[Rejection], counts: ReplayCounts) -> None:
         counts.rejected.update(rejection.reason for rejection in rejections)

@@ -12,10 +12,9 @@ from uuid import UUID
 
 import numpy as np
 
-from pipeline.clickhouse.lookups import CUT_SHORT, all_rows
+from pipeline.clickhouse.lookups import all_rows, marked_rows
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.clickhouse.ttl import expired_times
-from pipeline.errors import UnavailableError
 
 HOUR_SECONDS = 3600
 _DAY_MS = 86_400_000
@@ -52,23 +51,23 @@ _BITS = (
     "(avg_latency_ms, reinterpretAsUInt32(error_rate), reinterpretAsUInt32(abandonment_rate), events_count, "
     "duration_seconds)"
 )
-_NO_BITS = "CAST((0, 0, 0, 0, 0), 'Tuple(UInt32, UInt32, UInt32, UInt32, UInt32)')"
-# The last row, without copies and events, says that the result is whole: see `pipeline.clickhouse.lookups`. An
-# aggregate of all rows, as there, would take as much memory as there are differences.
-_DIFFERENCES = f"""SELECT * FROM (
+_NOTHING = "(0::UInt32, 0::UInt32, 0::UInt32, 0::UInt32, 0::UInt32)"
+# The last row is no session: the server may end a query that is killed without an error, and without its last rows.
+_DIFFERENCES = f"""
     SELECT
-        session_id, countIf(stored) AS copies, anyIf(bits, stored) AS found,
+        last, session_id, countIf(stored) AS copies, anyIf(bits, stored) AS found,
         countIf(NOT stored) AS wanted, anyIf(bits, NOT stored) AS expected
     FROM (
-        SELECT session_id, true AS stored, {_BITS} AS bits FROM {TABLE} WHERE hour = toDateTime({{begins_at}})
+        SELECT false AS last, session_id, true AS stored, {_BITS} AS bits
+        FROM {TABLE} WHERE hour = toDateTime({{begins_at}})
         UNION ALL
-        SELECT session_id, false AS stored, {_BITS} AS bits FROM ({_ROWS})
+        SELECT false, session_id, false, {_BITS} FROM ({_ROWS})
+        UNION ALL
+        SELECT true, toUUID('{UUID(int=0)}'), false, {_NOTHING}
     )
-    GROUP BY session_id
-    HAVING copies != 1 OR wanted != 1 OR found != expected
-    UNION ALL
-    SELECT toUUID('00000000-0000-0000-0000-000000000000'), toUInt64(0), {_NO_BITS}, toUInt64(0), {_NO_BITS}
-) ORDER BY copies + wanted = 0, session_id
+    GROUP BY last, session_id
+    HAVING last OR copies != 1 OR wanted != 1 OR found != expected
+    ORDER BY last, session_id
 """  # noqa: S608 (a template of ours)
 _HOURS = f"""
     SELECT toUnixTimestamp(hour), toDate(hour), sum(events), sum(rows)
@@ -212,6 +211,15 @@ class Audit:
         """Return a SELECT that computes the rows of an hour from its events; columns in the table's order."""
         return _ROWS.format(source=self._source, begins_at=hour.begins_at)
 
+    def counts(self, table: str) -> dict[int, int]:
+        """Return the number of rows of each hour in a table like session_stats, by the beginning of the hour."""
+        query = f"SELECT toUnixTimestamp(hour), count() FROM {table} GROUP BY hour"  # noqa: S608 (a name of ours)
+        return dict(all_rows(self._client, query))
+
+    def recomputed_count(self, hour: Hour) -> int:
+        """Return the number of rows that `recomputed` gives."""
+        return int(all_rows(self._client, f"SELECT count() FROM ({self.recomputed(hour)})")[0][0])  # noqa: S608 (ours)
+
     def stored(self, hour: Hour) -> str:
         """Return a SELECT of the stored rows of an hour; columns in the table's order."""
         return f"SELECT {_NAMES} FROM {TABLE} WHERE hour = toDateTime({hour.begins_at})"  # noqa: S608 (names of ours)
@@ -223,11 +231,7 @@ class Audit:
             UnavailableError: the server ended the query before its result was whole; another attempt may succeed.
         """
         query = _DIFFERENCES.format(source=self._source, begins_at=hour.begins_at)
-        whole = False
-        for session_id, copies, found, wanted, expected in self._client.execute_iter(query):
-            if not copies + wanted:
-                whole = True
-                continue
+        for session_id, copies, found, wanted, expected in marked_rows(self._client, query):
             yield Difference(
                 hour,
                 session_id,
@@ -235,5 +239,3 @@ class Audit:
                 Values.of_bits(found) if copies else None,
                 Values.of_bits(expected) if wanted else None,
             )
-        if not whole:
-            raise UnavailableError(CUT_SHORT)

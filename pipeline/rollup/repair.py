@@ -5,18 +5,21 @@ because the rollup still writes them. It may store rows at any moment. Rows stor
 noticed before the replacement, and the repair starts again. For the last look and the replacement, inserts are held up
 (`pipeline.clickhouse.barrier`). Where that isn't possible, on a replicated or empty table, rows that were stored
 between the two are noticed right after them.
+
+Somebody may kill a query of the repair. The number of copied rows tells that a copy isn't whole. A replacement that was
+killed may be made or not: the look for lost rows follows in any case.
 """
 
 import secrets
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
 from pipeline.clickhouse.barrier import barrier, remove_left, works
-from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.client import connect, execute_again
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.clickhouse.table_lock import TableLock
@@ -138,6 +141,8 @@ def repair(settings: ClickHouseSettings, source: str, horizon: Horizon, day: dat
         TakenError: another repair is under way.
         OvertakenError: new rows kept coming and nothing was changed; or inserts couldn't be held up, and rows that came
             at the last moment are lost until the day is repaired again.
+        UnavailableError: the table of the copy can't be dropped. After this and after the driver's errors, the day may
+            be repaired or not, and the same repair may be made again.
         clickhouse_driver.errors.Error, OSError, EOFError: wrap the call in `pipeline.clickhouse.client.explained`.
     """
     with TableLock(settings, TABLE), connect(settings) as client:
@@ -147,40 +152,49 @@ def repair(settings: ClickHouseSettings, source: str, horizon: Horizon, day: dat
             known = _newest_block(client, day)
             held_up = works(client, TABLE)
             with _staging(settings, client) as staging:
-                _fill(client, audit, horizon, day, staging)
+                copied = _fill(client, audit, horizon, day, staging)
                 with barrier(settings, client, TABLE) if held_up else nullcontext():
-                    unchanged = _newest_block(client, day) == known
+                    unchanged = _newest_block(client, day) == known and audit.counts(staging) == copied
                     if unchanged:
-                        _replace(client, day, staging)
+                        try:
+                            _replace(client, day, staging)
+                        finally:  # the server may have made it even if it says that the query was killed
+                            if not held_up:
+                                _check_nothing_lost(client, horizon, day, known)
             if unchanged:
-                if not held_up:
-                    _check_nothing_lost(client, horizon, day, known)
                 return
     raise OvertakenError(
-        f"session_stats got new rows of {day} in each of {_MOST_TURNS} attempts; nothing was changed: expected no new "
-        "rows during a repair; try again when the rollup has caught up"
+        f"session_stats or {source} got new rows of {day} in each of {_MOST_TURNS} attempts, or queries were killed; "
+        "nothing was changed: expected no new rows during a repair; try again when the rollup has caught up"
     )
 
 
 @contextmanager
 def _staging(settings: ClickHouseSettings, client: Any) -> Iterator[str]:
-    """Create a staging table like session_stats for this repair; it is always dropped at the end."""
+    """Create a staging table like session_stats for this repair; it is dropped at the end."""
     name = f"{TABLE}_repair_{secrets.token_hex(4)}"
-    client.execute(f"CREATE TABLE {name} AS {TABLE}")
+    drop = f"DROP TABLE IF EXISTS {name}"
     try:
+        client.execute(f"CREATE TABLE {name} AS {TABLE}")  # it may be there even if this fails
         yield name
-    finally:
-        with connect(settings) as another:  # the first connection may have been interrupted within a query
-            another.execute(f"DROP TABLE {name}")
+    except BaseException:
+        with suppress(ChimeraError):  # the first failure tells more
+            execute_again(settings, drop)
+        raise
+    execute_again(settings, drop)
 
 
-def _fill(client: Any, audit: Audit, horizon: Horizon, day: date, staging: str) -> None:
+def _fill(client: Any, audit: Audit, horizon: Horizon, day: date, staging: str) -> dict[int, int]:
+    """Copy the rows of the day; return the number of rows that the copy must have, by the beginning of the hour."""
     hours = audit.hours(day)
     expired = audit.expired(hours)
+    expected = {}
     for hour in hours:
         computed = horizon.closed(hour) and hour not in expired
         rows = audit.recomputed(hour) if computed else audit.stored(hour)
         client.execute(f"INSERT INTO {staging} ({', '.join(COLUMNS)}) {rows}")
+        expected[hour.begins_at] = audit.recomputed_count(hour) if computed else hour.rows
+    return {begins_at: count for begins_at, count in expected.items() if count}
 
 
 def _newest_block(client: Any, day: date) -> int:

@@ -26,7 +26,7 @@ from pipeline import metrics
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import describe, is_unclear, kind_of
 from pipeline.clickhouse.coordinates import Source
-from pipeline.clickhouse.refusals import find_refused
+from pipeline.clickhouse.refusals import find_refused, refused_as_a_block
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Mask, Rejection, Rows
 from pipeline.config import WorkerSettings
@@ -147,6 +147,7 @@ class Ingest:
 
     async def _insert(self, batch: MicroBatch, rows: Rows) -> None:
         """Insert the rows of a micro-batch; rows that ClickHouse refuses become dead letters first."""
+        table, found = self._family.table, True
         while len(rows):
             try:
                 await self._insert_block(batch, rows)
@@ -154,12 +155,19 @@ class Ingest:
             except Exception as error:
                 if kind_of(error) is not FailureKind.DEAD_LETTER:
                     raise
-            rows = await self._retry.run(batch, partial(find_refused, self._sink, self._family.table, rows), self._pool)
+                if not found:
+                    raise refused_as_a_block(table) from error
+            rows = await find_refused(partial(self._probe, batch), table, rows)
+            found = bool(rows.rejections)  # if not, what refused them may be gone by now, such as a constraint
             # Before the other rows, for the reason given at the top of this module.
             await self._reject(batch, rows.rejections)
         # Records and rejections are counted at the same moment, however long the steps took, so that they also leave
         # the window together.
         self._reject_rate.count(records=len(batch), rejected=len(batch) - len(rows))
+
+    async def _probe(self, batch: MicroBatch, columns: Mapping[str, Column]) -> int | None:
+        """Return the error code with which the server refuses rows; each probe is a step that is tried again."""
+        return await self._retry.run(batch, partial(self._sink.refusal_code, self._family.table, columns), self._pool)
 
     async def _insert_block(self, batch: MicroBatch, rows: Rows) -> None:
         began = perf_counter()

@@ -1,45 +1,55 @@
-"""Queries that are killed (KILL QUERY): a look-up gives its whole answer or fails, and so no row is stored twice."""
+"""Queries that are killed (KILL QUERY): each gives its whole answer or fails, and what was begun can be repeated."""
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import date
+from contextlib import contextmanager, suppress
 from threading import Event, Thread
-from uuid import UUID
 
 import numpy as np
 import pytest
+from clickhouse_driver import Client
 from support.events import events
+from support.processes import eventually
+from support.session_stats import (
+    ALL_CLOSED,
+    DAY,
+    broken_day,
+    random_events,
+    store_events,
+    stored_rows,
+)
 
 from pipeline.catalog import load_catalog
-from pipeline.clickhouse.client import connect, kind_of
-from pipeline.clickhouse.migrate import migrate
+from pipeline.clickhouse.client import connect, explained, kind_of
+from pipeline.clickhouse.migrate import MIGRATIONS, migrate, pending
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.clickhouse.sink import Sink
+from pipeline.clickhouse.table_lock import TableLock, TakenError
 from pipeline.columns import Column
 from pipeline.config import ClickHouseSettings, Settings
 from pipeline.decode.decoder import Decoder
-from pipeline.errors import FailureKind
+from pipeline.errors import FailureKind, UnavailableError
 from pipeline.producer.encode import Encoder
-from pipeline.rollup.audit import Audit, Hour
+from pipeline.rollup.audit import Audit
+from pipeline.rollup.repair import OvertakenError, repair
 
 pytestmark = pytest.mark.integration
 
 _SECONDS = 3
+_PATIENCE_SECONDS = 60
 _LEAST_FAILURES = 20
 
 
 @contextmanager
-def _lookups_killed(settings: ClickHouseSettings) -> Iterator[None]:
-    """Kill all look-ups in the database, over and over."""
+def _killing(settings: ClickHouseSettings, queries: str = "query LIKE 'SELECT%'") -> Iterator[None]:
+    """Kill queries in the database or about it, over and over."""
     over = Event()
+    own = f"(current_database = '{settings.database}' OR query LIKE '%{settings.database}%') AND query NOT LIKE 'KILL%'"
 
     def kill() -> None:
         with connect(settings, database="") as client:
             while not over.is_set():
-                client.execute(
-                    f"KILL QUERY WHERE current_database = '{settings.database}' AND query LIKE 'SELECT%' ASYNC"
-                )
+                client.execute(f"KILL QUERY WHERE {own} AND ({queries}) ASYNC")
 
     killing = Thread(target=kill)
     killing.start()
@@ -74,17 +84,66 @@ def test_a_killed_lookup_misses_no_rows(settings: Settings) -> None:
     sink.insert(family.table, rows, "token")
     sink.insert(TABLE, session, "token")
     try:
-        with _lookups_killed(settings.clickhouse):
+        with _killing(settings.clickhouse):
             missing = _ask(lambda: sink.missing_rows(family.table, family.key, rows).any(), False)
             stored = _ask(lambda: sink.stored_sessions(TABLE, 3600), {b"a" * 16})
-            differing = _ask(lambda: _differences(settings), [UUID(bytes=b"a" * 16)])
     finally:
         sink.close()
-    assert min(missing, stored, differing) >= _LEAST_FAILURES
+    assert min(missing, stored) >= _LEAST_FAILURES
 
 
-def _differences(settings: Settings) -> list[UUID]:
-    """Return the sessions that `chimera rollup verify` would list for the row, which has no events."""
-    hour = Hour(3600, date(1970, 1, 1), 0, 1)
+def test_a_killed_comparison_finds_all_differences(settings: Settings, client: Client) -> None:
+    """`chimera rollup verify` never takes a part of the differences, or none, for all of them."""
+    store_events(client, random_events(1))
+    hours = Audit(client, "ui_events").hours(None)
+    with connect(settings.clickhouse) as server:
+        audit = Audit(server, "ui_events")
+        whole = [list(audit.differences(hour)) for hour in hours]
+        assert all(whole)
+        with _killing(settings.clickhouse, "query LIKE '%UNION ALL%'"):
+            failures = _ask(lambda: [list(audit.differences(hour)) for hour in hours], whole)
+    assert failures >= _LEAST_FAILURES
+
+
+def _is_taken(settings: ClickHouseSettings) -> bool:
+    try:
+        with TableLock(settings, TABLE):
+            return False
+    except (TakenError, UnavailableError):
+        return True
+
+
+def test_a_killed_repair_can_be_made_again(settings: Settings, client: Client) -> None:
+    """The day has its rows from before or the right ones, never less; the last repair leaves no table."""
+    rows = broken_day(client)
+    before, killed = stored_rows(client), 0
+    ours = f"query LIKE '%{TABLE}%' AND query NOT LIKE '%FROM {TABLE}'"  # not those of `stored_rows`
+    with _killing(settings.clickhouse, f"{ours} AND rand() % 4 = 0"):
+        ends_at = time.monotonic() + 2 * _SECONDS
+        while time.monotonic() < ends_at:
+            try:
+                with explained(settings.clickhouse):
+                    repair(settings.clickhouse, "ui_events", ALL_CLOSED, DAY)
+            except (UnavailableError, OvertakenError, TakenError):
+                killed += 1
+            assert stored_rows(client) in (before, rows)
+    assert killed
+    eventually(lambda: not _is_taken(settings.clickhouse), "the lock of the last repair has ended")
+    repair(settings.clickhouse, "ui_events", ALL_CLOSED, DAY)
+    assert stored_rows(client) == rows
+
+
+def test_a_killed_migration_can_be_made_again(settings: Settings) -> None:
+    """`chimera migrate` takes no applied migration for a pending one, and ends with all of them applied."""
+    names = [path.name for path in MIGRATIONS.glob("*.sql")]
+    with _killing(settings.clickhouse, "query LIKE 'SELECT%schema_versions%' AND rand() % 4 = 0"):
+        applied, ends_at = False, time.monotonic() + _PATIENCE_SECONDS
+        while not applied and time.monotonic() < ends_at:
+            with suppress(UnavailableError):
+                migrate(settings.clickhouse)
+                applied = True
+        failures = _ask(lambda: pending(settings.clickhouse), ())
+    assert applied
+    assert failures
     with connect(settings.clickhouse) as client:
-        return [difference.session_id for difference in Audit(client, "ui_events").differences(hour)]
+        assert client.execute("SELECT count(), uniqExact(version) FROM schema_versions") == [(len(names), len(names))]

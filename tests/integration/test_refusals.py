@@ -1,6 +1,6 @@
 """Search for the rows that ClickHouse refuses for their data: its result, its cost, and repeated inserts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from time import sleep
 from typing import Any
 
@@ -10,7 +10,7 @@ from clickhouse_driver import Client
 from clickhouse_driver.errors import ServerException
 
 from pipeline.clickhouse.client import connect
-from pipeline.clickhouse.refusals import MOST_ROWS, find_refused
+from pipeline.clickhouse.refusals import MOST_ROWS, find_refused_now
 from pipeline.clickhouse.sink import SILENCE_SECONDS, Sink
 from pipeline.columns import Column, DictionaryColumn, Rows
 from pipeline.config import Settings
@@ -54,6 +54,15 @@ def sink(settings: Settings) -> Iterator[_CountingSink]:
     opened.close()
 
 
+def search(sink: Sink, rows: Rows) -> Rows:
+    """Search for the refused rows of table `t`."""
+
+    def probe(columns: Mapping[str, Column]) -> int | None:
+        return sink.refusal_code("t", columns)
+
+    return find_refused_now(probe, "t", rows)
+
+
 def block(count: int = _ROWS) -> Rows:
     numbers = np.arange(count, dtype=np.int64)
     name = DictionaryColumn((numbers % 3).astype(np.uint32), [b"a", b"b", b"c"])
@@ -65,7 +74,7 @@ def test_refused_rows_are_found_and_nothing_is_stored(table: Client, sink: _Coun
     """The first, the last and neighbouring rows are rejected with their code; the others keep their order."""
     refused = [0, 1, 7_000, _ROWS - 1]
     table.execute(_REFUSE.format(", ".join(map(str, refused))))
-    left = find_refused(sink, "t", block())
+    left = search(sink, block())
     assert [(place, reason, detail) for place, reason, detail in left.rejections] == [
         (2 * row, Reason.REFUSED_BY_CLICKHOUSE, "error code 469") for row in refused
     ]
@@ -80,26 +89,26 @@ def test_a_block_with_every_row_refused_halts(table: Client, sink: _CountingSink
     """The search stops after a few probes, long before one for each row."""
     table.execute("ALTER TABLE t ADD CONSTRAINT none CHECK n > 4000000")
     with pytest.raises(HaltError, match=rf"table t: .* more than {MOST_ROWS} rows .* error code 469; .* constraints"):
-        find_refused(sink, "t", block())
+        search(sink, block())
     assert sink.probes < 3 * MOST_ROWS
 
 
-def test_a_block_that_only_a_view_refuses_halts(table: Client, sink: _CountingSink) -> None:
-    """The search finds no single refused row, and the error points at the views."""
+def test_a_search_finds_no_row_that_only_a_view_refuses(table: Client, sink: _CountingSink) -> None:
+    """The block is refused again, and so the worker halts."""
     table.execute("CREATE MATERIALIZED VIEW v ENGINE=MergeTree ORDER BY m AS SELECT toUInt8(text) AS m FROM t")
     rows = block(100)
-    with pytest.raises(ServerException) as refusal:
-        sink.insert("t", rows.columns, "token")
-    assert refusal.value.code == 6
-    with pytest.raises(HaltError, match="none of its rows alone; check the materialized views"):
-        find_refused(sink, "t", rows)
+    for _ in range(2):
+        with pytest.raises(ServerException) as refusal:
+            sink.insert("t", rows.columns, "token")
+        assert refusal.value.code == 6
+        assert not search(sink, rows).rejections
 
 
 def test_a_repeated_block_without_the_constraint_is_stored_once(table: Client, sink: _CountingSink) -> None:
     """The accepted rows have the block's token: without the constraint, the whole block is dropped as repeated."""
     table.execute(_REFUSE.format("3"))
     whole = block(100)
-    sink.insert("t", find_refused(sink, "t", whole).columns, "token")
+    sink.insert("t", search(sink, whole).columns, "token")
     table.execute("ALTER TABLE t DROP CONSTRAINT odd")
     sink.insert("t", whole.columns, "token")
     assert table.execute("SELECT count(), uniqExact(n) FROM t") == [(99, 99)]

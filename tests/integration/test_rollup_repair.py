@@ -208,6 +208,55 @@ def test_rows_that_come_after_the_replacement_are_kept(
     assert stored_rows(client) == [*rows, _EMITTED]
 
 
+def test_a_copy_that_lacks_rows_is_made_again(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its query may have been killed: the day isn't replaced by less than its rows."""
+    rows = broken_day(client)
+    looks: list[int] = []
+
+    def cut_the_first_copy() -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            (staging,) = (name for name in tables(client) if "repair" in name)
+            client.execute(f"DELETE FROM {staging} WHERE session_id = '{rows[0].session}'")
+
+    _before(monkeypatch, "_newest_block", cut_the_first_copy)
+    _repair(settings)
+    assert stored_rows(client) == rows
+    assert len(looks) == 4, "one check before and one after each of two copies"
+
+
+class _KilledAtTheEnd:
+    """A client whose ALTER is killed when the server has done it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def execute(self, query: str, *arguments: Any, **options: Any) -> Any:
+        answer = self._client.execute(query, *arguments, **options)
+        if query.startswith("ALTER"):
+            raise ServerException("Query was cancelled", Code.QUERY_WAS_CANCELLED)
+        return answer
+
+
+def test_a_replacement_that_is_killed_loses_no_rows_unsaid(
+    settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server may have made it all the same: rows that came at the last moment are looked for."""
+    rows = broken_day(client)
+    replace = repair_module._replace
+
+    def kill(server: Client, *arguments: Any) -> None:
+        store_rows(client, [_EMITTED])
+        replace(_KilledAtTheEnd(server), *arguments)
+
+    monkeypatch.setattr(repair_module, "_replace", kill)
+    with pytest.raises(OvertakenError, match=r"stored 1 rows of the hour 15:00 UTC, .* again"):
+        _repair(settings, _ONE_OPEN)
+    assert stored_rows(client) == rows
+
+
 def test_a_repair_that_fails_changes_nothing(
     settings: Settings, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

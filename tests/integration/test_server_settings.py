@@ -7,12 +7,14 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from clickhouse_driver.errors import ServerException
 from support.clickhouse_profiles import Account, ProfiledServer
 from support.events import events
 from support.processes import Worker, last_word, prepare
 
 from pipeline.catalog import Family, load_catalog
+from pipeline.cli.rollup import rollup
 from pipeline.clickhouse.client import LOOKUP_SETTINGS, connect
 from pipeline.clickhouse.coordinates import Source
 from pipeline.clickhouse.migrate import migrate
@@ -71,6 +73,8 @@ _HOSTILE: dict[str, str | int] = {
     "force_primary_key": 1,
     "force_index_by_date": 1,
     "force_optimize_projection": 1,
+    "run_query_in_background": 1,
+    "send_profile_events": 0,
     "low_cardinality_allow_in_native_format": 0,
     "input_format_native_decode_types_in_binary_format": 1,
     "output_format_native_encode_types_in_binary_format": 1,
@@ -231,6 +235,21 @@ def test_a_worker_that_is_blind_does_not_start(
     with Worker(blind, tmp_path / "log") as worker:
         assert "table ui_events: a row policy hides rows" in last_word(worker, HaltError.exit_code)
     assert _count(server, "ui_events") == 8
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("table", ["ui_events", TABLE])
+def test_a_user_who_is_blind_neither_verifies_nor_repairs(
+    monkeypatch: pytest.MonkeyPatch, server: ProfiledServer, family: Family, table: str
+) -> None:
+    """Events that the user can't see would make right rows wrong, and a repair would drop them."""
+    columns = _events(family) if table == "ui_events" else _sessions()
+    Sink(server.settings_of("default", _DATABASE)).insert(table, columns, "token")
+    for key, value in {"port": str(server.port), "user": f"blind_{table}", "database": _DATABASE}.items():
+        monkeypatch.setenv(env_name("clickhouse", key), value)
+    for command in (["verify"], ["repair", "--day=1970-01-01", "--execute"]):
+        with pytest.raises(HaltError, match=f"table {table}: a row policy hides rows"):
+            CliRunner().invoke(rollup, command, catch_exceptions=False)
 
 
 # Names of settings that may change what an insert stores or what a look-up sees.

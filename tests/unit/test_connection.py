@@ -1,25 +1,18 @@
-"""Migrations use the same connection settings as the sink, and check their files first."""
+"""Connections use all of their settings, and migrations check their files before they connect."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from pipeline.clickhouse.client import connect
-from pipeline.clickhouse.migrate import _cluster, pending
+from pipeline.clickhouse.migrate import pending
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import ConfigError
 
 
-def _login(client: Any) -> dict[str, Any]:
-    connection = client.connection
-    names = ("user", "password", "database", "connect_timeout", "send_receive_timeout", "secure_socket", "ssl_options")
-    return {"hosts": list(connection.hosts), **{name: getattr(connection, name) for name in names}}
-
-
-def test_migrations_connect_and_log_in_as_the_sink_does(tmp_path: Path) -> None:
-    """Address, user, password, TLS, authority and timeouts are equal for both, and none is a default."""
+def test_every_setting_of_the_connection_is_used(tmp_path: Path) -> None:
+    """Address, user, password, TLS, authority and timeouts are those of the settings, and none is a default."""
     authority = tmp_path / "ca.pem"
     authority.touch()
     settings = ClickHouseSettings(
@@ -32,12 +25,13 @@ def test_migrations_connect_and_log_in_as_the_sink_does(tmp_path: Path) -> None:
         connect_timeout_seconds=3,
         query_timeout_seconds=7,
     )
-    migrations = _login(_cluster(settings).connection(settings.database)._client)
-    assert migrations == _login(connect(settings))
-    assert migrations["hosts"] == [("clickhouse.example", 9440)]
-    assert migrations["user"] == "writer"
-    assert migrations["secure_socket"]
-    assert migrations["ssl_options"]["ca_certs"] == str(settings.ca_cert)
+    connection = connect(settings).connection
+    assert list(connection.hosts) == [("clickhouse.example", 9440)]
+    assert (connection.user, connection.password, connection.database) == ("writer", "correct horse", settings.database)
+    assert (connection.connect_timeout, connection.send_receive_timeout) == (3, 7)
+    assert connection.secure_socket
+    assert connection.ssl_options["ca_certs"] == str(settings.ca_cert)
+    assert not connection.verify_cert
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from clickhouse_driver.errors import ServerException
 from support.records import TOPIC_ID, Record
 
 from pipeline.catalog import load_catalog
+from pipeline.clickhouse.codes import Code
 from pipeline.columns import Rejection, Rows
 from pipeline.config import Settings, WorkerSettings
 from pipeline.errors import HaltError, Reason
@@ -44,6 +47,10 @@ class _Parts:
 
     def insert(self, *_: Any) -> None:
         self._do("insert")
+
+    def refusal_code(self, *_: Any) -> int | None:
+        self._do("probe")
+        return None
 
     def send(self, *_: Any) -> None:
         self._do("reject")
@@ -161,3 +168,25 @@ def test_a_micro_batch_begins_when_it_has_its_place() -> None:
 
     asyncio.run(scenario())
     assert acked == ["ack"]
+
+
+@pytest.mark.parametrize(
+    ("refusals", "expected"), [(1, ["insert", "probe", "insert", "ack"]), (2, ["insert", "probe", "insert"])]
+)
+def test_a_block_that_is_refused_for_no_single_row_is_inserted_once_more(refusals: int, expected: list[str]) -> None:
+    """A constraint may be gone by then; a view that refuses it again stops the worker."""
+    parts, acked = _Parts(), list[str]()
+    refused = ServerException("constraint", code=Code.VIOLATED_CONSTRAINT)
+    left = [refused] * refusals
+
+    def refuse(step: str) -> None:
+        parts.fail = {"insert": left.pop()} if step == "insert" and left else {}
+
+    parts.before = refuse
+
+    async def scenario() -> None:
+        await _ingest(parts, Places(1)).process(_batch(acked))
+
+    with pytest.raises(HaltError, match="none of its rows alone") if refusals == 2 else nullcontext():
+        asyncio.run(scenario())
+    assert [step for step in parts.steps + acked if step not in ("decode", "reject")] == expected
