@@ -75,10 +75,17 @@ class TableLock:
                     "expected one at a time: wait for its end, or stop it"
                 )
             time.sleep(_PAUSE_SECONDS)
-        self._await_inserts(deadline)
+        try:
+            self._await_inserts(deadline)
+        except BaseException:
+            self._let_go()
+            raise
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._released.set()
         self._ended.wait(self._patience_seconds)
 
