@@ -12,8 +12,8 @@ from pipeline.rollup.audit import Audit, Hour, Kind
 
 _HOUR = Hour(3600, date(1970, 1, 1), 0, 1)
 _NONE = (0, 0, 0, 0, 0)
-_EXTRA = (UUID(int=7), 1, (5, 0, 0, 2, 1), 0, _NONE)
-_END = (UUID(int=0), 0, _NONE, 0, _NONE)
+_EXTRA = (False, UUID(int=7), 1, (5, 0, 0, 2, 1), 0, _NONE)
+_END = (True, UUID(int=0), 0, _NONE, 0, _NONE)
 
 
 def _kinds(*rows: tuple[Any, ...]) -> list[Kind]:
@@ -30,5 +30,5 @@ def test_a_result_with_its_last_row_is_whole() -> None:
 @pytest.mark.parametrize("rows", [(), (_EXTRA,)], ids=["nothing", "some"])
 def test_a_result_without_its_last_row_is_a_failure(rows: tuple[tuple[Any, ...], ...]) -> None:
     """It would look like an hour with fewer differences, or none."""
-    with pytest.raises(UnavailableError, match="without its result"):
+    with pytest.raises(UnavailableError, match="without its whole result"):
         _kinds(*rows)
