@@ -36,8 +36,10 @@ def _replace(client: Client, table: str, engine: str) -> None:
             client.execute(f"CREATE TABLE {table} AS remote('127.0.0.1:{client.connection.port}', {database}, former)")
         case _:
             order = f"ORDER BY {_KEY[table]}" if "MergeTree" in engine else ""
-            described = [row[:3] for row in client.execute("DESCRIBE TABLE former")]
-            columns = ", ".join(f"`{name}` {kind}" for name, kind, computed in described if computed != "MATERIALIZED")
+            described = client.execute("DESCRIBE TABLE former")
+            columns = ", ".join(
+                f"`{name}` {' '.join(definition)}" for name, *definition in [row[:4] for row in described]
+            )
             client.execute(f"CREATE TABLE {table} ({columns}) ENGINE={engine} {order}")
 
 
