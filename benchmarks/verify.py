@@ -93,7 +93,7 @@ def _fill(on: Stage, family: Family, topic_id: str, begin: int, end: int) -> Non
     ((_, event),) = usual(1)
     value = Encoder(family).encode(event).value
     partitions = family.topic.partitions
-    producer = Producer({**client_config(on.settings.kafka), "compression.type": "lz4", "linger.ms": 50})
+    producer = Producer({**client_config(on.settings.kafka), "linger.ms": 50})
     bar = on.bar(f"{end:,} events", end - begin)
     for number in range(begin, end):
         while True:

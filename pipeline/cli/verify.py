@@ -18,9 +18,14 @@ from pipeline.lineage.report import Wanted
 from pipeline.lineage.verify import Progress
 from pipeline.lineage.verify import verify as compare
 
+_FIRST_DAY, _LAST_DAY = date(1900, 1, 1), date(2299, 12, 31)  # range of DateTime64
+
 
 def _as_day(_context: click.Context, _parameter: click.Parameter, value: datetime | None) -> date | None:
-    return value.date() if value else None
+    day = value.date() if value else None
+    if day and not _FIRST_DAY <= day <= _LAST_DAY:
+        raise click.BadParameter(f"expected a day from {_FIRST_DAY} to {_LAST_DAY}, got {day}")
+    return day
 
 
 @click.command()

@@ -12,6 +12,8 @@ import numpy as np
 
 from pipeline.columns import Ints
 
+_EPOCH, _DAY_MS = date(1970, 1, 1), 86_400_000
+
 
 class Fault(enum.StrEnum):
     """Kind of a difference that is listed."""
@@ -146,3 +148,11 @@ class Wanted(NamedTuple):
     """True to count rows by hour and partition."""
     limit: int = 20
     """Number of differences to list for each family."""
+
+    @property
+    def times(self) -> range | None:
+        """Times of the day's events, in ms since 1970; None for all times."""
+        if self.day is None:
+            return None
+        begin = (self.day - _EPOCH).days * _DAY_MS
+        return range(begin, begin + _DAY_MS)

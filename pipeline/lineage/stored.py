@@ -6,7 +6,6 @@ that have more rows than bits have rows with the same offset.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,16 +91,16 @@ class StoredRows:
         client: connected, with the table's database as default; its user may SELECT from the table.
         table: one of the tables of the families.
         extents: of all partitions of the topic.
-        day: day of `ts` to count rows of; None for all days.
+        times: values of `ts` to count rows of, in ms; None for all.
     """
 
-    def __init__(self, client: Any, table: str, extents: Sequence[Extent], day: date | None = None) -> None:
+    def __init__(self, client: Any, table: str, extents: Sequence[Extent], times: range | None = None) -> None:
         self._client = client
         self._table = table
         self._extents = extents
         self._topic_id = extents[0].source.topic_id
         self._of_topic = f"{TOPIC_ID} = toUUID('{self._topic_id}')"
-        self._of_day = "1" if day is None else f"toDate(ts) = toDate('{day}')"
+        self._of_day = "1" if times is None else _between(times.start, times.stop - 1)
         numbers = [extent.source.partition for extent in extents]
         begins, ends = (_array(getattr(e.offsets, name) for e in extents) for name in ("start", "stop"))
         begin, end = (f"transform({PARTITION}, {numbers}, {offsets}, toUInt64(0))" for offsets in (begins, ends))
@@ -234,11 +233,14 @@ class StoredRows:
         where = f"{self._of_partition(stretch.source)} AND {OFFSET} >= {offsets.start} AND {OFFSET} < {offsets.stop}"
         if stretch.times is None:
             return where
-        first, last = (f"fromUnixTimestamp64Milli({ms}, 'UTC')" for ms in stretch.times)
-        return f"{where} AND ts BETWEEN {first} AND {last}"
+        return f"{where} AND {_between(*stretch.times)}"
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
         return all_rows(self._client, query)
+
+
+def _between(first: int, last: int) -> str:
+    return f"ts BETWEEN fromUnixTimestamp64Milli({first}, 'UTC') AND fromUnixTimestamp64Milli({last}, 'UTC')"
 
 
 def lookups(stretches: Sequence[Stretch]) -> Iterator[list[Stretch]]:

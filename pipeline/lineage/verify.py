@@ -8,7 +8,6 @@ appear as differences.
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any
 
@@ -32,8 +31,6 @@ from pipeline.lineage.stored import HOUR_MS, Presence, StoredRows, Stretch, Surp
 Progress = Callable[[str, int, int], None]
 """Function that is told what is being done, how much of it, and how much there is."""
 
-_DAY_MS = 86_400_000
-
 
 def verify(settings: Settings, family: Family, wanted: Wanted, progress: Progress) -> FamilyReport:
     """Compare all offsets below the committed ones.
@@ -56,20 +53,19 @@ def verify(settings: Settings, family: Family, wanted: Wanted, progress: Progres
         lettered = read_lettered(settings.kafka, family, lambda *done: progress(f"{name}: dead letters", *done))
         with explained(settings.clickhouse), connect(settings.clickhouse) as client:
             check_all_rows_seen(client, family.table)
-            rows = StoredRows(client, family.table, extents, wanted.day)
+            rows = StoredRows(client, family.table, extents, wanted.times)
             survey = rows.survey()
-            missing = Missing(settings, family, reader, client, lettered, _within(wanted.day), survey.known_from)
+            missing = Missing(settings, family, reader, client, lettered, _within(wanted.times), survey.known_from)
             comparison = _Comparison(_empty_report(family, extents, wanted, survey), extents, wanted, rows, missing)
             comparison.run(survey, progress)
     return comparison.report
 
 
-def _within(day: date | None) -> Callable[[Ints], Mask]:
-    """Return the function that tells which times in ms are of a day."""
-    if day is None:
+def _within(wanted: range | None) -> Callable[[Ints], Mask]:
+    """Return the function that tells which times in ms are wanted; None: all of them."""
+    if wanted is None:
         return lambda times: np.ones(len(times), np.bool_)
-    begin = round(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
-    return lambda times: (times >= begin) & (times < begin + _DAY_MS)
+    return lambda times: (times >= wanted.start) & (times < wanted.stop)
 
 
 class _Comparison:

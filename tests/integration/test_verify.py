@@ -126,6 +126,7 @@ def test_a_missing_dead_letter_is_found(verify: Verify, settings: Settings, fami
     assert ended.code == 1
     assert ended.listed == [("lost dead letter", 0, 3, 3)]
     assert ended.family["hours"][-1] == {"partition": 0, "hour": None, "rows": 0, "doubled": 0, "lost": 1}
+    assert verify("ui_events", "--day", "2026-02-01").code == 1  # it may be of any day
 
 
 def test_a_row_of_a_dead_letter_is_found(verify: Verify, settings: Settings, stored: Family) -> None:
@@ -168,6 +169,8 @@ def test_a_day_is_looked_at_alone(verify: Verify, settings: Settings, stored: Fa
     assert verify("ui_events", "--day", "2026-01-31", "--json").family["lost"] == 1
     other = verify("ui_events", "--day", "2026-02-01", "--json")
     assert (other.code, other.family["lost"], other.family["rows"]) == (0, 0, 0)
+    assert verify("ui_events", "--day", "2299-12-31").code == 0
+    assert verify("ui_events", "--day", "2300-01-01").code == 2
 
 
 @pytest.mark.usefixtures("family")
