@@ -1,7 +1,7 @@
 """Columns of a micro-batch and verdicts on its records: the data that the decoder hands to the sink."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, compress
 from typing import Any, NamedTuple
 
@@ -70,6 +70,8 @@ class Rows:
     """Index of each row's record in the micro-batch, ascending."""
     rejections: tuple[Rejection, ...]
     """Ordered by position."""
+    rejected_times: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    """`ts` of the rejected records that have a readable one, in ms, in any order."""
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -80,8 +82,19 @@ class Rows:
         if not refused:
             return self
         valid = verdicts.passed
-        columns = {name: select(column, valid) for name, column in self.columns.items()}
-        return Rows(columns, self.positions[valid], tuple(sorted([*self.rejections, *refused])))
+        times = [
+            self.rejected_times,
+            *(np.asarray(self.columns[name])[~valid] for name in self.columns if name == "ts"),
+        ]
+        rejections = tuple(sorted([*self.rejections, *refused]))
+        return replace(self.where(valid), rejections=rejections, rejected_times=np.concatenate(times))
+
+    def where(self, keep: Mask) -> "Rows":
+        """Return the rows for which `keep` is true; the others become nothing, and rejections stay."""
+        if keep.all():
+            return self
+        columns = {name: select(column, keep) for name, column in self.columns.items()}
+        return replace(self, columns=columns, positions=self.positions[keep])
 
 
 class Verdicts:
@@ -127,7 +140,8 @@ def merge(parts: Sequence[Rows]) -> Rows:
     order = np.argsort(positions)
     columns = {name: _concatenate([part.columns[name] for part in parts], order) for name in parts[0].columns}
     rejections = sorted(rejection for part in parts for rejection in part.rejections)
-    return Rows(columns, positions[order], tuple(rejections))
+    times = np.concatenate([part.rejected_times for part in parts])
+    return Rows(columns, positions[order], tuple(rejections), times)
 
 
 def _concatenate(columns: Sequence[Column], order: Ints) -> Column:

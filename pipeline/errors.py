@@ -66,4 +66,5 @@ class Reason(enum.StrEnum):
     TOO_LONG = "too_long"
     NOT_IN_SET = "not_in_set"
     PATTERN_MISMATCH = "pattern_mismatch"
+    EXPIRED = "expired"  # of a day that the table's TTL has expired
     REFUSED_BY_CLICKHOUSE = "refused_by_clickhouse"

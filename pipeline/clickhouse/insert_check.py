@@ -1,121 +1,130 @@
-"""Checks that the rows of a repeated insert are in the table.
+"""Rows of a micro-batch that the table lacks, by the coordinates of their records.
 
-For an hour of session_stats the check reads all sessions. For a micro-batch it looks for a sample of the rows.
+A repeated micro-batch is compared with the table before it is inserted: the rows that are missing are inserted, and
+nothing else. It is compared once more after that, since a token may be known without its rows: a plain MergeTree writes
+a deduplication token to its disk before it commits the part. If the server is killed in between, it drops the repeated
+insert as a duplicate of rows that it doesn't have (seen with 26.9: 6 of 534 inserts that were repeated after a kill).
 
-The check is needed because a plain MergeTree writes a deduplication token to its disk before it commits the part. If
-the server is killed in between, it drops the repeated insert as a duplicate of rows that it doesn't have (seen with
-26.9: 6 of 534 inserts that were repeated after a kill -9). Replicated and shared engines write both in one transaction,
-and a lagging replica may serve the read; for them the check trusts the token. A part is stored as a whole or not at
-all, so a few rows of each day are enough. One query looks for all of them, in the parts of their days only.
+Some rows are done although none has their coordinates:
 
-Rows that the table's TTL has expired are never missing.
+- a ReplacingMergeTree has replaced the row by a newer one of the same key;
+- a version without coordinates stored the row: the token was known, and rows without coordinates are where the day's
+  rows should be;
+- the table's TTL has expired it, and its token was known or new;
+- the engine is replicated or shared, and its token was known or new: it writes token and part in one transaction, and a
+  lagging replica may serve the read.
+
+For an hour of session_stats the check reads all sessions.
 """
 
-import uuid
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pipeline.clickhouse.coordinates import OFFSET, PARTITION, TOPIC_ID, Source, stored_offsets
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.row_policies import check_all_rows_seen
+from pipeline.clickhouse.samples import stored_without_coordinates
 from pipeline.clickhouse.ttl import expired_times
-from pipeline.columns import Column, Mask
+from pipeline.columns import Column, DictionaryColumn, Mask, select
 
-_PROBES = 16  # rows of each day
 _DAY_MS = 86_400_000
-_ENGINE = "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = %(table)s"
-# Expression that identifies a row within its day. A ReplacingMergeTree keeps one row of each key.
-_IDENTITIES = {"MergeTree": "ts", "ReplacingMergeTree": "toDate(ts)"}
+_LAST_DAY = 65_535  # of Date, whose first is 1970-01-01
+_TABLE = "SELECT engine, sorting_key FROM system.tables WHERE database = currentDatabase() AND name = %(table)s"
 
 
-def missing_rows(client: Any, table: str, key: str, columns: Mapping[str, Column]) -> Mask:
-    """Return the mask of the rows whose day is missing from the table.
+def missing_rows(client: Any, table: str, key: str, columns: Mapping[str, Column], *, tried: bool) -> Mask:
+    """Return the mask of the rows that the table lacks.
 
     Args:
         client: connected, with the table's database as default.
-        table: name of a table that is partitioned by the day of `ts`.
+        table: one of the event tables.
         key: name of a column of UUIDs.
-        columns: columns of the block, by name.
+        columns: columns of the rows by name, with those of `pipeline.clickhouse.coordinates`; at least one row, all
+            of one partition of a topic.
+        tried: True if these rows were inserted right before, so that their token was known or new.
 
     Raises:
         HaltError: a row policy hides rows of the table.
         clickhouse_driver.errors.Error, OSError, EOFError: a query failed.
     """
-    times, ids = np.asarray(columns["ts"]), np.asarray(columns[key])
-    missing = np.zeros(len(times), np.bool_)
-    engine = all_rows(client, _ENGINE, {"table": table})[0][0]
-    if engine not in _IDENTITIES:
-        return missing
-    days, kept = times // _DAY_MS, ~expired_times(client, table, "ts", times)
-    probes = list(_probes(days, kept))
-    if not probes:
-        return missing
-    exact = engine == "MergeTree"
-    identities = [(int(times[row]) if exact else int(days[row]), uuid.UUID(bytes=ids[row].tobytes())) for row in probes]
-    wanted = Counter(time // _DAY_MS if exact else time for time, _ in set(identities))
-    found = _found(client, table, key, _IDENTITIES[engine], [(int(times[row]), ids[row].tobytes()) for row in probes])
-    seen = {(time if exact else time // _DAY_MS, key_found) for time, key_found in found}
-    stored = Counter(time // _DAY_MS if exact else time for time, _ in seen & set(identities))
-    # Another insert may have brought equal rows, or someone may have deleted some since: the majority decides.
-    gone = [day for day, count in wanted.items() if 2 * stored[day] < count]
-    missing = np.isin(days, gone) & kept
+    engine, sorting_key = all_rows(client, _TABLE, {"table": table})[0]
+    offsets, times = np.asarray(columns[OFFSET]), np.asarray(columns["ts"])
+    if tried and not engine.startswith(("Merge", "Replacing")):
+        return np.zeros(len(offsets), np.bool_)
+    stored = stored_offsets(client, table, source_of(columns), offsets.min(), offsets.max(), times=times)
+    missing: Mask = ~np.isin(offsets, stored)
     if missing.any():
         check_all_rows_seen(client, table)
+    if missing.any() and "Replacing" in engine:
+        names = [name.strip() for name in sorting_key.split(",")]
+        identity = names if set(names) <= columns.keys() else [key]
+        missing[missing] = ~_replaced(client, table, identity, _where(columns, missing))
+    if missing.any() and tried:
+        missing[missing] = ~expired_times(client, table, "ts", times[missing])
+    if missing.any() and tried:
+        missing[missing] = ~stored_without_coordinates(client, table, key, _where(columns, missing))
     return missing
 
 
-def mostly_stored(client: Any, table: str, key: str, columns: Mapping[str, Column]) -> bool:
-    """Tell whether at least half of some rows are in the table; a row is known by its time and key.
+def source_of(columns: Mapping[str, Column]) -> Source:
+    """Return the partition that rows come from, by their columns; at least one row."""
+    return Source(UUID(bytes=np.asarray(columns[TOPIC_ID])[0].tobytes()), int(np.asarray(columns[PARTITION])[0]))
 
-    Args:
-        client: connected, with the table's database as default.
-        table: with the columns `ts` and `key`.
-        key: name of a column of UUIDs.
-        columns: the rows, some tens of them.
 
-    Raises:
-        HaltError: a row policy hides rows of the table.
-        clickhouse_driver.errors.Error, OSError, EOFError: a query failed.
+def _where(columns: Mapping[str, Column], keep: Mask) -> dict[str, Column]:
+    return {name: select(column, keep) for name, column in columns.items()}
+
+
+def _replaced(client: Any, table: str, identity: Sequence[str], columns: Mapping[str, Column]) -> Mask:
+    """Return the mask of the rows that a ReplacingMergeTree has replaced by one of the same day and key.
+
+    The row with the latest time stays; of rows with equal times the one that was inserted last, which is, of one log,
+    the one with the higher offset.
     """
-    times, ids = np.asarray(columns["ts"]).tolist(), [row.tobytes() for row in np.asarray(columns[key])]
-    if not times:
-        return False
-    check_all_rows_seen(client, table)
-    replaces = "Replacing" in all_rows(client, _ENGINE, {"table": table})[0][0]
-    unit = _DAY_MS if replaces else 1
-    expression = _IDENTITIES["ReplacingMergeTree" if replaces else "MergeTree"]
-    wanted = {(time // unit, uuid.UUID(bytes=of)) for time, of in zip(times, ids, strict=True)}
-    found = _found(client, table, key, expression, list(zip(times, ids, strict=True)))
-    stored = wanted & {(time // unit, of) for time, of in found}
-    return 2 * len(stored) >= len(wanted)
-
-
-def _probes(days: NDArray[np.int64], kept: Mask) -> Iterator[int]:
-    """Yield the indices of a few rows of each day, among those that are kept."""
-    rows = np.flatnonzero(kept)
-    order = rows[np.argsort(days[rows], kind="stable")]
-    for of_day in np.split(order, np.flatnonzero(np.diff(days[order])) + 1):
-        if len(of_day):
-            yield from np.unique(of_day[np.linspace(0, len(of_day) - 1, _PROBES, dtype=np.int64)]).tolist()
-
-
-def _found(
-    client: Any, table: str, key: str, time: str, probes: list[tuple[int, bytes]]
-) -> list[tuple[int, uuid.UUID]]:
-    """Return time in milliseconds and key of the rows that match a probe; several rows may match one."""
-    sent = {
-        "name": "probes",
-        "structure": [("ts", "DateTime64(3, 'UTC')"), ("id", "UUID")],
-        "data": [{"ts": at, "id": uuid.UUID(bytes=of)} for at, of in probes],
-    }
-    query = (
-        f"SELECT DISTINCT toUnixTimestamp64Milli(ts), `{key}` FROM `{table}` "  # noqa: S608 (names of ours)
-        f"WHERE ({time}, `{key}`) IN (SELECT {time}, id FROM probes)"
+    source, times, offsets = source_of(columns), np.asarray(columns["ts"]), np.asarray(columns[OFFSET])
+    days = (times // _DAY_MS).clip(0, _LAST_DAY)
+    keys = list(zip(*(_texts(columns[name]) for name in identity), strict=True))
+    rivals = defaultdict[Any, list[tuple[int, Source, int]]](list)
+    for day, at, of, offset, found in _of_keys(client, table, identity, np.unique(days).tolist(), set(keys)):
+        rivals[day, found].append((at, Source(*of), offset))
+    rows = zip(days.tolist(), keys, times.tolist(), offsets.tolist(), strict=True)
+    return np.array(
+        [
+            any((at, of != source or newer > offset) > (time, False) for at, of, newer in rivals[day, each])
+            for day, each, time, offset in rows
+        ],
+        np.bool_,
     )
-    return [(time, key) for time, key in all_rows(client, query, external_tables=[sent])]
+
+
+def _of_keys(
+    client: Any, table: str, identity: Sequence[str], days: Sequence[int], keys: Collection[tuple[str, ...]]
+) -> list[tuple[Any, ...]]:
+    """Return day, time, source, offset and key of the rows of these days that have one of the keys."""
+    names, sent = ", ".join(f"toString(`{name}`)" for name in identity), [f"k{at}" for at in range(len(identity))]
+    query = (
+        f"SELECT toUInt32(toDate(ts)), toUnixTimestamp64Milli(ts), ({TOPIC_ID}, {PARTITION}), {OFFSET}, tuple({names}) "  # noqa: S608 (names of ours)
+        f"FROM `{table}` WHERE toDate(ts) IN ({', '.join(f'toDate({day})' for day in days)}) "
+        f"AND ({names}) IN (SELECT {', '.join(sent)} FROM wanted)"
+    )
+    wanted = {
+        "name": "wanted",
+        "structure": [(name, "String") for name in sent],
+        "data": [dict(zip(sent, key, strict=True)) for key in keys],
+    }
+    return all_rows(client, query, external_tables=[wanted])
+
+
+def _texts(column: Column) -> list[str]:
+    """Return the values as the server's toString writes them."""
+    if isinstance(column, np.ndarray):
+        is_id = column.dtype == np.dtype("V16")
+        return [str(UUID(bytes=value.tobytes())) if is_id else str(value) for value in column]
+    return [value.decode() for value in (column.to_list() if isinstance(column, DictionaryColumn) else column)]
 
 
 def stored_sessions(client: Any, table: str, hour: int) -> frozenset[bytes]:

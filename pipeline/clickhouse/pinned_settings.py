@@ -34,6 +34,7 @@ INSERT_SETTINGS: Mapping[str, str | int] = {
     "async_insert": 0,
     "insert_deduplicate": 1,
     "deduplicate_insert": "enable",
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
     # The server refuses a worker that was stopped in the middle of an insert and goes on much later.
     "receive_timeout": SILENCE_SECONDS,
 }

@@ -5,10 +5,11 @@ someone added. A few such rows become dead letters. The worker halts if there ar
 """
 
 from collections.abc import Awaitable, Callable, Generator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from pipeline.columns import Column, DictionaryColumn, Rejection, Rows, select
+from pipeline.columns import Column, DictionaryColumn, Rejection, Rows
 from pipeline.errors import HaltError, Reason
 
 MOST_ROWS = 100
@@ -92,8 +93,7 @@ def _without(rows: Rows, codes: dict[int, int]) -> Rows:
         Rejection(int(rows.positions[row]), Reason.REFUSED_BY_CLICKHOUSE, f"error code {code}")
         for row, code in codes.items()
     )
-    columns = {name: select(column, keep) for name, column in rows.columns.items()}
-    return Rows(columns, rows.positions[keep], tuple(rejections))
+    return replace(rows.where(keep), rejections=tuple(rejections))
 
 
 def _part(column: Column, part: slice) -> Column:

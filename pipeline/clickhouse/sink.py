@@ -2,31 +2,36 @@
 
 import queue
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
+from numpy.typing import NDArray
 
 from pipeline.clickhouse.client import connect, explain, kind_of
 from pipeline.clickhouse.codes import COLUMN_REFUSED
+from pipeline.clickhouse.coordinates import Source, stored_offsets
+from pipeline.clickhouse.expired_days import ExpiredDays
 from pipeline.clickhouse.insert_check import missing_rows, stored_sessions
 from pipeline.clickhouse.live_columns import CheckedTable, read_columns
 from pipeline.clickhouse.native import insert_block
 from pipeline.clickhouse.pinned_settings import BLOCK_SETTINGS, INSERT_SETTINGS, SILENCE_SECONDS
 from pipeline.clickhouse.ttl import expired_times
-from pipeline.columns import Column, Mask, select
+from pipeline.columns import Column, Ints, Mask, select
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import FailureKind, HaltError
 
 __all__ = ["SILENCE_SECONDS", "Sink"]
+
+T = TypeVar("T")
 
 _PROBE = "probe"
 _MOST_TURNS = 5
 
 
 class Sink:
-    """Inserts micro-batches; several threads may use it at once, each on a connection of its own.
+    """Inserts micro-batches and looks for their rows; several threads may use it, each on a connection of its own.
 
     Args:
         settings: server and database of the tables.
@@ -38,6 +43,7 @@ class Sink:
         self._insert_settings = {**INSERT_SETTINGS, **({"log_comment": comment} if comment else {})}
         self._idle: queue.SimpleQueue[Client] = queue.SimpleQueue()
         self._checked: dict[str, CheckedTable] = {}
+        self._expired_days = ExpiredDays()
 
     def expect(self, tables: Mapping[str, Mapping[str, str]]) -> None:
         """Refuse inserts into these tables from now on, unless their columns are as given.
@@ -111,17 +117,25 @@ class Sink:
             "check the table's TTL"
         )
 
-    def missing_rows(self, table: str, key: str, columns: Mapping[str, Column]) -> Mask:
-        """Return the mask of the rows that a repeated insert didn't bring into the table, as `missing_rows` does.
+    def missing_rows(self, table: str, key: str, columns: Mapping[str, Column], *, tried: bool) -> Mask:
+        """Return the mask of the rows that the table lacks, by coordinates, as `insert_check.missing_rows` does.
 
         Raises:
             HaltError: a row policy hides rows of the table.
             clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
         """
-        client = self._client()
-        missing = missing_rows(client, table, key, columns)
-        self._idle.put(client)
-        return missing
+        return self._look(missing_rows, table, key, columns, tried=tried)
+
+    def stored_offsets(self, table: str, source: Source, offsets: Ints, times: Ints) -> NDArray[np.uint64]:
+        """Return the offsets that the table has rows of, between the least and the greatest of these.
+
+        See `coordinates.stored_offsets`. Raises: as `missing_rows`.
+        """
+        return self._look(stored_offsets, table, source, int(offsets.min()), int(offsets.max()), times=times)
+
+    def in_expired_days(self, table: str, times: Ints) -> Mask:
+        """Return the mask of the times whose day the table's TTL has expired; see `ExpiredDays`."""
+        return self._look(self._expired_days.mask, table, times)
 
     def stored_sessions(self, table: str, hour: int) -> frozenset[bytes]:
         """Return the sessions that have a row of an hour in an hourly table, as 16 bytes each.
@@ -134,20 +148,14 @@ class Sink:
             HaltError: a row policy hides rows of the table.
             clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
         """
-        client = self._client()
-        stored = stored_sessions(client, table, hour)
-        self._idle.put(client)
-        return stored
+        return self._look(stored_sessions, table, hour)
 
     def hour_expired(self, table: str, hour: int, *, certainly: bool) -> bool:
         """True if the TTL of an hourly table has expired the rows of an hour; see `expired_times`.
 
         Other Args and Raises: as `stored_sessions`.
         """
-        client = self._client()
-        expired = expired_times(client, table, "hour", np.array([hour]), certainly=certainly)
-        self._idle.put(client)
-        return bool(expired.any())
+        return bool(self._look(expired_times, table, "hour", np.array([hour]), certainly=certainly).any())
 
     def refusal_code(self, table: str, columns: Mapping[str, Column]) -> int | None:
         """Return the error code with which the server refuses these rows for their data; None if it accepts them.
@@ -205,6 +213,13 @@ class Sink:
             checked.check(columns)
         except HaltError as altered:
             raise HaltError(f"{explain(error, self._settings)}; {altered}") from error
+
+    def _look(self, look: Callable[..., T], *args: Any, **options: Any) -> T:
+        """Make a look-up on an idle connection; after a failure the connection isn't used again."""
+        client = self._client()
+        found = look(client, *args, **options)
+        self._idle.put(client)
+        return found
 
     def _client(self) -> Client:
         try:

@@ -65,12 +65,12 @@ def _over(client: Any, rule: str, column: str, times: NDArray[Any], *, otherwise
 
 
 def _deleting_rules(definition: str) -> Iterator[tuple[str, bool]]:
-    """Yield the expressions of a table's TTL after which rows are deleted or merged, and if that has a condition."""
+    """Yield the expressions of a table's TTL after which rows are deleted or merged, and if some may stay."""
     outline = _outline(definition)
     for begin, end in _rules(outline):
         action = _ACTION.search(outline, begin, end)
         if action is None or action["action"] not in _MOVES:
-            conditional = " WHERE " in outline[begin:end]
+            conditional = " WHERE " in outline[begin:end] or " GROUP BY " in outline[begin:end]
             yield definition[begin : action.start() if action else end].strip(), conditional
 
 

@@ -77,7 +77,9 @@ def read_letter(source: str, record: DlqRecord) -> Letter:
     partition, offset = _number(facts.get("partition")), _number(facts.get("offset"))
     known = facts.get("topic") == source and partition is not None and offset is not None
     return Letter(
-        id=f"{partition}:{offset}:{_digest(record)}" if known else f"dlq:{record.partition}:{record.offset}",
+        id=letter_id(partition, offset, record.key, record.value)
+        if known
+        else f"dlq:{record.partition}:{record.offset}",
         partition=record.partition,
         offset=record.offset,
         source_partition=partition if known else None,
@@ -91,12 +93,15 @@ def read_letter(source: str, record: DlqRecord) -> Letter:
     )
 
 
-def _digest(record: DlqRecord) -> str:
-    """Return a digest of the content; coordinates alone repeat when a source topic is created anew."""
-    digest = hashlib.blake2b(b"%d:" % len(record.key or b""), digest_size=8)
-    digest.update(record.key or b"")
-    digest.update(record.value or b"")
-    return digest.hexdigest()
+def letter_id(partition: int | None, offset: int | None, key: bytes | None, value: bytes | None) -> str:
+    """Return the id of the dead letter of a record.
+
+    It has a digest of the content, since coordinates alone repeat when a source topic is created anew.
+    """
+    digest = hashlib.blake2b(b"%d:" % len(key or b""), digest_size=8)
+    digest.update(key or b"")
+    digest.update(value or b"")
+    return f"{partition}:{offset}:{digest.hexdigest()}"
 
 
 def requeued_headers(letter: Letter, headers: Headers) -> list[tuple[str, bytes | None]]:

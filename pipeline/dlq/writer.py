@@ -25,7 +25,8 @@ from pipeline.catalog import Family
 from pipeline.columns import Rejection
 from pipeline.config import KafkaSettings
 from pipeline.dlq.headers import CUT_PREFIX, HEADER_PREFIX, attempts_of
-from pipeline.errors import UnavailableError
+from pipeline.dlq.written import dead_positions
+from pipeline.errors import HaltError, UnavailableError
 from pipeline.kafka.failures import NO_TOPIC, explain_refusal, missing_topic
 from pipeline.kafka.producing import RecordProducer
 from pipeline.kafka.topics import compacted_topic
@@ -76,6 +77,18 @@ class DeadLetters:
             if not left:
                 return
             _log.warning("dead letters are too large, leaving out a part", **coordinates(batch), records=len(left))
+
+    def written_before(self, batch: MicroBatch) -> set[int]:
+        """Return the positions of the records that have a dead letter already; may be called from any thread.
+
+        Raises:
+            UnavailableError: the broker doesn't answer.
+        """
+        try:
+            return dead_positions(self._settings, self._topics[batch.topic].name, batch)
+        except HaltError as error:
+            _log.warning("dead letters can't be read, records may become rows as well", why=str(error))
+            return set()
 
     def _write(
         self, batch: MicroBatch, rejections: Sequence[Rejection], cut: "Cut"

@@ -98,6 +98,17 @@ class TopicReader:
         numbers = self.partitions() if partitions is None else partitions
         return self._retried(lambda: {number: self._ask_range(number) for number in numbers})
 
+    def ranges_since(self, timestamp_ms: int) -> dict[int, range]:
+        """Offsets from the first record that isn't older than a timestamp to the end, by partition."""
+        ranges = self.ranges()
+        asked = [TopicPartition(self.topic, number, timestamp_ms) for number in ranges]
+        found = self._retried(lambda: self._consumer.offsets_for_times(asked, self._answer_seconds) if asked else [])
+        starts = {place.partition: place.offset for place in found}
+        return {
+            number: range(starts[number] if starts[number] >= 0 else offsets.stop, offsets.stop)
+            for number, offsets in ranges.items()
+        }
+
     def committed(self, partitions: Iterable[int]) -> dict[int, int | None]:
         """Offset that the group has committed, by partition; None if there is none."""
         numbers = list(partitions)

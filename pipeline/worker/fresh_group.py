@@ -6,8 +6,8 @@ import numpy as np
 
 from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.client import connect, explained
-from pipeline.clickhouse.insert_check import mostly_stored
 from pipeline.clickhouse.lookups import all_rows
+from pipeline.clickhouse.samples import mostly_stored
 from pipeline.config import KafkaSettings, Settings, env_name
 from pipeline.decode.decoder import Decoder
 from pipeline.errors import HaltError

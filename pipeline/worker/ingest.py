@@ -1,11 +1,12 @@
-"""The steps of a micro-batch, in their order: decode, reject, insert, acknowledge.
+"""The steps of a micro-batch, in their order: decode, sift, reject, insert, acknowledge.
 
-    place taken ─► decode ─► reject ─► insert ─► place free ─► acknowledge
-                             (place lent to others meanwhile)
+    place taken ─► decode ─► sift ─► reject ─► insert ─► place free ─► acknowledge
+                                     (place lent to others meanwhile)
 
 - Decode: records become rows and rejections. The rollup's agent gets the same rows.
-- Reject: dead letters are sent, and the broker acknowledges them, before any row is inserted. If a later version
-  accepts such records and repeats the micro-batch, ClickHouse knows its token, and stores no row twice.
+- Sift: of a range that an earlier owner committed, what it has stored is left out, whatever the verdicts are now: such
+  a record stays a row. Rows of days that the table's TTL has expired become rejections.
+- Reject: dead letters are sent, and the broker acknowledges them, before any row is inserted.
 - Insert: rows are stored with the micro-batch's token. If ClickHouse refuses some for their data
   (`pipeline.clickhouse.refusals`), these are rejected first, and the others inserted then.
 - Acknowledge: the offsets may be committed. A micro-batch whose step fails is never acknowledged.
@@ -15,9 +16,11 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
+from itertools import count as counting
 from time import perf_counter
 
 import structlog
@@ -25,7 +28,6 @@ import structlog
 from pipeline import metrics
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import describe, is_unclear, kind_of
-from pipeline.clickhouse.coordinates import Source
 from pipeline.clickhouse.refusals import find_refused, refused_as_a_block
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Mask, Rejection, Rows
@@ -35,6 +37,7 @@ from pipeline.dlq.writer import DeadLetters
 from pipeline.errors import FailureKind
 from pipeline.retry import LostPartitionError, Renew, Retry, coordinates
 from pipeline.transport.micro_batch import MicroBatch
+from pipeline.worker.done_before import left_to_do, located, without_expired
 from pipeline.worker.places import Places
 from pipeline.worker.reject_rate import RejectRate
 
@@ -111,7 +114,7 @@ class Ingest:
             async with self._places.take(self._family.name) as place:
                 if begun is not None:
                     begun.set()
-                rows = await self._decode(batch)
+                rows = await self._sift(batch, await self._decode(batch))
                 if rows.rejections:
                     async with place.lend():  # a dead-letter topic that can't be written delays no other family
                         await self._reject(batch, rows.rejections)
@@ -139,6 +142,13 @@ class Ingest:
     async def _run_decoder(self, batch: MicroBatch) -> Rows:
         return await self._retry.run(batch, partial(self._decoder.decode, batch.values, batch.timestamps), self._pool)
 
+    async def _sift(self, batch: MicroBatch, rows: Rows) -> Rows:
+        """Leave out what an earlier owner of the range has stored; reject rows that the table's TTL would drop."""
+        sift = partial(without_expired, self._sink, self._family, rows)
+        if batch.again:
+            sift = partial(left_to_do, self._sink, self._dead_letters, self._family, batch, rows)
+        return await self._retry.run(batch, sift, self._pool)
+
     async def _reject(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
         """Send rejected records to the dead-letter topic; return when the broker has acknowledged them."""
         if rejections:
@@ -147,7 +157,7 @@ class Ingest:
 
     async def _insert(self, batch: MicroBatch, rows: Rows) -> None:
         """Insert the rows of a micro-batch; rows that ClickHouse refuses become dead letters first."""
-        table, found = self._family.table, True
+        table, found, rejected = self._family.table, True, len(rows.rejections)
         while len(rows):
             try:
                 await self._insert_block(batch, rows)
@@ -157,13 +167,22 @@ class Ingest:
                     raise
                 if not found:
                     raise refused_as_a_block(table) from error
+            rows = await self._retry.run(batch, partial(self._not_stored, batch, rows), self._pool)
+            if not len(rows):
+                break
             rows = await find_refused(partial(self._probe, batch), table, rows)
             found = bool(rows.rejections)  # if not, what refused them may be gone by now, such as a constraint
             # Before the other rows, for the reason given at the top of this module.
             await self._reject(batch, rows.rejections)
+            rejected += len(rows.rejections)
         # Records and rejections are counted at the same moment, however long the steps took, so that they also leave
         # the window together.
-        self._reject_rate.count(records=len(batch), rejected=len(batch) - len(rows))
+        self._reject_rate.count(records=len(batch), rejected=rejected)
+
+    def _not_stored(self, batch: MicroBatch, rows: Rows) -> Rows:
+        """Leave out rows that an attempt before the refusal has stored: these stay rows."""
+        missing = self._sink.missing_rows(self._family.table, self._family.key, located(batch, rows), tried=False)
+        return replace(rows.where(missing), rejections=())
 
     async def _probe(self, batch: MicroBatch, columns: Mapping[str, Column]) -> int | None:
         """Return the error code with which the server refuses rows; each probe is a step that is tried again."""
@@ -176,19 +195,22 @@ class Ingest:
         metrics.ROWS_INSERTED.labels(self._family.name).inc(len(rows))
 
     def _insert_now(self, batch: MicroBatch, rows: Rows) -> None:
-        """Insert while the lease lasts; after a repeated insert, insert again the rows that are missing."""
+        """Insert while the lease lasts; of an insert that may be a repetition, the rows that are missing."""
         check = partial(self._retry.check_lease, batch)
         check()
-        source = Source.of(batch.owner.topic_id, batch.partition)
-        columns = {**rows.columns, **source.columns(batch.offsets[rows.positions])}
-        self._sink.insert(self._family.table, columns, batch.token, check)
-        if batch.again or self._retry.has_failed(batch):
-            find = partial(self._find_missing, batch)
-            self._sink.insert_missing(self._family.table, columns, batch.token, find=find, check=check, first_turn=1)
+        table, columns, failed = self._family.table, located(batch, rows), self._retry.has_failed(batch)
+        if not failed:
+            self._sink.insert(table, columns, batch.token, check)
+        if failed or batch.again:
+            find = partial(self._find_missing, batch, counting(0 if failed else 1))
+            self._sink.insert_missing(
+                table, columns, batch.token, find=find, check=check, first_turn=0 if failed else 1
+            )
 
-    def _find_missing(self, batch: MicroBatch, columns: Mapping[str, Column]) -> Mask:
-        missing = self._sink.missing_rows(self._family.table, self._family.key, columns)
-        if missing.any():
+    def _find_missing(self, batch: MicroBatch, turns: Iterator[int], columns: Mapping[str, Column]) -> Mask:
+        tried = next(turns) > 0
+        missing = self._sink.missing_rows(self._family.table, self._family.key, columns, tried=tried)
+        if tried and missing.any():
             self._log.warning("rows are missing after a repeated insert", **coordinates(batch), rows=int(missing.sum()))
         return missing
 

@@ -12,6 +12,7 @@ from confluent_kafka.admin import AclOperation
 from pipeline.catalog import Catalog, RollupSpec
 from pipeline.clickhouse.contract import check_rollup, check_tables
 from pipeline.clickhouse.deduplication import check_deduplication_windows
+from pipeline.clickhouse.dependent_views import check_views
 from pipeline.clickhouse.engines import check_engines
 from pipeline.clickhouse.pinned_settings import check_user
 from pipeline.clickhouse.row_policies import check_row_policies
@@ -51,6 +52,7 @@ def preflight(settings: Settings, catalog: Catalog, note: Callable[[str], None])
         columns |= clickhouse(partial(check_rollup, settings.clickhouse))
         _warn_of_timestamps(rollup)
     clickhouse(partial(check_engines, settings.clickhouse, columns))
+    clickhouse(partial(check_views, settings.clickhouse, columns))
     clickhouse(partial(check_row_policies, settings.clickhouse, columns))
     clickhouse(partial(check_windows, settings, catalog))
     if not settings.worker.allow_fresh_group:

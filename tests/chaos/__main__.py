@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from chaos import faults as ingest
-from chaos import groups, overload, report, rollup, tables, transactions
+from chaos import groups, lineage, overload, report, rollup, tables, transactions
 from chaos.faults import Fault
 from chaos.suite import Outcome, inflict
 from pipeline.devstack import Stack
 
-_FAULTS = ingest.FAULTS + tables.FAULTS + overload.FAULTS + transactions.FAULTS + groups.FAULTS + rollup.FAULTS
+_NEIGHBOURS = tables.FAULTS + lineage.FAULTS + overload.FAULTS + transactions.FAULTS + groups.FAULTS
+_FAULTS = ingest.FAULTS + _NEIGHBOURS + rollup.FAULTS
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

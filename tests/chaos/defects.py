@@ -27,6 +27,13 @@ def _random_tokens() -> None:
     batch_class.token = property(lambda batch: f"{token.fget(batch)}/{uuid.uuid4()}")
 
 
+def _blind_repeats() -> None:
+    """Nothing is looked for before a range is inserted again, and its token is another one."""
+    _random_tokens()
+    batch_class: Any = MicroBatch
+    batch_class.again = property(lambda _: False)
+
+
 def _forgotten_ranges() -> None:
     rebalance: Any = Rebalance
     batches_of = rebalance._batches_of
@@ -101,6 +108,7 @@ def _aborted_records() -> None:
 
 DEFECTS = {
     "random_tokens": _random_tokens,
+    "blind_repeats": _blind_repeats,
     "forgotten_ranges": _forgotten_ranges,
     "blind_emission": _blind_emission,
     "removed_early": _removed_early,

@@ -18,7 +18,8 @@ from pipeline.config import Settings
 from pipeline.errors import HaltError
 
 _IN_SECONDS = 0.02  # share of events whose time is in seconds instead of milliseconds, and so of 1970
-_EXPIRED_UNTIL = START.timestamp() + 20 * 3600  # a third of the events, and a part of a day
+_EXPIRED_UNTIL = START.timestamp() + 36 * 3600  # a day of the events, and half of the next one
+_EXPIRED_DAYS_UNTIL = _EXPIRED_UNTIL // 86_400 * 86_400
 _MARGIN_SECONDS = 3600  # rows of this time may expire while the fault runs
 _TTL_POINTS = ("sent", "inserted", "acked", "not_sent")
 
@@ -26,22 +27,25 @@ _TTL_POINTS = ("sent", "inserted", "acked", "not_sent")
 class ExpiringLedger(Ledger):
     """Producer of events of which some are older than the tables' TTL before they are stored.
 
-    A row of such an event may be in its table or not, but only once. It never counts as lost.
+    Events of days that have expired must be dead letters, and no rows. A row of another expired event may be in its
+    table or not, but only once. It never counts as lost.
     """
 
     def __init__(self, settings: Settings, catalog: Catalog, seed: int) -> None:
         super().__init__(settings, catalog, seed)
         self._old: dict[str, set[uuid.UUID]] = {family.name: set() for family in catalog.families}
+        self._of_expired_days: set[uuid.UUID] = set()
 
     def judge(self) -> Verdict:
         """Compare tables and dead-letter topics with what was produced, but for rows that may have expired."""
-        verdict = super().judge()
-        done = {
-            self._produced[name].valid[identity]
-            for name, old in self._old.items()
-            for identity in old & self._produced[name].valid.keys()
+        verdict, dead = super().judge(), self._dead_letters()
+        old = {
+            identity: self._produced[name].valid[identity]
+            for name, of_family in self._old.items()
+            for identity in of_family & self._produced[name].valid.keys()
         }
-        return replace(verdict, lost=[at for at in verdict.lost if at not in done])
+        rows = [at for identity, at in old.items() if identity in self._of_expired_days and at not in dead]
+        return replace(verdict, lost=[*(at for at in verdict.lost if at not in set(old.values())), *rows])
 
     def _new_event(self, family: Family, identity: uuid.UUID) -> dict[str, Any]:
         event = super()._new_event(family, identity)
@@ -49,6 +53,8 @@ class ExpiringLedger(Ledger):
             event["ts"] //= 1000
         if event["ts"] < (_EXPIRED_UNTIL + _MARGIN_SECONDS) * 1000:
             self._old[family.name].add(identity)
+        if event["ts"] < _EXPIRED_DAYS_UNTIL * 1000:
+            self._of_expired_days.add(identity)
         return event
 
 

@@ -31,7 +31,7 @@ def test_nothing_is_lost_or_repeated(fault: Fault, stack: Stack, tmp_path: Path)
     assert outcome.sound, outcome
 
 
-@pytest.mark.parametrize("defect", ["random_tokens", "forgotten_ranges"])
+@pytest.mark.parametrize("defect", ["blind_repeats", "forgotten_ranges"])
 def test_a_defect_is_noticed(defect: str, world: World) -> None:
     """With the defect, the next owner stores the killed worker's rows again, and the verdict lists them."""
     family = world.catalog.family("ui_events")
@@ -48,6 +48,19 @@ def test_a_defect_is_noticed(defect: str, world: World) -> None:
     verdict = world.ledger.judge()
     assert len(verdict.duplicated) >= len(stored)
     assert not verdict.lost
+
+
+def test_coordinates_need_no_tokens(world: World) -> None:
+    """With random tokens, the next owner stores none of the killed worker's rows again: it finds them there."""
+    family = world.catalog.family("ui_events")
+    world.ledger.produce(family, 40, damaged=0)
+    world.ledger.flush()
+    go(victim := world.worker("inserted", family, defect="random_tokens"))
+    victim.wait()
+    assert world.ledger.rows(family)
+    go(world.worker(defect="random_tokens"))
+    world.wait_until_committed()
+    assert world.ledger.judge().sound
 
 
 def test_lost_and_duplicated_records_are_listed(world: World) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.processes import eventually
 
-from chaos import groups, overload, tables, transactions
+from chaos import groups, lineage, overload, tables, transactions
 from chaos.faults import Fault
 from chaos.suite import inflict
 from chaos.world import World, go
@@ -17,7 +17,9 @@ _SEED = 1
 
 
 @pytest.mark.parametrize(
-    "fault", [*tables.SAMPLE, *overload.SAMPLE, *transactions.SAMPLE, *groups.SAMPLE], ids=lambda fault: fault.name
+    "fault",
+    [*tables.SAMPLE, *lineage.SAMPLE, *overload.SAMPLE, *transactions.SAMPLE, *groups.SAMPLE],
+    ids=lambda fault: fault.name,
 )
 def test_nothing_is_lost_or_repeated(fault: Fault, stack: Stack, tmp_path: Path) -> None:
     """Repeated faults under load lose and duplicate nothing."""

@@ -3,11 +3,17 @@
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from datetime import date
 
 import numpy as np
 import pytest
 from clickhouse_driver import Client
+from support.ingesting import ROWS, START, batch_of, dead_letters, ingest, values
+from support.processes import prepare
 
+from pipeline.clickhouse.client import connect
+from pipeline.clickhouse.coordinates import Source
+from pipeline.clickhouse.expired_days import ExpiredDays
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Mask
@@ -39,6 +45,7 @@ def _runs(days_ago: Sequence[float]) -> dict[str, Column]:
         "packs_commit": [b"a" * 40] * len(days_ago),
         "status": texts,
         **dict.fromkeys(numbers, zeros),
+        **Source(uuid.uuid4(), 0).columns(np.arange(len(days_ago))),
     }
 
 
@@ -47,7 +54,7 @@ def _repeat(sink: Sink, columns: dict[str, Column]) -> int:
 
     def find(rows: object) -> Mask:
         assert isinstance(rows, dict)
-        return sink.missing_rows("watcher_runs", "run_id", rows)
+        return sink.missing_rows("watcher_runs", "run_id", rows, tried=True)
 
     sink.insert("watcher_runs", columns, "token")
     return sink.insert_missing("watcher_runs", columns, "token", find=find, check=lambda: None, first_turn=1)
@@ -106,9 +113,9 @@ def test_a_rule_that_only_moves_rows_expires_none(client: Client, sink: Sink) ->
     client.execute("ALTER TABLE watcher_runs MODIFY TTL toDateTime(ts) + INTERVAL 1 DAY RECOMPRESS CODEC(ZSTD(3))")
     columns = _runs([50] * _ROWS)
     sink.insert("watcher_runs", columns, "token")
-    assert not sink.missing_rows("watcher_runs", "run_id", columns).any()
+    assert not sink.missing_rows("watcher_runs", "run_id", columns, tried=True).any()
     client.execute("TRUNCATE TABLE watcher_runs")
-    assert sink.missing_rows("watcher_runs", "run_id", columns).all()
+    assert sink.missing_rows("watcher_runs", "run_id", columns, tried=True).all()
 
 
 def test_an_expired_hour_is_done(client: Client, sink: Sink) -> None:
@@ -132,3 +139,60 @@ def test_verify_leaves_expired_hours_out(client: Client, sink: Sink, table: str)
     known = audit.hours(None)
     client.execute(f"ALTER TABLE {table} MODIFY TTL toDateTime({column}) + INTERVAL 30 DAY")
     assert [hour.begins_at for hour in audit.expired(known)] == [hours[0]]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expired"),
+    [
+        pytest.param("toDateTime(ts) + INTERVAL 30 DAY", True, id="days"),
+        pytest.param("toDateTime(ts) + INTERVAL 30 DAY DELETE WHERE status = 'valid'", False, id="with a condition"),
+        pytest.param(
+            "toDateTime(ts) + INTERVAL 30 DAY GROUP BY ts, run_id SET lag_seconds = max(lag_seconds)",
+            False,
+            id="aggregated",
+        ),
+        pytest.param("toDateTime(ts) + INTERVAL 30 DAY TO DISK 'default'", False, id="moved"),
+        pytest.param("toDateTime(ts) + toIntervalSecond(lag_seconds)", False, id="by another column"),
+    ],
+)
+def test_a_day_is_expired_when_all_of_it_is(client: Client, sink: Sink, rule: str, expired: bool) -> None:
+    """The day in which the TTL ends isn't, nor are days of which the table may keep rows."""
+    client.execute("ALTER TABLE watcher_runs MODIFY SETTING storage_policy = 'default'")
+    client.execute(f"ALTER TABLE watcher_runs MODIFY TTL {rule}")
+    times = int(time.time() * 1000) - np.array([20_000, 32, 29, 0], np.int64) * _DAY_MS
+    assert sink.in_expired_days("watcher_runs", times).tolist() == [expired, expired, False, False]
+    assert not sink.in_expired_days("watcher_runs", times[2:]).any()
+
+
+def test_a_changed_ttl_is_known_after_a_minute(client: Client) -> None:
+    """Until then no query is made for a day that is known."""
+    now, days = 0.0, ExpiredDays(lambda: now)
+    times = int(time.time() * 1000) - np.array([40, 0], np.int64) * _DAY_MS
+    assert not days.mask(client, "watcher_runs", times).any()
+    client.execute("ALTER TABLE watcher_runs MODIFY TTL toDateTime(ts) + INTERVAL 30 DAY")
+    now = 59.0
+    assert not days.mask(client, "watcher_runs", times).any()
+    now = 61.0
+    assert days.mask(client, "watcher_runs", times).tolist() == [True, False]
+
+
+def test_rows_of_expired_days_are_dead_letters(settings: Settings) -> None:
+    """They aren't inserted, their reason says why, and a repeated micro-batch changes nothing."""
+    family = prepare(settings).family("ui_events")
+    records = values(family)
+    with connect(settings.clickhouse) as client:
+        kept = (
+            round(time.time() - START.timestamp()) - 86_400 - 60
+        )  # the first day is past it, and a minute of the next
+        client.execute(f"ALTER TABLE ui_events MODIFY TTL toDateTime(ts) + INTERVAL {kept} SECOND")
+        client.execute("SYSTEM STOP TTL MERGES ui_events")
+        ingest(settings, family, batch_of(family, [*records, b"damaged"]))
+        dead = dead_letters(settings, family)
+        assert set(dead.values()) == {"expired", "unframed"}
+        offsets = "SELECT _offset FROM ui_events ORDER BY _offset"
+        stored = client.execute(offsets)
+        assert sorted([*dead, *(offset for (offset,) in stored)]) == list(range(ROWS + 1))
+        assert client.execute("SELECT min(toDate(ts)) FROM ui_events") == [(date(2026, 3, 2),)]
+        ingest(settings, family, batch_of(family, [*records, b"damaged"], again=True))
+        assert client.execute(offsets) == stored
+    assert dead_letters(settings, family) == dead

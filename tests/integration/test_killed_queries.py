@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from clickhouse_driver import Client
 from support.events import events
+from support.ingesting import batch_of
 from support.processes import eventually
 from support.session_stats import (
     ALL_CLOSED,
@@ -32,6 +33,7 @@ from pipeline.errors import FailureKind, UnavailableError
 from pipeline.producer.encode import Encoder
 from pipeline.rollup.audit import Audit
 from pipeline.rollup.repair import OvertakenError, repair
+from pipeline.worker.done_before import located
 
 pytestmark = pytest.mark.integration
 
@@ -78,14 +80,15 @@ def test_a_killed_lookup_misses_no_rows(settings: Settings) -> None:
     migrate(settings.clickhouse)
     family, sink = load_catalog(settings).family("episodes"), Sink(settings.clickhouse)
     encoder = Encoder(family)
-    rows = Decoder(family).decode([encoder.encode(event).value for event in events(family.name, 20)]).columns
-    values: dict[str, Column] = {name: np.ones(1, np.float32) for name in COLUMNS}
-    session = {**values, "hour": np.full(1, 3600, np.uint32), "session_id": np.array([b"a" * 16], "V16")}
+    values = [encoder.encode(event).value for event in events(family.name, 20)]
+    rows = located(batch_of(family, values), Decoder(family).decode(values))
+    numbers: dict[str, Column] = {name: np.ones(1, np.float32) for name in COLUMNS}
+    session = {**numbers, "hour": np.full(1, 3600, np.uint32), "session_id": np.array([b"a" * 16], "V16")}
     sink.insert(family.table, rows, "token")
     sink.insert(TABLE, session, "token")
     try:
         with _killing(settings.clickhouse):
-            missing = _ask(lambda: sink.missing_rows(family.table, family.key, rows).any(), False)
+            missing = _ask(lambda: sink.missing_rows(family.table, family.key, rows, tried=True).any(), False)
             stored = _ask(lambda: sink.stored_sessions(TABLE, 3600), {b"a" * 16})
     finally:
         sink.close()
