@@ -23,6 +23,7 @@ Inflict = Callable[[World, random.Random, int], Iterator[None]]
 LOAD = 600
 """Events per second."""
 PATIENCE_SECONDS = 120.0
+_POINTS = tuple(INGEST_POINTS)
 _FREEZING_POINTS = ("before_commit", "before_lease", "not_sent", "asked", "sent", "inserted", "acked", "commit")
 
 
@@ -202,7 +203,9 @@ FAULTS = (
 """The faults of the long suite."""
 
 SAMPLE = (
-    Fault("killed at each point", 11, partial(kill, list(INGEST_POINTS))),
+    Fault("killed before it inserts", 4, partial(kill, _POINTS[:4])),
+    Fault("killed after it inserts", 4, partial(kill, _POINTS[4:8])),
+    Fault("killed in a commit or a rebalance", 3, partial(kill, _POINTS[8:])),
     Fault("frozen", 3, _freeze),
     Fault("inserts harmed", 3, partial(_harm, list(Harm))),
     Fault("1 to 4 to 1 workers", 1, partial(scale, 4)),
