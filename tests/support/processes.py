@@ -28,19 +28,22 @@ PATIENCE_SECONDS = 60.0
 """Bound of every wait for a condition."""
 
 _POLL_SECONDS = 0.05
-_RESET_SIGINT = (
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
+_RESET_SIGNALS = (
+    "import os, signal, sys\n"
+    "for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):\n"
+    "    signal.signal(number, signal.SIG_DFL)\n"
+    "os.execvp(sys.argv[1], sys.argv[1:])"
 )
 
 
 def in_foreground(command: Sequence[str]) -> list[str]:
-    """Wrap a command so that it runs as in a terminal, where SIGINT (Ctrl-C) reaches it.
+    """Wrap a command so that it runs as in a terminal, where SIGINT (Ctrl-C), SIGQUIT and SIGHUP reach it.
 
-    A shell starts its background jobs with SIGINT ignored, children inherit that, and Python then installs no handler.
+    A shell starts background jobs with SIGINT and SIGQUIT ignored, `nohup` ignores SIGHUP, and children inherit that.
     The wrapper restores the default and becomes the command, with the same process id. It needs no `preexec_fn`, which
     isn't safe in a process with threads, and it leaves this process's own handler alone.
     """
-    return [sys.executable, "-I", "-S", "-c", _RESET_SIGINT, *command]
+    return [sys.executable, "-I", "-S", "-c", _RESET_SIGNALS, *command]
 
 
 def prepare(settings: Settings) -> Catalog:
