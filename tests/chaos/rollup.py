@@ -21,7 +21,7 @@ from pipeline.catalog import Family
 
 _PARTITIONS = 3  # of ui_events and the state topic; other topics have one
 _AFTER_SNAPSHOT_SECONDS = 0.3  # time for some records, but not for another snapshot
-_SETTLE_SECONDS = 60.0
+_SETTLE_SECONDS = 180.0
 BEHIND_SECONDS = 4200  # an hour and the grace: the last hour is over as soon as the partition is idle
 _IDLE_SECONDS = 2
 _FREEZING_POINTS = ("added", "hour_not_sent", "hour_asked", "emitted", "chunks", "manifest", *CLOCK_POINTS)
