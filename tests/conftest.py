@@ -15,6 +15,7 @@ from hypothesis import settings as properties
 from support.containers import ContainerStack, skip_without_engine
 from support.events import events
 from support.kafka_topic import Topic
+from support.replays import Chimera, UiEvents, command
 from support.schema_registry import RegistryServer
 from support.verifying import Ended, Verify
 
@@ -102,6 +103,19 @@ def client(settings: Settings) -> Iterator[Client]:
     migrate(settings.clickhouse)
     with connect(settings.clickhouse) as connected:
         yield connected
+
+
+@pytest.fixture
+def log(settings: Settings) -> UiEvents:
+    """Log and table of ui_events, without a worker."""
+    return UiEvents(settings)
+
+
+@pytest.fixture
+def replay(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Chimera:
+    """Run `chimera replay ui_events …` in this process, whose environment is that of the settings."""
+    del settings
+    return command(capsys, monkeypatch, "replay", "ui_events")
 
 
 @pytest.fixture

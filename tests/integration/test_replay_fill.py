@@ -8,25 +8,12 @@ from support.replays import Chimera, UiEvents, command
 
 from pipeline.catalog import load_catalog
 from pipeline.clickhouse.table_lock import TableLock
-from pipeline.config import Settings
 from pipeline.producer.encode import Encoder
 from pipeline.transport.commit_metadata import Ranges
 
 pytestmark = pytest.mark.integration
 
 _THIRD = "DELETE FROM ui_events WHERE cityHash64(_partition, _offset) % 3 = 0"
-
-
-@pytest.fixture
-def log(settings: Settings) -> UiEvents:
-    return UiEvents(settings)
-
-
-@pytest.fixture
-def replay(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Chimera:
-    """Run `chimera replay ui_events …` in this process."""
-    del settings
-    return command(capsys, monkeypatch, "replay", "ui_events")
 
 
 def test_an_empty_table_is_filled_with_the_rows_that_a_worker_stores(log: UiEvents, replay: Chimera) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from support.events import rows
 from support.processes import eventually, in_foreground
-from support.replays import Chimera, UiEvents, command
+from support.replays import Chimera, UiEvents
 
 from pipeline.config import Settings
 from pipeline.devstack.process import spawn
@@ -31,13 +31,6 @@ def log(settings: Settings) -> UiEvents:
     log = UiEvents(settings)
     log.produce(_RECORDS)
     return log
-
-
-@pytest.fixture
-def replay(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Chimera:
-    """Run `chimera replay ui_events …` in this process."""
-    del settings
-    return command(capsys, monkeypatch, "replay", "ui_events")
 
 
 def test_a_killed_or_interrupted_replay_goes_on(

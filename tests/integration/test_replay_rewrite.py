@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from support.events import rows
 from support.processes import Worker, eventually, lag
-from support.replays import Chimera, UiEvents, command
+from support.replays import Chimera, UiEvents
 
 from pipeline.clickhouse.barrier import barrier, is_up
 from pipeline.clickhouse.client import connect, kind_of
@@ -33,18 +33,6 @@ _ROW = (
     "FROM ui_events "
     "SETTINGS insert_allow_materialized_columns = 1"
 )
-
-
-@pytest.fixture
-def log(settings: Settings) -> UiEvents:
-    return UiEvents(settings)
-
-
-@pytest.fixture
-def replay(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Chimera:
-    """Run `chimera replay ui_events …` in this process."""
-    del settings
-    return command(capsys, monkeypatch, "replay", "ui_events")
 
 
 def test_a_day_is_made_anew_by_the_rules_of_today(log: UiEvents, replay: Chimera) -> None:

@@ -1,7 +1,7 @@
 """session_stats follows a replay of ui_events."""
 
 import pytest
-from support.replays import PARTITIONS, Chimera, UiEvents, command
+from support.replays import PARTITIONS, Chimera, UiEvents
 from support.session_stats import DAY, HOUR_MS, snapshot_at_rest
 
 from pipeline.catalog import load_catalog
@@ -23,13 +23,6 @@ def log(settings: Settings) -> UiEvents:
     log = UiEvents(settings)
     log.produce(200)
     return log
-
-
-@pytest.fixture
-def replay(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Chimera:
-    """Run `chimera replay ui_events …` in this process."""
-    del settings
-    return command(capsys, monkeypatch, "replay", "ui_events")
 
 
 def _close(log: UiEvents, before: int) -> None:

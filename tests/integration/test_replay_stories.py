@@ -7,12 +7,12 @@ from shutil import copytree
 import orjson
 import pytest
 from support.events import events, rows
-from support.replays import Chimera, UiEvents, command
+from support.replays import Chimera, UiEvents
 from support.schema_registry import RegistryServer
 
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.migrate import migrate
-from pipeline.config import Settings, env_name
+from pipeline.config import env_name
 from pipeline.kafka.registry import SchemaRegistry
 from pipeline.producer.encode import Encoder
 from pipeline.schema.versions import load_schemas
@@ -21,18 +21,6 @@ pytestmark = pytest.mark.integration
 
 _DAY = "2026-01-31"
 _ROWS = 60
-
-
-@pytest.fixture
-def log(settings: Settings) -> UiEvents:
-    return UiEvents(settings)
-
-
-@pytest.fixture
-def replay(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Chimera:
-    """Run `chimera replay ui_events …` in this process."""
-    del settings
-    return command(capsys, monkeypatch, "replay", "ui_events")
 
 
 def test_a_table_dropped_by_mistake(log: UiEvents, replay: Chimera) -> None:
