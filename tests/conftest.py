@@ -12,10 +12,11 @@ from clickhouse_driver import Client
 from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck
 from hypothesis import settings as properties
+from support.commands import Chimera, command
 from support.containers import ContainerStack, skip_without_engine
 from support.events import events
 from support.kafka_topic import Topic
-from support.replays import Chimera, UiEvents, command
+from support.replays import UiEvents
 from support.schema_registry import RegistryServer
 from support.verifying import Ended, Verify
 

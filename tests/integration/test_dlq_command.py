@@ -5,19 +5,19 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
 from confluent_kafka import Producer
+from support.commands import Chimera, command
 from support.dlq_topic import made_up, messages, reject, values
 from support.events import as_stored, bag, events, publish, rows, settled
 from support.processes import Worker, prepare
 
 from pipeline.catalog import Family
-from pipeline.cli import main
 from pipeline.cli.dlq.options import STATES
 from pipeline.config import Settings, env_name
 from pipeline.devstack.ports import free_port
@@ -31,30 +31,11 @@ _SECONDS = 30
 _PREFIX = "chimera.error."
 
 
-class Ended(NamedTuple):
-    """Exit code and output of a command."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Chimera = Callable[..., Ended]
-
-
 @pytest.fixture
 def chimera(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Chimera:
     """Run `chimera dlq …` without a terminal, in this process, whose environment is that of the settings."""
     del settings
-
-    def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["chimera", "dlq", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Ended(int(ended.value.code or 0), *capsys.readouterr())
-
-    return run
+    return command(capsys, monkeypatch, "dlq")
 
 
 @pytest.fixture

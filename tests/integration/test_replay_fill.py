@@ -1,10 +1,11 @@
 """`chimera replay` on real servers: rows that a table lacks are filled in, once, and no others."""
 
 import pytest
+from support.commands import Chimera, command
 from support.dlq_topic import made_up, messages, reject
 from support.events import events, rows
 from support.kafka_topic import Topic
-from support.replays import Chimera, UiEvents, command
+from support.replays import UiEvents
 
 from pipeline.catalog import load_catalog
 from pipeline.clickhouse.table_lock import TableLock

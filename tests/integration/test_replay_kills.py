@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.commands import Chimera
 from support.events import rows
 from support.processes import eventually, in_foreground
-from support.replays import Chimera, UiEvents
+from support.replays import UiEvents
 
 from pipeline.config import Settings
 from pipeline.devstack.process import spawn

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands import Chimera
 from support.events import rows
 from support.processes import Worker, eventually, lag
-from support.replays import Chimera, UiEvents
+from support.replays import UiEvents
 
 from pipeline.clickhouse.barrier import barrier, is_up
 from pipeline.clickhouse.client import connect, kind_of

@@ -1,7 +1,8 @@
 """session_stats follows a replay of ui_events."""
 
 import pytest
-from support.replays import PARTITIONS, Chimera, UiEvents
+from support.commands import Chimera
+from support.replays import PARTITIONS, UiEvents
 from support.session_stats import DAY, HOUR_MS, snapshot_at_rest
 
 from pipeline.catalog import load_catalog

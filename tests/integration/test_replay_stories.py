@@ -6,8 +6,9 @@ from shutil import copytree
 
 import orjson
 import pytest
+from support.commands import Chimera
 from support.events import events, rows
-from support.replays import Chimera, UiEvents
+from support.replays import UiEvents
 from support.schema_registry import RegistryServer
 
 from pipeline.clickhouse.client import connect

@@ -1,14 +1,10 @@
-"""A log of ui_events with committed offsets, and `chimera replay` as a function and as a process."""
+"""A log of ui_events with committed offsets, for tests of replays."""
 
-import json
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import pytest
 from clickhouse_driver import Client
 
-from pipeline.cli import main
 from pipeline.clickhouse.client import connect
 from pipeline.config import Settings
 from pipeline.producer.encode import Encoder
@@ -18,36 +14,6 @@ from support.processes import prepare
 
 PARTITIONS = 2
 _FACTS = "SELECT count(), uniqExact(_topic_id, _partition, _offset) FROM {table}"
-
-
-class Ended(NamedTuple):
-    """Exit code and output of a command."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """The JSON object that it printed."""
-        facts: dict[str, Any] = json.loads(self.stdout)
-        return facts
-
-
-Chimera = Callable[..., Ended]
-
-
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> Chimera:
-    """Return a function that runs a command of `chimera` in this process, with more arguments."""
-
-    def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["chimera", *words, *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Ended(int(ended.value.code or 0), *capsys.readouterr())
-
-    return run
 
 
 class UiEvents:
