@@ -162,9 +162,12 @@ class Filler:
         return self._patiently(partial(self._sink.refusal_code, self._table, columns))
 
     def _note(self, chunk: Chunk, rejections: Sequence[Rejection], counts: ReplayCounts) -> None:
+        if not rejections:
+            return
         counts.rejected.update(rejection.reason for rejection in rejections)
+        offsets = chunk.offsets
         counts.listed += [
-            Rejected(chunk.partition, int(chunk.offsets[position]), reason, detail)
+            Rejected(chunk.partition, int(offsets[position]), reason, detail)
             for position, reason, detail in rejections[:_LISTED]
         ]
 
@@ -188,7 +191,8 @@ class Filler:
         if dry:
             find(columns)
             return
-        token = f"replay/{self._run}/{source.topic_id}/{source.partition}/{chunk.offsets[0]}-{chunk.offsets[-1]}"
+        offsets = chunk.offsets
+        token = f"replay/{self._run}/{source.topic_id}/{source.partition}/{offsets[0]}-{offsets[-1]}"
         if found.looked and not self._target.replaces:  # an attempt has failed, and may have inserted rows all the same
             self._sink.insert_missing(self._table, columns, token, find=find, check=self._check)
         elif (missing := find(columns)).any():
