@@ -1,5 +1,6 @@
 # Each target installs its tools into .venv first. Outside the project it writes only to pip's and the jars' caches.
 .DEFAULT_GOAL := help
+unexport PYTHONDONTWRITEBYTECODE # hundreds of processes of the tests would compile the package anew
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,7 +33,7 @@ demo: $(MARK) ## Run the whole pipeline on this machine, in about a minute
 
 test: lint ## Run lint and all tests, on a real broker and a real ClickHouse; about 20 minutes
 	$(BIN)/chimera schemas check
-	$(BIN)/pytest -n 3 --dist loadfile --cov --cov-report=term
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 lint: $(MARK) ## Run ruff, mypy --strict and import-linter, which checks the layers of the packages
 	$(BIN)/ruff check

@@ -129,10 +129,6 @@ class Retry:
         """True while a step that failed waits for its next attempt, or makes it."""
         return bool(self._failing)
 
-    def has_failed(self, held: Held) -> bool:
-        """True if the step that runs now has failed before; it may have had its effect all the same."""
-        return held in self._failing
-
     def check_lease(self, held: Held) -> None:
         """Stop a step if the last commit is older than the lease.
 

@@ -33,7 +33,7 @@ from pipeline.producer.encode import Encoder
 properties.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 properties.load_profile("any machine")
 
-_ADMIN_SECONDS = 30
+_ADMIN_SECONDS = 120.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,6 +44,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="local",
         help="run broker and ClickHouse as processes (default), or in containers with the images of docker-compose.yml",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that need servers first: the quick ones fill the processes up at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("integration") is None)
 
 
 @pytest.fixture(scope="session")

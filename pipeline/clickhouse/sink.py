@@ -18,7 +18,7 @@ from pipeline.clickhouse.live_columns import CheckedTable, read_columns
 from pipeline.clickhouse.native import insert_block
 from pipeline.clickhouse.pinned_settings import BLOCK_SETTINGS, INSERT_SETTINGS, SILENCE_SECONDS
 from pipeline.clickhouse.ttl import expired_times
-from pipeline.columns import Column, Ints, Mask, select
+from pipeline.columns import Column, Ints, Mask
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import FailureKind, HaltError
 
@@ -27,7 +27,6 @@ __all__ = ["SILENCE_SECONDS", "Sink"]
 T = TypeVar("T")
 
 _PROBE = "probe"
-_MOST_TURNS = 5
 
 
 class Sink:
@@ -75,47 +74,6 @@ class Sink:
         settings = {**self._insert_settings, "insert_deduplication_token": token}
         self._insert_block(client, table, _insert_into(table, columns), columns, settings, check=check)
         self._idle.put(client)
-
-    def insert_missing(
-        self,
-        table: str,
-        columns: Mapping[str, Column],
-        token: str,
-        *,
-        find: Callable[[Mapping[str, Column]], Mask],
-        check: Callable[[], None],
-        first_turn: int = 0,
-    ) -> int:
-        """Insert the rows that `find` reports as missing, until it reports none; return the most rows of one turn.
-
-        Each turn has a token of its own: `token` in turn 0, then `token/1`, `token/2` and so on. A worker that repeats
-        this uses the same tokens.
-
-        Args:
-            table: as in `insert`.
-            columns: all rows.
-            token: as in `insert`.
-            find: mask of the rows that the table lacks, among those of the turn before.
-            check: called before each insert, and again as in `insert`.
-            first_turn: 1 if the rows have been inserted with `token` already.
-
-        Raises:
-            HaltError: rows are still missing after five turns.
-            clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
-        """
-        most_rows = 0
-        for turn in range(first_turn, first_turn + _MOST_TURNS):
-            missing = find(columns)
-            if not missing.any():
-                return most_rows
-            columns = {name: select(column, missing) for name, column in columns.items()}
-            most_rows = max(most_rows, int(missing.sum()))
-            check()
-            self.insert(table, columns, f"{token}/{turn}" if turn else token, check)
-        raise HaltError(
-            f"table {table}: rows are missing right after each of {_MOST_TURNS} inserts; expected them to stay: "
-            "check the table's TTL"
-        )
 
     def missing_rows(self, table: str, key: str, columns: Mapping[str, Column], *, tried: bool) -> Mask:
         """Return the mask of the rows that the table lacks, by coordinates, as `insert_check.missing_rows` does.

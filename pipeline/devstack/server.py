@@ -17,7 +17,7 @@ from pipeline.devstack.process import spawn
 from pipeline.errors import UnavailableError
 
 _KEEPER = Path(__file__).with_name("keeper.py")
-_START_SECONDS = 60.0
+_START_SECONDS = 180.0
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.05
 _LOG_END_BYTES = 32_768

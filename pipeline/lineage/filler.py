@@ -15,6 +15,7 @@ from pipeline.catalog import Family
 from pipeline.clickhouse.client import kind_of
 from pipeline.clickhouse.coordinates import OFFSET, Source
 from pipeline.clickhouse.refusals import find_refused_now, refused_as_a_block
+from pipeline.clickhouse.repeated_insert import RepeatedInsert
 from pipeline.clickhouse.row_lookups import RowLookups
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Ints, Mask, Rejection, Rows, select
@@ -145,7 +146,7 @@ class Filler:
             while len(rows):
                 found = _Found()
                 try:
-                    self._patiently(partial(self._insert, chunk, rows.columns, found, dry=dry))
+                    self._insert(chunk, rows.columns, found, dry=dry)
                 except Exception as error:
                     if kind_of(error) is not FailureKind.DEAD_LETTER:
                         raise
@@ -189,20 +190,25 @@ class Filler:
         source = Source(self._target.topic_id, chunk.partition)
         find = partial(self._find, source, found, dry=dry)
         if dry:
-            find(columns)
+            self._patiently(partial(find, columns, tried=False))
             return
         offsets = chunk.offsets
-        token = f"replay/{self._run}/{source.topic_id}/{source.partition}/{offsets[0]}-{offsets[-1]}"
-        if found.looked and not self._target.replaces:  # an attempt has failed, and may have inserted rows all the same
-            self._sink.insert_missing(self._table, columns, token, find=find, check=self._check)
-        elif (missing := find(columns)).any():
-            # The server has stored what it has acknowledged. And a row that another one replaces is never found.
-            self._check()
-            wanted = {name: select(column, missing) for name, column in columns.items()}
-            self._sink.insert(self._table, wanted, token, self._check)
+        insert = RepeatedInsert(
+            self._sink,
+            self._table,
+            columns,
+            f"replay/{self._run}/{source.topic_id}/{source.partition}/{offsets[0]}-{offsets[-1]}",
+            find=find,
+            check=self._check,
+            look_first=True,
+            look_after=False,  # the token is this run's own
+        )
+        self._patiently(insert.attempt)
 
-    def _find(self, source: Source, found: "_Found", columns: Mapping[str, Column], *, dry: bool) -> Mask:
+    def _find(self, source: Source, found: "_Found", columns: Mapping[str, Column], *, tried: bool, dry: bool) -> Mask:
         offsets, times = np.asarray(columns[OFFSET]), np.asarray(columns["ts"])
+        if tried and self._target.replaces:  # a row that another one replaces is never found
+            return np.zeros(len(offsets), np.bool_)
         if dry and (self._target.like or self._target.only_days is not None):
             missing = np.ones(len(offsets), np.bool_)
         else:

@@ -5,14 +5,14 @@ in time, and a recovery may go back further than that. So a worker first looks f
 hour and session.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from functools import partial
-from itertools import count as counting
 
 import numpy as np
 
 from pipeline import metrics
+from pipeline.clickhouse.repeated_insert import RepeatedInsert
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Mask
@@ -53,26 +53,25 @@ class Emission:
         count = len(np.asarray(rows["hour"]))
         for number, start in enumerate(range(0, count, self._max_rows)):
             block = {name: np.asarray(column)[start : start + self._max_rows] for name, column in rows.items()}
-            step = partial(self._store_now, held, f"{token}/{number}", block, again=again)
-            metrics.ROWS_INSERTED.labels(TABLE).inc(await self._retry.run(held, step, self._pool))
+            insert = RepeatedInsert(
+                self._sink,
+                TABLE,
+                block,
+                f"{token}/{number}",
+                find=self._find_missing,
+                check=partial(self._retry.check_lease, held),
+                look_first=again,
+                look_after=again,
+            )
+            metrics.ROWS_INSERTED.labels(TABLE).inc(await self._retry.run(held, insert.attempt, self._pool))
 
-    def _store_now(self, held: Held, token: str, rows: Mapping[str, Column], *, again: bool) -> int:
-        """Insert the rows of a block, without those that are stored already; return the number of inserted rows."""
-        check = partial(self._retry.check_lease, held)
-        if again or self._retry.has_failed(held):
-            find = partial(self._find_missing, turns=counting())
-            return self._sink.insert_missing(TABLE, rows, token, find=find, check=check)
-        check()
-        self._sink.insert(TABLE, rows, token, check)
-        return len(np.asarray(rows["hour"]))
-
-    def _find_missing(self, rows: Mapping[str, Column], *, turns: Iterator[int]) -> Mask:
+    def _find_missing(self, columns: Mapping[str, Column], *, tried: bool) -> Mask:
         """Mask of the rows that session_stats lacks; none of an hour that its TTL has expired.
 
         A TTL may expire only some rows of an hour. Those are inserted once, and may be gone in the next turn.
         """
-        hour, sessions = int(np.asarray(rows["hour"])[0]), np.asarray(rows["session_id"])
-        if self._sink.hour_expired(TABLE, hour, certainly=next(turns) == 0):
+        hour, sessions = int(np.asarray(columns["hour"])[0]), np.asarray(columns["session_id"])
+        if self._sink.hour_expired(TABLE, hour, certainly=not tried):
             return np.zeros(len(sessions), np.bool_)
         stored = self._sink.stored_sessions(TABLE, hour)
         return np.fromiter((session not in stored for session in sessions.tolist()), np.bool_, len(sessions))

@@ -16,11 +16,10 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
-from itertools import count as counting
 from time import perf_counter
 
 import structlog
@@ -29,6 +28,7 @@ from pipeline import metrics
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import describe, is_unclear, kind_of
 from pipeline.clickhouse.refusals import find_refused, refused_as_a_block
+from pipeline.clickhouse.repeated_insert import RepeatedInsert
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Mask, Rejection, Rows
 from pipeline.config import WorkerSettings
@@ -189,26 +189,23 @@ class Ingest:
         return await self._retry.run(batch, partial(self._sink.refusal_code, self._family.table, columns), self._pool)
 
     async def _insert_block(self, batch: MicroBatch, rows: Rows) -> None:
+        """Insert while the lease lasts; of an insert that may be a repetition, the rows that are missing."""
         began = perf_counter()
-        await self._retry.run(batch, partial(self._insert_now, batch, rows), self._pool)
+        insert = RepeatedInsert(
+            self._sink,
+            self._family.table,
+            located(batch, rows),
+            batch.token,
+            find=partial(self._find_missing, batch),
+            check=partial(self._retry.check_lease, batch),
+            look_first=False,  # `_sift` has looked for the rows of an earlier owner
+            look_after=batch.again,
+        )
+        await self._retry.run(batch, insert.attempt, self._pool)
         metrics.INSERT_SECONDS.labels(self._family.name).observe(perf_counter() - began)
         metrics.ROWS_INSERTED.labels(self._family.name).inc(len(rows))
 
-    def _insert_now(self, batch: MicroBatch, rows: Rows) -> None:
-        """Insert while the lease lasts; of an insert that may be a repetition, the rows that are missing."""
-        check = partial(self._retry.check_lease, batch)
-        check()
-        table, columns, failed = self._family.table, located(batch, rows), self._retry.has_failed(batch)
-        if not failed:
-            self._sink.insert(table, columns, batch.token, check)
-        if failed or batch.again:
-            find = partial(self._find_missing, batch, counting(0 if failed else 1))
-            self._sink.insert_missing(
-                table, columns, batch.token, find=find, check=check, first_turn=0 if failed else 1
-            )
-
-    def _find_missing(self, batch: MicroBatch, turns: Iterator[int], columns: Mapping[str, Column]) -> Mask:
-        tried = next(turns) > 0
+    def _find_missing(self, batch: MicroBatch, columns: Mapping[str, Column], *, tried: bool) -> Mask:
         missing = self._sink.missing_rows(self._family.table, self._family.key, columns, tried=tried)
         if tried and missing.any():
             self._log.warning("rows are missing after a repeated insert", **coordinates(batch), rows=int(missing.sum()))

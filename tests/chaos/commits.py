@@ -14,7 +14,7 @@ from pipeline.transport.commit_metadata import Closing, Ranges, parse
 _TOPIC = "__consumer_offsets"
 _KEY_VERSIONS = {0, 1}  # key versions of commits; other keys describe group members
 _VALUE_VERSION = 4  # value version that the development stack's broker writes
-_SECONDS = 30.0
+_SECONDS = 120.0
 
 Place = tuple[str, int]
 """Topic and partition."""

@@ -7,7 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +22,9 @@ Inflict = Callable[[World, random.Random, int], Iterator[None]]
 
 LOAD = 600
 """Events per second."""
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 240.0
+_POLL_SECONDS = 0.05
+_RECOVERY_SECONDS = 15.0
 _POINTS = tuple(INGEST_POINTS)
 _FREEZING_POINTS = ("before_commit", "before_lease", "not_sent", "asked", "sent", "inserted", "acked", "commit")
 
@@ -47,12 +49,28 @@ def kill(points: Sequence[str], world: World, rng: random.Random, runs: int) -> 
             if point == "revoke":  # a revoke needs a second worker
                 worker.wait_until_consuming()
                 go(next_victim)
-            assert worker.wait(PATIENCE_SECONDS) == -signal.SIGKILL, worker.log[-2000:]
+            while not _trapped(worker, point):  # there was nothing to recover
+                worker.kill()
+                go(worker := victim_at(point, world, rng, run))
             if point != "revoke":
                 go(next_victim)
             worker = next_victim
             yield
         worker.wait_until_consuming()
+
+
+def _trapped(worker: Worker, point: str) -> bool:
+    """Wait until the worker has been killed at the point; False if its recovery ended without passing it."""
+    if POINTS[point].in_recovery:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while worker.running and not worker.lines("consuming") and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        with suppress(AssertionError):
+            worker.wait(_RECOVERY_SECONDS)
+        if worker.running:
+            return False
+    assert worker.wait(PATIENCE_SECONDS) == -signal.SIGKILL, worker.log[-2000:]
+    return True
 
 
 def victim_at(point: str, world: World, rng: random.Random, run: int, *, freeze: bool = False) -> Worker:

@@ -18,7 +18,7 @@ from pipeline.kafka.client import client_config
 
 _POINTS = ("inserted", "sent", "acked", "not_sent")
 _WINDOW = "MODIFY SETTING non_replicated_deduplication_window"
-_SECONDS = 30.0
+_SECONDS = 120.0
 
 
 class LineageWorld(World):

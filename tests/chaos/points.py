@@ -13,6 +13,7 @@ from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.dlq.writer import DeadLetters
 from pipeline.kafka.producing import RecordProducer
+from pipeline.retry import Retry
 from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.slots import MANIFEST, Key
@@ -22,7 +23,6 @@ from pipeline.transport.commits import Commits
 from pipeline.transport.consumer import MicroBatchConsumer
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.rebalance import Rebalance
-from pipeline.worker.ingest import Ingest
 
 
 def _insert_into(trap: Trap) -> Matches:
@@ -110,9 +110,7 @@ INGEST_POINTS = {
     "before_commit": Point(
         lambda trap: trap.before(ThreadBroker, "commit", _any_of(trap)), "before the range is committed"
     ),
-    "before_lease": Point(
-        lambda trap: trap.before(Ingest, "_insert_now", _of_batch(trap)), "committed, lease not read"
-    ),
+    "before_lease": Point(lambda trap: trap.before(Retry, "check_lease", _of_batch(trap)), "committed, lease not read"),
     "not_sent": Point(lambda trap: trap.before(Sink, "insert", _insert_into(trap)), "committed, not sent"),
     "asked": Point(_within_insert(pipeline.clickhouse.native, "write_block"), "query sent, data not"),
     "sent": Point(_within_insert(Client, "receive_end_of_insert_query"), "sent, no reply"),
@@ -146,9 +144,13 @@ ROLLUP_POINTS = {
     "chunks": Point(_between_chunks, "between chunks of a snapshot"),
     "manifest": Point(lambda trap: trap.before(SnapshotStore, "_send", _manifest), "before a snapshot's manifest", 4),
     "whole": Point(lambda trap: trap.after(SnapshotStore, "_send", _manifest), "snapshot whole, old ones there", 4),
-    "loading": Point(lambda trap: trap.before(SnapshotStore, "_note", _always), "recovery: snapshots half read"),
-    "loaded": Point(lambda trap: trap.after(SnapshotStore, "load", _always), "recovery: snapshots read", 1),
-    "replayed": Point(_in_replay, "recovery: during a replayed batch", 1),
+    "loading": Point(
+        lambda trap: trap.before(SnapshotStore, "_note", _always), "recovery: snapshots half read", in_recovery=True
+    ),
+    "loaded": Point(
+        lambda trap: trap.after(SnapshotStore, "load", _always), "recovery: snapshots read", 1, in_recovery=True
+    ),
+    "replayed": Point(_in_replay, "recovery: during a replayed batch", 1, in_recovery=True),
 }
 """The same for the hourly rollup."""
 

@@ -12,7 +12,7 @@ from chaos.world import World, go
 from pipeline.clickhouse.client import connect
 from pipeline.devstack import Stack
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]  # several runs of a fault, on a busy machine
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]  # several runs of a fault, on a busy machine
 
 _SEED = 1
 

@@ -13,7 +13,7 @@ from chaos.world import go
 from pipeline.devstack import Stack
 from pipeline.rollup.audit import Kind
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]  # several runs of a fault, on a busy machine
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]  # several runs of a fault, on a busy machine
 
 _SEED = 1
 _EVENTS = 200  # of less than an hour, which only the clock closes

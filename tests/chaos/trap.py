@@ -95,3 +95,5 @@ class Point(NamedTuple):
     description: str
     passings: int = 6
     """Largest number of passings to wait for; small if a worker passes the point rarely."""
+    in_recovery: bool = False
+    """True if a worker passes the point only while it recovers what an earlier owner has begun."""

@@ -27,7 +27,7 @@ from pipeline.producer.encode import Encoder
 
 pytestmark = pytest.mark.integration
 
-_SECONDS = 30
+_SECONDS = 120.0
 _PREFIX = "chimera.error."
 
 

@@ -21,7 +21,7 @@ from pipeline.kafka.client import client_config
 
 pytestmark = pytest.mark.integration
 
-_SECONDS = 30
+_SECONDS = 120.0
 
 
 @pytest.fixture

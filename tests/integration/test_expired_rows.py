@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 
 import numpy as np
@@ -14,6 +14,7 @@ from support.processes import prepare
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.coordinates import Source
 from pipeline.clickhouse.expired_days import ExpiredDays
+from pipeline.clickhouse.repeated_insert import RepeatedInsert
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Mask
@@ -51,13 +52,17 @@ def _runs(days_ago: Sequence[float]) -> dict[str, Column]:
 
 def _repeat(sink: Sink, columns: dict[str, Column]) -> int:
     """Insert as a worker does that repeats a micro-batch; return the most rows inserted again in a turn."""
+    again = list[int]()
 
-    def find(rows: object) -> Mask:
-        assert isinstance(rows, dict)
-        return sink.missing_rows("watcher_runs", "run_id", rows, tried=True)
+    def find(columns: Mapping[str, Column], *, tried: bool) -> Mask:
+        missing = sink.missing_rows("watcher_runs", "run_id", columns, tried=tried)
+        again.append(int(missing.sum()))
+        return missing
 
-    sink.insert("watcher_runs", columns, "token")
-    return sink.insert_missing("watcher_runs", columns, "token", find=find, check=lambda: None, first_turn=1)
+    RepeatedInsert(
+        sink, "watcher_runs", columns, "token", find=find, check=lambda: None, look_first=False, look_after=True
+    ).attempt()
+    return max(again)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from support.events import settled
-from support.processes import Worker, lag, prepare
+from support.processes import PATIENCE_SECONDS, Worker, lag, prepare
 
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import connect
@@ -103,7 +103,7 @@ def _delete_before(settings: Settings, family: Family, offset: int) -> None:
     for deleted in admin.delete_records(
         [TopicPartition(family.topic.name, number, offset) for number in (0, 1)]
     ).values():
-        deleted.result(30)
+        deleted.result(PATIENCE_SECONDS)
 
 
 def test_closed_hours_equal_sql_over_ui_events(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from pipeline.rollup.store import SnapshotStore
 
 pytestmark = pytest.mark.integration
 
-_SECONDS = 30
+_SECONDS = 120.0
 _ID = "Kq3mXo5pQ0uWm0n0aD2x7A"
 _SMALL, _LARGE = 10, 150_000  # windows: one chunk, and three
 

@@ -20,7 +20,7 @@ from pipeline.producer.encode import Encoder
 
 pytestmark = pytest.mark.integration
 
-_SECONDS = 30
+_SECONDS = 120.0
 _EVENTS = 20
 _PREFIX = "chimera.error."
 

@@ -16,7 +16,7 @@ from pipeline.kafka.client import client_config
 from pipeline.transport.micro_batch import State
 from pipeline.transport.partition import PartitionBatches
 
-_SECONDS = 30
+_SECONDS = 120.0
 
 
 def reject(settings: Settings, family: Family, records: Sequence[DlqRecord], reason: Reason = Reason.MALFORMED) -> None:

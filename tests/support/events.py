@@ -23,7 +23,7 @@ from pipeline.schema.fields import Field
 from support.processes import Worker, lag
 
 _START = datetime(2026, 1, 31, tzinfo=UTC)
-_SECONDS = 30
+_SECONDS = 120.0
 
 
 def events(family: str, count: int) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from pipeline.transport.micro_batch import State
 from pipeline.transport.partition import PartitionBatches
 from support.kafka_topic import Topic
 
-_SECONDS = 30
+_SECONDS = 120.0
 PARTITIONS = 2
 
 

@@ -23,7 +23,7 @@ from pipeline.devstack.ports import HOST, free_port
 from support.kafka_proxy import KafkaProxy
 from support.processes import eventually
 
-_ADMIN_SECONDS = 30
+_ADMIN_SECONDS = 120.0
 _OFFSETS, _OFFSETS_PARTITIONS = "__consumer_offsets", 2
 _MOVED = 2  # the broker that is restarted; broker 1 is the controller too
 _PROPERTIES = {

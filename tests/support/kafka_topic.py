@@ -13,7 +13,7 @@ from pipeline.config import KafkaSettings
 from pipeline.kafka.client import client_config
 from pipeline.kafka.leaders import wait_for_leaders
 
-_ADMIN_SECONDS = 30
+_ADMIN_SECONDS = 120.0
 
 
 class Topic:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 # 60 s, because 30 s weren't enough for a worker to start or to take over while other processes kept all cores busy.
 # Only a test that fails waits so long. No assertion compares a duration with it: such a test has a bound of its own.
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 """Bound of every wait for a condition."""
 
 _POLL_SECONDS = 0.05

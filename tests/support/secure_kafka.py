@@ -29,7 +29,7 @@ from pipeline.devstack import KafkaBroker
 from pipeline.devstack.ports import HOST, free_port
 from support.processes import eventually
 
-_ADMIN_SECONDS = 30
+_ADMIN_SECONDS = 120.0
 _SECURITY = "org.apache.kafka.common.security"
 _SASL = "listener.name.sasl_ssl"
 _LOGINS = {

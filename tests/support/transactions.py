@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from pipeline.config import KafkaSettings
 from pipeline.kafka.client import client_config
 
-_SECONDS = 30.0
+_SECONDS = 120.0
 
 Pair = tuple[bytes | None, bytes | None]
 """Key and value of a record."""
