@@ -37,6 +37,26 @@ class UnclearError(HaltError):
     """A failure that may pass or may need a person, such as an answer that isn't one: try again for a while."""
 
 
+def damaged_log(topic: str, partition: int, damage: str, way_out: str) -> HaltError:
+    """Return the error for a batch of Kafka's log that can't be read.
+
+    Args:
+        topic: name of the topic.
+        partition: its number.
+        damage: offsets of the batch, and its fault.
+        way_out: how to go on without the batch.
+    """
+    return HaltError(
+        f"{topic}-{partition}: Kafka's log is damaged: {damage}; restore the partition from another replica, or "
+        f"{way_out}"
+    )
+
+
+def wrong_checksum(batch: range) -> str:
+    """Return the fault of a batch with these offsets."""
+    return f"the checksum of the batch with offsets {batch.start} to {batch.stop - 1} is wrong"
+
+
 class FailureKind(enum.Enum):
     """Kind of a failed step, which decides what the worker does."""
 

@@ -8,13 +8,14 @@ from typing import Self, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from pipeline.config import KafkaSettings
-from pipeline.errors import ChimeraError, HaltError
+from pipeline.errors import ChimeraError, HaltError, damaged_log
 from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import NO_TOPIC, NOT_NOW, PROBE_SECONDS, explain_kafka, missing_topic
 
 _POLL_SECONDS = 0.2
 _BATCH = 1_000
 _SEEK_GAP = 2_000  # a longer gap between wanted records is skipped by a new fetch instead of read
+_DAMAGED = frozenset({KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION})
 _OPTIONS = {
     "enable.auto.commit": False,
     "enable.partition.eof": True,
@@ -49,6 +50,7 @@ class TopicReader:
         silence_seconds: longest wait for the next record of a range.
         probe_seconds: longest wait for the reason of a failure.
         skip_deleted: go on after records that retention has deleted; otherwise their absence is an error.
+        check_sums: halt at a batch with a wrong checksum; otherwise its records are read as they are, if they can be.
         only_committed: leave out the records of transactions, unless they are committed, as the worker does. A range
             must end at or below the last stable offset.
     """
@@ -62,6 +64,7 @@ class TopicReader:
         silence_seconds: float = 30.0,
         probe_seconds: float = PROBE_SECONDS,
         skip_deleted: bool = True,
+        check_sums: bool = True,
         only_committed: bool = False,
     ) -> None:
         self.topic = topic
@@ -73,6 +76,7 @@ class TopicReader:
             {
                 **client_config(settings),
                 **_OPTIONS,
+                "check.crcs": check_sums,
                 "isolation.level": "read_committed" if only_committed else "read_uncommitted",
                 "auto.offset.reset": "earliest" if skip_deleted else "error",
                 "group.id": settings.group_id,  # the client needs one
@@ -148,14 +152,18 @@ class TopicReader:
 
         Raises:
             UnavailableError: the log ends before the range, and nothing more comes.
+            HaltError: the log is damaged within the range.
         """
         position = offsets.start
         if offsets:
             self._consumer.assign([TopicPartition(self.topic, partition, position)])
         while position < offsets.stop:
-            found = []
+            found, damage = [], None
             for message in self._next(partition, min(_BATCH, offsets.stop - position)):
                 offset = offset_of(message)
+                if _is_damaged(message) and offset < offsets.stop:
+                    damage = self._damaged(partition, offset)
+                    break
                 if message.error() is not None:  # the end of the log; below offsets.stop it has still to come back
                     position = max(position, offset)
                 elif offset >= position:
@@ -164,28 +172,36 @@ class TopicReader:
                         found.append(message)
             if found:
                 yield found
+            if damage is not None:
+                raise damage
 
     def _next(self, partition: int, most: int) -> list[Message]:
-        """Return the next records of the partition, in their order, and the message that reports its end."""
+        """Return the next records of the partition, in their order, and the message that reports its end or damage."""
         deadline = monotonic() + self._silence_seconds
         while True:
             first = self._consumer.poll(_POLL_SECONDS)
             got = [] if first is None else [first]
             if got and most > 1:
                 got += self._consumer.consume(most - 1, 0)
-            if found := [message for message in got if self._is_news(message) and message.partition() == partition]:
+            if found := [
+                message for message in _up_to_damage(got) if self._is_news(message) and message.partition() == partition
+            ]:
                 return found
             if monotonic() > deadline:
                 raise self._explained(KafkaError(KafkaError._TIMED_OUT))
 
     def _is_news(self, message: Message) -> bool:
-        """True for a record and for the end of the log; raises other errors, unless the client retries."""
+        """True for a record, the end of the log, and its damage; raises other errors, unless the client retries."""
         error = message.error()
-        if error is None or error.code() == KafkaError._PARTITION_EOF:
+        if error is None or error.code() == KafkaError._PARTITION_EOF or _is_damaged(message):
             return True
         if error.code() != KafkaError._ALL_BROKERS_DOWN:  # the client keeps trying
             raise self._explained(error)
         return False
+
+    def _damaged(self, partition: int, offset: int) -> HaltError:
+        way_out = "delete the records up to the end of this batch with kafka-delete-records"
+        return damaged_log(self.topic, partition, f"the batch at offset {offset} isn't what was written", way_out)
 
     def _retried(self, ask: Callable[[], _Answer], what: str = "") -> _Answer:
         deadline = monotonic() + self._answer_seconds
@@ -226,6 +242,19 @@ def offset_of(message: Message) -> int:
     offset = message.offset()
     assert offset is not None  # only a message that is still to be sent has none
     return offset
+
+
+def _is_damaged(message: Message) -> bool:
+    error = message.error()
+    return error is not None and error.code() in _DAMAGED
+
+
+def _up_to_damage(messages: Iterable[Message]) -> Iterator[Message]:
+    """Yield messages up to the first damage; the client reports more errors behind it, which mean nothing."""
+    for message in messages:
+        yield message
+        if _is_damaged(message):
+            return
 
 
 def _runs(offsets: Iterable[int]) -> Iterator[list[int]]:

@@ -26,6 +26,7 @@ from pipeline.clickhouse.sink import Sink
 from pipeline.clickhouse.table_lock import TableLock
 from pipeline.config import ClickHouseSettings, Settings
 from pipeline.decode.decoder import Decoder
+from pipeline.errors import HaltError
 from pipeline.kafka.registry import SchemaRegistry
 from pipeline.lineage.chunks import Chunk, chunks
 from pipeline.lineage.filler import Filler, ReplayCounts
@@ -47,6 +48,8 @@ class Result:
     counts: ReplayCounts = field(default_factory=ReplayCounts)
     deleted: list[LogStretch] = field(default_factory=list)
     """Offsets that retention deleted while the replay ran."""
+    damages: list[HaltError] = field(default_factory=list)
+    """Damage of the log, at most one of each partition, behind which it wasn't read."""
     seconds: float = 0.0
     stopped: bool = False
     """True if it was stopped before its end."""
@@ -55,6 +58,11 @@ class Result:
     def records_per_second(self) -> float:
         """Records read in a second."""
         return self.counts.records / self.seconds if self.seconds else 0.0
+
+    def raise_damage(self) -> None:
+        """Raise the first damage of the log, if there is one."""
+        for damage in self.damages:
+            raise damage
 
 
 Report = Callable[[Result], None]
@@ -96,6 +104,7 @@ def run(
         policy, threads = plan.target.family.batch, settings.worker.insert_threads
         work(filler.fill, read, result, policy=policy, threads=threads, pace=pace, wanted=wanted, report=report)
         sink.close()
+    result.raise_damage()
     result.stopped = not wanted() and result.counts.passed < plan.offsets
     return result
 
@@ -125,6 +134,7 @@ def sample(settings: Settings, plan: ReplayPlan, reader: LogReader) -> Result:
     policy, threads = plan.target.family.batch, settings.worker.insert_threads
     work(count, reader.read(_sampled(plan)), result, policy=policy, threads=threads)
     sink.close()
+    result.raise_damage()
     return result
 
 
@@ -152,7 +162,7 @@ def work(
     wanted: Callable[[], bool] = lambda: True,
     report: Report = lambda _: None,
 ) -> None:
-    """Fill chunks in threads while the next ones are fetched; add their outcomes to the result.
+    """Fill chunks in threads while the next ones are fetched; add their outcomes, and damage of the log, to the result.
 
     Args:
         fill: fills one chunk.
@@ -194,9 +204,11 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 
 def _there(stretches: Iterable[LogStretch], result: Result) -> Iterator[LogStretch]:
-    """Yield the stretches that retention hasn't deleted; the others are noted."""
+    """Yield the stretches that retention hasn't deleted; the others, and damaged ones, are noted."""
     for stretch in stretches:
-        if stretch.deleted:
+        if stretch.damage:
+            result.damages.append(stretch.damage)
+        elif stretch.deleted:
             result.deleted.append(stretch)
             result.counts.passed += stretch.next_offset - stretch.first
         else:

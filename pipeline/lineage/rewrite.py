@@ -147,6 +147,7 @@ class Rewrite:
         read = self._reader.read({number: (some,) for number, some in ranges.items()}, how.get("wanted", lambda: True))
         policy = self._plan.target.family.batch
         work(filler.fill, read, result, policy=policy, threads=self._settings.worker.insert_threads, **how)
+        result.raise_damage()
 
     def _check_removals(self, staging: Staging, done: Rewritten) -> None:
         removed = staging.removed(self._starts, self._ends)

@@ -115,6 +115,7 @@ class SnapshotStore:
             silence_seconds=self._answer_seconds,
             probe_seconds=self._probe_seconds,
             skip_deleted=False,  # a snapshot would lack the skipped records
+            check_sums=False,  # snapshots have their own, and an older one takes a damaged one's place
         )
         with reader:
             for partition, values in self._read(reader, partitions, progress):

@@ -36,6 +36,8 @@ class Fetched(NamedTuple):
     """Offset after the stretch; the next fetch begins there."""
     records: Sequence[Any] = ()
     """Records by ascending offset; there may be none."""
+    damage: range | None = None
+    """Offsets of a batch with a wrong checksum at the next offset: no fetch gets past it."""
 
 
 class Membership(NamedTuple):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.errors import HaltError
+from pipeline.errors import HaltError, damaged_log, wrong_checksum
 from pipeline.transport.asking import until_answered
 from pipeline.transport.broker import Fetched, TopicPartition
 from pipeline.transport.commits import Commits
@@ -58,6 +58,8 @@ class Fetching:
         # by another object meanwhile.
         for partition, some in [(partitions[tp], fetched[tp]) for tp in fetched.keys() & partitions.keys()]:
             await self._gaps.add(partition, some, now)
+            partition.damage = some.damage
+        self._halt_if_damaged()
         hurry = self._memory_is_short()
         batches = {tp: list(partitions[tp].cut(now, hurry=hurry)) for tp in active & partitions.keys()}
         if not await self._may_be_delivered([batch for cut in batches.values() for batch in cut]):
@@ -101,12 +103,20 @@ class Fetching:
         """Return the partitions to fetch from: those without a batch policy, and those with room."""
         partitions = self._assignment.partitions
         others = {tp for tp in active if tp.topic not in self._options.policies}
-        held = active & partitions.keys()
+        held = {tp for tp in active & partitions.keys() if partitions[tp].damage is None}
         if not self._memory_is_short():
             return others | {tp for tp in held if partitions[tp].has_room}
         # A range that is cut again can't be cut short. One such partition at a time fetches on.
         incomplete = sorted(tp for tp in held if partitions[tp].incomplete and not partitions[tp].full)
         return others | set(incomplete[:1])
+
+    def _halt_if_damaged(self) -> None:
+        """Halt at a damaged log once all before the damage is done, or if a range that is to be cut again has it."""
+        for tp, partition in self._assignment.partitions.items():
+            done = partition.incomplete or partition.state.offset >= partition.next_offset
+            if (damage := partition.damage) and done:
+                way_out = f"set the group's offset to {damage.stop} to go on without these records"
+                self._options.stop(damaged_log(*tp, wrong_checksum(damage), way_out))
 
     def _memory_is_short(self) -> bool:
         return self._assignment.held_bytes >= self._options.max_bytes

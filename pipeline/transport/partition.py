@@ -55,11 +55,11 @@ class PartitionBatches:
     ) -> None:
         self.topic, self.topic_id, self.partition = topic, topic_id, partition
         self.live = True
+        self.damage: range | None = None  # as of `Fetched`
         self.committed_at = float("-inf")
         self.inherited_to = state.ends[-1] if state.ends else -1
         self.closings = state.closings
-        self._policy = policy
-        self._limit = limit
+        self._policy, self._limit = policy, limit
         self._agents = agents
         self._on_ack = on_ack
         self._in_flight = InFlight(state.offset)

@@ -328,6 +328,8 @@ NAMES = [
         for code in (
             "_ALL_BROKERS_DOWN",
             "_AUTHENTICATION",
+            "_BAD_COMPRESSION",
+            "_BAD_MSG",
             "_MSG_TIMED_OUT",
             "_PARTITION_EOF",
             "_QUEUE_FULL",

@@ -3,10 +3,8 @@
 import struct
 from typing import Any, NamedTuple
 
-import pytest
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
-from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
@@ -122,10 +120,26 @@ def test_a_control_batch_whose_marker_was_compacted_away_is_no_error() -> None:
 def test_a_damaged_batch_of_an_aborted_transaction_is_an_error_as_any() -> None:
     """Its head can't be trusted either."""
     log = Log([(1, "send", 3), (1, "abort", 0)])
-    damaged = log.batches[0]._replace(data=log.batches[0].data[:-1] + b"?")
-    log.batches[0] = damaged
-    with pytest.raises(CorruptRecordException):
-        _read(_LightRecords(log.fetch(0)))
+    _damage(log, 0)
+    light = _LightRecords(log.fetch(0))
+    assert (_read(light), light.damage) == (([], 0), range(3))
+
+
+def test_records_before_a_damaged_batch_are_read_first() -> None:
+    """The damage is told by the next fetch, which begins with the batch."""
+    log = Log([(PLAIN, "send", 2), (PLAIN, "send", 3), (PLAIN, "send", 1)])
+    _damage(log, 1)
+    light = _LightRecords(log.fetch(0))
+    before, reached = _read(light)
+    assert [record[0] for record in before] == [0, 1]
+    assert (reached, light.damage) == (log.batches[1].first, None)
+    light = _LightRecords(log.fetch(reached))
+    assert (_read(light), light.damage) == (([], reached), range(2, 5))
+
+
+def _damage(log: Log, number: int) -> None:
+    batch = log.batches[number]
+    log.batches[number] = batch._replace(data=batch.data[:-1] + b"?")
 
 
 class _Head:

@@ -23,12 +23,12 @@ from aiokafka.errors import OffsetOutOfRangeError
 from aiokafka.structs import TopicPartition as Place
 
 from pipeline.config import KafkaSettings
-from pipeline.errors import HaltError, UnavailableError
+from pipeline.errors import HaltError, UnavailableError, damaged_log, wrong_checksum
 from pipeline.transport.adapter.connection import create_conn
 from pipeline.transport.adapter.login import client_options
 from pipeline.transport.adapter.records import take
 from pipeline.transport.adapter.requests import in_time
-from pipeline.transport.broker import Commit
+from pipeline.transport.broker import Commit, Fetched
 
 _ANSWER_SECONDS = 30.0
 _FETCH_WAIT_MS = 100
@@ -45,6 +45,8 @@ class LogStretch(NamedTuple):
     """Records by ascending offset; an offset may have none."""
     deleted: bool = False
     """True if retention has deleted the stretch before it was read."""
+    damage: HaltError | None = None
+    """Damage of the log at the next offset; the partition isn't read further."""
 
 
 class LogReader:
@@ -89,7 +91,7 @@ class LogReader:
     ) -> Iterator[LogStretch]:
         """Read ranges of offsets; each partition's in their order, several partitions at once.
 
-        Every offset of the ranges is in exactly one stretch.
+        Every offset of the ranges is in exactly one stretch, unless the log is damaged.
 
         Args:
             ranges: ascending ranges that don't overlap, by partition.
@@ -155,13 +157,9 @@ class LogReader:
         except OffsetOutOfRangeError as error:
             ((place, _),) = error.args[0].items()
             return await self._past_deleted(place.partition)
-        return [
-            each
-            for place, stretch in fetched.items()
-            for each in self._cut(place.partition, stretch.records, stretch.next_offset)
-        ]
+        return [each for place, stretch in fetched.items() for each in self._stretches(place.partition, stretch)]
 
-    async def _take(self, fetcher: Any) -> Mapping[Any, Any]:
+    async def _take(self, fetcher: Any) -> Mapping[Any, Fetched]:
         return await take(fetcher, (self._topic,), lambda: fetcher.fetched_records((), 0))
 
     async def _past_deleted(self, number: int) -> list[LogStretch]:
@@ -174,6 +172,15 @@ class LogReader:
                 "log that still has all offsets below the group's commits: was the topic created anew?"
             )
         return list(self._cut(number, (), beginning, deleted=True))
+
+    def _stretches(self, number: int, fetched: Fetched) -> Iterator[LogStretch]:
+        if fetched.damage is None:
+            yield from self._cut(number, fetched.records, fetched.next_offset)
+        elif self._left.pop(number, None):
+            self._consumer.pause(Place(self._topic, number))
+            damage, way_out = wrong_checksum(fetched.damage), "leave these offsets out with --from and --to"
+            error = damaged_log(self._topic, number, damage, way_out)
+            yield LogStretch(number, fetched.first, fetched.next_offset, damage=error)
 
     def _cut(
         self, number: int, records: Sequence[Any], next_offset: int, *, deleted: bool = False

@@ -16,7 +16,6 @@ from typing import Any
 
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
-from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
 
@@ -88,6 +87,7 @@ class _LightRecords:
 
     def __init__(self, theirs: PartitionRecords) -> None:
         self.next_fetch_offset = theirs.next_fetch_offset
+        self.damage: range | None = None  # offsets of a batch with a wrong checksum, if the fetch begins with it
         self._aborted = AbortedTransactions(theirs._aborted_transactions)  # noqa: SLF001 (replaces that object)
         self._records = self._unpack(theirs._records, check_crcs=theirs._check_crcs)  # noqa: SLF001 (as above)
 
@@ -95,10 +95,13 @@ class _LightRecords:
         return self._records
 
     def _unpack(self, fetched: KeptRecords, *, check_crcs: bool) -> Iterator[Any]:
+        begin = self.next_fetch_offset
         while fetched.has_next():
             batch = fetched.next_batch()
             if check_crcs and not batch.validate_crc():
-                raise CorruptRecordException
+                if self.next_fetch_offset == begin:  # else the next fetch begins with this batch
+                    self.damage = range(batch.base_offset, batch.next_offset)
+                return
             if not (self._aborted.covers(batch) or batch.is_control_batch):
                 try:
                     yield from self._not_yet_read(batch)
@@ -123,17 +126,19 @@ async def take(
         topics: the topics whose records are read lightly.
         fetched_records: takes records by partition from the fetcher, without waiting for any.
     """
-    lighten(client_fetcher, topics)
-    before = {tp: (state, state.position) for tp, state in states(client_fetcher).items()}
+    _lighten(client_fetcher, topics)
+    before = {tp: (state, state.position, records) for tp, (state, records) in _positioned(client_fetcher).items()}
     records = await fetched_records()
     taken = {tp: Fetched(some[0].offset, some[-1].offset + 1, some) for tp, some in records.items()}
-    for tp, (state, first) in before.items():
+    for tp, (state, first, read) in before.items():
         if state.position != first:
             taken[tp] = Fetched(first, state.position, records.get(tp, ()))
+        elif isinstance(read, _LightRecords) and read.damage:
+            taken[tp] = Fetched(first, first, damage=read.damage)
     return taken
 
 
-def lighten(client_fetcher: Any, topics: Iterable[str]) -> None:
+def _lighten(client_fetcher: Any, topics: Iterable[str]) -> None:
     """Replace aiokafka's records in a fetcher, of these topics, unless some of a fetch were read already."""
     for tp, fetched in client_fetcher._records.items():  # noqa: SLF001 (aiokafka offers no other way in)
         theirs = fetched._partition_records if isinstance(fetched, FetchResult) else None  # noqa: SLF001 (as above)
@@ -141,11 +146,15 @@ def lighten(client_fetcher: Any, topics: Iterable[str]) -> None:
             fetched._partition_records = _LightRecords(theirs)  # noqa: SLF001 (as above)
 
 
-def states(client_fetcher: Any) -> dict[Any, Any]:
-    """Return aiokafka's states of the partitions of which something is fetched; they have the positions."""
+def _positioned(client_fetcher: Any) -> dict[Any, tuple[Any, Any]]:
+    """Return aiokafka's state, which has the position, and the records of each partition of which some are fetched."""
     fetched = client_fetcher._records.items()  # noqa: SLF001 (as above)
-    found = {tp: each._assignment.state_value(tp) for tp, each in fetched if isinstance(each, FetchResult)}  # noqa: SLF001 (as above)
-    return {tp: state for tp, state in found.items() if state.has_valid_position}
+    found = {
+        tp: (each._assignment.state_value(tp), each._partition_records)  # noqa: SLF001 (as above)
+        for tp, each in fetched
+        if isinstance(each, FetchResult)
+    }
+    return {tp: (state, records) for tp, (state, records) in found.items() if state.has_valid_position}
 
 
 def _untouched(records: PartitionRecords) -> bool:
