@@ -34,6 +34,7 @@ properties.register_profile("any machine", deadline=None, suppress_health_check=
 properties.load_profile("any machine")
 
 _ADMIN_SECONDS = 120.0
+_MEASURED = "test_worker"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -71,12 +72,13 @@ def schema_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regist
 
 
 @pytest.fixture
-def environ(stack: Stack | ContainerStack, tmp_path: Path) -> Iterator[dict[str, str]]:
+def environ(request: pytest.FixtureRequest, stack: Stack | ContainerStack, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Complete environment for processes of this test; `CHIMERA_` variables of the caller are left out.
 
     It names a database `test_<hex>`, a consumer group `test-<hex>`, topics `<hex>.…` declared in a file under tmp_path,
     and a free web port. None of them is created here; everything that the test creates under these names is deleted
-    after it. Servers that an earlier test left stopped or paused run again before the test.
+    after it. Servers that an earlier test left stopped or paused run again before the test. Coverage is measured in the
+    processes of tests of the worker (`test_worker…`); elsewhere they run the same lines, and would start more slowly.
     """
     _revive(stack)
     own = secrets.token_hex(4)
@@ -87,7 +89,8 @@ def environ(stack: Stack | ContainerStack, tmp_path: Path) -> Iterator[dict[str,
         env_name("topics", "file"): str(_write_topics(tmp_path / "topics.yaml", f"{own}.")),
         env_name("worker", "web_port"): str(free_port()),
     }
-    yield {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)} | ours
+    left_out = (ENV_PREFIX,) if request.node.path.stem.startswith(_MEASURED) else (ENV_PREFIX, "COVERAGE_PROCESS_")
+    yield {name: value for name, value in os.environ.items() if not name.startswith(left_out)} | ours
     _revive(stack)
     _drop_database(stack, f"test_{own}")
     _delete_topics(stack, own)

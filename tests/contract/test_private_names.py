@@ -16,6 +16,8 @@ import pytest
 from support.private_name import Name
 from support.private_names import NAMES
 
+pytestmark = pytest.mark.no_cover  # runs no line of the package
+
 PIPELINE = Path(__file__).parents[2] / "pipeline"
 THREAD = "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread"
 LIBRARIES = {"faust", "mode", "aiokafka", "confluent_kafka", "clickhouse_driver", "clickhouse_migrations"}

@@ -11,6 +11,8 @@ from support.avro_cases import damaged
 
 from pipeline.decode.cursor import Cursor
 
+pytestmark = pytest.mark.no_cover  # other tests reach the same lines, and the tracer doubles the time of many examples
+
 _PROFILE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 _AT_MOST = 400
 _CPU_SECONDS = 1.0  # for one input

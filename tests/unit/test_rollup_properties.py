@@ -6,12 +6,15 @@ The reference computes the expected rows event by event; it has no batches, no f
 from itertools import accumulate
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.rollup_reference import GRACE_MS, Closing, Event, Log, outcome_of, rows_of
 from support.rollup_runs import Run, missed
 
 from pipeline.rollup.partition import HOUR_MS
+
+pytestmark = pytest.mark.no_cover  # other tests reach the same lines, and the tracer doubles the time of many examples
 
 Step = tuple[str] | tuple[str, int]
 Drawn = tuple[bytes, str, int, str, int]

@@ -19,6 +19,8 @@ from pipeline.kafka.registry import SchemaRegistry
 from pipeline.worker.app import App
 from pipeline.worker.web import listen
 
+pytestmark = pytest.mark.no_cover  # other tests reach the same lines, and the tracer doubles the time of many examples
+
 _BASE = {env_name("privacy", "hash_key"): "for-tests-only-and-not-a-secret!"}
 _ODD = [
     *(
