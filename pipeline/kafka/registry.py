@@ -3,14 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 from cachetools import TTLCache
-from confluent_kafka.schema_registry import Schema as RegistrySchema
-from confluent_kafka.schema_registry import SchemaRegistryClient
-from confluent_kafka.schema_registry.common._httpx_compat import httpx  # either of two packages, as the client chooses
-from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from pipeline.config import RegistrySettings, env_name
 from pipeline.errors import ConfigError, HaltError, UnavailableError, UnclearError
@@ -27,6 +23,10 @@ _SUBJECT_NOT_FOUND, _SCHEMA_NOT_FOUND = 40401, 40403
 _UNKNOWN_SECONDS = 30
 _MOST_UNKNOWN = 100_000
 
+# Confluent's client is imported where it is used: it takes a fifth of a worker's start, and few workers need it.
+if TYPE_CHECKING:
+    from confluent_kafka.schema_registry import Schema as RegistrySchema
+
 T = TypeVar("T")
 
 
@@ -36,6 +36,11 @@ _TRUST = "expected a certificate of an authority that this system trusts: add th
 
 class UnknownSchemaError(LookupError):
     """The registry has no Avro schema with this id."""
+
+
+def registry_of(settings: RegistrySettings) -> "SchemaRegistry | None":
+    """Return a client of the registry; None if no URL is set. Raises: as the client."""
+    return SchemaRegistry(settings) if settings.url else None
 
 
 class SchemaRegistry:
@@ -51,6 +56,8 @@ class SchemaRegistry:
     """
 
     def __init__(self, settings: RegistrySettings) -> None:
+        from confluent_kafka.schema_registry import SchemaRegistryClient  # noqa: PLC0415 (as above)
+
         self._settings = settings
         if settings.url is None:
             raise ConfigError(f"{env_name('registry', 'url')}: expected the URL of the schema registry")
@@ -88,7 +95,9 @@ class SchemaRegistry:
             )
         return parse_schema(found.schema_str or "")
 
-    def _find(self, schema_id: int) -> RegistrySchema | None:
+    def _find(self, schema_id: int) -> "RegistrySchema | None":
+        from confluent_kafka.schema_registry.error import SchemaRegistryError  # noqa: PLC0415 (as above)
+
         with self._explained():
             try:
                 return _given(self._client.get_schema(schema_id), "schema_str")
@@ -104,6 +113,9 @@ class SchemaRegistry:
             UnavailableError: the registry doesn't answer; another try may help.
             HaltError: the registry refuses us, or the schema.
         """
+        from confluent_kafka.schema_registry import Schema as RegistrySchema  # noqa: PLC0415 (as above)
+        from confluent_kafka.schema_registry.error import SchemaRegistryError  # noqa: PLC0415
+
         subject, wanted = f"{topic}-value", RegistrySchema(orjson.dumps(schema.raw).decode(), "AVRO")
         with self._explained(f"{schema.file.name} as {subject}: "):
             try:
@@ -116,6 +128,10 @@ class SchemaRegistry:
 
     @contextmanager
     def _explained(self, what: str = "") -> Iterator[None]:
+        # Either of two packages, as the client chooses.
+        from confluent_kafka.schema_registry.common._httpx_compat import httpx  # noqa: PLC0415 (as above)
+        from confluent_kafka.schema_registry.error import SchemaRegistryError  # noqa: PLC0415
+
         where = f"schema registry at {self._settings.url}"
         try:
             yield
@@ -144,5 +160,5 @@ def _given(answer: T, name: str) -> T:
     return answer
 
 
-def _kind(schema: RegistrySchema) -> str:
+def _kind(schema: "RegistrySchema") -> str:
     return f"type {schema.schema_type}" if schema.schema_type in _OTHER_TYPES else "another type"

@@ -17,7 +17,7 @@ from pipeline.columns import Ints, Mask, Rows, select
 from pipeline.config import Settings
 from pipeline.decode.decoder import Decoder
 from pipeline.kafka.offsets import TopicReader, offset_of
-from pipeline.kafka.registry import SchemaRegistry
+from pipeline.kafka.registry import registry_of
 from pipeline.lineage.lettered import Lettered
 from pipeline.lineage.twins import Twins
 from pipeline.privacy.hashing import Hasher
@@ -71,7 +71,7 @@ class Missing:
     _twins: Twins = field(init=False)
 
     def __post_init__(self) -> None:
-        registry = SchemaRegistry(self.settings.registry) if self.settings.registry.url else None
+        registry = registry_of(self.settings.registry)
         sanitise = Sanitiser(self.family.schema, Hasher(_ANY_KEY))  # it may reject records; the hashes aren't used
         self._decoder = Decoder(self.family, registry, self.settings.validation, sanitise=sanitise)
         self._twins = Twins(self.client, self.family)

@@ -27,7 +27,7 @@ from pipeline.clickhouse.table_lock import TableLock
 from pipeline.config import ClickHouseSettings, Settings
 from pipeline.decode.decoder import Decoder
 from pipeline.errors import HaltError
-from pipeline.kafka.registry import SchemaRegistry
+from pipeline.kafka.registry import registry_of
 from pipeline.lineage.chunks import Chunk, chunks
 from pipeline.lineage.filler import Filler, ReplayCounts
 from pipeline.lineage.pace import Pace
@@ -143,7 +143,7 @@ def make_filler(settings: Settings, plan: ReplayPlan, sink: Sink, check: Callabl
     family = plan.target.family
     decoder = Decoder(
         family,
-        SchemaRegistry(settings.registry) if settings.registry.url else None,
+        registry_of(settings.registry),
         settings.validation,
         sanitise=Sanitiser(family.schema, configured_hasher(settings.privacy)),
     )

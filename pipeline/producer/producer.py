@@ -18,6 +18,7 @@ from pipeline.config import Settings
 from pipeline.errors import ChimeraError, UnavailableError
 from pipeline.kafka.failures import NO_TOPIC, check_connection, check_granted, explain_refusal, missing_topic
 from pipeline.kafka.producing import RecordProducer
+from pipeline.kafka.registry import registry_of
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.producer.encode import Encoder
 
@@ -141,11 +142,8 @@ class Producer:
         return route
 
     def _schema_id(self, family: Family) -> int | None:
-        if self._settings.registry.url is None:
-            return None
-        from pipeline.kafka.registry import SchemaRegistry  # noqa: PLC0415 (slow to import, and rarely used)
-
-        return SchemaRegistry(self._settings.registry).schema_id(family.topic.name, family.schema)
+        registry = registry_of(self._settings.registry)
+        return None if registry is None else registry.schema_id(family.topic.name, family.schema)
 
     def _delivered(self, error: KafkaError | None, message: KafkaMessage) -> None:
         if error is not None and self._failure is None:

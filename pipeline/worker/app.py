@@ -25,7 +25,7 @@ from pipeline.decode.decoder import Decoder
 from pipeline.dlq.writer import DeadLetters
 from pipeline.errors import ChimeraError, HaltError
 from pipeline.kafka.failures import watch_login
-from pipeline.kafka.registry import SchemaRegistry
+from pipeline.kafka.registry import registry_of
 from pipeline.logs import logging_config
 from pipeline.privacy.hashing import configured_hasher
 from pipeline.privacy.sanitise import Sanitiser
@@ -91,7 +91,7 @@ class App(faust.App):
         super().__init__(settings.kafka.group_id, **_faust_options(settings))
         self._hasher = configured_hasher(settings.privacy)
         self._dead_letters = DeadLetters(settings.kafka, catalog.families)
-        self._registry = SchemaRegistry(settings.registry) if settings.registry.url else None
+        self._registry = registry_of(settings.registry)
         self._pool = ThreadPoolExecutor(worker.insert_threads, thread_name_prefix="ingest")
         self._places = Places(worker.insert_threads + 1)  # one more, so that a thread that is done has work at once
         self._ingests: dict[str, Ingest] = {}  # by topic

@@ -10,7 +10,7 @@ import orjson
 from pipeline.cli.dlq.options import as_json_option, in_state, read_topics, selecting
 from pipeline.dlq.content import Reader
 from pipeline.dlq.show import described, lines
-from pipeline.kafka.registry import SchemaRegistry
+from pipeline.kafka.registry import registry_of
 
 
 @click.command()
@@ -42,7 +42,7 @@ def show(*, states: Sequence[str], limit: int, unmask: bool, as_json: bool, **co
       78  a setting, topics.yaml or a schema is wrong
     """
     settings, found = read_topics(conditions)
-    registry = SchemaRegistry(settings.registry) if settings.registry.url else None
+    registry = registry_of(settings.registry)
     for reading, selection in found:
         reader = Reader(reading.family, registry)
         for letters in reading.pages(replace(selection, states=frozenset(states)), limit):
