@@ -1,8 +1,10 @@
 """Checks before the worker starts: servers, topics, rights, tables and the consumer group are as this version needs."""
 
 import math
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -24,6 +26,8 @@ from pipeline.retry import UNCLEAR_SECONDS, pauses
 from pipeline.worker.fresh_group import check_group
 
 log = structlog.get_logger("chimera.preflight")
+
+_LATE_SECONDS = 3.0
 
 T = TypeVar("T")
 
@@ -114,7 +118,8 @@ def _until_available(
     deadline = math.inf
     for attempt, pause in enumerate(pauses(0.5, 15), start=1):
         try:
-            return check()
+            with _said_when_late(server):
+                return check()
         except (UnavailableError, UnclearError) as error:
             if isinstance(error, UnclearError):
                 deadline = min(deadline, time.monotonic() + unclear_seconds)
@@ -126,3 +131,15 @@ def _until_available(
             log.warning(str(error), attempt=attempt, pause_seconds=round(pause, 1))
             time.sleep(pause)
     raise AssertionError("pauses have no end")
+
+
+@contextmanager
+def _said_when_late(server: str) -> Iterator[None]:
+    """Log the server that is waited for, unless the block ends soon: a server may accept a connection and be silent."""
+    said = threading.Timer(_LATE_SECONDS, log.warning, ["the worker waits for an answer"], {"server": server})
+    said.daemon = True
+    said.start()
+    try:
+        yield
+    finally:
+        said.cancel()

@@ -43,8 +43,9 @@ def waiting(
 def test_a_worker_that_waits_is_alive_and_not_ready(
     waiting: tuple[Worker, int], stack: Stack | ContainerStack, settings: Settings
 ) -> None:
-    """`/ready` names the server; the port stays open when the worker goes on, so that no health check fails."""
+    """`/ready` and the log name the server; the port stays open when it goes on, so that no health check fails."""
     worker, port = waiting
+    worker.wait_for(lambda: _named(worker, port), "the silent server is in the log, long before an attempt ends")
     eventually(lambda: f"{HOST}:{port}" in _ready(settings)[1], "the cause is on the page")
     assert _ready(settings)[0] == HTTPStatus.SERVICE_UNAVAILABLE
     assert _ask(settings, "/live") == (HTTPStatus.OK, "live\n")
@@ -80,6 +81,10 @@ def test_a_worker_under_nohup_outlives_its_terminal(
         worker.process.send_signal(signal.SIGUSR1)
         worker.wait_for(lambda: worker.lines("signal ignored"), "the later signal is logged")
         assert worker.running
+
+
+def _named(worker: Worker, port: int) -> bool:
+    return any(f"{HOST}:{port}" in line for line in worker.lines("the worker waits for an answer"))
 
 
 def _ready(settings: Settings) -> tuple[int, str]:
