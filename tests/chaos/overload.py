@@ -21,8 +21,8 @@ from pipeline.devstack import Stack
 
 _USER = "limited"
 _QUERIES = 2  # at once
-_MEMORY_BYTES = 22_000_000  # of these queries together: enough for one insert, often too little for two
-_WAIT_RATIO = 250  # of a thread's wait for a core to its work: at this ratio, the server refuses every query
+_MEMORY_BYTES = 17_000_000  # of these queries together: enough for one insert, often too little for two
+_WAIT_RATIO = 100  # of a thread's wait for a core to its work: at this ratio, the server refuses every query
 _BUSY_THREADS = 32
 _BUSY_ROWS = 20_000_000
 _REFUSALS = (Code.TOO_MANY_SIMULTANEOUS_QUERIES, Code.MEMORY_LIMIT_EXCEEDED, Code.SERVER_OVERLOADED)

@@ -28,7 +28,7 @@ SESSION_SECONDS = 2.0
 _TESTS = Path(__file__).parent.parent
 _BATCH = {"max_rows": 60, "linger_seconds": 0.05}
 _LOAD_PAUSE_SECONDS = 0.05
-_SETTLE_SECONDS = 300.0  # only a fault that fails waits so long
+_SETTLE_SECONDS = 240.0  # only a fault that fails waits so long
 _SECONDS = 120.0
 _WORKER = {
     ("kafka", "session_timeout_seconds"): SESSION_SECONDS,

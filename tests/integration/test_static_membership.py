@@ -16,8 +16,8 @@ from pipeline.producer.producer import Producer
 
 pytestmark = pytest.mark.integration
 
-_SESSION_SECONDS = 300.0  # longer than the test waits for anything
-_RESTART_SECONDS = 150.0
+_SESSION_SECONDS = 150.0  # longer than the test waits for anything
+_RESTART_SECONDS = 120.0
 
 
 def _named(environ: dict[str, str], name: str) -> dict[str, str]:
