@@ -1,5 +1,6 @@
 """The queries of the specification run unchanged and give the right answers for known rows."""
 
+import re
 import secrets
 import statistics
 from collections.abc import Iterator
@@ -163,3 +164,20 @@ def test_a_refused_query_is_documented_with_code_and_corrected_form(client: Clie
     assert f"`{name}`" in document
     assert f"code {query.refused}" in document
     assert corrected.sql in document
+
+
+def test_the_documented_query_reads_each_benchmark_run_once(stack: Stack | ContainerStack) -> None:
+    """A run that was reported on two days keeps two rows, which no merge collapses; the query gives the later one."""
+    query = re.search(r"```sql\n(SELECT model, .*?LIMIT 1 BY .*?)```", _DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    assert query is not None
+    settings = ClickHouseSettings(port=stack.clickhouse.port, database=f"test_queries_{secrets.token_hex(4)}")
+    migrate(settings)
+    with connect(settings) as client:
+        columns = "ts, run_id, model, quant, dataset, latency_p95_ms"
+        reports = [(_at(days), _RUN, "llama-7b", "fp16", "d", days) for days in (1, 0, 1)]
+        client.execute(f"INSERT INTO bench_runs ({columns}) VALUES", [*reports, (_at(2), uuid4(), "m", "q", "d", 2)])
+        client.execute("OPTIMIZE TABLE bench_runs FINAL")
+        assert client.execute("SELECT count() FROM bench_runs WHERE run_id = %(run)s", {"run": _RUN}) == [(2,)]
+        assert {row[-1] for row in client.execute(query[1])} == {0, 2}
+        assert {row[0] for row in client.execute("SELECT latency_p95_ms FROM bench_runs FINAL")} == {0, 2}
+        client.execute(f"DROP DATABASE {settings.database} SYNC")
