@@ -11,6 +11,7 @@ The packages, along the way of an event:
 the files, and says where a change goes and which package may import which.
 """
 
+import gc
 import os
 import sys
 from typing import Any
@@ -21,6 +22,7 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     _open_closed_streams()
+    gc.disable()  # almost nothing of an import is garbage: to look for it takes a sixth of the start
     from pipeline.errors import ChimeraError  # noqa: PLC0415 (as above)
     from pipeline.logs import accept_any_text, report_failure  # noqa: PLC0415
     from pipeline.worker.app import create_app  # noqa: PLC0415
@@ -31,6 +33,7 @@ def __getattr__(name: str) -> Any:
     except ChimeraError as error:
         report_failure(error)
         sys.exit(error.exit_code)
+    gc.enable()
     globals()["app"] = app
     return app
 
