@@ -10,6 +10,7 @@ import click
 import orjson
 
 from pipeline.catalog import Catalog, load_catalog
+from pipeline.cli.progress import progress_bar
 from pipeline.cli.replay_options import order_of, reading
 from pipeline.cli.replay_output import (
     facts_of_plan,
@@ -22,12 +23,14 @@ from pipeline.cli.replay_output import (
 from pipeline.clickhouse.client import explained
 from pipeline.config import Settings, load_settings
 from pipeline.errors import ChimeraError
+from pipeline.lineage.family_log import FamilyLog
 from pipeline.lineage.follow import Followed, follow, touched_days
+from pipeline.lineage.opening import open_source
 from pipeline.lineage.pace import Pace, limit_of
-from pipeline.lineage.plan import Order, check_kept, make_plan
+from pipeline.lineage.plan import check_kept, make_plan
 from pipeline.lineage.replay import run, sample
 from pipeline.lineage.rewrite import Rewrite, Rewritten
-from pipeline.transport.adapter.log_reader import LogReader
+from pipeline.lineage.sources import Order, Progress, ignore
 
 _INTERRUPTED = 130
 
@@ -41,6 +44,8 @@ Examples:
   chimera replay ui_events --from 3:41000 --to 3:42000 --execute
   chimera replay ui_events --into ui_events_again --execute
   chimera replay ui_events --day 2026-11-24 --execute
+  chimera replay ui_events --source-topic ui_events.old --execute
+  chimera replay ui_events --from-file ui_events.avro --execute
   chimera replay ui_events --max-rows-per-second @rate.txt --execute
 
 \b
@@ -50,6 +55,8 @@ Exit codes:
        has rows of unknown origin; or nothing was changed, because rows would
        be removed, or because another replay of the table runs
   2    the options are wrong
+  65   a file is damaged or of another schema, or a topic is no source for the
+       table; nothing was changed
   69   Kafka or ClickHouse doesn't answer: run it again, it goes on
   70   Kafka or ClickHouse refuses, or a topic or table is missing
   78   a setting, topics.yaml or a schema is wrong
@@ -90,24 +97,27 @@ def replay(
     Reads the topic's log below the offsets that the workers have committed, and inserts the rows whose coordinates
     (topic id, partition, offset) aren't in the table. Workers may run meanwhile. It may be repeated and interrupted:
     no row is inserted twice. Records that are dead letters are left to `chimera dlq`. With --day, the rows of that day
-    are made anew in a staging table, and put in the day's place in one step. See docs/replay.md.
+    are made anew in a staging table, and put in the day's place in one step. --source-topic and --from-file read
+    records from elsewhere. See docs/replay.md.
     """
     settings = load_settings()
     catalog = load_catalog(settings)
     order, pace = order_of(catalog.family(family), **conditions), Pace(limit_of(limit))
-    with explained(settings.clickhouse), LogReader(settings.kafka, order.family.topic.name) as reader:
-        plan = make_plan(settings, order, reader)
+    with explained(settings.clickhouse), open_source(settings, catalog, order) as source:
+        with _survey_of(order) as progress:
+            plan = make_plan(settings, order, source, progress)
         if not execute:
-            sampled = sample(settings, plan, reader)
+            sampled = sample(settings, plan, source)
             _print(facts_of_plan(plan, sampled)) if as_json else print_plan(plan, sampled)
             return
         check_kept(plan, order)
         with _interruptible() as wanted, progress_of(plan) as report:
             if plan.dates:
-                rewrite = Rewrite(settings, plan, reader, allow_removal=order.allow_removal)
+                assert isinstance(source, FamilyLog)  # --day refuses other sources
+                rewrite = Rewrite(settings, plan, source, allow_removal=order.allow_removal)
                 done = rewrite.run(pace=pace, wanted=wanted, report=report)
             else:
-                done = Rewritten(run(settings, plan, reader, pace=pace, wanted=wanted, report=report))
+                done = Rewritten(run(settings, plan, source, pace=pace, wanted=wanted, report=report))
     followed = _follow(settings, catalog, order, done, leave=no_rollup)
     _print(facts_of_result(plan, done, followed)) if as_json else print_result(plan, done, followed)
     context.exit(_exit_code(done))
@@ -138,6 +148,17 @@ def _exit_code(done: Rewritten) -> int:
 
 def _print(facts: dict[str, Any]) -> None:
     click.echo(orjson.dumps(facts))
+
+
+@contextmanager
+def _survey_of(order: Order) -> Iterator[Progress]:
+    """Show how much of a file is read for the plan."""
+    if order.file is None:
+        yield ignore
+        return
+    with progress_bar() as bar:
+        task = bar.add_task(f"Reading {order.file.name}", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from pipeline.catalog import Family
-from pipeline.lineage.plan import Order
+from pipeline.lineage.sources import Order
 from pipeline.lineage.spans import Bound
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -61,6 +62,19 @@ _OPTIONS = (
         help="End, exclusive: the first offset or time that isn't read.  [default: the committed offsets]",
     ),
     click.option(
+        "--source-topic",
+        metavar="TOPIC",
+        help="Read another topic of the same broker, up to its end; the rows get its coordinates.",
+    ),
+    click.option(
+        "--from-file",
+        "files",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        multiple=True,
+        metavar="PATH",
+        help="Read a file: a raw dump of records (JSON Lines, or the same in gzip) or an Avro container file.",
+    ),
+    click.option(
         "--into",
         callback=_table,
         metavar="TABLE",
@@ -104,6 +118,8 @@ def order_of(
     *,
     begin: Sequence[Bound],
     end: Sequence[Bound],
+    source_topic: str | None,
+    files: Sequence[Path],
     into: str | None,
     days: Sequence[datetime],
     keep_unknown: bool,
@@ -119,6 +135,7 @@ def order_of(
         raise click.UsageError("expected --day without --into and --despite-unknown: it makes days of the table anew")
     if not days and (keep_unknown or allow_removal):
         raise click.UsageError("expected --keep-unknown and --allow-removal only with --day")
+    _check_source(source_topic, files, bounded=bool(begin or end), rewrite=bool(days))
     return Order(
         family,
         one_bound(begin, "--from"),
@@ -128,7 +145,20 @@ def order_of(
         tuple(sorted({day.date() for day in days})),
         keep_unknown,
         allow_removal,
+        source_topic,
+        files[0] if files else None,
     )
+
+
+def _check_source(source_topic: str | None, files: Sequence[Path], *, bounded: bool, rewrite: bool) -> None:
+    if source_topic and files:
+        raise click.UsageError("expected --source-topic or --from-file, not both")
+    if rewrite and (source_topic or files):
+        raise click.UsageError("expected --day without --source-topic and --from-file: a day is made of its own topic")
+    if len(files) > 1:
+        raise click.UsageError("expected --from-file once: run the command once for each file")
+    if files and bounded:
+        raise click.UsageError("expected --from-file without --from and --to: a file is read as a whole")
 
 
 def one_bound(bounds: Sequence[Bound], option: str) -> Bound:

@@ -26,6 +26,7 @@ def facts_of_plan(plan: ReplayPlan, sampled: Result) -> dict[str, Any]:
     rows, seconds = _estimate(plan, sampled)
     return {
         "table": plan.target.family.table,
+        **_source(plan),
         "partitions": [
             {
                 "partition": span.source.partition,
@@ -34,6 +35,7 @@ def facts_of_plan(plan: ReplayPlan, sampled: Result) -> dict[str, Any]:
                 "stored": span.stored,
                 "to_read": sum(map(len, span.gaps)),
                 "deleted": span.deleted,
+                "ahead": span.ahead,
             }
             for span in plan.spans
         ],
@@ -57,6 +59,7 @@ def facts_of_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Follow
     }
     return {
         "table": plan.target.family.table,
+        **_source(plan),
         **(rewrite if plan.dates else {}),
         **_facts(result.counts),
         "seconds": round(result.seconds, 3),
@@ -70,6 +73,10 @@ def facts_of_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Follow
             for each in followed
         },
     }
+
+
+def _source(plan: ReplayPlan) -> dict[str, Any]:
+    return {"source": plan.source.name, "topic_id": str(plan.source.topic_id)}
 
 
 def _facts(counts: ReplayCounts) -> dict[str, Any]:
@@ -87,6 +94,7 @@ def _facts(counts: ReplayCounts) -> dict[str, Any]:
 
 def print_plan(plan: ReplayPlan, sampled: Result) -> None:
     """Print the offsets of each partition, and the rows to come by the sample."""
+    click.echo(f"Source: {plan.source.name}, topic id {plan.source.topic_id}")
     for span in plan.spans:
         number = span.source.partition
         if span.deleted:
@@ -97,6 +105,11 @@ def print_plan(plan: ReplayPlan, sampled: Result) -> None:
             f"Partition {number}: offsets {first:,} to {last:,} (exclusive), {stored}"
             f"{sum(map(len, span.gaps)):,} to read"
         )
+        if span.ahead:
+            click.echo(
+                f"Partition {number}: {span.ahead:,} offsets from {span.offsets.stop:,} on are left out: they are the "
+                "workers', which haven't committed them yet"
+            )
     if plan.barrier:
         click.echo(
             f"A killed replay has left a barrier, so inserts into {plan.target.family.table} are held up; --execute "
@@ -133,9 +146,15 @@ def print_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Followed]
     else:
         _print_fill(plan, result)
     for each in followed:
+        rest = "are the rollup's"
+        if not plan.source.own and each.open:
+            rest += (
+                f", which doesn't know the rows of this source: when they are closed, run `chimera rollup repair --day "
+                f"{each.day} --execute`"
+            )
         click.echo(
             f"session_stats: {each.day}: {each.closed} closed hours touched, {each.rows:,} rows brought in line; "
-            f"{each.open} open hours are the rollup's"
+            f"{each.open} open hours {rest}"
         )
 
 
@@ -177,6 +196,7 @@ def _print_rewrite(plan: ReplayPlan, done: Rewritten) -> None:
 
 
 def _print_unknown(plan: ReplayPlan) -> None:
+    others = "another topic or a file" if plan.source.own else "other sources, such as the family's topic,"
     for some in plan.others:
         if plan.dates:
             what = "is refused without --keep-unknown"
@@ -185,8 +205,8 @@ def _print_unknown(plan: ReplayPlan) -> None:
         else:
             what = "is filled all the same"
         click.echo(
-            f"{some.date}: {some.without:,} rows without coordinates and {some.foreign:,} of another topic may be of "
-            f"the same records; the day {what}"
+            f"{some.date}: {some.without:,} rows without coordinates and {some.foreign:,} of {others} may be of "
+            f"the same events; the day {what}"
         )
 
 

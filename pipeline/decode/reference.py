@@ -10,7 +10,7 @@ from typing import Any
 import fastavro
 from fastavro.read import SchemaResolutionError
 
-from pipeline.decode.strict_walk import MalformedError, branch_index, field_ends
+from pipeline.decode.strict_walk import MalformedError, branch_index, field_ends, record_end
 from pipeline.errors import Reason
 
 
@@ -70,6 +70,14 @@ class Reference:
         stream = io.BytesIO(body[: ends[-1]])
         values: Any = fastavro.schemaless_reader(stream, whole, None, handle_unicode_errors="backslashreplace")
         return values, problem
+
+    def end_of(self, bodies: bytes, start: int) -> int:
+        """Return the end of the record that begins at `start` of several records, one right after the other.
+
+        Raises:
+            MalformedError: it can't be read up to its end.
+        """
+        return record_end(self._writer, self._named, bodies, start)
 
     def flatten(self, body: bytes) -> bytes:
         """Encode the fields alone, in their order.

@@ -49,6 +49,18 @@ def field_ends(schema: Any, named: dict[str, Any], body: bytes) -> Iterator[int]
         raise MalformedError(Reason.TRAILING_BYTES, "bytes after the last field")
 
 
+def record_end(schema: Any, named: dict[str, Any], body: bytes, start: int) -> int:
+    """Return the end of the record that begins at `start` of bytes with several records.
+
+    Arguments and errors are those of `walk_strictly`.
+    """
+    walk = _Walk(named, body)
+    walk.at = start
+    for field in schema["fields"]:
+        walk.value(field["type"], field["name"])
+    return walk.at
+
+
 def branch_index(body: bytes, start: int) -> int:
     """Return the index of a union's branch at `start` of a record that was walked before."""
     walk = _Walk({}, body)

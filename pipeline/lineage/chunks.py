@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.catalog import BatchPolicy
 from pipeline.columns import Ints
-from pipeline.transport.adapter.log_reader import LogStretch
+from pipeline.transport.stretches import LogStretch
 
 _MOST_GROWING = 2  # whole chunks that all unfinished ones together may have the size of
 
@@ -23,7 +23,7 @@ class Chunk:
     """Bytes of the values."""
     values: list[bytes | None] = field(default_factory=list)
     _offsets: list[int] = field(default_factory=list)
-    _timestamps: list[int] = field(default_factory=list)
+    _timestamps: list[int | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         """Number of records."""
@@ -35,9 +35,10 @@ class Chunk:
         return np.array(self._offsets, np.int64)
 
     @property
-    def timestamps(self) -> Ints:
-        """Kafka's timestamp of each record, ms."""
-        return np.array(self._timestamps, np.int64)
+    def timestamps(self) -> Ints | None:
+        """Kafka's timestamp of each record, ms; None if the records come from a file that has none."""
+        known = [timestamp for timestamp in self._timestamps if timestamp is not None]
+        return np.array(known, np.int64) if len(known) == len(self._timestamps) else None
 
     def add(self, stretch: LogStretch) -> None:
         """Add the records of the next stretch."""

@@ -1,9 +1,10 @@
-"""Replay: reads a log beside the worker, and fills a table with the rows that it lacks.
+"""Replay: reads records beside the worker, and fills a table with the rows that it lacks.
 
-    LogReader ─► chunks ─► decode ─► look up ─► insert
-    (a thread)   (caller)  └──── threads, one chunk each ────┘
+    source ─► chunks ─► decode ─► look up ─► insert
+    (caller)            └──── threads, one chunk each ────┘
 
-It reads below the committed offsets only, where live ingest is done for good. A chunk's rows are looked up by their
+The source is the family's own log below the committed offsets, where live ingest is done for good, the log of another
+topic, or a file (`sources`). A chunk's rows are looked up by their
 coordinates, and those that the table lacks are inserted. So a replay may be repeated, and one that was killed goes on
 where the table says that it stood.
 """
@@ -32,10 +33,11 @@ from pipeline.lineage.chunks import Chunk, chunks
 from pipeline.lineage.filler import Filler, ReplayCounts
 from pipeline.lineage.pace import Pace
 from pipeline.lineage.plan import ReplayPlan, create_like
+from pipeline.lineage.sources import RecordSource
 from pipeline.lineage.staging import drop_left
 from pipeline.privacy.hashing import configured_hasher
 from pipeline.privacy.sanitise import Sanitiser
-from pipeline.transport.adapter.log_reader import LogReader, LogStretch
+from pipeline.transport.stretches import LogStretch
 
 _SAMPLES = 16
 _PIECE = 3_000  # offsets
@@ -71,7 +73,7 @@ Report = Callable[[Result], None]
 def run(
     settings: Settings,
     plan: ReplayPlan,
-    reader: LogReader,
+    source: RecordSource,
     *,
     pace: Pace | None = None,
     wanted: Callable[[], bool] = lambda: True,
@@ -82,7 +84,7 @@ def run(
     Args:
         settings: ClickHouse, registry, privacy, number of threads.
         plan: the plan.
-        reader: of the family's topic.
+        source: the plan's source.
         pace: limit on the records per second.
         wanted: False to stop; chunks under way are finished.
         report: called after each chunk.
@@ -100,7 +102,7 @@ def run(
         sink.expect(check_tables(settings.clickhouse, [plan.target.family]))
         filler = make_filler(settings, plan, sink, check=lock.check)
         result = Result()
-        read = reader.read(plan.ranges, wanted)
+        read = source.read(plan.ranges, wanted)
         policy, threads = plan.target.family.batch, settings.worker.insert_threads
         work(filler.fill, read, result, policy=policy, threads=threads, pace=pace, wanted=wanted, report=report)
         sink.close()
@@ -120,7 +122,7 @@ def tidy(clickhouse: ClickHouseSettings, table: str) -> None:
         drop_left(client, table)
 
 
-def sample(settings: Settings, plan: ReplayPlan, reader: LogReader) -> Result:
+def sample(settings: Settings, plan: ReplayPlan, source: RecordSource) -> Result:
     """Read some records from all over the plan's ranges, and count the rows that a replay would insert.
 
     Args and Raises: as `run`, without a lock.
@@ -132,7 +134,7 @@ def sample(settings: Settings, plan: ReplayPlan, reader: LogReader) -> Result:
         return filler.fill(chunk, dry=True)
 
     policy, threads = plan.target.family.batch, settings.worker.insert_threads
-    work(count, reader.read(_sampled(plan)), result, policy=policy, threads=threads)
+    work(count, source.read(_sampled(plan)), result, policy=policy, threads=threads)
     sink.close()
     result.raise_damage()
     return result
@@ -143,7 +145,7 @@ def make_filler(settings: Settings, plan: ReplayPlan, sink: Sink, check: Callabl
     family = plan.target.family
     decoder = Decoder(
         family,
-        registry_of(settings.registry),
+        plan.source.schemas or registry_of(settings.registry),
         settings.validation,
         sanitise=Sanitiser(family.schema, configured_hasher(settings.privacy)),
     )
@@ -166,7 +168,7 @@ def work(
 
     Args:
         fill: fills one chunk.
-        stretches: of the log.
+        stretches: of the source.
         result: gets counts and time.
         policy: size of a chunk.
         threads: number of them.

@@ -23,13 +23,13 @@ from pipeline.clickhouse.sink import Sink
 from pipeline.clickhouse.table_lock import TableLock
 from pipeline.config import Settings
 from pipeline.errors import UnavailableError
+from pipeline.lineage.family_log import FamilyLog
 from pipeline.lineage.filler import Filler
 from pipeline.lineage.pace import Pace
-from pipeline.lineage.plan import RemovalError, ReplayPlan, committed_offsets, recorded_ends
+from pipeline.lineage.plan import RemovalError, ReplayPlan
 from pipeline.lineage.replay import Report, Result, make_filler, tidy, work
 from pipeline.lineage.spans import Span, find_gaps
 from pipeline.lineage.staging import Staging
-from pipeline.transport.adapter.log_reader import LogReader
 
 _POLL_SECONDS = 0.2
 _LISTED = 3
@@ -57,7 +57,7 @@ class Rewrite:
     Args:
         settings: broker, group, ClickHouse, rules.
         plan: with the days in its target.
-        reader: of the family's topic.
+        log: of the family's topic.
         allow_removal: remove rows whose records make no row of these days any more.
         use_barrier: False for the way of replicated tables.
         settle_seconds: longest wait until recorded ranges are committed.
@@ -67,7 +67,7 @@ class Rewrite:
         self,
         settings: Settings,
         plan: ReplayPlan,
-        reader: LogReader,
+        log: FamilyLog,
         *,
         allow_removal: bool = False,
         use_barrier: bool = True,
@@ -75,7 +75,7 @@ class Rewrite:
     ) -> None:
         self._settings = settings
         self._plan = plan
-        self._reader = reader
+        self._log = log
         self._allow_removal = allow_removal
         self._use_barrier = use_barrier
         self._settle_seconds = settle_seconds
@@ -136,7 +136,7 @@ class Rewrite:
         ranges = {number: range(self._starts[number], end) for number, end in self._ends.items()}
         for _ in range(3):
             self._work(filler, ranges, done.made, pace=pace, wanted=wanted, report=report)
-            now = committed_offsets(self._settings.kafka, self._plan, self._reader)
+            now = self._log.committed()
             ranges = {number: range(end, max(end, now.get(number, 0))) for number, end in self._ends.items()}
             if not wanted() or not any(ranges.values()):
                 return
@@ -144,7 +144,7 @@ class Rewrite:
         self._work(filler, ranges, done.made, pace=pace, wanted=wanted, report=report)
 
     def _work(self, filler: Filler, ranges: Mapping[int, range], result: Result, **how: Any) -> None:
-        read = self._reader.read({number: (some,) for number, some in ranges.items()}, how.get("wanted", lambda: True))
+        read = self._log.read({number: (some,) for number, some in ranges.items()}, how.get("wanted", lambda: True))
         policy = self._plan.target.family.batch
         work(filler.fill, read, result, policy=policy, threads=self._settings.worker.insert_threads, **how)
         result.raise_damage()
@@ -181,9 +181,9 @@ class Rewrite:
     def _settle(self) -> None:
         """Wait until the ranges that are recorded now are committed."""
         deadline = time.monotonic() + self._settle_seconds
-        awaited = recorded_ends(self._settings.kafka, self._plan, self._reader)
+        awaited = self._log.recorded_ends()
         while True:
-            now = committed_offsets(self._settings.kafka, self._plan, self._reader)
+            now = self._log.committed()
             if all(now.get(number, 0) >= end for number, end in awaited.items()):
                 self._ends = {number: max(end, now.get(number, 0)) for number, end in self._ends.items()}
                 return

@@ -1,9 +1,10 @@
 """Spans of a replay: the offsets of each partition that it reads, and the parts of them that lack rows."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from pipeline.clickhouse.coordinates import OFFSET, PARTITION, TOPIC_ID, WITHOUT, Source
 from pipeline.clickhouse.lookups import all_rows
@@ -49,25 +50,27 @@ class Span:
 
     source: Source
     offsets: range
-    """Offsets that it may read: asked for, held by the log, and below the committed offset."""
+    """Offsets that it may read: asked for, held by the source, and below the committed offset of the own topic."""
     deleted: int
     """Number of offsets that were asked for and that retention has deleted."""
     gaps: tuple[range, ...] = ()
     """Parts of the offsets that lack rows; each is read as a whole."""
     stored: int = 0
     """Number of offsets that have a row already."""
+    ahead: int = 0
+    """Number of offsets that a file has at or above the committed offset: they are left to the workers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """Rows of one day that aren't known to be of this topic's records."""
+    """Rows of one day that aren't known to be of the source's records."""
 
     day: int
     """Days since 1970."""
     without: int
     """Rows without coordinates, from before the columns were added or from other writers."""
     foreign: int
-    """Rows with coordinates of another topic."""
+    """Rows with coordinates of another topic, or of a file."""
 
     @property
     def date(self) -> str:
@@ -121,7 +124,7 @@ def _with_gaps(span: Span, counts: Mapping[tuple[int, int], int]) -> Span:
         if gaps and gaps[-1].stop == part.start:
             part = range(gaps.pop().start, part.stop)  # noqa: PLW2901 (neighbours are read in one go)
         gaps.append(part)
-    return Span(span.source, span.offsets, span.deleted, tuple(gaps), stored)
+    return replace(span, gaps=tuple(gaps), stored=stored)
 
 
 def _steps(offsets: range) -> Iterator[range]:
@@ -132,16 +135,16 @@ def _steps(offsets: range) -> Iterator[range]:
         start = stop
 
 
-def find_others(client: Any, table: str, source: Source) -> tuple[Others, ...]:
+def find_others(client: Any, table: str, topic_id: UUID) -> tuple[Others, ...]:
     """Return the days that have rows without coordinates of this topic, in their order.
 
     Args:
         client: connected, with the table's database as default.
         table: name of a table with coordinates.
-        source: a partition of the topic.
+        topic_id: of the topic, or what stands for it.
 
     Raises:
         clickhouse_driver.errors.Error, OSError, EOFError: the query failed.
     """
-    rows = all_rows(client, _OTHERS.format(table=table, topic_id=source.topic_id))
+    rows = all_rows(client, _OTHERS.format(table=table, topic_id=topic_id))
     return tuple(Others((day - _EPOCH).days, without, foreign) for day, without, foreign in rows)

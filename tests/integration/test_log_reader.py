@@ -7,7 +7,8 @@ from support.transactions import TransactionalProducer
 
 from pipeline.config import KafkaSettings
 from pipeline.errors import UnavailableError
-from pipeline.transport.adapter.log_reader import LogReader, LogStretch
+from pipeline.transport.adapter.log_reader import LogReader
+from pipeline.transport.stretches import LogStretch
 
 pytestmark = pytest.mark.integration
 

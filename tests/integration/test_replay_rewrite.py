@@ -17,8 +17,10 @@ from pipeline.clickhouse.barrier import barrier, is_up
 from pipeline.clickhouse.client import connect, kind_of
 from pipeline.config import Settings
 from pipeline.errors import FailureKind
-from pipeline.lineage.plan import Order, make_plan
+from pipeline.lineage.family_log import FamilyLog
+from pipeline.lineage.plan import make_plan
 from pipeline.lineage.rewrite import Rewrite
+from pipeline.lineage.sources import Order
 from pipeline.lineage.spans import Bound
 from pipeline.transport.adapter.log_reader import LogReader
 
@@ -138,9 +140,10 @@ def test_days_are_swapped_under_load(
         worker.wait_until_consuming()
         log.produce(300, committed=False)
         with _load(log), LogReader(log.settings.kafka, family.topic.name) as reader:
+            source = FamilyLog(log.settings, family, reader)
             for _ in range(3):
-                plan = make_plan(log.settings, Order(family, Bound(), Bound(), days=(_DAY,)), reader)
-                done = Rewrite(log.settings, plan, reader, use_barrier=use_barrier).run()
+                plan = make_plan(log.settings, Order(family, Bound(), Bound(), days=(_DAY,)), source)
+                done = Rewrite(log.settings, plan, source, use_barrier=use_barrier).run()
                 assert done.swapped
         worker.wait_for(lambda: lag(log.settings, family.topic.name) == 0, "all committed")
     total = len(log.events)

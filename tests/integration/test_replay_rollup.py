@@ -1,9 +1,12 @@
 """session_stats follows a replay of ui_events."""
 
+from pathlib import Path
+
 import pytest
 from support.commands import Chimera
 from support.replays import PARTITIONS, UiEvents
 from support.session_stats import DAY, HOUR_MS, snapshot_at_rest
+from support.source_files import avro_values, write_avro
 
 from pipeline.catalog import load_catalog
 from pipeline.config import Settings
@@ -79,3 +82,21 @@ def test_what_is_left_to_do_is_said(log: UiEvents, replay: Chimera) -> None:
     assert "no snapshot of the rollup yet" in failed.stderr
     with log.client() as client:
         assert client.execute("SELECT count() FROM session_stats") == [(0,)]
+
+
+def test_the_rollup_does_not_know_the_rows_of_a_file(log: UiEvents, replay: Chimera, tmp_path: Path) -> None:
+    """Its closed hours are brought in line all the same; what is left to do for open ones is said."""
+    values = avro_values(log.family, log.events)
+    first, second = (
+        write_avro(tmp_path / f"{number}.avro", log.family.schema.raw, values[number::2]) for number in range(2)
+    )
+    _close(log, _MIDNIGHT)
+    while_open = replay("--from-file", str(first), "--execute")
+    assert f"when they are closed, run `chimera rollup repair --day {DAY} --execute`" in while_open.stdout
+    assert _differences(log) > 0
+    log.produce(PARTITIONS)
+    _close(log, _MIDNIGHT + 2)
+    done = replay("--from-file", str(second), "--despite-unknown", "--execute", "--json")
+    assert done.facts["session_stats"][str(DAY)]["closed_hours"] == 1
+    assert log.stored() == (200, 200)
+    assert _differences(log) == 0

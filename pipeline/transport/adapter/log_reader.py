@@ -6,14 +6,13 @@ caller's threads decode and insert. Like the worker, it reads only records of co
 
 import asyncio
 import threading
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from time import monotonic
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import aiokafka.client
 import uvloop
@@ -29,24 +28,10 @@ from pipeline.transport.adapter.login import client_options
 from pipeline.transport.adapter.records import take
 from pipeline.transport.adapter.requests import in_time
 from pipeline.transport.broker import Commit, Fetched
+from pipeline.transport.stretches import LogStretch, cut
 
 _ANSWER_SECONDS = 30.0
 _FETCH_WAIT_MS = 100
-
-
-class LogStretch(NamedTuple):
-    """LogStretch of a partition that was read without a break."""
-
-    partition: int
-    first: int
-    next_offset: int
-    """Offset after the stretch."""
-    records: Sequence[Any] = ()
-    """Records by ascending offset; an offset may have none."""
-    deleted: bool = False
-    """True if retention has deleted the stretch before it was read."""
-    damage: HaltError | None = None
-    """Damage of the log at the next offset; the partition isn't read further."""
 
 
 class LogReader:
@@ -168,8 +153,8 @@ class LogReader:
         beginning = (await self._consumer.beginning_offsets([place]))[place]
         if beginning <= expected:
             raise HaltError(
-                f"{self._topic}-{number}: Kafka's log ends before offset {expected}, which was committed; expected a "
-                "log that still has all offsets below the group's commits: was the topic created anew?"
+                f"{self._topic}-{number}: Kafka's log ends before offset {expected}, which it had before; expected a "
+                "log that still has all offsets of the plan: was the topic created anew?"
             )
         return list(self._cut(number, (), beginning, deleted=True))
 
@@ -188,14 +173,8 @@ class LogReader:
         """Yield the parts of a stretch that are in the partition's ranges, and move on to the next offset to read."""
         if number not in self._left:
             return
-        ranges, rest = self._left[number], records
-        while ranges and ranges[0].start < next_offset:
-            wanted = ranges.popleft()
-            stop = min(wanted.stop, next_offset)
-            here, rest = _split(rest, stop)
-            yield LogStretch(number, wanted.start, stop, _split(here, wanted.start)[1], deleted)
-            if stop < wanted.stop:
-                ranges.appendleft(range(stop, wanted.stop))
+        ranges = self._left[number]
+        yield from cut(ranges, number, records, next_offset, deleted=deleted)
         place = Place(self._topic, number)
         if not ranges:
             del self._left[number]
@@ -211,9 +190,3 @@ class LogReader:
         except (UnavailableError, FutureTimeoutError) as error:
             where = f"Kafka at {self._settings.bootstrap_servers}, topic {self._topic}"
             raise UnavailableError(f"{where}: {error or 'no answer'}") from error
-
-
-def _split(records: Sequence[Any], offset: int) -> tuple[Sequence[Any], Sequence[Any]]:
-    """Split records into those below an offset and the others."""
-    at = bisect_left(records, offset, key=lambda record: record.offset)
-    return records[:at], records[at:]
