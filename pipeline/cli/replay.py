@@ -31,6 +31,7 @@ from pipeline.lineage.plan import check_kept, make_plan
 from pipeline.lineage.replay import run, sample
 from pipeline.lineage.rewrite import Rewrite, Rewritten
 from pipeline.lineage.sources import Order, Progress, ignore
+from pipeline.transport.garbage import collect_rarely
 
 _INTERRUPTED = 130
 
@@ -100,6 +101,7 @@ def replay(
     are made anew in a staging table, and put in the day's place in one step. --source-topic and --from-file read
     records from elsewhere. See docs/replay.md.
     """
+    collect_rarely()
     settings = load_settings()
     catalog = load_catalog(settings)
     order, pace = order_of(catalog.family(family), **conditions), Pace(limit_of(limit))

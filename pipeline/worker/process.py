@@ -1,6 +1,5 @@
 """The worker process: it starts when its servers are there, and ends with the exit code of its failure."""
 
-import gc
 import logging.config
 import os
 import signal
@@ -13,14 +12,12 @@ import faust.cli.worker
 import structlog
 
 from pipeline.errors import ChimeraError
+from pipeline.transport.garbage import collect_rarely
 from pipeline.worker.preflight import preflight
 from pipeline.worker.waiting_pages import WaitingPages
 from pipeline.worker.web import listen
 
 _STOP_SECONDS = 3.0  # for the rest of a stop, after the drain
-# The garbage collector visits each record: tens of thousands in a micro-batch, and none is part of a cycle. With
-# Python's own threshold of 700 that takes as long as fetching them.
-_GC_THRESHOLD = (100_000, 20, 100)
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # a closed terminal sends SIGHUP
 _MEANINGLESS = (signal.SIGUSR1, signal.SIGUSR2)
 
@@ -61,8 +58,7 @@ class Worker(faust.Worker):
         except ChimeraError as error:
             log.critical(str(error))
             raise SystemExit(error.exit_code) from None
-        gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLD)
+        collect_rarely()
         try:
             super().execute_from_commandline()
         except SystemExit as end:
