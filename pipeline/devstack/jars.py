@@ -6,15 +6,19 @@ To move to another version, change `ROOTS` and run `python -m pipeline.devstack.
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.devstack.extra import require
 from pipeline.errors import ConfigError, HaltError, UnavailableError
+from pipeline.retry import pauses
 
 KAFKA_VERSION = "4.3.1"
 # The lock was resolved from the broker and the bridge from its log to log4j, as in Apache's distribution.
@@ -22,6 +26,8 @@ ROOTS = (f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}", "org.apache.logging.log
 
 _LOCK = Path(__file__).with_name("jars.lock")
 _PARALLEL_DOWNLOADS = 8
+_ATTEMPTS = 3
+_PAUSES = (1.0, 5.0)
 
 Progress = Callable[[int, int], None]
 """Called with the number of jars that are present and the number of all jars."""
@@ -89,7 +95,7 @@ def _download(directory: Path, jars: tuple[Jar, ...], progress: Progress) -> Non
 def _fetch_one(maven: Any, jar: Jar, directory: Path) -> None:
     requests = require("requests")
     try:
-        path: Path = maven.create_dependency(jar.coordinate).artifact.resolve()
+        path = resolved(maven.create_dependency(jar.coordinate).artifact)
     except (requests.RequestException, RuntimeError) as error:
         raise UnavailableError(
             f"can't download {jar.coordinate} from {' or '.join(maven.remote_repos.values())} "
@@ -99,6 +105,23 @@ def _fetch_one(maven: Any, jar: Jar, directory: Path) -> None:
     if _sha256(path) != jar.sha256:
         raise HaltError(f"{jar.coordinate}: the download doesn't have the pinned content (sha256 {jar.sha256})")
     path.replace(directory / jar.file_name)
+
+
+def resolved(artifact: Any) -> Path:
+    """Download an artifact, and return its file; a download that fails is tried twice more.
+
+    Args:
+        artifact: of jgo's Maven client.
+
+    Raises:
+        requests.RequestException, RuntimeError: the last download failed, too.
+    """
+    requests = require("requests")
+    for pause in islice(pauses(*_PAUSES), _ATTEMPTS - 1):
+        with suppress(requests.RequestException, RuntimeError):
+            return Path(artifact.resolve())
+        time.sleep(pause)
+    return Path(artifact.resolve())
 
 
 def _maven(repository: Path) -> Any:

@@ -164,13 +164,10 @@ def _inherited(module: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield getattr(each, "lineno", 1), name
 
 
-_TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PIPELINE.rglob("*.py"))}
-
-
-@pytest.mark.parametrize("path", _TREES, ids=lambda path: str(path.relative_to(PIPELINE)))
+@pytest.mark.parametrize("path", sorted(PIPELINE.rglob("*.py")), ids=lambda path: str(path.relative_to(PIPELINE)))
 def test_no_module_uses_a_private_name_that_is_not_declared(path: Path) -> None:
     """A reach into a library is declared above with its reason."""
-    tree = _TREES[path]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     uses = list(_uses(tree))
     if any(_imported(tree)):
         uses += _inherited(".".join(path.relative_to(PIPELINE.parent).with_suffix("").parts), tree)

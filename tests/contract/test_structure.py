@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "pipeline"
 FILES = [file for folder in ("pipeline", "tests", "benchmarks") for file in sorted((ROOT / folder).rglob("*.py"))]
-TREES = {file.relative_to(ROOT).as_posix(): ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
 
 MOST_MODULES = 12
 MOST_PACKAGES = 15  # lineage/ compares what transport/, clickhouse/ and dlq/ wrote, so it is part of none of them
@@ -27,6 +27,12 @@ MOST_LINES_OF_THE_MEDIAN_MODULE = 120
 MOST_RIDDLES = 0.02  # of all docstrings
 _RIDDLE = re.compile(r"(What|Whether|How|Those|Of|Where|Who)\b")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@cache
+def _trees() -> dict[str, ast.Module]:
+    """The parsed modules by their paths."""
+    return {file.relative_to(ROOT).as_posix(): ast.parse(file.read_text(encoding="utf-8")) for file in FILES}
 
 
 def test_the_top_of_the_package_is_small() -> None:
@@ -47,7 +53,7 @@ def test_classes_and_functions_are_short() -> None:
     """No class is over 200 lines, no function over 40."""
     too_long = {
         f"{name}:{node.lineno} {node.name}": _lines(node)
-        for name, tree in TREES.items()
+        for name, tree in _trees().items()
         for node in ast.walk(tree)
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
         and _lines(node) > (MOST_LINES_OF_A_CLASS if isinstance(node, ast.ClassDef) else MOST_LINES_OF_A_FUNCTION)
@@ -65,7 +71,7 @@ def test_docstrings_name_their_thing_first() -> None:
 def test_each_class_of_the_package_has_a_name_of_its_own() -> None:
     """No two classes of pipeline/ have one name."""
     modules = defaultdict[str, list[str]](list)
-    for name, tree in TREES.items():
+    for name, tree in _trees().items():
         if name.startswith("pipeline/"):
             for node in ast.walk(tree):
                 if isinstance(node, ast.ClassDef):
@@ -119,7 +125,7 @@ def _lint_imports(directory: Path) -> subprocess.CompletedProcess[str]:
 
 
 def _docstrings() -> Iterator[tuple[str, str]]:
-    for name, tree in TREES.items():
+    for name, tree in _trees().items():
         for node in ast.walk(tree):
             if isinstance(node, _DOCUMENTED) and (text := ast.get_docstring(node)):
                 yield f"{name}:{getattr(node, 'lineno', 1)}", text

@@ -9,7 +9,6 @@ import pytest
 pytestmark = pytest.mark.no_cover  # runs no line of the package
 
 TESTS = Path(__file__).parents[1]
-MODULES = sorted(path for path in TESTS.rglob("*.py") if path != Path(__file__))
 
 
 def _imported(tree: ast.Module) -> dict[str, str]:
@@ -44,33 +43,49 @@ def _is_constant(target: str) -> bool:
     return target.startswith("pipeline.") and target.rpartition(".")[2].isupper()
 
 
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+@pytest.fixture(scope="module")
+def trees() -> dict[str, ast.Module]:
+    """The parsed modules of the tests by their paths, without this one."""
+    modules = (path for path in sorted(TESTS.rglob("*.py")) if path != Path(__file__))
+    return {str(path.relative_to(TESTS)): ast.parse(path.read_text(encoding="utf-8")) for path in modules}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(TESTS)))
-def test_no_test_patches_a_constant_of_the_pipeline(path: Path) -> None:
+def test_no_test_patches_a_constant_of_the_pipeline(trees: dict[str, ast.Module]) -> None:
     """Limits and timeouts that tests change are arguments or settings.
 
     A patched constant breaks without a word: after a rename or a move the patch hits a name that nobody reads, the test
     runs with the real limit, and still passes. An argument is checked by mypy, and shows a reader that it may vary.
     """
-    assert [f"{path.name}:{line} {target}" for line, target in _targets(_tree(path)) if _is_constant(target)] == []
+    patched = [
+        f"{path}:{line} {target}"
+        for path, tree in trees.items()
+        for line, target in _targets(tree)
+        if _is_constant(target)
+    ]
+    assert patched == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(TESTS)))
-def test_no_assertion_compares_a_duration_with_the_bound_of_all_waits(path: Path) -> None:
+def test_no_assertion_compares_a_duration_with_the_bound_of_all_waits(trees: dict[str, ast.Module]) -> None:
     """That bound is wide, for busy machines; a test that promises a duration has a bound of its own."""
-    compared = [node for node in ast.walk(_tree(path)) if isinstance(node, ast.Compare)]
-    operands = [operand for node in compared for operand in (node.left, *node.comparators)]
-    values = [operand for operand in operands if isinstance(operand, ast.Name | ast.BinOp)]
-    assert [value.lineno for value in values if "PATIENCE_SECONDS" in ast.unparse(value)] == []
+    compared = [
+        (path, operand)
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        for operand in (node.left, *node.comparators)
+        if isinstance(operand, ast.Name | ast.BinOp)
+    ]
+    assert [f"{path}:{each.lineno}" for path, each in compared if "PATIENCE_SECONDS" in ast.unparse(each)] == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(TESTS)))
-def test_no_test_module_imports_another(path: Path) -> None:
+def test_no_test_module_imports_another(trees: dict[str, ast.Module]) -> None:
     """Helpers that several modules use are in tests/support, so that each test module can be read and moved alone."""
-    others = {name for name in _imported(_tree(path)).values() if name.rpartition(".")[0].startswith("test_")}
+    others = {
+        f"{path}: {name}"
+        for path, tree in trees.items()
+        for name in _imported(tree).values()
+        if name.rpartition(".")[0].startswith("test_")
+    }
     assert others == set()
 
 

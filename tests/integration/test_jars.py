@@ -4,8 +4,10 @@ import hashlib
 import ssl
 import threading
 from functools import partial
+from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -20,6 +22,18 @@ _COORDINATE = "org.example:thing:1.0"
 _CONTENT = b"a jar"
 
 
+class _Repository(SimpleHTTPRequestHandler):
+    """A repository that is overloaded as many times as it is told."""
+
+    refusals = iter(())
+
+    def send_head(self) -> Any:
+        if next(self.refusals, None) is None:
+            return super().send_head()
+        self.send_error(HTTPStatus.SERVICE_UNAVAILABLE)
+        return None
+
+
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
     """Authority of a repository with one jar; jgo's configuration names the repository as the only one."""
@@ -27,7 +41,7 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
     folder = tmp_path / "repository/org/example/thing/1.0"
     folder.mkdir(parents=True)
     (folder / "thing-1.0.jar").write_bytes(_CONTENT)
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "repository"))
+    handler = partial(_Repository, directory=str(tmp_path / "repository"))
     server = ThreadingHTTPServer((HOST, 0), handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(HOST).configure_cert(context)
@@ -64,4 +78,17 @@ def test_the_download_trusts_the_authorities_of_the_system(
 def test_the_download_trusts_no_other_authority(tmp_path: Path) -> None:
     """A repository with a certificate of an unknown authority is refused, and the failure is named."""
     with pytest.raises(UnavailableError, match="SSLError"):
+        _fetch(tmp_path)
+
+
+def test_a_download_that_fails_is_tried_again(
+    authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that fails for a moment stops nobody's first start; one that goes on failing is named."""
+    authority.cert_pem.write_to_path(tmp_path / "system.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))
+    monkeypatch.setattr(_Repository, "refusals", iter(range(2)))
+    assert _fetch(tmp_path) == _CONTENT
+    monkeypatch.setattr(_Repository, "refusals", iter(range(1000)))
+    with pytest.raises(UnavailableError, match="can't download"):
         _fetch(tmp_path)

