@@ -9,10 +9,10 @@ from pipeline.decode.decoder import SchemaSource
 from pipeline.decode.reference import Reference
 from pipeline.errors import UnavailableError
 from pipeline.schema.framing import (
-    BYTE_ORDER_MARK,
     CONFLUENT_HEADER_BYTES,
     SINGLE_OBJECT_HEADER_BYTES,
     SINGLE_OBJECT_MARKER,
+    as_text,
     guessed_form,
     schema_name,
 )
@@ -49,8 +49,9 @@ class Reader:
         """Read a value."""
         if not value:
             return Content(ends="null" if value is None else "no bytes")
-        if guessed_form(value) == "JSON":
-            return _read_json(value)
+        form = "" if schema_name(value) else guessed_form(value)
+        if form.startswith(("JSON", "text")):
+            return _read_text(as_text(value), f"{form}, not framed Avro")
         try:
             schema, body = self._split(value)
             return _read(schema, body)
@@ -78,11 +79,9 @@ def _read(schema: Any, body: bytes) -> Content:
     return Content(fields, str(problem) if problem else "")
 
 
-def _read_json(value: bytes) -> Content:
-    """Read the members of a JSON object; other JSON is one text."""
-    ends = "JSON, not framed Avro"
-    text = value.removeprefix(BYTE_ORDER_MARK)
+def _read_text(text: str, ends: str) -> Content:
+    """Read the members of a JSON object; anything else is one text."""
     try:
         return Content(read_metadata(text), ends, foreign=True)
     except InvalidMetadataError:
-        return Content({"text": text.decode(errors="replace")}, ends, foreign=True)
+        return Content({"text": text}, ends, foreign=True)

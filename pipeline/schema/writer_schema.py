@@ -19,6 +19,7 @@ MAX_DEPTH = 32
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")  # explanations of a rejection quote field names
 _MOST_BYTES = 2**31 - 1
 _LOGICAL_TYPE = re.compile(r"[A-Za-z0-9-]{1,40}")
+_SIZES = frozenset({"precision", "scale"})  # of a decimal
 _INVALID = -1  # precision or scale that isn't a number; equals no declared one
 
 
@@ -77,9 +78,7 @@ class _Check:
             case {"type": "record" | "enum" | "fixed"}:
                 return self.definition(schema, where, depth)
             case {"type": str() as kind}:
-                base = self.named(kind, where, depth)
-                meaning = _meaning(schema)
-                return {"type": base, **meaning} if base in PRIMITIVES and meaning else base
+                return _with_meaning(self.named(kind, where, depth), schema)
         raise UnresolvableError(f"{where}: not an Avro type")
 
     def reach(self, depth: int) -> None:
@@ -136,9 +135,18 @@ class _Check:
         name = field["name"]
         written = self.type(field.get("type"), name, depth)
         # A logical type beside the type, where Avro ignores it, still tells what the writer means by the value.
-        if isinstance(written, str) and written in PRIMITIVES and (meaning := _meaning(field)):
-            written = {"type": written, **meaning}
-        return {"name": name, "type": written}
+        branches = [_with_meaning(branch, field) for branch in (written if isinstance(written, list) else [written])]
+        return {"name": name, "type": branches if isinstance(written, list) else branches[0]}
+
+
+def _with_meaning(written: Any, declared: Mapping[str, Any]) -> Any:
+    """Add the logical type of a declaration to a primitive type that has none."""
+    if not isinstance(written, str) or written not in PRIMITIVES:
+        return written
+    meaning = _meaning(declared)
+    if not meaning and written == "bytes" and not _SIZES.isdisjoint(declared):
+        meaning = _meaning({**declared, "logicalType": "decimal"})  # some libraries drop the name and keep the sizes
+    return {"type": written, **meaning} if meaning else written
 
 
 def _meaning(declared: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +158,7 @@ def _meaning(declared: Mapping[str, Any]) -> dict[str, Any]:
         logical_type = "an invalid logical type"  # explanations of a rejection quote it
     if logical_type != "decimal":
         return {"logicalType": logical_type}
-    sizes = {key: declared.get(key, 0) for key in ("precision", "scale")}
+    sizes = {key: declared.get(key, 0) for key in _SIZES}
     return {"logicalType": logical_type} | {key: size if type(size) is int else _INVALID for key, size in sizes.items()}
 
 

@@ -1,14 +1,20 @@
 """The worker end to end: published events are in their tables unchanged, however they were written."""
 
+import io
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import fastavro
 import orjson
 import pytest
 from support.events import as_stored, bag, events, publish, rows, settled
 from support.processes import Worker, prepare
 from support.schema_registry import RegistryServer
 
+from pipeline.catalog import Family
 from pipeline.clickhouse.client import connect
 from pipeline.config import Settings, env_name, load_settings
 from pipeline.errors import Reason
@@ -90,6 +96,45 @@ def test_schemas_come_from_the_registry(
         for reason in (Reason.WRONG_SCHEMA, Reason.UNKNOWN_SCHEMA):
             assert worker.metric("chimera_records_rejected_total", reason=reason) == 1
     assert bag(rows(settings, family.table)) == bag(as_stored(family, event) for event in (first, second))
+
+
+def test_an_amount_is_read_by_the_scale_that_stands_beside_its_union(
+    settings: Settings, environ: dict[str, str], tmp_path: Path, schema_registry: RegistryServer
+) -> None:
+    """Avro ignores a logical type in that place, but the writer means it; another scale is rejected."""
+    family = prepare(settings).family("bench_runs")
+    address = settings.registry.model_copy(update={"url": schema_registry.url})
+    event = events(family.name, 1)[0]
+    body = Encoder(family).encode(event).value[SINGLE_OBJECT_HEADER_BYTES:]
+    values = []
+    for scale in (2, 6):
+        beside = {"type": ["null", "bytes"], "logicalType": "decimal", "precision": 10, "scale": scale}
+        fields = [field | beside if _is_decimal(field) else field for field in family.schema.raw["fields"]]
+        writer = replace(family.schema, raw={**family.schema.raw, "fields": fields})
+        schema_id = SchemaRegistry(address).schema_id(f"{family.topic.name}-{scale}", writer)
+        values.append(frame_confluent(schema_id, _with_unions(family, body)))
+    publish(settings, family.topic.name, values)
+    with Worker({**environ, env_name("registry", "url"): schema_registry.url}, tmp_path / "log") as worker:
+        worker.wait_until_consuming()
+        settled(worker, settings, family, len(values))
+        assert worker.metric("chimera_records_rejected_total", reason=Reason.WRONG_SCHEMA) == 1
+    assert bag(rows(settings, family.table)) == bag([as_stored(family, event)])
+
+
+def _is_decimal(field: Mapping[str, Any]) -> bool:
+    return isinstance(field["type"], dict) and field["type"].get("logicalType") == "decimal"
+
+
+def _with_unions(family: Family, body: bytes) -> bytes:
+    """Write a record again with each amount as the second branch of a union."""
+    plain = [{"name": field.name, "type": field.type} for field in family.schema.fields]
+    record = {"type": "record", "name": family.name}
+    values = fastavro.schemaless_reader(io.BytesIO(body), fastavro.parse_schema({**record, "fields": plain}), None)
+    amounts = {field.name for field in family.schema.fields if field.logical_type == "decimal"}
+    unions = [field | {"type": ["null", "bytes"]} if field["name"] in amounts else field for field in plain]
+    stream = io.BytesIO()
+    fastavro.schemaless_writer(stream, fastavro.parse_schema({**record, "fields": unions}), values)
+    return stream.getvalue()
 
 
 def test_an_older_version_is_resolved_to_the_newest(

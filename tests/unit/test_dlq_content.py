@@ -34,7 +34,7 @@ def test_a_damaged_value_is_read_up_to_the_damage(family: Family, valid: bytes) 
     [
         pytest.param(None, "null", id="null"),
         pytest.param(b"", "no bytes", id="empty"),
-        pytest.param(b"hello", "no frame that names a schema", id="unframed"),
+        pytest.param(b"\1hello", "no frame that names a schema", id="unframed"),
         pytest.param(b"{}", "JSON, not framed Avro", id="json"),
         pytest.param(frame_confluent(7, b""), "id:7: no registry is set to ask", id="no registry"),
         pytest.param(frame_single_object(bytes(8), b"x"), "no version of the family's schema", id="fingerprint"),

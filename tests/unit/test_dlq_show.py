@@ -128,13 +128,22 @@ def test_money_is_a_decimal_number() -> None:
 _PERSONAL = '{"session_id": "jo@example.org", "jo.public@example.org": 1, "latency_ms": 12, "\\u001b[31m": ["x"]}'
 
 
-@pytest.mark.parametrize("prefix", ["", "\ufeff \n"], ids=["plain", "with a mark and blanks"])
-def test_json_in_a_topic_is_shown_masked(family: Family, prefix: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        pytest.param(_PERSONAL.encode(), "JSON", id="plain"),
+        pytest.param(f"\ufeff \n{_PERSONAL}".encode(), "JSON", id="with a mark and blanks"),
+        pytest.param(_PERSONAL.encode("utf-16"), "JSON in UTF-16", id="utf-16 with a mark"),
+        pytest.param(_PERSONAL.encode("utf-16-le"), "JSON in UTF-16", id="utf-16"),
+        pytest.param(_PERSONAL.encode("utf-32"), "JSON in UTF-32", id="utf-32"),
+        pytest.param(_PERSONAL.encode().replace(b'["x"]', b'["\xff"]'), "JSON", id="no UTF-8"),
+    ],
+)
+def test_json_in_a_topic_is_shown_masked(family: Family, value: bytes, form: str) -> None:
     """The reason says that the value looks like JSON; its members are shown like fields, without their text."""
-    value = (prefix + _PERSONAL).encode()
     [rejection] = Decoder(family).decode([value]).rejections
     assert rejection.reason is Reason.UNFRAMED
-    assert rejection.detail.endswith("it looks like JSON")
+    assert rejection.detail.endswith(f"it looks like {form}")
     dead = dead_record(error_headers(reason="unframed", detail=rejection.detail), value=value)
     content = Reader(family).read(dead.value)
     masked, unmasked = (
@@ -147,7 +156,7 @@ def test_json_in_a_topic_is_shown_masked(family: Family, prefix: str) -> None:
         "member 4, 5 bytes": "list of 1",
     }
     text = "\n".join(lines(masked))
-    assert "here reading ends: JSON, not framed Avro" in text
+    assert f"here reading ends: {form}, not framed Avro" in text
     assert "example.org" not in text
     assert unmasked["fields"]["session_id"] == "jo@example.org"
     assert "\n".join(lines(unmasked)).replace("\n", "").isprintable()
@@ -155,13 +164,25 @@ def test_json_in_a_topic_is_shown_masked(family: Family, prefix: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b'{"ts": "2026-', b'[{"ts": 1}]', b'"{\\"ts\\": 1}"', b'{"a": ' * 5_000 + b"1" + b"}" * 5_000, b'{"a": "\xff"}'],
-    ids=["cut", "array", "in a string", "deep", "no UTF-8"],
+    [b'{"ts": "2026-', b'[{"ts": 1}]', b'"{\\"ts\\": 1}"', b'" [{}]"', b'{"a": ' * 5_000 + b"1" + b"}" * 5_000],
+    ids=["cut", "array", "in a string", "array in a string", "deep"],
 )
 def test_json_that_is_no_small_object_is_shown_as_one_text(family: Family, value: bytes) -> None:
     """Any JSON is recognised, and shown as a text of its length."""
     [rejection] = Decoder(family).decode([value]).rejections
     assert rejection.detail.endswith("it looks like JSON")
+    _check_one_masked_text(family, value)
+
+
+@pytest.mark.parametrize("value", [b"{'ts': 1}", "déjà vu\t1".encode(), b'"one"', b"a,b\r\n1,2\r\n", b"true"])
+def test_text_is_recognised_and_shown_masked(family: Family, value: bytes) -> None:
+    """As of a Python dict, a CSV line, or JSON that is no object and no array."""
+    [rejection] = Decoder(family).decode([value]).rejections
+    assert rejection.detail.endswith("it looks like text")
+    _check_one_masked_text(family, value)
+
+
+def _check_one_masked_text(family: Family, value: bytes) -> None:
     dead = dead_record(error_headers(), value=value)
     content = Reader(family).read(dead.value)
     said = described(family, read_letter(TOPIC, dead), dead, content, unmask=False)
