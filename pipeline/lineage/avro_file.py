@@ -118,7 +118,7 @@ class AvroFile:
             if block is None:
                 break
             yield block
-        if at != self._unchanged.size:
+        if at != self._unchanged.size:  # fastavro's reader in Python takes half of a block's count for the end
             raise self._damaged(at, "it ends too early")
 
     def _reader(self, file: BufferedReader) -> Any:

@@ -112,6 +112,16 @@ def test_a_damaged_file_is_refused_with_its_place(
     assert str(caught.value).startswith(str(path))
 
 
+def test_a_file_that_ends_within_the_count_of_a_block_is_refused(family: Family, tmp_path: Path) -> None:
+    """From 64 records on, a count has two bytes. Fastavro's reader in Python takes that for the end of the file."""
+    values = avro_values(family, events("ui_events", _COUNT))
+    path = write_avro(tmp_path / "events.avro", family.schema.raw, values, block_bytes=20_000)
+    at, _ = _blocks(path)[1]
+    path.write_bytes(path.read_bytes()[: at + 1])
+    with pytest.raises(SourceError, match=f"damaged, block at byte {at}: "):
+        _survey(path, family)
+
+
 def test_a_record_that_does_not_fit_its_block_is_named(family: Family, tmp_path: Path) -> None:
     """Without compression nothing but the walk through the records finds it."""
     values = avro_values(family, events("ui_events", 20))
