@@ -69,7 +69,12 @@ def facts_of_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Follow
             {"partition": gone.partition, "from": gone.first, "to": gone.next_offset} for gone in result.deleted
         ],
         "session_stats": {
-            str(each.day): {"closed_hours": each.closed, "open_hours": each.open, "rows": each.rows}
+            str(each.day): {
+                "closed_hours": each.closed,
+                "open_hours": each.open,
+                "left_hours": each.left,
+                "rows": each.rows,
+            }
             for each in followed
         },
     }
@@ -156,6 +161,12 @@ def print_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Followed]
             f"session_stats: {each.day}: {each.closed} closed hours touched, {each.rows:,} rows brought in line; "
             f"{each.open} open hours {rest}"
         )
+        if each.left:
+            click.echo(
+                f"session_stats: {each.day}: {each.left} hours keep their rows, because these count events that "
+                f"ui_events lacks: fill the rest, or see `chimera rollup repair --day {each.day}`, which computes them "
+                "from the events that are there"
+            )
 
 
 def print_left_days(days: Iterable[date], why: str) -> None:

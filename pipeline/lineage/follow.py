@@ -9,7 +9,7 @@ from pipeline.clickhouse.client import connect, explained
 from pipeline.config import Settings
 from pipeline.rollup.audit import Audit
 from pipeline.rollup.horizon import Horizon, read_horizon
-from pipeline.rollup.repair import Plan, plan, repair
+from pipeline.rollup.repair import plan, repair
 
 _EPOCH = date(1970, 1, 1)
 _HOURS = 24
@@ -24,6 +24,8 @@ class Followed:
     """Touched hours that are closed; they are in line with ui_events now."""
     open: int
     """Touched hours that the rollup still stores, or whose rows a TTL expires."""
+    left: int
+    """Touched closed hours that keep their rows, because ui_events lacks events that these count."""
     rows: int
     """Rows that were changed, added or removed."""
 
@@ -34,7 +36,10 @@ def touched_days(hours: Collection[int]) -> tuple[date, ...]:
 
 
 def follow(settings: Settings, rollup: RollupSpec, hours: Collection[int]) -> list[Followed]:
-    """Bring session_stats in line for the days of these hours, as `chimera rollup repair` does.
+    """Bring session_stats in line for these hours, as `chimera rollup repair` does for a day.
+
+    All other hours keep their rows, and so do hours with a row that counts more events than ui_events has: retention
+    may have deleted them, and the row could never be computed again.
 
     Args:
         settings: Kafka and ClickHouse.
@@ -43,7 +48,7 @@ def follow(settings: Settings, rollup: RollupSpec, hours: Collection[int]) -> li
 
     Raises:
         UnavailableError, HaltError: a server doesn't answer or refuses, or no horizon is known yet.
-        RefusedError, OvertakenError, TakenError: as `repair`; earlier days are done.
+        OvertakenError, TakenError: as `repair`; earlier days are done.
     """
     horizon = read_horizon(settings, rollup)
     with explained(settings.clickhouse):
@@ -52,15 +57,11 @@ def follow(settings: Settings, rollup: RollupSpec, hours: Collection[int]) -> li
 
 def _follow(settings: Settings, rollup: RollupSpec, horizon: Horizon, day: date, hours: Collection[int]) -> Followed:
     with connect(settings.clickhouse) as client:
-        planned = plan(Audit(client, rollup.source.table), horizon, day)
-    planned.check()
-    if planned.changes:
-        repair(settings.clickhouse, rollup.source.table, horizon, day)
-    return _summary(planned, hours)
-
-
-def _summary(planned: Plan, hours: Collection[int]) -> Followed:
+        planned = plan(Audit(client, rollup.source.table), horizon, day, hours)
     touched = [each for each in planned.hours if each.hour.number in hours]
-    rows = sum(each.changed + each.added + each.removed for each in planned.hours)
+    whole = [each for each in touched if not (each.open or each.lost)]
+    rows = sum(each.changed + each.added + each.removed for each in whole)
+    if rows:
+        repair(settings.clickhouse, rollup.source.table, horizon, day, {each.hour.number for each in whole})
     still_open = sum(each.open for each in touched)
-    return Followed(planned.day, len(touched) - still_open, still_open, rows)
+    return Followed(day, len(whole), still_open, len(touched) - still_open - len(whole), rows)

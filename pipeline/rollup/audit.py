@@ -162,6 +162,12 @@ class Difference:
             return 0
         return self.expected.events_count - (self.found.events_count if self.found else 0)
 
+    @property
+    def lost_events(self) -> int:
+        """Number of events that the row counts and ui_events lacks."""
+        found, expected = (values.events_count if values else 0 for values in (self.found, self.expected))
+        return max(0, found - expected)
+
 
 class Audit:
     """Comparison of session_stats with its source table, hour by hour.

@@ -12,7 +12,7 @@ killed may be made or not: the look for lost rows follows in any case.
 
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -54,7 +54,7 @@ class HourPlan:
 
     hour: Hour
     open: bool
-    """True if the hour keeps its rows: it is open, or a TTL has begun to expire its events or rows."""
+    """True if the hour keeps its rows: it is open, or left out, or a TTL has begun to expire its events or rows."""
     kept: int
     changed: int = 0
     """Sessions whose row gets other values, or whose several rows become one."""
@@ -63,6 +63,8 @@ class HourPlan:
     """Rows of sessions without events."""
     late: int = 0
     """Number of changed and added rows that only gain late events."""
+    lost: int = 0
+    """Events that rows count and ui_events lacks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,30 +94,38 @@ class Plan:
             )
 
 
-def plan(audit: Audit, horizon: Horizon, day: date) -> Plan:
+def plan(audit: Audit, horizon: Horizon, day: date, only: Collection[int] | None = None) -> Plan:
     """Return the changes that a repair of the day would make; changes nothing.
 
     Args:
         audit: comparison of the two tables.
         horizon: closed hours and late events.
         day: a partition of session_stats.
+        only: hours to repair, as numbers since 1970; the others keep their rows. None for all.
 
     Raises:
         clickhouse_driver.errors.Error, OSError, EOFError: wrap the call in `pipeline.clickhouse.client.explained`.
     """
     hours = audit.hours(day)
-    expired = audit.expired(hours)
-    return Plan(day, tuple(_plan(audit, horizon, hour, keeps=hour in expired) for hour in hours))
+    computed = _computed(audit, horizon, hours, only)
+    return Plan(day, tuple(_plan(audit, horizon, hour, keeps=hour not in computed) for hour in hours))
+
+
+def _computed(audit: Audit, horizon: Horizon, hours: Collection[Hour], only: Collection[int] | None) -> frozenset[Hour]:
+    """Return the hours whose rows are computed: closed, wanted, and not yet expired by a TTL."""
+    wanted = (hour for hour in hours if horizon.closed(hour) and (only is None or hour.number in only))
+    return frozenset(wanted) - audit.expired(hours)
 
 
 def _plan(audit: Audit, horizon: Horizon, hour: Hour, *, keeps: bool) -> HourPlan:
-    if keeps or not horizon.closed(hour):
+    if keeps:
         return HourPlan(hour, open=True, kept=hour.rows)
     late_events, rows = horizon.late_events(hour), Counter[Kind]()
-    late = touched = 0
+    late = touched = lost = 0
     for difference in audit.differences(hour):
         touched += difference.copies
         late += explains(late_events, difference)
+        lost += difference.lost_events
         rows[difference.kind] += difference.copies if difference.kind is Kind.EXTRA else 1
     return HourPlan(
         hour,
@@ -125,10 +135,13 @@ def _plan(audit: Audit, horizon: Horizon, hour: Hour, *, keeps: bool) -> HourPla
         added=rows[Kind.MISSING],
         removed=rows[Kind.EXTRA],
         late=late,
+        lost=lost,
     )
 
 
-def repair(settings: ClickHouseSettings, source: str, horizon: Horizon, day: date) -> None:
+def repair(
+    settings: ClickHouseSettings, source: str, horizon: Horizon, day: date, only: Collection[int] | None = None
+) -> None:
     """Replace the day's partition, all or nothing: closed hours are computed, open hours keep their rows.
 
     Args:
@@ -136,6 +149,7 @@ def repair(settings: ClickHouseSettings, source: str, horizon: Horizon, day: dat
         source: name of the table with the events.
         horizon: closed hours.
         day: a partition of session_stats; its plan must have been checked.
+        only: hours to compute, as numbers since 1970; the others keep their rows. None for all.
 
     Raises:
         TakenError: another repair is under way.
@@ -152,7 +166,8 @@ def repair(settings: ClickHouseSettings, source: str, horizon: Horizon, day: dat
             known = _newest_block(client, day)
             held_up = works(client, TABLE)
             with _staging(settings, client) as staging:
-                copied = _fill(client, audit, horizon, day, staging)
+                hours = audit.hours(day)
+                copied = _fill(client, audit, hours, _computed(audit, horizon, hours, only), staging)
                 with barrier(settings, client, TABLE) if held_up else nullcontext():
                     unchanged = _newest_block(client, day) == known and audit.counts(staging) == copied
                     if unchanged:
@@ -160,7 +175,7 @@ def repair(settings: ClickHouseSettings, source: str, horizon: Horizon, day: dat
                             _replace(client, day, staging)
                         finally:  # the server may have made it even if it says that the query was killed
                             if not held_up:
-                                _check_nothing_lost(client, horizon, day, known)
+                                _check_nothing_lost(client, horizon.closed_before if only is None else 0, day, known)
             if unchanged:
                 return
     raise OvertakenError(
@@ -184,16 +199,15 @@ def _staging(settings: ClickHouseSettings, client: Any) -> Iterator[str]:
     execute_again(settings, drop)
 
 
-def _fill(client: Any, audit: Audit, horizon: Horizon, day: date, staging: str) -> dict[int, int]:
+def _fill(
+    client: Any, audit: Audit, hours: Collection[Hour], computed: Collection[Hour], staging: str
+) -> dict[int, int]:
     """Copy the rows of the day; return the number of rows that the copy must have, by the beginning of the hour."""
-    hours = audit.hours(day)
-    expired = audit.expired(hours)
     expected = {}
     for hour in hours:
-        computed = horizon.closed(hour) and hour not in expired
-        rows = audit.recomputed(hour) if computed else audit.stored(hour)
+        rows = audit.recomputed(hour) if hour in computed else audit.stored(hour)
         client.execute(f"INSERT INTO {staging} ({', '.join(COLUMNS)}) {rows}")
-        expected[hour.begins_at] = audit.recomputed_count(hour) if computed else hour.rows
+        expected[hour.begins_at] = audit.recomputed_count(hour) if hour in computed else hour.rows
     return {begins_at: count for begins_at, count in expected.items() if count}
 
 
@@ -206,13 +220,13 @@ def _replace(client: Any, day: date, staging: str) -> None:
     client.execute(f"ALTER TABLE {TABLE} REPLACE PARTITION '{day}' FROM {staging}")
 
 
-def _check_nothing_lost(client: Any, horizon: Horizon, day: date, known: int) -> None:
-    """Raise OvertakenError if rows of open hours were in the replaced parts.
+def _check_nothing_lost(client: Any, computed_before: float, day: date, known: int) -> None:
+    """Raise OvertakenError if rows of hours that aren't computed were in the replaced parts.
 
-    ClickHouse lists replaced parts until it cleans up, about every half minute. Rows of closed hours don't matter:
+    ClickHouse lists replaced parts until it cleans up, about every half minute. Rows of computed hours don't matter:
     another repair or a recovery stored them, and the same events give the same rows.
     """
-    opened_at = horizon.closed_before * HOUR_SECONDS
+    opened_at = computed_before * HOUR_SECONDS
     parts = [part for part in all_rows(client, _REPLACED.format(day=day, known=known)) if part[2] >= opened_at]
     if parts:
         rows, first, last = (

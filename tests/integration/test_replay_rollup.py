@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.commands import Chimera
 from support.replays import PARTITIONS, UiEvents
-from support.session_stats import DAY, HOUR_MS, snapshot_at_rest
+from support.session_stats import DAY, HOUR_MS, Row, snapshot_at_rest, store_rows, stored_rows, uuid
 from support.source_files import avro_values, write_avro
 
 from pipeline.catalog import load_catalog
@@ -100,3 +100,24 @@ def test_the_rollup_does_not_know_the_rows_of_a_file(log: UiEvents, replay: Chim
     assert done.facts["session_stats"][str(DAY)]["closed_hours"] == 1
     assert log.stored() == (200, 200)
     assert _differences(log) == 0
+
+
+def test_rows_whose_events_are_gone_stay(log: UiEvents, replay: Chimera) -> None:
+    """Hours that a replay doesn't touch keep their rows, and so do touched ones that count more events than there are.
+
+    As after a table was dropped whose first records retention has deleted: nothing could compute these rows again.
+    """
+    _close(log, _MIDNIGHT + 24)
+    untouched, touched = (Row(_MIDNIGHT + hour, uuid(7), 1, 0, 0, 1, 0) for hour in (12, 0))
+    with log.client() as client:
+        store_rows(client, [untouched])
+        replay("--from", "0:0", "--to", "0:50", "--to", "1:0", "--execute")
+        assert untouched in stored_rows(client)
+        assert len(stored_rows(client)) > 1
+        store_rows(client, [touched])
+        before = stored_rows(client)
+        for how in ((), ("--day", str(DAY))):
+            made = replay(*how, "--execute", "--json")
+            stats = made.facts["session_stats"][str(DAY)]
+            assert (stats["closed_hours"], stats["left_hours"], stats["rows"]) == (0, 1, 0)
+        assert stored_rows(client) == before
