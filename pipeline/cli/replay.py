@@ -4,6 +4,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -27,10 +28,10 @@ from pipeline.lineage.family_log import FamilyLog
 from pipeline.lineage.follow import Followed, follow, touched_days
 from pipeline.lineage.opening import open_source
 from pipeline.lineage.pace import Pace, limit_of
-from pipeline.lineage.plan import check_kept, make_plan
+from pipeline.lineage.plan import ReplayPlan, check_kept, make_plan
 from pipeline.lineage.replay import run, sample
 from pipeline.lineage.rewrite import Rewrite, Rewritten
-from pipeline.lineage.sources import Order, Progress, ignore
+from pipeline.lineage.sources import Order, Progress, RecordSource, ignore
 from pipeline.transport.garbage import collect_rarely
 
 _INTERRUPTED = 130
@@ -110,46 +111,87 @@ def replay(
             plan = make_plan(settings, order, source, progress)
         if not execute:
             sampled = sample(settings, plan, source)
-            _print(facts_of_plan(plan, sampled)) if as_json else print_plan(plan, sampled)
+            click.echo(orjson.dumps(facts_of_plan(plan, sampled))) if as_json else print_plan(plan, sampled)
             return
         check_kept(plan, order)
-        with _interruptible() as wanted, progress_of(plan) as report:
-            if plan.dates:
-                assert isinstance(source, FamilyLog)  # --day refuses other sources
-                rewrite = Rewrite(settings, plan, source, allow_removal=order.allow_removal)
-                done = rewrite.run(pace=pace, wanted=wanted, report=report)
-            else:
-                done = Rewritten(run(settings, plan, source, pace=pace, wanted=wanted, report=report))
-    followed = _follow(settings, catalog, order, done, leave=no_rollup)
-    _print(facts_of_result(plan, done, followed)) if as_json else print_result(plan, done, followed)
+        done, ending = Rewritten(), _Ending(settings, catalog, order, plan, leave=no_rollup, as_json=as_json)
+        try:
+            _execute(settings, plan, order, source, done, pace=pace)
+        except BaseException:
+            if ending.hours(done):
+                ending.tell(done, failed=True)
+            raise
+    ending.tell(done)
     context.exit(_exit_code(done))
 
 
-def _follow(settings: Settings, catalog: Catalog, order: Order, done: Rewritten, *, leave: bool) -> list[Followed]:
-    """Bring session_stats in line with the hours that were touched; say what is left to do if it can't be."""
-    rollup, hours = catalog.rollup, done.made.counts.hours | done.filled.counts.hours
-    if rollup is None or rollup.source.name != order.family.name or order.into or not hours:
+def _execute(
+    settings: Settings, plan: ReplayPlan, order: Order, source: RecordSource, done: Rewritten, *, pace: Pace
+) -> None:
+    """Fill, or make days anew; what is done is in `done`, also after a failure."""
+    with _interruptible() as wanted, progress_of(plan) as report:
+        if plan.dates:
+            assert isinstance(source, FamilyLog)  # --day refuses other sources
+            rewrite = Rewrite(settings, plan, source, allow_removal=order.allow_removal)
+            rewrite.run(done, pace=pace, wanted=wanted, report=report)
+        else:
+            run(settings, plan, source, done.made, pace=pace, wanted=wanted, report=report)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """End of a replay: session_stats is brought in line, and the result is printed."""
+
+    settings: Settings
+    catalog: Catalog
+    order: Order
+    plan: ReplayPlan
+    leave: bool
+    """True to leave session_stats as it is."""
+    as_json: bool
+
+    def hours(self, done: Rewritten) -> set[int]:
+        """Return the hours of rows that are in the table now, in hours since 1970."""
+        if self.plan.dates and not done.swapped:
+            return set()
+        return done.made.counts.hours | done.filled.counts.hours
+
+    def tell(self, done: Rewritten, *, failed: bool = False) -> None:
+        """Bring session_stats in line unless something is left to replay, and print the result."""
+        followed = self._follow(done, failed=failed)
+        if self.as_json:
+            click.echo(orjson.dumps(facts_of_result(self.plan, done, followed)))
+        else:
+            print_result(self.plan, done, followed)
+
+    def _follow(self, done: Rewritten, *, failed: bool) -> list[Followed]:
+        """Bring session_stats in line with the hours that were touched; say what is left to do if it can't be."""
+        rollup, hours = self.catalog.rollup, self.hours(done)
+        if rollup is None or rollup.source.name != self.order.family.name or self.order.into or not hours:
+            return []
+        why, days = _reason_to_leave(done, failed=failed), touched_days(hours)
+        try:
+            if not self.leave and not why:
+                return follow(self.settings, rollup, hours)
+            print_left_days(days, why)
+        except ChimeraError as error:
+            print_left_days(days, str(error))
         return []
-    if order.days and not done.swapped:
-        return []
-    days = touched_days(hours)
-    try:
-        if not leave:
-            return follow(settings, rollup, hours)
-        print_left_days(days, "")
-    except ChimeraError as error:
-        print_left_days(days, str(error))
-    return []
+
+
+def _reason_to_leave(done: Rewritten, *, failed: bool) -> str:
+    """Return the reason why hours may lack rows of this replay; empty if they lack none, or behind a damage only."""
+    if failed and not done.made.damages + done.filled.damages:
+        return "the replay failed before its end"
+    if done.made.stopped:
+        return "the replay was stopped before its end"
+    return "retention deleted records before they were read" if done.made.deleted else ""
 
 
 def _exit_code(done: Rewritten) -> int:
     if done.made.stopped:
         return _INTERRUPTED
     return 1 if done.made.deleted or done.made.counts.withheld else 0
-
-
-def _print(facts: dict[str, Any]) -> None:
-    click.echo(orjson.dumps(facts))
 
 
 @contextmanager

@@ -74,17 +74,19 @@ def run(
     settings: Settings,
     plan: ReplayPlan,
     source: RecordSource,
+    result: Result,
     *,
     pace: Pace | None = None,
     wanted: Callable[[], bool] = lambda: True,
     report: Report = lambda _: None,
-) -> Result:
+) -> None:
     """Fill the plan's table; return when it is done, or soon after `wanted` says no.
 
     Args:
         settings: ClickHouse, registry, privacy, number of threads.
         plan: the plan.
         source: the plan's source.
+        result: gets what is done, also before a failure.
         pace: limit on the records per second.
         wanted: False to stop; chunks under way are finished.
         report: called after each chunk.
@@ -101,14 +103,12 @@ def run(
         sink = Sink(settings.clickhouse, comment=lock.comment)
         sink.expect(check_tables(settings.clickhouse, [plan.target.family]))
         filler = make_filler(settings, plan, sink, check=lock.check)
-        result = Result()
         read = source.read(plan.ranges, wanted)
         policy, threads = plan.target.family.batch, settings.worker.insert_threads
         work(filler.fill, read, result, policy=policy, threads=threads, pace=pace, wanted=wanted, report=report)
         sink.close()
     result.raise_damage()
     result.stopped = not wanted() and result.counts.passed < plan.offsets
-    return result
 
 
 def tidy(clickhouse: ClickHouseSettings, table: str) -> None:
@@ -184,7 +184,7 @@ def work(
             result.seconds = before + perf_counter() - began
             report(result)
 
-    with _pool(threads) as pool:
+    with _pool(threads, under_way, result.counts) as pool:
         for chunk in chunks(_there(stretches, result), policy):
             pace.wait(len(chunk), wanted)
             if not wanted():
@@ -196,13 +196,18 @@ def work(
 
 
 @contextmanager
-def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Yield threads; after a failure, chunks that haven't begun are left."""
+def _pool(
+    threads: int, under_way: Iterable[Future[ReplayCounts]], counts: ReplayCounts
+) -> Iterator[ThreadPoolExecutor]:
+    """Yield threads; after a failure, chunks that haven't begun are left, and the others are counted."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="replay")
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+        for chunk in under_way:
+            if not chunk.cancelled() and not chunk.exception():
+                counts.add(chunk.result())
 
 
 def _there(stretches: Iterable[LogStretch], result: Result) -> Iterator[LogStretch]:

@@ -84,11 +84,17 @@ class Rewrite:
         self._ends = {span.source.partition: span.offsets.stop for span in plan.spans}
 
     def run(
-        self, *, pace: Pace | None = None, wanted: Callable[[], bool] = lambda: True, report: Report = lambda _: None
-    ) -> Rewritten:
+        self,
+        done: Rewritten,
+        *,
+        pace: Pace | None = None,
+        wanted: Callable[[], bool] = lambda: True,
+        report: Report = lambda _: None,
+    ) -> None:
         """Make the rewrite; return when it is done, or without a change soon after `wanted` says no.
 
         Args:
+            done: gets what is done, also before a failure.
             pace: limit on the records per second.
             wanted: False to stop before the swap.
             report: called after each chunk.
@@ -99,7 +105,7 @@ class Rewrite:
             UnavailableError, HaltError: a server doesn't answer or refuses. Before the swap nothing was changed.
             clickhouse_driver.errors.Error, OSError, EOFError: wrap the call in `pipeline.clickhouse.client.explained`.
         """
-        clickhouse, done = self._settings.clickhouse, Rewritten()
+        clickhouse = self._settings.clickhouse
         with TableLock(clickhouse, self._table) as lock, connect(clickhouse) as client:
             tidy(clickhouse, self._table)
             sink = Sink(clickhouse, comment=lock.comment)
@@ -109,14 +115,13 @@ class Rewrite:
                 self._make(sink, staging, done, lock.check, pace=pace or Pace(), wanted=wanted, report=report)
                 done.made.stopped = not wanted()
                 if done.made.stopped:
-                    return done
+                    return
                 done.carried = staging.carry_before(self._starts)
                 self._check_removals(staging, done)
                 lock.check()
                 self._swap(client, staging, done)
             self._fill(client, sink, done, lock.check)
             sink.close()
-        return done
 
     def _make(
         self,
@@ -171,12 +176,13 @@ class Rewrite:
             with barrier(self._settings.clickhouse, client, self._table):
                 done.carried += staging.carry_after(self._ends)
                 staging.swap()
+                done.swapped = True
             done.stall_ms = (time.perf_counter() - began) * 1000
         else:
             done.carried += staging.carry_after(self._ends)
             staging.swap()
+            done.swapped = True
             self._settle()
-        done.swapped = True
 
     def _settle(self) -> None:
         """Wait until the ranges that are recorded now are committed."""

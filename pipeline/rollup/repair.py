@@ -12,10 +12,11 @@ killed may be made or not: the look for lost rows follows in any case.
 
 import secrets
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any
 
 from pipeline.clickhouse.barrier import barrier, remove_left, works
@@ -107,11 +108,11 @@ def plan(audit: Audit, horizon: Horizon, day: date, only: Collection[int] | None
         clickhouse_driver.errors.Error, OSError, EOFError: wrap the call in `pipeline.clickhouse.client.explained`.
     """
     hours = audit.hours(day)
-    computed = _computed(audit, horizon, hours, only)
+    computed = _computed(audit, horizon, only, hours)
     return Plan(day, tuple(_plan(audit, horizon, hour, keeps=hour not in computed) for hour in hours))
 
 
-def _computed(audit: Audit, horizon: Horizon, hours: Collection[Hour], only: Collection[int] | None) -> frozenset[Hour]:
+def _computed(audit: Audit, horizon: Horizon, only: Collection[int] | None, hours: Collection[Hour]) -> frozenset[Hour]:
     """Return the hours whose rows are computed: closed, wanted, and not yet expired by a TTL."""
     wanted = (hour for hour in hours if horizon.closed(hour) and (only is None or hour.number in only))
     return frozenset(wanted) - audit.expired(hours)
@@ -166,8 +167,7 @@ def repair(
             known = _newest_block(client, day)
             held_up = works(client, TABLE)
             with _staging(settings, client) as staging:
-                hours = audit.hours(day)
-                copied = _fill(client, audit, hours, _computed(audit, horizon, hours, only), staging)
+                copied = _fill(client, audit, day, partial(_computed, audit, horizon, only), staging)
                 with barrier(settings, client, TABLE) if held_up else nullcontext():
                     unchanged = _newest_block(client, day) == known and audit.counts(staging) == copied
                     if unchanged:
@@ -178,7 +178,11 @@ def repair(
                                 _check_nothing_lost(client, horizon.closed_before if only is None else 0, day, known)
             if unchanged:
                 return
-    raise OvertakenError(
+    raise _overtaken(source, day)
+
+
+def _overtaken(source: str, day: date) -> OvertakenError:
+    return OvertakenError(
         f"session_stats or {source} got new rows of {day} in each of {_MOST_TURNS} attempts, or queries were killed; "
         "nothing was changed: expected no new rows during a repair; try again when the rollup has caught up"
     )
@@ -200,10 +204,11 @@ def _staging(settings: ClickHouseSettings, client: Any) -> Iterator[str]:
 
 
 def _fill(
-    client: Any, audit: Audit, hours: Collection[Hour], computed: Collection[Hour], staging: str
+    client: Any, audit: Audit, day: date, choose: Callable[[list[Hour]], Collection[Hour]], staging: str
 ) -> dict[int, int]:
     """Copy the rows of the day; return the number of rows that the copy must have, by the beginning of the hour."""
-    expected = {}
+    hours, expected = audit.hours(day), {}
+    computed = choose(hours)
     for hour in hours:
         rows = audit.recomputed(hour) if hour in computed else audit.stored(hour)
         client.execute(f"INSERT INTO {staging} ({', '.join(COLUMNS)}) {rows}")

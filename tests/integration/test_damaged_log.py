@@ -52,6 +52,8 @@ def test_a_replay_fills_all_before_a_damaged_batch_and_names_it(
         f"{topic}-0: Kafka's log is damaged: the checksum of the batch with offsets {_BEFORE} to {_BEFORE} is wrong"
     )
     assert damage in ended.stderr.splitlines()[-1]
+    assert f"{2 * _BEFORE + 2:,} rows inserted into ui_events" in ended.stdout
+    assert "session_stats isn't brought in line with 2026-01-31, because: " in ended.stderr  # no snapshot yet
     assert log.stored() == (2 * _BEFORE + 2, 2 * _BEFORE + 2)
     verified = verify("ui_events")
     assert verified.code == HaltError.exit_code

@@ -19,7 +19,7 @@ from pipeline.config import Settings
 from pipeline.errors import FailureKind
 from pipeline.lineage.family_log import FamilyLog
 from pipeline.lineage.plan import make_plan
-from pipeline.lineage.rewrite import Rewrite
+from pipeline.lineage.rewrite import Rewrite, Rewritten
 from pipeline.lineage.sources import Order
 from pipeline.lineage.spans import Bound
 from pipeline.transport.adapter.log_reader import LogReader
@@ -143,7 +143,7 @@ def test_days_are_swapped_under_load(
             source = FamilyLog(log.settings, family, reader)
             for _ in range(3):
                 plan = make_plan(log.settings, Order(family, Bound(), Bound(), days=(_DAY,)), source)
-                done = Rewrite(log.settings, plan, source, use_barrier=use_barrier).run()
+                Rewrite(log.settings, plan, source, use_barrier=use_barrier).run(done := Rewritten())
                 assert done.swapped
         worker.wait_for(lambda: lag(log.settings, family.topic.name) == 0, "all committed")
     total = len(log.events)

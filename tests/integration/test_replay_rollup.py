@@ -10,6 +10,7 @@ from support.source_files import avro_values, write_avro
 
 from pipeline.catalog import load_catalog
 from pipeline.config import Settings
+from pipeline.errors import HaltError
 from pipeline.kafka.topics import TopicAdmin
 from pipeline.rollup.audit import Audit
 from pipeline.rollup.horizon import Horizon
@@ -121,3 +122,19 @@ def test_rows_whose_events_are_gone_stay(log: UiEvents, replay: Chimera) -> None
             stats = made.facts["session_stats"][str(DAY)]
             assert (stats["closed_hours"], stats["left_hours"], stats["rows"]) == (0, 1, 0)
         assert stored_rows(client) == before
+
+
+def test_a_replay_that_fails_says_what_it_has_done(log: UiEvents, replay: Chimera) -> None:
+    """Its rows are counted, and the day is named that is left to repair; the failure comes last."""
+    _close(log, _MIDNIGHT + 2)
+    with log.client() as client:
+        client.execute(
+            "CREATE MATERIALIZED VIEW fails ENGINE=MergeTree ORDER BY n "
+            "SETTINGS non_replicated_deduplication_window = 9 AS SELECT throwIf(_partition = 0) AS n FROM ui_events"
+        )
+    failed = replay("--execute")
+    assert failed.returncode == HaltError.exit_code
+    assert "100 rows inserted into ui_events" in failed.stdout
+    *_, left, last = failed.stderr.splitlines()
+    assert f"{DAY}, because: the replay failed before its end; run `chimera rollup repair" in left
+    assert "none of its rows alone" in last
