@@ -158,9 +158,10 @@ class Ingest:
     async def _insert(self, batch: MicroBatch, rows: Rows) -> None:
         """Insert the rows of a micro-batch; rows that ClickHouse refuses become dead letters first."""
         table, found, rejected = self._family.table, True, len(rows.rejections)
+        look_after = batch.again
         while len(rows):
             try:
-                await self._insert_block(batch, rows)
+                await self._insert_block(batch, rows, look_after=look_after)
                 break
             except Exception as error:
                 if kind_of(error) is not FailureKind.DEAD_LETTER:
@@ -171,6 +172,7 @@ class Ingest:
             if not len(rows):
                 break
             rows = await find_refused(partial(self._probe, batch), table, rows)
+            look_after = True  # the token may be known without its rows, from the attempts before the refusal
             found = bool(rows.rejections)  # if not, what refused them may be gone by now, such as a constraint
             # Before the other rows, for the reason given at the top of this module.
             await self._reject(batch, rows.rejections)
@@ -188,7 +190,7 @@ class Ingest:
         """Return the error code with which the server refuses rows; each probe is a step that is tried again."""
         return await self._retry.run(batch, partial(self._sink.refusal_code, self._family.table, columns), self._pool)
 
-    async def _insert_block(self, batch: MicroBatch, rows: Rows) -> None:
+    async def _insert_block(self, batch: MicroBatch, rows: Rows, *, look_after: bool) -> None:
         """Insert while the lease lasts; of an insert that may be a repetition, the rows that are missing."""
         began = perf_counter()
         insert = RepeatedInsert(
@@ -199,7 +201,7 @@ class Ingest:
             find=partial(self._find_missing, batch),
             check=partial(self._retry.check_lease, batch),
             look_first=False,  # `_sift` has looked for the rows of an earlier owner
-            look_after=batch.again,
+            look_after=look_after,
         )
         await self._retry.run(batch, insert.attempt, self._pool)
         metrics.INSERT_SECONDS.labels(self._family.name).observe(perf_counter() - began)

@@ -32,6 +32,8 @@ class _Parts:
     def __init__(self) -> None:
         self.steps: list[str] = []
         self.fail: dict[str, BaseException] = {}
+        self.swallowed = 0
+        """Number of inserts whose rows aren't there afterwards."""
         self.before: Callable[[str], None] = lambda _: None
         self.pool = ThreadPoolExecutor(2)
 
@@ -48,8 +50,10 @@ class _Parts:
     def in_expired_days(self, _table: str, times: Any) -> Any:
         return np.zeros(len(times), np.bool_)
 
-    def missing_rows(self, _table: str, _key: str, columns: Any, **_: Any) -> Any:
-        return np.ones(len(columns["ts"]), np.bool_)
+    def missing_rows(self, _table: str, _key: str, columns: Any, *, tried: bool) -> Any:
+        missing = not tried or self.swallowed > 0
+        self.swallowed -= tried and missing
+        return np.full(len(columns["ts"]), missing)
 
     def insert(self, *_: Any) -> None:
         self._do("insert")
@@ -196,3 +200,21 @@ def test_a_block_that_is_refused_for_no_single_row_is_inserted_once_more(refusal
     with pytest.raises(HaltError, match="none of its rows alone") if refusals == 2 else nullcontext():
         asyncio.run(scenario())
     assert [step for step in parts.steps + acked if step not in ("decode", "reject")] == expected
+
+
+def test_rows_that_a_known_token_swallows_after_a_refusal_are_inserted() -> None:
+    """An attempt before the refusal may have left the token without its rows."""
+    parts, acked = _Parts(), list[str]()
+    parts.swallowed = 1
+    refused = [ServerException("constraint", code=Code.VIOLATED_CONSTRAINT)]
+
+    def refuse(step: str) -> None:
+        parts.fail = {"insert": refused.pop()} if step == "insert" and refused else {}
+
+    parts.before = refuse
+
+    async def scenario() -> None:
+        await _ingest(parts, Places(1)).process(_batch(acked))
+
+    asyncio.run(scenario())
+    assert parts.steps[2:] + acked == ["insert", "probe", "insert", "insert", "ack"]
