@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -156,14 +157,14 @@ class World:
         facts: dict[str, Any] = json.loads(done.stdout)
         return facts
 
-    def killed_replay(self, *arguments: str, begun: Callable[[], bool] = lambda: True, seconds: float) -> None:
-        """Start a replay, and kill it (-9) at some time within `seconds` after it has begun, if it still runs."""
+    def killed_replay(self, *arguments: str, begun: Callable[[], bool] = lambda: True, seconds: float) -> bool:
+        """Start a replay, and kill it (-9) within `seconds` after it has begun; False if it had ended by then."""
         log = self._directory / "killed.log"
         running = spawn([_chimera(), "replay", "ui_events", "--execute", "--no-rollup", *arguments], self._environ, log)
         eventually(lambda: begun() or running.poll() is not None, "begun", _PATIENCE_SECONDS)
         time.sleep(random.uniform(0, seconds))
         running.kill()
-        running.wait()
+        return running.wait() == -signal.SIGKILL
 
 
 def _chimera() -> str:
