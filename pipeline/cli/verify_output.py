@@ -37,6 +37,7 @@ def _family(report: FamilyReport, wanted: Wanted) -> dict[str, Any]:
         **{name: report.total(name) for name in _NUMBERS},
         "unknown_rows": report.unknown_rows,
         "other_topics": report.other_topics,
+        "inserts_held_up": report.held_up,
         "partitions": [asdict(each) for _, each in sorted(report.partitions.items())],
         **({"hours": list(_hours(report))} if wanted.hours else {}),
         "listed": [_listed(each) for each in report.listed],
@@ -154,3 +155,8 @@ def _remarks(report: FamilyReport) -> Iterator[str]:
     ):
         if number:
             yield f"{number:,} {what}"
+    if report.held_up:
+        yield (
+            f"inserts into {report.table} are held up: if no replay of it runs, one was killed; run `chimera replay "
+            f"{report.family} --execute`, or ALTER TABLE {report.table} RESET SETTING max_parts_in_total"
+        )

@@ -6,7 +6,7 @@ them.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 
 from pipeline.clickhouse.client import connect, explained
@@ -21,10 +21,15 @@ _PLAIN = "MergeTree"
 _FORMS = ("", "Replicated", "Shared")  # the latter two are those of clusters and of ClickHouse Cloud
 
 
-def check_engines(settings: ClickHouseSettings, tables: Iterable[str]) -> None:
+def check_engines(settings: ClickHouseSettings, tables: Iterable[str], like: Mapping[str, str] | None = None) -> None:
     """Check that each table has the engine that the migrations declare, or a plain MergeTree.
 
     A missing table is left out: inserts tell.
+
+    Args:
+        settings: server and database.
+        tables: names of tables.
+        like: for tables that no migration declares, the one whose structure they have.
 
     Raises:
         HaltError: a table has another engine, or is a view.
@@ -33,7 +38,7 @@ def check_engines(settings: ClickHouseSettings, tables: Iterable[str]) -> None:
     with explained(settings), connect(settings) as client:
         engines = dict(all_rows(client, _TABLES))
     for table in engines.keys() & set(tables):
-        allowed = tuple(dict.fromkeys((_declared().get(table, _PLAIN), _PLAIN)))
+        allowed = tuple(dict.fromkeys((_declared().get((like or {}).get(table, table), _PLAIN), _PLAIN)))
         if engines[table] not in {form + engine for form in _FORMS for engine in allowed}:
             raise HaltError(
                 f"table {settings.database}.{table} at {settings.address}: engine {engines[table]}: expected "

@@ -13,7 +13,7 @@ from pipeline.errors import HaltError
 from pipeline.kafka.failures import check_connection
 from pipeline.kafka.offsets import TopicReader
 from pipeline.kafka.topics import TopicAdmin, check_topics_exist
-from pipeline.lineage.lettered import read_lettered
+from pipeline.lineage.lettered import begun_at, read_lettered
 from pipeline.lineage.sources import Order, Progress, Surveyed, ignore
 from pipeline.lineage.spans import Bound, Span, check_partitions
 from pipeline.transport.adapter.log_reader import LogReader
@@ -58,7 +58,13 @@ class FamilyLog:
             order = replace(order, begin=_first_that_may_have(min(order.days), self._settings))
         with TopicReader(self._kafka, self._family.topic.name) as log:
             spans = spans_of(order, self.topic_id, log, committed)
-            lettered = lettered_within(self._kafka, self._family, spans, lambda span: _begun_at(log, span))
+            logs = log.ranges()
+            lettered = lettered_within(
+                self._kafka,
+                self._family,
+                spans,
+                lambda span: begun_at(log, span.source.partition, logs[span.source.partition]),
+            )
         name = f"topic {self._family.topic.name}"
         return Surveyed(name, spans[0].source.topic_id, spans, own=True, lettered=lettered)
 
@@ -163,12 +169,3 @@ def _first_that_may_have(day: date, settings: Settings) -> Bound:
     """Return the time before which no record has a valid event of this day or of a later one."""
     begins = datetime(day.year, day.month, day.day, tzinfo=UTC)
     return Bound(time=begins - timedelta(seconds=settings.validation.max_ahead_seconds))
-
-
-def _begun_at(topic: TopicReader, span: Span) -> int:
-    """Return the timestamp in ms of the first record of a span; 0 without one."""
-    if not span.offsets:
-        return 0
-    for messages in topic.batches(span.source.partition, span.offsets):
-        return int(messages[0].timestamp()[1])
-    return 0

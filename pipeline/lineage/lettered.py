@@ -10,6 +10,7 @@ from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from pipeline.catalog import Family
 from pipeline.columns import Ints
@@ -17,6 +18,7 @@ from pipeline.config import KafkaSettings
 from pipeline.dlq.headers import error_facts
 from pipeline.dlq.letters import read_letter, read_record, record_time
 from pipeline.dlq.receipts import read_receipt
+from pipeline.errors import HaltError
 from pipeline.kafka.offsets import TopicReader
 
 _TABLE = "CREATE TABLE places (partition INT, offset INT, time INT, PRIMARY KEY (partition, offset)) WITHOUT ROWID"
@@ -59,7 +61,8 @@ class Lettered:
         Args:
             partition: of the source topic.
             within: offsets to look at.
-            since: time of the first record of the log in ms; records from before are of an earlier topic of this name.
+            since: time of the first record of the log in ms, as `begun_at` gives it; records from before are of an
+                earlier topic of this name.
         """
         found = self._database.execute(_FIND, (partition, within.start, within.stop, since))
         return np.fromiter((offset for (offset,) in found), np.int64)
@@ -88,6 +91,20 @@ def read_lettered(settings: KafkaSettings, family: Family, progress: Callable[[i
         lettered = Lettered(_kept_since(reader, ranges))
         lettered.add(_places(family.topic.name, reader, ranges, progress))
     return lettered
+
+
+def begun_at(reader: TopicReader, partition: int, log: range) -> int:
+    """Return the time of a log's first record in ms; 0 without one, or if the broker doesn't set the times.
+
+    It is also 0 if the log is damaged there.
+    """
+    try:
+        for messages in reader.batches(partition, log):
+            kind, time = messages[0].timestamp()
+            return int(time) if kind == TIMESTAMP_LOG_APPEND_TIME else 0
+    except HaltError:  # who reads these records learns it
+        return 0
+    return 0
 
 
 def _places(

@@ -8,6 +8,8 @@ from pipeline.clickhouse.barrier import is_up
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.contract import check_tables
 from pipeline.clickhouse.coordinates import WITHOUT
+from pipeline.clickhouse.dependent_views import check_views
+from pipeline.clickhouse.engines import check_engines
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.pinned_settings import check_user
 from pipeline.clickhouse.row_policies import check_row_policies
@@ -127,6 +129,8 @@ def _target(clickhouse: ClickHouseSettings, order: Order) -> Target:
             like = order.family.table
             engine = all_rows(client, _ENGINE, {"table": like})
     check_tables(clickhouse, [replace(order.family, table=like or table)])
+    check_engines(clickhouse, [table], {table: order.family.table})
+    check_views(clickhouse, [table])
     days = frozenset((day - _EPOCH).days for day in order.days)
     replaces = "Replacing" in engine[0][0]
     return Target(replace(order.family, table=table), WITHOUT, like, replaces=replaces, only_days=days or None)

@@ -97,6 +97,8 @@ class FamilyReport:
     """Rows without coordinates."""
     other_topics: int = 0
     """Rows of topics with another id: of one that was created anew, or from a backfill."""
+    held_up: bool = False
+    """True if a barrier holds up inserts into the table: a replay exchanges a day, or was killed while it did."""
     rows_by: Counter[Spot] = field(default_factory=Counter)
     doubled_by: Counter[Spot] = field(default_factory=Counter)
     lost_by: Counter[Spot] = field(default_factory=Counter)

@@ -12,9 +12,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 from pipeline.catalog import Family
+from pipeline.clickhouse.barrier import is_up
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.contract import check_tables
 from pipeline.clickhouse.row_policies import check_all_rows_seen
@@ -23,7 +23,7 @@ from pipeline.config import Settings
 from pipeline.kafka.failures import check_connection
 from pipeline.kafka.offsets import TopicReader
 from pipeline.lineage.extents import Extent, read_extents
-from pipeline.lineage.lettered import Lettered, read_lettered
+from pipeline.lineage.lettered import Lettered, begun_at, read_lettered
 from pipeline.lineage.missing import Missing, Verdict
 from pipeline.lineage.report import FamilyReport, Fault, PartitionReport, Spot, Wanted
 from pipeline.lineage.stored import HOUR_MS, Presence, StoredRows, Stretch, Surplus, Survey, lookups
@@ -58,6 +58,7 @@ def verify(settings: Settings, family: Family, wanted: Wanted, progress: Progres
             missing = Missing(settings, family, reader, client, lettered, _within(wanted.times), survey.known_from)
             comparison = _Comparison(_empty_report(family, extents, wanted, survey), extents, wanted, rows, missing)
             comparison.run(survey, progress)
+            comparison.report.held_up = is_up(client, family.table)
     return comparison.report
 
 
@@ -188,14 +189,8 @@ class _Comparison:
     def _first_time(self, number: int) -> int:
         """Return the time of a log's first record in ms; 0 if the broker doesn't set the times."""
         if number not in self._began:
-            self._began[number] = self._ask_first_time(number)
+            self._began[number] = begun_at(self._reader, number, self._extents[number].offsets)
         return self._began[number]
-
-    def _ask_first_time(self, number: int) -> int:
-        for messages in self._reader.batches(number, self._extents[number].offsets):
-            kind, time = messages[0].timestamp()
-            return time if kind == TIMESTAMP_LOG_APPEND_TIME else 0
-        return 0
 
 
 def _go_on(progress: Progress, what: str, done: int, total: int, more: int) -> None:

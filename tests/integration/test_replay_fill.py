@@ -1,6 +1,7 @@
 """`chimera replay` on real servers: rows that a table lacks are filled in, once, and no others."""
 
 import pytest
+import yaml
 from support.commands import Chimera, command
 from support.dlq_topic import made_up, messages, reject
 from support.events import events, rows
@@ -9,6 +10,7 @@ from support.replays import UiEvents
 
 from pipeline.catalog import load_catalog
 from pipeline.clickhouse.table_lock import TableLock
+from pipeline.config import Settings
 from pipeline.producer.encode import Encoder
 from pipeline.transport.commit_metadata import Ranges
 
@@ -99,6 +101,19 @@ def test_a_dead_letter_gets_no_row_beside_its_requeued_record(log: UiEvents, rep
     assert (ended.facts["inserted"], ended.facts["dead_letters"]) == (9, 1)
 
 
+def test_a_dead_letter_whose_time_a_producer_has_set_is_known(settings: Settings, replay: Chimera) -> None:
+    """Its record may be older than the one before it."""
+    document = yaml.safe_load(settings.topics.file.read_text())
+    document["defaults"]["timestamps"] = "producer"
+    settings.topics.file.write_text(yaml.safe_dump(document))
+    log = UiEvents(settings)
+    log.produce(10)
+    (letter,) = made_up(1, first=3)
+    reject(settings, log.family, [letter._replace(timestamp=letter.timestamp - 3_600_000)])
+    ended = replay("--execute", "--json")
+    assert (ended.facts["inserted"], ended.facts["dead_letters"]) == (9, 1)
+
+
 def test_days_with_rows_of_unknown_origin_are_left_alone(log: UiEvents, replay: Chimera) -> None:
     """A row without coordinates may be of one of the records."""
     log.produce(20)
@@ -164,6 +179,19 @@ def test_offsets_of_a_topic_that_was_created_anew_are_refused(log: UiEvents, rep
     refused = replay("--execute")
     assert refused.returncode == 70
     assert "created anew" in refused.stderr
+
+
+def test_a_table_that_would_change_or_lose_rows_is_refused(log: UiEvents, replay: Chimera) -> None:
+    """So is a view that would count the rows of a repeated insert twice."""
+    log.produce(10)
+    with log.client() as client:
+        client.execute("CREATE TABLE nothing AS ui_events ENGINE=Null")
+        refused = replay("--into", "nothing", "--execute")
+        assert (refused.returncode, "engine Null: expected MergeTree" in refused.stderr) == (70, True)
+        client.execute("CREATE MATERIALIZED VIEW seen ENGINE=Memory AS SELECT ts FROM ui_events")
+        refused = replay("--execute")
+        assert (refused.returncode, "remembers no deduplication tokens" in refused.stderr) == (70, True)
+    assert log.stored() == (0, 0)
 
 
 @pytest.mark.parametrize(

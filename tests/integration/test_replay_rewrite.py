@@ -12,6 +12,7 @@ from support.commands import Chimera
 from support.events import rows
 from support.processes import Worker, eventually, lag
 from support.replays import UiEvents
+from support.verifying import Verify
 
 from pipeline.clickhouse.barrier import barrier, is_up
 from pipeline.clickhouse.client import connect, kind_of
@@ -89,7 +90,9 @@ def test_a_row_whose_record_makes_none_is_removed_only_if_the_user_says_so(log: 
     assert log.complete(rows(log.settings, "ui_events"))
 
 
-def test_what_a_killed_rewrite_left_is_removed_by_the_next_replay(log: UiEvents, replay: Chimera) -> None:
+def test_what_a_killed_rewrite_left_is_removed_by_the_next_replay(
+    log: UiEvents, replay: Chimera, verify: Verify
+) -> None:
     """A barrier would hold up the workers for ever, and a staging table takes space."""
     log.produce(20)
     replay("--execute")
@@ -97,9 +100,11 @@ def test_what_a_killed_rewrite_left_is_removed_by_the_next_replay(log: UiEvents,
         client.execute("ALTER TABLE ui_events MODIFY SETTING max_parts_in_total = 1")
         client.execute("CREATE TABLE ui_events_rewrite_0123abcd AS ui_events")
         assert "inserts into ui_events are held up" in replay().stdout
+        assert "RESET SETTING max_parts_in_total" in verify("ui_events").out
         done = replay("--execute")
         assert "Removed a barrier" in done.stdout
         assert not is_up(client, "ui_events")
+        assert not verify("ui_events", "--json").family["inserts_held_up"]
         assert client.execute(_STAGING) == [(0,)]
 
 
