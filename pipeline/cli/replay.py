@@ -132,7 +132,8 @@ def _execute(
     with _interruptible() as wanted, progress_of(plan) as report:
         if plan.dates:
             assert isinstance(source, FamilyLog)  # --day refuses other sources
-            rewrite = Rewrite(settings, plan, source, allow_removal=order.allow_removal)
+            rules = {"allow_removal": order.allow_removal, "keep_unknown": order.keep_unknown}
+            rewrite = Rewrite(settings, plan, source, **rules)
             rewrite.run(done, pace=pace, wanted=wanted, report=report)
         else:
             run(settings, plan, source, done.made, pace=pace, wanted=wanted, report=report)
@@ -191,7 +192,7 @@ def _reason_to_leave(done: Rewritten, *, failed: bool) -> str:
 def _exit_code(done: Rewritten) -> int:
     if done.made.stopped:
         return _INTERRUPTED
-    return 1 if done.made.deleted or done.made.counts.withheld else 0
+    return 1 if done.made.deleted or done.made.counts.withheld or done.filled.counts.withheld else 0
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import click
 from pipeline.catalog import Family
 from pipeline.lineage.sources import Order
 from pipeline.lineage.spans import Bound
+from pipeline.lineage.staging import is_staging
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,6 +41,8 @@ class BoundType(click.ParamType):
 def _table(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
     if value is not None and not (value.isascii() and value.isidentifier()):
         raise click.BadParameter(f"expected the name of a table in the configured database, got {value!r}")
+    if value is not None and is_staging(value):
+        raise click.BadParameter(f"{value!r} is a name of a staging table of --day, which the next replay drops")
     return value
 
 
@@ -133,6 +136,10 @@ def order_of(
     """
     if days and (into or despite_unknown):
         raise click.UsageError("expected --day without --into and --despite-unknown: it makes days of the table anew")
+    if days and end:
+        raise click.UsageError(
+            "expected --day without --to: a day is made of all its records below the committed offsets"
+        )
     if not days and (keep_unknown or allow_removal):
         raise click.UsageError("expected --keep-unknown and --allow-removal only with --day")
     _check_source(source_topic, files, bounded=bool(begin or end), rewrite=bool(days))

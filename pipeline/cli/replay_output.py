@@ -121,6 +121,11 @@ def print_plan(plan: ReplayPlan, sampled: Result) -> None:
             "removes it"
         )
     _print_unknown(plan)
+    _print_sample(plan, sampled)
+    click.echo("Nothing was changed; add --execute to insert the rows.", err=True)
+
+
+def _print_sample(plan: ReplayPlan, sampled: Result) -> None:
     counts = sampled.counts
     if counts.records:
         rows, seconds = _estimate(plan, sampled)
@@ -132,7 +137,11 @@ def print_plan(plan: ReplayPlan, sampled: Result) -> None:
         click.echo(f"To come: about {rows:,} rows into {plan.target.family.table}, in about {_duration(seconds)}.")
     else:
         click.echo("Nothing to fill.")
-    click.echo("Nothing was changed; add --execute to insert the rows.", err=True)
+    if plan.dates:
+        click.echo(
+            "Rows whose records make no row of these days any more are known when the rows are made; --execute changes "
+            "nothing then, unless --allow-removal is given."
+        )
 
 
 def print_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Followed] = ()) -> None:
@@ -140,10 +149,11 @@ def print_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Followed]
     result, counts = done.made, done.made.counts
     if plan.barrier:
         click.echo(f"Removed a barrier that a killed replay had left on {plan.target.family.table}: inserts go on.")
+    lost = "rows that were there are kept as they were" if plan.dates else "their rows are missing for good"
     for gone in result.deleted:
         click.echo(
             f"Partition {gone.partition}: retention deleted offsets {gone.first} to {gone.next_offset - 1} before they "
-            "were read; their rows are missing for good"
+            f"were read; {lost}"
         )
     _print_rejected(counts)
     if plan.dates:
@@ -204,13 +214,18 @@ def _print_rewrite(plan: ReplayPlan, done: Rewritten) -> None:
         f"{_duration(result.seconds)}, {result.records_per_second:,.0f}/s; inserts waited {done.stall_ms:,.0f} ms; "
         f"{done.filled.counts.inserted:,} rows filled in afterwards"
     )
+    if done.filled.counts.withheld:
+        click.echo(
+            f"{done.filled.counts.withheld:,} rows of other days with rows of unknown origin weren't filled in: they "
+            "may be of the same records; see --despite-unknown"
+        )
 
 
 def _print_unknown(plan: ReplayPlan) -> None:
     others = "another topic or a file" if plan.source.own else "other sources, such as the family's topic,"
     for some in plan.others:
         if plan.dates:
-            what = "is refused without --keep-unknown"
+            what = "is made anew only with --keep-unknown"
         elif some.day in plan.target.withheld_days:
             what = "is left as it is; see --despite-unknown"
         else:

@@ -2,7 +2,7 @@
 
 The setting `max_parts_in_total = 1` makes the server refuse inserts with TOO_MANY_PARTS, which the worker tries again.
 Inserts that began before are waited for. A process that is killed leaves the barrier behind; nothing is lost then, but
-inserts wait until the next command removes it.
+inserts wait until the next command removes it. The barrier stays while the server still copies or exchanges rows.
 """
 
 import time
@@ -25,7 +25,14 @@ SELECT count() FROM system.processes
 WHERE query_kind = 'Insert' AND position(query, %(table)s) > 0 AND query_id != queryID()
 """
 _PARTS = "SELECT count() FROM system.parts WHERE database = currentDatabase() AND table = %(table)s AND active"
+# Statements of a rewrite or a repair; those of a process that was killed, or that lost its connection, may go on.
+_EXCHANGES = """
+SELECT count() FROM system.processes
+WHERE query_kind IN ('Alter', 'Insert') AND match(query, %(exchange)s) AND query_id != queryID()
+"""
+_EXCHANGE = r"ALTER TABLE `?{table}`? (REPLACE|DROP) PARTITION|INSERT INTO `?{table}_re(write|pair)_[0-9a-f]{{8}}\b"
 _POLL_SECONDS = 0.01
+_RETRY_SECONDS = 0.2
 _PATIENCE_SECONDS = 30.0  # a stopped writer's insert is ended by the server within 6 s
 
 
@@ -54,22 +61,30 @@ def barrier(settings: ClickHouseSettings, client: Any, table: str) -> Iterator[N
         table: its name; nobody else may have a barrier on it.
 
     Raises:
-        UnavailableError: an insert doesn't end; nothing was changed.
+        UnavailableError: an insert doesn't end, and nothing was changed; or a copy or an exchange that failed for this
+            process still runs, and the barrier stays.
         clickhouse_driver.errors.Error, OSError, EOFError: a query failed.
     """
     try:
         client.execute(_RAISE.format(table=table))
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while all_rows(client, _RUNNING, {"table": table})[0][0]:
-            if time.monotonic() > deadline:
-                raise UnavailableError(
-                    f"table {settings.database}.{table} at {settings.address}: an insert hasn't ended in "
-                    f"{_PATIENCE_SECONDS:.0f} s; nothing was changed, try again"
-                )
-            time.sleep(_POLL_SECONDS)
+        _await_inserts(settings, client, table)
         yield
-    finally:
+    except BaseException:
+        _await_exchange(settings, table)
         execute_again(settings, _REMOVE.format(table=table))
+        raise
+    execute_again(settings, _REMOVE.format(table=table))
+
+
+def _await_inserts(settings: ClickHouseSettings, client: Any, table: str) -> None:
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while all_rows(client, _RUNNING, {"table": table})[0][0]:
+        if time.monotonic() > deadline:
+            raise UnavailableError(
+                f"table {settings.database}.{table} at {settings.address}: an insert hasn't ended in "
+                f"{_PATIENCE_SECONDS:.0f} s; nothing was changed, try again"
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def remove_left(settings: ClickHouseSettings, table: str) -> bool:
@@ -81,8 +96,33 @@ def remove_left(settings: ClickHouseSettings, table: str) -> bool:
     with explained(settings), connect(settings) as client:
         if not is_up(client, table):
             return False
-        client.execute(_REMOVE.format(table=table))
-        return True
+    _await_exchange(settings, table)
+    execute_again(settings, _REMOVE.format(table=table))
+    return True
+
+
+def _await_exchange(settings: ClickHouseSettings, table: str) -> None:
+    """Wait until no copy and no exchange of a table's rows runs.
+
+    Raises:
+        HaltError: the server refuses.
+        UnavailableError: one doesn't end, or the server doesn't answer; the barrier stays.
+    """
+    deadline, exchange = time.monotonic() + _PATIENCE_SECONDS, _EXCHANGE.format(table=table)
+    while True:
+        try:
+            with explained(settings), connect(settings) as client:
+                if not all_rows(client, _EXCHANGES, {"exchange": exchange})[0][0]:
+                    return
+            left = "a copy or an exchange of its rows still runs"
+        except UnavailableError as error:
+            left = str(error)
+        if time.monotonic() > deadline:
+            raise UnavailableError(
+                f"table {settings.database}.{table} at {settings.address}: {left}; inserts stay held up, so that no "
+                "row is lost: run the same command again, it removes the barrier"
+            )
+        time.sleep(_RETRY_SECONDS)
 
 
 def is_up(client: Any, table: str) -> bool:

@@ -58,15 +58,8 @@ class FamilyLog:
             order = replace(order, begin=_first_that_may_have(min(order.days), self._settings))
         with TopicReader(self._kafka, self._family.topic.name) as log:
             spans = spans_of(order, self.topic_id, log, committed)
-            logs = log.ranges()
-            lettered = lettered_within(
-                self._kafka,
-                self._family,
-                spans,
-                lambda span: begun_at(log, span.source.partition, logs[span.source.partition]),
-            )
         name = f"topic {self._family.topic.name}"
-        return Surveyed(name, spans[0].source.topic_id, spans, own=True, lettered=lettered)
+        return Surveyed(name, spans[0].source.topic_id, spans, own=True, lettered=self.lettered(spans))
 
     def read(
         self, ranges: Mapping[int, Sequence[range]], wanted: Callable[[], bool] = lambda: True
@@ -81,6 +74,16 @@ class FamilyLog:
             HaltError, UnavailableError: as `survey`.
         """
         return {number: offset for number, (offset, _) in self._commits().items()}
+
+    def lettered(self, spans: Iterable[Span]) -> dict[int, Ints]:
+        """Return the offsets of records within spans that are dead letters by now, by partition.
+
+        Raises:
+            HaltError, UnavailableError: as `survey`.
+        """
+        with TopicReader(self._kafka, self._family.topic.name) as log:
+            since = {number: begun_at(log, number, some) for number, some in log.ranges().items()}
+        return lettered_within(self._kafka, self._family, spans, lambda span: since[span.source.partition])
 
     def recorded_ends(self) -> dict[int, int]:
         """Return the offsets behind all ranges that are recorded beside the committed offsets by now, by partition.

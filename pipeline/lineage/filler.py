@@ -91,6 +91,8 @@ class Target:
     """Days that are left as they are, because rows of unknown origin could be the same ones."""
     only_days: frozenset[int] | None = None
     """Days whose rows are inserted; None for all."""
+    moved: Mapping[int, Ints] = field(default_factory=dict)
+    """Offsets by partition, ascending, whose rows are inserted on any day."""
     lettered: Mapping[int, Ints] = field(default_factory=dict)
     """Offsets of dead-lettered records by partition, ascending."""
 
@@ -177,6 +179,7 @@ class Filler:
         offsets = chunk.offsets[rows.positions]
         days, only = np.asarray(rows.columns["ts"]) // DAY_MS, self._target.only_days
         wanted = np.ones(len(rows), np.bool_) if only is None else np.isin(days, list(only))
+        wanted |= np.isin(offsets, self._target.moved.get(chunk.partition, ()))
         lettered = wanted & np.isin(offsets, self._target.lettered.get(chunk.partition, ()))
         withheld = wanted & ~lettered & np.isin(days, list(self._target.withheld_days))
         counts.lettered, counts.withheld = int(lettered.sum()), int(withheld.sum())

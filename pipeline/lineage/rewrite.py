@@ -2,8 +2,10 @@
 
 1. The rows of all records below the committed offsets go into a staging table, made by the rules of today.
 2. Rows of the days whose records the log no longer has are copied as they are.
-3. Under a barrier, which holds up inserts for a moment, the rows above those offsets are copied, and the days swapped.
-4. A fill follows: it finds nothing, unless a barrier wasn't possible.
+3. Under a barrier, which holds up inserts for a moment, the rows above those offsets and those of unknown origin are
+   copied, and the days swapped.
+4. A fill of these days follows: it finds nothing, unless a barrier wasn't possible. Removed rows are filled in on the
+   new days of their records.
 
 On replicated tables a barrier would hold up one server only, and on an empty table none. There, live rows may be lost
 in the swap. They are of ranges that were recorded beside the committed offsets at that moment: once these are
@@ -28,11 +30,13 @@ from pipeline.lineage.filler import Filler
 from pipeline.lineage.pace import Pace
 from pipeline.lineage.plan import RemovalError, ReplayPlan
 from pipeline.lineage.replay import Report, Result, make_filler, tidy, work
-from pipeline.lineage.spans import Span, find_gaps
+from pipeline.lineage.rewrite_offsets import RewriteOffsets
+from pipeline.lineage.spans import find_gaps, find_others
 from pipeline.lineage.staging import Staging
 
 _POLL_SECONDS = 0.2
 _LISTED = 3
+_MOST_PASSES = 3
 
 
 @dataclass(slots=True)
@@ -59,6 +63,7 @@ class Rewrite:
         plan: with the days in its target.
         log: of the family's topic.
         allow_removal: remove rows whose records make no row of these days any more.
+        keep_unknown: keep rows of unknown origin.
         use_barrier: False for the way of replicated tables.
         settle_seconds: longest wait until recorded ranges are committed.
     """
@@ -70,6 +75,7 @@ class Rewrite:
         log: FamilyLog,
         *,
         allow_removal: bool = False,
+        keep_unknown: bool = False,
         use_barrier: bool = True,
         settle_seconds: float = 120.0,
     ) -> None:
@@ -77,11 +83,10 @@ class Rewrite:
         self._plan = plan
         self._log = log
         self._allow_removal = allow_removal
+        self._keep_unknown = keep_unknown
         self._use_barrier = use_barrier
         self._settle_seconds = settle_seconds
         self._table = plan.target.family.table
-        self._starts = {span.source.partition: span.offsets.start for span in plan.spans}
-        self._ends = {span.source.partition: span.offsets.stop for span in plan.spans}
 
     def run(
         self,
@@ -108,25 +113,27 @@ class Rewrite:
         clickhouse = self._settings.clickhouse
         with TableLock(clickhouse, self._table) as lock, connect(clickhouse) as client:
             tidy(clickhouse, self._table)
-            sink = Sink(clickhouse, comment=lock.comment)
-            days = [str(day) for day in self._plan.dates]
-            staging = Staging(client, self._table, self._plan.target.topic_id, days, secrets.token_hex(4))
+            offsets, sink = RewriteOffsets(self._plan, self._log), Sink(clickhouse, comment=lock.comment)
+            days, topic_id = map(str, self._plan.dates), self._plan.target.topic_id
+            staging = Staging(client, self._table, topic_id, days, secrets.token_hex(4))
             with staging.created(clickhouse):
-                self._make(sink, staging, done, lock.check, pace=pace or Pace(), wanted=wanted, report=report)
-                done.made.stopped = not wanted()
-                if done.made.stopped:
+                self._make(sink, staging, offsets, done, lock.check, pace=pace or Pace(), wanted=wanted, report=report)
+                if not wanted():
+                    done.made.stopped = True
                     return
-                done.carried = staging.carry_before(self._starts)
-                self._check_removals(staging, done)
+                offsets.divide(done.made.deleted)
+                done.carried = staging.carry_before(offsets.kept)
+                self._check_removals(staging, offsets, done)
                 lock.check()
-                self._swap(client, staging, done)
-            self._fill(client, sink, done, lock.check)
+                self._swap(client, staging, offsets, done)
+            self._fill(client, sink, offsets, done, lock.check)
             sink.close()
 
     def _make(
         self,
         sink: Sink,
         staging: Staging,
+        offsets: RewriteOffsets,
         done: Rewritten,
         check: Callable[[], None],
         *,
@@ -134,19 +141,19 @@ class Rewrite:
         wanted: Callable[[], bool],
         report: Report,
     ) -> None:
-        """Fill the staging table from the log, twice more also up to what has been committed meanwhile."""
+        """Fill the staging table from the log, three times more also up to what has been committed meanwhile."""
         target = replace(self._plan.target, family=replace(self._plan.target.family, table=staging.name))
         sink.expect(check_tables(self._settings.clickhouse, [target.family]))
-        filler = make_filler(self._settings, replace(self._plan, target=target), sink, check=check)
-        ranges = {number: range(self._starts[number], end) for number, end in self._ends.items()}
-        for _ in range(3):
+        ranges = offsets.ranges
+        for turn in range(_MOST_PASSES + 1):
+            here = replace(self._plan, target=replace(target, lettered=offsets.lettered))
+            filler = make_filler(self._settings, here, sink, check=check)
             self._work(filler, ranges, done.made, pace=pace, wanted=wanted, report=report)
-            now = self._log.committed()
-            ranges = {number: range(end, max(end, now.get(number, 0))) for number, end in self._ends.items()}
-            if not wanted() or not any(ranges.values()):
+            if not wanted() or turn == _MOST_PASSES:
                 return
-            self._ends = {number: some.stop for number, some in ranges.items()}
-        self._work(filler, ranges, done.made, pace=pace, wanted=wanted, report=report)
+            ranges = offsets.advance()
+            if not any(ranges.values()):
+                return
 
     def _work(self, filler: Filler, ranges: Mapping[int, range], result: Result, **how: Any) -> None:
         read = self._log.read({number: (some,) for number, some in ranges.items()}, how.get("wanted", lambda: True))
@@ -154,44 +161,53 @@ class Rewrite:
         work(filler.fill, read, result, policy=policy, threads=self._settings.worker.insert_threads, **how)
         result.raise_damage()
 
-    def _check_removals(self, staging: Staging, done: Rewritten) -> None:
-        removed = staging.removed(self._starts, self._ends)
+    def _check_removals(self, staging: Staging, offsets: RewriteOffsets, done: Rewritten) -> None:
+        """Check that rows may be removed, and note their offsets."""
+        removed = staging.removed(offsets.read)
         done.removed = sum(count for count, _ in removed.values())
         if done.removed and not self._allow_removal:
             places = ", ".join(
                 f"{offset} of partition {number}"
-                for number, (_, offsets) in list(removed.items())[:_LISTED]
-                for offset in offsets[:_LISTED]
+                for number, (_, first) in list(removed.items())[:_LISTED]
+                for offset in first[:_LISTED]
             )
             days = ", ".join(map(str, self._plan.dates))
             raise RemovalError(
                 f"table {self._table}: {done.removed:,} rows of {days} would be removed: their "
-                f" records make no row of these days any more, as those at offset {places}; expected each to make "
+                f"records make no row of these days any more, as those at offset {places}; expected each to make "
                 "one: `chimera replay` without --day lists rejected records; add --allow-removal to remove them"
             )
+        offsets.moved = staging.removed_offsets(offsets.read) if removed else {}
 
-    def _swap(self, client: Any, staging: Staging, done: Rewritten) -> None:
+    def _swap(self, client: Any, staging: Staging, offsets: RewriteOffsets, done: Rewritten) -> None:
         if self._use_barrier and works(client, self._table):
             began = time.perf_counter()
             with barrier(self._settings.clickhouse, client, self._table):
-                done.carried += staging.carry_after(self._ends)
-                staging.swap()
-                done.swapped = True
+                self._exchange(staging, offsets, done)
             done.stall_ms = (time.perf_counter() - began) * 1000
         else:
-            done.carried += staging.carry_after(self._ends)
-            staging.swap()
-            done.swapped = True
-            self._settle()
+            self._exchange(staging, offsets, done)
+            self._settle(offsets)
 
-    def _settle(self) -> None:
+    def _exchange(self, staging: Staging, offsets: RewriteOffsets, done: Rewritten) -> None:
+        if not self._keep_unknown and (unknown := staging.unknown()):
+            raise RemovalError(
+                f"table {self._table}: {unknown:,} rows of unknown origin came while the days were made anew, and the "
+                "log can't make new ones of them; expected none; nothing was changed: add --keep-unknown to keep them "
+                "as they are, if they aren't of the same records"
+            )
+        done.carried += staging.carry_after(offsets.kept, offsets.read)
+        staging.swap()
+        done.swapped = True
+
+    def _settle(self, offsets: RewriteOffsets) -> None:
         """Wait until the ranges that are recorded now are committed."""
         deadline = time.monotonic() + self._settle_seconds
         awaited = self._log.recorded_ends()
         while True:
             now = self._log.committed()
             if all(now.get(number, 0) >= end for number, end in awaited.items()):
-                self._ends = {number: max(end, now.get(number, 0)) for number, end in self._ends.items()}
+                offsets.advance()
                 return
             if time.monotonic() > deadline:
                 raise UnavailableError(
@@ -201,15 +217,20 @@ class Rewrite:
                 )
             time.sleep(_POLL_SECONDS)
 
-    def _fill(self, client: Any, sink: Sink, done: Rewritten, check: Callable[[], None]) -> None:
-        """Fill what the table lacks of the records that were read."""
-        target = replace(self._plan.target, only_days=None)
+    def _fill(
+        self,
+        client: Any,
+        sink: Sink,
+        offsets: RewriteOffsets,
+        done: Rewritten,
+        check: Callable[[], None],
+    ) -> None:
+        """Fill what the days lack of the records that were read, and the rows of those that moved to other days."""
+        own, plan = self._plan.target.only_days or frozenset(), self._plan
+        others = frozenset(some.day for some in find_others(client, self._table, plan.target.topic_id))
+        target = replace(plan.target, lettered=offsets.lettered, moved=offsets.moved, withheld_days=others - own)
         sink.expect(check_tables(self._settings.clickhouse, [target.family]))
-        filler = make_filler(self._settings, replace(self._plan, target=target), sink, check=check)
-        spans = [
-            Span(span.source, range(span.offsets.start, self._ends[span.source.partition]), 0)
-            for span in self._plan.spans
-        ]
-        for span in find_gaps(client, self._table, spans):
+        filler = make_filler(self._settings, replace(plan, target=target), sink, check=check)
+        for span in find_gaps(client, self._table, offsets.spans):
             for gap in span.gaps:
                 self._work(filler, {span.source.partition: gap}, done.filled)

@@ -200,6 +200,8 @@ def test_a_table_that_would_change_or_lose_rows_is_refused(log: UiEvents, replay
         pytest.param(("--from", "yesterday"), 2, "expected an offset", id="no bound"),
         pytest.param(("--from", "3", "--from", "0:4"), 2, "--from once", id="two bounds"),
         pytest.param(("--into", "a b"), 2, "name of a table", id="no table"),
+        pytest.param(("--into", "ui_events_rewrite_0123abcd"), 2, "staging table", id="staging table"),
+        pytest.param(("--day", "2026-01-31", "--to", "3"), 2, "--day without --to", id="end of a day"),
         pytest.param(("--max-rows-per-second", "0"), 78, "above 0", id="no limit"),
     ],
 )
