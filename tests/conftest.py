@@ -191,5 +191,5 @@ def _delete_topics(stack: Stack | ContainerStack, own: str) -> None:
     """Delete the test's topics, also those that its worker created under the group's name."""
     admin = AdminClient({"bootstrap.servers": stack.kafka.bootstrap_servers})
     names = [name for name in admin.list_topics(timeout=_ADMIN_SECONDS).topics if own in name]
-    for deleted in admin.delete_topics(names).values() if names else ():
+    for deleted in admin.delete_topics(names, request_timeout=_ADMIN_SECONDS).values() if names else ():
         deleted.result(_ADMIN_SECONDS)
