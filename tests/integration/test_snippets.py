@@ -40,6 +40,7 @@ NOT_RUN = {
 PLACEHOLDERS = {
     "chimera.ui_events:3:41200": "{topic}:0:0",
     "--from 3:41000 --to 3:42000": "--from 0:41 --to 0:42",
+    'hexdigest()))" ui_events.avro': 'hexdigest()))" examples/ui_events.jsonl',
     "events.jsonl --dry-run": "examples/ui_events.jsonl --dry-run",
     "export CHIMERA_REGISTRY__URL=http://127.0.0.1:8081": "",
 }
