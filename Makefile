@@ -31,7 +31,7 @@ lock: $(MARK) ## Lock the newest versions that pyproject.toml allows, with hashe
 demo: $(MARK) ## Run the whole pipeline on this machine, in about a minute
 	$(BIN)/chimera demo
 
-test: lint ## Run lint and all tests, on a real broker and a real ClickHouse; 15 to 20 minutes
+test: lint ## Run lint and all tests, on a real broker and a real ClickHouse; about half an hour
 	$(BIN)/chimera schemas check
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
