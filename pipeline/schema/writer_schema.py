@@ -19,7 +19,7 @@ MAX_DEPTH = 32
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")  # explanations of a rejection quote field names
 _MOST_BYTES = 2**31 - 1
 _LOGICAL_TYPE = re.compile(r"[A-Za-z0-9-]{1,40}")
-_SIZES = frozenset({"precision", "scale"})  # of a decimal
+_SIZES = ("precision", "scale")  # of a decimal
 _INVALID = -1  # precision or scale that isn't a number; equals no declared one
 
 
@@ -144,7 +144,7 @@ def _with_meaning(written: Any, declared: Mapping[str, Any]) -> Any:
     if not isinstance(written, str) or written not in PRIMITIVES:
         return written
     meaning = _meaning(declared)
-    if not meaning and written == "bytes" and not _SIZES.isdisjoint(declared):
+    if not meaning and written == "bytes" and any(size in declared for size in _SIZES):
         meaning = _meaning({**declared, "logicalType": "decimal"})  # some libraries drop the name and keep the sizes
     return {"type": written, **meaning} if meaning else written
 
