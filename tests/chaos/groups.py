@@ -8,6 +8,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, ConsumerGroupState
 from confluent_kafka.admin import AdminClient
+from support.kafka_admin import answer_to
 from support.kafka_cluster import KafkaCluster
 from support.kafka_proxy import OFFSET_FETCH
 from support.processes import Worker, eventually
@@ -65,7 +66,7 @@ def _wait_until_refused(worker: Worker) -> None:
 def _is_empty(world: World) -> bool:
     group = world.settings.kafka.group_id
     admin = AdminClient({**client_config(world.settings.kafka), "log_level": 0})
-    described = admin.describe_consumer_groups([group])[group].result(PATIENCE_SECONDS)
+    described = answer_to(lambda: admin.describe_consumer_groups([group])[group], PATIENCE_SECONDS)
     return bool(described.state == ConsumerGroupState.EMPTY)
 
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 import yaml
 from confluent_kafka import Consumer, ConsumerGroupState, TopicPartition
 from confluent_kafka.admin import AdminClient
+from support.kafka_admin import answer_to
 from support.processes import Worker, beside, eventually, prepare
 
 from chaos.ledger import REFUSED_DURATION, Ledger
@@ -98,7 +99,7 @@ class World:
         """Number of members of the consumer group; 0 during a rebalance."""
         group = self.settings.kafka.group_id
         admin = AdminClient({**client_config(self.settings.kafka), "log_level": 0})
-        described = admin.describe_consumer_groups([group])[group].result(_SECONDS)
+        described = answer_to(lambda: admin.describe_consumer_groups([group])[group], _SECONDS)
         return len(described.members) if described.state == ConsumerGroupState.STABLE else 0
 
     def worker(
@@ -235,8 +236,8 @@ class World:
         with connect(self.settings.clickhouse, database="") as client:
             client.execute(f"DROP DATABASE IF EXISTS {self.settings.clickhouse.database} SYNC")
         admin = AdminClient({**client_config(self.settings.kafka), "log_level": 0})
-        for deleted in admin.delete_topics([topic.name for topic in self.catalog.topics]).values():
-            deleted.result(_SECONDS)
+        for topic in self.catalog.topics:
+            answer_to(lambda name=topic.name: admin.delete_topics([name])[name], _SECONDS)  # type: ignore[misc]
 
 
 def go(worker: Worker) -> None:

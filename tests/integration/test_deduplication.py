@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 from support.events import events, publish
-from support.processes import PATIENCE_SECONDS, Worker, eventually, lag, prepare
+from support.kafka_admin import answer_to
+from support.processes import Worker, eventually, lag, prepare
 
 from pipeline.catalog import load_catalog
 from pipeline.clickhouse.client import connect
@@ -80,8 +81,7 @@ def test_the_partitions_on_the_broker_count(settings: Settings) -> None:
     check_windows(settings, load_catalog(settings))
     topic = load_catalog(settings).family("episodes").topic.name
     admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
-    (grown,) = admin.create_partitions([NewPartitions(topic, 16)]).values()
-    grown.result(PATIENCE_SECONDS)
+    answer_to(lambda: admin.create_partitions([NewPartitions(topic, 16)])[topic])
     with pytest.raises(HaltError, match=r"episodes at .* is 400000, expected at least 1200000 for 16 partitions"):
         eventually(lambda: check_windows(settings, load_catalog(settings)), "the broker's new partitions")
 

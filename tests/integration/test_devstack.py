@@ -14,6 +14,7 @@ import psutil
 import pytest
 from clickhouse_driver import Client
 from confluent_kafka.admin import AdminClient, NewTopic
+from support.kafka_admin import answer_to
 from support.processes import in_foreground
 
 from pipeline.catalog import load_topics
@@ -99,7 +100,7 @@ def test_a_restart_keeps_data_and_ports_and_needs_no_network(tmp_path: Path, mon
     """A second stack in the same directory has the addresses and the data of the first."""
     with Stack(tmp_path) as first:
         admin = AdminClient({"bootstrap.servers": first.kafka.bootstrap_servers})
-        admin.create_topics([NewTopic("kept", 3)])["kept"].result(_SECONDS)
+        answer_to(lambda: admin.create_topics([NewTopic("kept", 3)])["kept"])
         client = Client(HOST, port=first.clickhouse.port)
         client.execute("CREATE DATABASE kept")
         client.execute("CREATE TABLE kept.numbers ENGINE = MergeTree ORDER BY number AS SELECT * FROM numbers(7)")

@@ -1,29 +1,36 @@
-"""The coordinator of the group moves from one broker to another while a worker takes its partitions over."""
+"""The coordinator of a group moves, or loads the group, while a worker or a replay asks for the commits."""
 
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import repeat
 from pathlib import Path
 
 import pytest
 from support.events import events, publish, settled
 from support.kafka_cluster import KafkaCluster
 from support.kafka_proxy import OFFSET_FETCH
+from support.kafka_topic import Topic
 from support.processes import PATIENCE_SECONDS, Worker, eventually, prepare
 
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import connect
 from pipeline.config import Settings, env_name, load_settings
+from pipeline.errors import UnavailableError
 from pipeline.producer.encode import Encoder
+from pipeline.transport.adapter.log_reader import LogReader
+from pipeline.transport.broker import Commit
 
 pytestmark = pytest.mark.integration
 
 _EVENTS = 20_000
+_SPENT = object()
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[KafkaCluster]:
-    """Two brokers of the test's own."""
-    with KafkaCluster(tmp_path / "cluster") as cluster:
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """Two brokers of the module's own."""
+    with KafkaCluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
 
 
@@ -57,6 +64,44 @@ def test_a_coordinator_that_moves_during_a_takeover_stores_nothing_twice(
         settled(worker, settings, family, 30)
         assert worker.ready
     assert _rows(settings) == _EVENTS + 30
+
+
+@pytest.mark.parametrize("code", [14, 16], ids=["LOAD_IN_PROGRESS", "NOT_COORDINATOR"])
+def test_a_replay_asks_again_while_the_commits_are_refused(
+    settings: Settings, cluster: KafkaCluster, code: int
+) -> None:
+    """An error of the whole group isn't an answer without commits: a replay would find nothing to replay."""
+    kafka = settings.kafka.model_copy(update={"bootstrap_servers": cluster.bootstrap_servers})
+    topic = Topic(kafka)
+    topic.produce([b"one", b"two"])
+    topic.commit(2, "kept")
+    with LogReader(kafka, topic.name) as reader, _refusing(cluster, code, 4):
+        assert reader.commits(kafka.group_id) == {0: Commit(2, "kept")}
+    refused = rf"topic {topic.name}: .*{kafka.group_id}.*\(code {code}\)"
+    with (
+        LogReader(kafka, topic.name, refused_seconds=0.5) as reader,
+        _refusing(cluster, code, None),
+        pytest.raises(UnavailableError, match=refused),
+    ):
+        reader.commits(kafka.group_id)
+
+
+def _refusing(cluster: KafkaCluster, code: int, times: int | None) -> ExitStack:
+    """Refuse a group's commits as its coordinator would, so often or always."""
+    left = iter(repeat(None)) if times is None else iter(range(times))
+
+    def reply(request: bytes) -> bytes | None:
+        _, api_key, version, correlation = struct.unpack_from(">ihhi", request)
+        if api_key != OFFSET_FETCH or next(left, _SPENT) is _SPENT:
+            return None
+        assert version == 3
+        body = struct.pack(">iiih", correlation, 0, 0, code)  # not throttled, no topics
+        return struct.pack(">i", len(body)) + body
+
+    with ExitStack() as refusing:
+        for number in (1, 2):
+            refusing.enter_context(cluster.proxy(number).answering(reply))
+        return refusing.pop_all()
 
 
 def _publish(settings: Settings, family: Family, count: int) -> None:

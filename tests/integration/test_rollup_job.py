@@ -14,7 +14,8 @@ from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from support.events import settled
-from support.processes import PATIENCE_SECONDS, Worker, lag, prepare
+from support.kafka_admin import answer_to
+from support.processes import Worker, lag, prepare
 
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import connect
@@ -100,10 +101,8 @@ def _differences(settings: Settings, before: int) -> list[Difference]:
 def _delete_before(settings: Settings, family: Family, offset: int) -> None:
     """Delete the records before an offset in both partitions, as retention does."""
     admin = AdminClient({**client_config(settings.kafka)})
-    for deleted in admin.delete_records(
-        [TopicPartition(family.topic.name, number, offset) for number in (0, 1)]
-    ).values():
-        deleted.result(PATIENCE_SECONDS)
+    for place in [TopicPartition(family.topic.name, number, offset) for number in (0, 1)]:
+        answer_to(lambda place=place: admin.delete_records([place])[place])  # type: ignore[misc]
 
 
 def test_closed_hours_equal_sql_over_ui_events(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:

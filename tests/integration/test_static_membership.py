@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 from support.events import as_stored, bag, events, rows, settled
+from support.kafka_admin import answer_to
 from support.processes import Worker, last_word, prepare
 
 from pipeline.config import Settings, env_name
@@ -93,7 +94,7 @@ def test_a_leader_that_comes_back_takes_added_partitions_over(
     with Worker(named, tmp_path / "again") as again:
         again.wait_until_consuming()
         admin = AdminClient(dict(client_config(settings.kafka)))
-        admin.create_partitions([NewPartitions(family.topic.name, 8)])[family.topic.name].result()
+        answer_to(lambda: admin.create_partitions([NewPartitions(family.topic.name, 8)])[family.topic.name])
         with Producer(settings, catalog) as producer:
             for event in events(family.name, 100):
                 producer.send(family.name, event)

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 from support.events import events, publish, settled
+from support.kafka_admin import answer_to
 from support.processes import Worker, eventually, lag, prepare
 
 from pipeline.catalog import Family
@@ -45,7 +46,7 @@ def set_limit(settings: Settings, topic: str, max_message_bytes: int) -> None:
     entry = ConfigEntry("max.message.bytes", str(max_message_bytes), incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     admin = AdminClient({**client_config(settings.kafka)})
-    admin.incremental_alter_configs([resource])[resource].result(_SECONDS)
+    answer_to(lambda: admin.incremental_alter_configs([resource])[resource], _SECONDS)
 
 
 def test_dead_letters_are_the_records_as_they_were(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
@@ -150,9 +151,9 @@ def _own(letter: Message) -> dict[str, str]:
 
 def _delete(settings: Settings, family: Family) -> Callable[[], None]:
     admin, name = AdminClient({**client_config(settings.kafka)}), family.dead_letters.name
-    admin.delete_topics([name])[name].result(_SECONDS)
+    answer_to(lambda: admin.delete_topics([name])[name], _SECONDS)
     eventually(lambda: name not in admin.list_topics(timeout=_SECONDS).topics, "the topic is gone")
-    return lambda: admin.create_topics([NewTopic(name, 1, 1)])[name].result(_SECONDS)
+    return lambda: answer_to(lambda: admin.create_topics([NewTopic(name, 1, 1)])[name], _SECONDS)
 
 
 def _shrink(settings: Settings, family: Family) -> Callable[[], None]:

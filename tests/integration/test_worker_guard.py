@@ -6,8 +6,9 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
 from support.events import events, publish, settled
+from support.kafka_admin import answer_to
 from support.kafka_topic import Topic
-from support.processes import PATIENCE_SECONDS, Worker, last_word, prepare
+from support.processes import Worker, last_word, prepare
 
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import connect
@@ -86,7 +87,7 @@ def test_a_partition_that_was_added_is_a_fresh_start(
     """Its log begins at 0, and its records are in no table."""
     _store(settings, environ, family, tmp_path / "first", _EVENTS)
     admin, name = AdminClient({**client_config(settings.kafka)}), family.topic.name
-    admin.create_partitions([NewPartitions(name, 3)])[name].result(PATIENCE_SECONDS)
+    answer_to(lambda: admin.create_partitions([NewPartitions(name, 3)])[name])
     producer = Producer(client_config(settings.kafka))
     for event in events(family.name, 2 * _EVENTS)[_EVENTS:]:
         producer.produce(name, Encoder(family).encode(event).value, partition=2)

@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 from support.events import events, settled
 from support.faust_member import Member, numbers, small_batches, until, values_of
+from support.kafka_admin import answer_to
 from support.kafka_topic import Topic
 from support.processes import Worker, prepare
 
@@ -30,7 +31,7 @@ def test_added_partitions_are_read_within_30_s(settings: Settings, environ: dict
     with Worker(environ, tmp_path / "log") as worker:
         worker.wait_until_consuming()
         admin = AdminClient(dict(client_config(settings.kafka)))
-        admin.create_partitions([NewPartitions(family.topic.name, 8)])[family.topic.name].result()
+        answer_to(lambda: admin.create_partitions([NewPartitions(family.topic.name, 8)])[family.topic.name])
         began = time.monotonic()
         with Producer(settings, catalog) as producer:
             for event in events(family.name, 200):

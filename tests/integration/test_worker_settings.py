@@ -9,7 +9,8 @@ import pytest
 from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from support.events import events, publish, settled
-from support.processes import PATIENCE_SECONDS, Worker, last_word, prepare
+from support.kafka_admin import answer_to
+from support.processes import Worker, last_word, prepare
 
 from pipeline.config import ENV_PREFIX, Settings, env_name
 from pipeline.devstack.stack import DEVELOPMENT_HASH_KEY
@@ -121,7 +122,7 @@ def _set_cleanup(settings: Settings, topic: str, policy: str) -> None:
     entry = ConfigEntry("cleanup.policy", policy, incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
     admin = AdminClient({**client_config(settings.kafka)})  # must live until the answer
-    admin.incremental_alter_configs([resource])[resource].result(PATIENCE_SECONDS)
+    answer_to(lambda: admin.incremental_alter_configs([resource])[resource])
 
 
 @pytest.mark.parametrize("policy", ["compact", "compact,delete"])

@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 from pipeline.config import KafkaSettings
 from pipeline.kafka.client import client_config
 from pipeline.kafka.leaders import wait_for_leaders
+from support.kafka_admin import answer_to
 
 _ADMIN_SECONDS = 120.0
 
@@ -44,7 +45,7 @@ class Topic:
 
     def create_anew(self) -> None:
         """Delete the topic, and create another one under its name."""
-        self._admin.delete_topics([self.name])[self.name].result(_ADMIN_SECONDS)
+        answer_to(lambda: self._admin.delete_topics([self.name])[self.name])
         self._create()
 
     def produce(self, values: Iterable[bytes | None], partition: int = 0, codec: str = "none") -> None:
@@ -57,7 +58,7 @@ class Topic:
     def delete_records(self, before: int) -> None:
         """Delete the records of partition 0 below this offset, as retention does."""
         where = TopicPartition(self.name, 0, before)
-        self._admin.delete_records([where])[where].result(_ADMIN_SECONDS)
+        answer_to(lambda: self._admin.delete_records([where])[where])
 
     def commit(self, offset: int, metadata: str = "", partition: int = 0) -> None:
         """Commit for the group, which must have no members."""
@@ -68,14 +69,15 @@ class Topic:
     def end(self) -> int:
         """End of partition 0's log."""
         place = TopicPartition(self.name, 0)
-        asked = self._admin.list_offsets({place: OffsetSpec.latest()})  # type: ignore[no-untyped-call]
-        return int(asked[place].result(_ADMIN_SECONDS).offset)
+        latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call] # confluent-kafka declares no types here
+        return int(answer_to(lambda: self._admin.list_offsets({place: latest})[place]).offset)
 
     @property
     def committed(self) -> dict[int, int]:
         """Committed offsets of the group, by partition."""
-        asked = self._admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(self._kafka.group_id)])
-        offsets = asked[self._kafka.group_id].result(_ADMIN_SECONDS).topic_partitions
+        group = self._kafka.group_id
+        asked = [ConsumerGroupTopicPartitions(group)]
+        offsets = answer_to(lambda: self._admin.list_consumer_group_offsets(asked)[group]).topic_partitions
         return {each.partition: each.offset for each in offsets if each.topic == self.name}
 
     def read_commit(self) -> tuple[int, str]:
@@ -97,9 +99,10 @@ class Topic:
     @property
     def members(self) -> set[str]:
         """Ids of the group's members, as the broker gave them."""
-        group = self._admin.describe_consumer_groups([self._kafka.group_id])[self._kafka.group_id]
-        return {member.member_id for member in group.result(_ADMIN_SECONDS).members}
+        group = self._kafka.group_id
+        described = answer_to(lambda: self._admin.describe_consumer_groups([group])[group])
+        return {member.member_id for member in described.members}
 
     def _create(self) -> None:
-        self._admin.create_topics([NewTopic(self.name, self._partitions, 1)])[self.name].result(_ADMIN_SECONDS)
+        answer_to(lambda: self._admin.create_topics([NewTopic(self.name, self._partitions, 1)])[self.name])
         wait_for_leaders(self._kafka, {self.name: self._partitions})

@@ -4,6 +4,7 @@ from support.private_name import Name
 
 _BASE = "aiokafka.consumer.group_coordinator:BaseCoordinator"
 _GROUP = "aiokafka.consumer.group_coordinator:GroupCoordinator"
+_ADMIN = "aiokafka.admin:AIOKafkaAdminClient"
 _ASSIGNOR = "faust.assignor:PartitionAssignor"
 
 GROUP_NAMES = [
@@ -21,6 +22,12 @@ GROUP_NAMES = [
         "replaced, because nobody would ask for the error",
         "self exc",
         (f"{_GROUP}._GroupCoordinator__coordination_routine", "await self._push_error_to_user(exc)"),
+    ),
+    Name(
+        f"{_ADMIN}._send_request",
+        "reads the commits of a group with their answer's error, which list_consumer_group_offsets overlooks",
+        "self request node_id",
+        (f"{_ADMIN}.list_consumer_group_offsets", "await self._send_request(request, group_coordinator_id)"),
     ),
     Name(f"{_GROUP}.reset_generation", "begins a new membership", "self"),
     Name(f"{_GROUP}()._closing", "ends a pause when the consumer stops"),

@@ -1,7 +1,7 @@
 """aiokafka's group coordinator, whose answers are checked for errors that aiokafka overlooks.
 
-Every request for commits goes through it: the transport's own, Faust's seek to the committed offsets, and aiokafka's,
-which moves a partition without a commit to the beginning of its log.
+Every request of the worker for commits goes through it: the transport's own, Faust's seek to the committed offsets, and
+aiokafka's, which moves a partition without a commit to the beginning of its log.
 """
 
 from collections.abc import Iterable

@@ -18,11 +18,13 @@ import aiokafka.client
 import uvloop
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.structs import TopicPartition as Place
 
 from pipeline.config import KafkaSettings
 from pipeline.errors import HaltError, UnavailableError, damaged_log, wrong_checksum
+from pipeline.transport.adapter.answers import check_fetched
 from pipeline.transport.adapter.connection import create_conn
 from pipeline.transport.adapter.login import client_options
 from pipeline.transport.adapter.records import take
@@ -32,6 +34,7 @@ from pipeline.transport.stretches import LogStretch, cut
 
 _ANSWER_SECONDS = 30.0
 _FETCH_WAIT_MS = 100
+_POLL_SECONDS = 0.1
 
 
 class LogReader:
@@ -43,12 +46,16 @@ class LogReader:
         settings: the broker.
         topic: name of the topic.
         silence_seconds: longest wait for the next record of any range.
+        refused_seconds: time in which temporary refusals of the commits are accepted.
     """
 
-    def __init__(self, settings: KafkaSettings, topic: str, *, silence_seconds: float = 60.0) -> None:
+    def __init__(
+        self, settings: KafkaSettings, topic: str, *, silence_seconds: float = 60.0, refused_seconds: float = 20.0
+    ) -> None:
         self._settings = settings
         self._topic = topic
         self._silence_seconds = silence_seconds
+        self._refused_seconds = refused_seconds
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="log reader", daemon=True)
         self._consumer: Any = None
@@ -104,14 +111,30 @@ class LogReader:
         admin = AIOKafkaAdminClient(**client_options(self._settings))
         try:
             await admin.start()
-            commits = await admin.list_consumer_group_offsets(group)
+            answer = await self._fetch_commits(admin, group)
         finally:
             await admin.close()
         return {
-            place.partition: Commit(commit.offset, commit.metadata)
-            for place, commit in commits.items()
-            if place.topic == self._topic and commit.offset >= 0
+            number: Commit(offset, metadata)
+            for topic, partitions in answer.topics
+            for number, offset, metadata, _ in partitions
+            if topic == self._topic and offset >= 0
         }
+
+    async def _fetch_commits(self, admin: AIOKafkaAdminClient, group: str) -> Any:
+        """Ask again while the coordinator moves or loads the group; aiokafka would return no commits then."""
+        asked = OffsetFetchRequest(group, None)
+        deadline = monotonic() + self._refused_seconds
+        while True:
+            try:
+                answer = await admin._send_request(asked, await admin.find_coordinator(group))  # noqa: SLF001 (it checks no answer)
+                check_fetched(group, (), answer)
+            except KafkaError as error:
+                if not error.retriable or monotonic() > deadline:
+                    raise
+            else:
+                return answer
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def _begin(self) -> None:
         aiokafka.client.create_conn = create_conn  # the client takes no other function
