@@ -70,9 +70,9 @@ def facts_of_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Follow
         ],
         "session_stats": {
             str(each.day): {
-                "closed_hours": each.closed,
-                "open_hours": each.open,
-                "left_hours": each.left,
+                "closed_hours": [_begin(hour) for hour in each.closed],
+                "open_hours": [_begin(hour) for hour in each.open],
+                "left_hours": [_begin(hour) for hour in each.left],
                 "rows": each.rows,
             }
             for each in followed
@@ -168,15 +168,25 @@ def print_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Followed]
                 f"{each.day} --execute`"
             )
         click.echo(
-            f"session_stats: {each.day}: {each.closed} closed hours touched, {each.rows:,} rows brought in line; "
-            f"{each.open} open hours {rest}"
+            f"session_stats: {each.day}: closed hours touched: {_clocks(each.closed)}, {each.rows:,} rows brought in "
+            f"line; open hours: {_clocks(each.open)}{(each.open and f', they {rest}') or ''}"
         )
         if each.left:
             click.echo(
-                f"session_stats: {each.day}: {each.left} hours keep their rows, because these count events that "
+                f"session_stats: {each.day}: the rows of {_clocks(each.left)} stay, because they count events that "
                 f"ui_events lacks: fill the rest, or see `chimera rollup repair --day {each.day}`, which computes them "
                 "from the events that are there"
             )
+
+
+def _begin(hour: int) -> str:
+    """Return the begin of an hour since 1970, in ISO 8601."""
+    return f"{datetime.fromtimestamp(hour * 3600, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _clocks(hours: Sequence[int]) -> str:
+    """Return the begins of hours of one day, as clocks show them."""
+    return ", ".join(f"{hour % 24:02}:00" for hour in hours) + " UTC" if hours else "none"
 
 
 def print_left_days(days: Iterable[date], why: str) -> None:

@@ -17,14 +17,14 @@ _HOURS = 24
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """One day of session_stats that a replay touched."""
+    """One day of session_stats that a replay touched. Hours are numbers since 1970."""
 
     day: date
-    closed: int
+    closed: tuple[int, ...]
     """Touched hours that are closed; they are in line with ui_events now."""
-    open: int
+    open: tuple[int, ...]
     """Touched hours that the rollup still stores, or whose rows a TTL expires."""
-    left: int
+    left: tuple[int, ...]
     """Touched closed hours that keep their rows, because ui_events lacks events that these count."""
     rows: int
     """Rows that were changed, added or removed."""
@@ -60,8 +60,10 @@ def _follow(settings: Settings, rollup: RollupSpec, horizon: Horizon, day: date,
         planned = plan(Audit(client, rollup.source.table), horizon, day, hours)
     touched = [each for each in planned.hours if each.hour.number in hours]
     whole = [each for each in touched if not (each.open or each.lost)]
+    closed = tuple(each.hour.number for each in whole)
     rows = sum(each.changed + each.added + each.removed for each in whole)
     if rows:
-        repair(settings.clickhouse, rollup.source.table, horizon, day, {each.hour.number for each in whole})
-    still_open = sum(each.open for each in touched)
-    return Followed(day, len(whole), still_open, len(touched) - still_open - len(whole), rows)
+        repair(settings.clickhouse, rollup.source.table, horizon, day, set(closed))
+    still_open = tuple(each.hour.number for each in touched if each.open)
+    left = tuple(each.hour.number for each in touched if each.lost and not each.open)
+    return Followed(day, closed, still_open, left, rows)
