@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, Message, TopicPartition
+from support.kafka_requests import watermarks
 
 from pipeline.config import KafkaSettings
 from pipeline.kafka.client import client_config
@@ -94,7 +95,7 @@ class Commits:
         """Return the end offset of each partition of the commit log; empty if the topic doesn't exist."""
         topic = self._consumer.list_topics(_TOPIC, _SECONDS).topics[_TOPIC]
         partitions = [TopicPartition(_TOPIC, number) for number in topic.partitions]
-        return {tp.partition: self._consumer.get_watermark_offsets(tp, _SECONDS)[1] for tp in partitions}
+        return {tp.partition: watermarks(self._consumer, tp)[1] for tp in partitions}
 
 
 def _text(data: bytes) -> tuple[str, bytes]:

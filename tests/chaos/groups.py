@@ -8,9 +8,9 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, ConsumerGroupState
 from confluent_kafka.admin import AdminClient
-from support.kafka_admin import answer_to
 from support.kafka_cluster import KafkaCluster
 from support.kafka_proxy import OFFSET_FETCH
+from support.kafka_requests import answer_to
 from support.processes import Worker, eventually
 
 from chaos.faults import LOAD, PATIENCE_SECONDS, Fault, wait_for_rows

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from support.kafka_requests import watermarks
 
 from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.client import connect
@@ -213,7 +214,7 @@ class Ledger:
                 for family in self._families
                 for number in topics[family.dead_letters.name].partitions
             ]
-            left = sum(consumer.get_watermark_offsets(partition, SECONDS)[1] for partition in partitions)
+            left = sum(watermarks(consumer, partition)[1] for partition in partitions)
             consumer.assign(partitions)
             found: set[Coordinates] = set()
             while left:

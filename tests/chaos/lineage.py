@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from confluent_kafka import Consumer, TopicPartition
+from support.kafka_requests import patiently
 from support.processes import eventually
 
 from chaos.faults import LOAD, PATIENCE_SECONDS, Fault, stop, victim_at
@@ -67,7 +68,7 @@ class LineageWorld(World):
         consumer = Consumer({**client_config(self.settings.kafka), "group.id": self.settings.kafka.group_id})
         try:
             asked = [TopicPartition(family.topic.name, number) for number in range(self.topic_partitions)]
-            return [(tp.partition, max(tp.offset, 0)) for tp in consumer.committed(asked, _SECONDS)]
+            return [(tp.partition, max(tp.offset, 0)) for tp in patiently(lambda: consumer.committed(asked, _SECONDS))]
         finally:
             consumer.close()
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from confluent_kafka import Consumer, TopicPartition
+from support.kafka_requests import watermarks
 
 from chaos.faults import Fault, kill
 from chaos.ledger import DAMAGED, SECONDS, Ledger, Produced, new_producer
@@ -64,7 +65,7 @@ class TransactionLedger(Ledger):
         with closing(
             Consumer({**client_config(self._settings.kafka), "group.id": "ends", "isolation.level": "read_uncommitted"})
         ) as consumer:
-            return {at: consumer.get_watermark_offsets(TopicPartition(*at), SECONDS)[1] for at in super().ends}
+            return {at: watermarks(consumer, TopicPartition(*at))[1] for at in super().ends}
 
     def produce(self, family: Family, count: int, *, damaged: float = DAMAGED) -> None:
         """Publish events in one of the open transactions; end it now and then."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import yaml
 from confluent_kafka import Consumer, ConsumerGroupState, TopicPartition
 from confluent_kafka.admin import AdminClient
-from support.kafka_admin import answer_to
+from support.kafka_requests import answer_to, patiently
 from support.processes import Worker, beside, eventually, prepare
 
 from chaos.ledger import REFUSED_DURATION, Ledger
@@ -173,7 +173,7 @@ class World:
         ends = self.ledger.ends
         consumer = Consumer({**client_config(self.settings.kafka), "group.id": self.settings.kafka.group_id})
         try:
-            committed = consumer.committed([TopicPartition(*at) for at in ends], _SECONDS)
+            committed = patiently(lambda: consumer.committed([TopicPartition(*at) for at in ends], _SECONDS))
         finally:
             consumer.close()
         lags = {(tp.topic, tp.partition): ends[tp.topic, tp.partition] - max(tp.offset, 0) for tp in committed}

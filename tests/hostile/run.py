@@ -8,6 +8,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from support.events import rows, settled
+from support.kafka_requests import watermarks
 from support.processes import Worker, prepare
 
 from hostile.case import Case, Maker, identity
@@ -115,7 +116,7 @@ def _letters(settings: Settings, family: Family) -> dict[int, str]:
     consumer = Consumer({**client_config(settings.kafka), "group.id": "-"})
     try:
         partition = TopicPartition(family.dead_letters.name, 0, 0)
-        count = consumer.get_watermark_offsets(partition, _SECONDS)[1]
+        count = watermarks(consumer, partition)[1]
         consumer.assign([partition])
         letters: list[Message] = consumer.consume(count, _SECONDS) if count else []
     finally:

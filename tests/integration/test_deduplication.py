@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 from support.events import events, publish
-from support.kafka_admin import answer_to
+from support.kafka_requests import answer_to
 from support.processes import Worker, eventually, lag, prepare
 
 from pipeline.catalog import load_catalog

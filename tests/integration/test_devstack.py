@@ -14,7 +14,7 @@ import psutil
 import pytest
 from clickhouse_driver import Client
 from confluent_kafka.admin import AdminClient, NewTopic
-from support.kafka_admin import answer_to
+from support.kafka_requests import answer_to
 from support.processes import in_foreground
 
 from pipeline.catalog import load_topics

@@ -14,6 +14,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 from support.containers import ContainerStack
+from support.kafka_requests import watermarks
 from support.schema_registry import RegistryServer
 
 from pipeline.catalog import Catalog, Family, load_catalog
@@ -67,7 +68,7 @@ def stored(settings: Settings, topic: str) -> Iterator[KafkaMessage]:
         partitions = [
             TopicPartition(topic, number, 0) for number in consumer.list_topics(topic).topics[topic].partitions
         ]
-        left = sum(consumer.get_watermark_offsets(partition, SECONDS)[1] for partition in partitions)
+        left = sum(watermarks(consumer, partition)[1] for partition in partitions)
         consumer.assign(partitions)
         while left:
             messages = consumer.consume(min(left, 10_000), SECONDS)

@@ -14,7 +14,7 @@ from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from support.events import settled
-from support.kafka_admin import answer_to
+from support.kafka_requests import answer_to
 from support.processes import Worker, lag, prepare
 
 from pipeline.catalog import Family

@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 from support.containers import ContainerStack
+from support.kafka_requests import watermarks
 from support.processes import eventually
 
 from pipeline.catalog import TopicSpec, load_catalog
@@ -80,7 +81,7 @@ def latest(settings: Settings, topic: TopicSpec) -> dict[Key, bytes]:
     values: dict[Key, bytes] = {}
     for number in range(topic.partitions):
         partition = TopicPartition(topic.name, number, 0)
-        _, end = consumer.get_watermark_offsets(partition, _SECONDS)
+        _, end = watermarks(consumer, partition)
         consumer.assign([partition])
         for message in consumer.consume(end, _SECONDS) if end else ():
             key, value = Key.parse(message.key() or b""), message.value()

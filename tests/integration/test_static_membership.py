@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 from support.events import as_stored, bag, events, rows, settled
-from support.kafka_admin import answer_to
+from support.kafka_requests import answer_to
 from support.processes import Worker, last_word, prepare
 
 from pipeline.config import Settings, env_name

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
-from support.kafka_admin import answer_to
+from support.kafka_requests import answer_to
 
 from pipeline.catalog import load_topics
 from pipeline.config import KafkaSettings, Settings, env_name

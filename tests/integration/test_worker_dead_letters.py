@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 from support.events import events, publish, settled
-from support.kafka_admin import answer_to
+from support.kafka_requests import answer_to, watermarks
 from support.processes import Worker, eventually, lag, prepare
 
 from pipeline.catalog import Family
@@ -35,7 +35,7 @@ def messages(settings: Settings, partition: TopicPartition, count: int) -> list[
     """Return all messages of a partition; check their number."""
     consumer = Consumer({**client_config(settings.kafka), "group.id": "-"})
     try:
-        assert consumer.get_watermark_offsets(partition, _SECONDS) == (0, count)
+        assert watermarks(consumer, partition) == (0, count)
         consumer.assign([partition])
         return consumer.consume(count, _SECONDS) if count else []
     finally:

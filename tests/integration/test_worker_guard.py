@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
 from support.events import events, publish, settled
-from support.kafka_admin import answer_to
+from support.kafka_requests import answer_to
 from support.kafka_topic import Topic
 from support.processes import Worker, last_word, prepare
 

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 from support.events import events, settled
 from support.faust_member import Member, numbers, small_batches, until, values_of
-from support.kafka_admin import answer_to
+from support.kafka_requests import answer_to
 from support.kafka_topic import Topic
 from support.processes import Worker, prepare
 

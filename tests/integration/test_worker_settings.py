@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from support.events import events, publish, settled
-from support.kafka_admin import answer_to
+from support.kafka_requests import answer_to
 from support.processes import Worker, last_word, prepare
 
 from pipeline.config import ENV_PREFIX, Settings, env_name

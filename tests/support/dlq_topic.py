@@ -15,6 +15,7 @@ from pipeline.errors import Reason
 from pipeline.kafka.client import client_config
 from pipeline.transport.micro_batch import State
 from pipeline.transport.partition import PartitionBatches
+from support.kafka_requests import watermarks
 
 _SECONDS = 120.0
 
@@ -42,7 +43,7 @@ def messages(settings: Settings, topic: str) -> list[Message]:
         found: list[Message] = []
         for number in consumer.list_topics(topic).topics[topic].partitions:
             partition = TopicPartition(topic, number, 0)
-            _, end = consumer.get_watermark_offsets(partition, _SECONDS)
+            _, end = watermarks(consumer, partition)
             consumer.assign([partition])
             while sum(message.partition() == number for message in found) < end:
                 found += consumer.consume(end, 1)

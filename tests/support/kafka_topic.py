@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 from pipeline.config import KafkaSettings
 from pipeline.kafka.client import client_config
 from pipeline.kafka.leaders import wait_for_leaders
-from support.kafka_admin import answer_to
+from support.kafka_requests import answer_to
 
 _ADMIN_SECONDS = 120.0
 

@@ -19,6 +19,7 @@ from pipeline.devstack.process import spawn
 from pipeline.devstack.worker import WORKER_COMMAND, WorkerWeb
 from pipeline.kafka.client import client_config
 from pipeline.kafka.topics import TopicAdmin, plan
+from support.kafka_requests import patiently, watermarks
 
 T = TypeVar("T")
 
@@ -60,8 +61,10 @@ def lag(settings: Settings, topic: str) -> int:
     consumer = Consumer({**client_config(settings.kafka), "group.id": settings.kafka.group_id})
     try:
         numbers = consumer.list_topics(topic).topics[topic].partitions
-        committed = consumer.committed([TopicPartition(topic, number) for number in numbers], PATIENCE_SECONDS)
-        ends = [consumer.get_watermark_offsets(partition, PATIENCE_SECONDS)[1] for partition in committed]
+        committed = patiently(
+            lambda: consumer.committed([TopicPartition(topic, number) for number in numbers], PATIENCE_SECONDS)
+        )
+        ends = [watermarks(consumer, partition)[1] for partition in committed]
         return sum(end - max(partition.offset, 0) for end, partition in zip(ends, committed, strict=True))
     finally:
         consumer.close()
