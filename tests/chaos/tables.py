@@ -45,7 +45,8 @@ class ExpiringLedger(Ledger):
             for identity in of_family & self._produced[name].valid.keys()
         }
         rows = [at for identity, at in old.items() if identity in self._of_expired_days and at not in dead]
-        return replace(verdict, lost=[*(at for at in verdict.lost if at not in set(old.values())), *rows])
+        may_be_gone = set(old.values())
+        return replace(verdict, lost=[*(at for at in verdict.lost if at not in may_be_gone), *rows])
 
     def _new_event(self, family: Family, identity: uuid.UUID) -> dict[str, Any]:
         event = super()._new_event(family, identity)
