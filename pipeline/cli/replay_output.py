@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipeline.cli.verify_output import format_hour
 from pipeline.lineage.filler import ReplayCounts
 from pipeline.lineage.follow import Followed
 from pipeline.lineage.plan import ReplayPlan
@@ -70,9 +71,9 @@ def facts_of_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Follow
         ],
         "session_stats": {
             str(each.day): {
-                "closed_hours": [_begin(hour) for hour in each.closed],
-                "open_hours": [_begin(hour) for hour in each.open],
-                "left_hours": [_begin(hour) for hour in each.left],
+                "closed_hours": [format_hour(hour) for hour in each.closed],
+                "open_hours": [format_hour(hour) for hour in each.open],
+                "left_hours": [format_hour(hour) for hour in each.left],
                 "rows": each.rows,
             }
             for each in followed
@@ -161,7 +162,7 @@ def print_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Followed]
     else:
         _print_fill(plan, result)
     for each in followed:
-        rest = "are the rollup's"
+        rest = ", they are the rollup's" if each.open else ""
         if not plan.source.own and each.open:
             rest += (
                 f", which doesn't know the rows of this source: when they are closed, run `chimera rollup repair --day "
@@ -169,7 +170,7 @@ def print_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Followed]
             )
         click.echo(
             f"session_stats: {each.day}: closed hours touched: {_clocks(each.closed)}, {each.rows:,} rows brought in "
-            f"line; open hours: {_clocks(each.open)}{(each.open and f', they {rest}') or ''}"
+            f"line; open hours: {_clocks(each.open)}{rest}"
         )
         if each.left:
             click.echo(
@@ -177,11 +178,6 @@ def print_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Followed]
                 f"ui_events lacks: fill the rest, or see `chimera rollup repair --day {each.day}`, which computes them "
                 "from the events that are there"
             )
-
-
-def _begin(hour: int) -> str:
-    """Return the begin of an hour since 1970, in ISO 8601."""
-    return f"{datetime.fromtimestamp(hour * 3600, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _clocks(hours: Sequence[int]) -> str:

@@ -49,7 +49,7 @@ def _hours(report: FamilyReport) -> Iterator[dict[str, Any]]:
     for spot in sorted(spots, key=lambda each: (each.partition, each.hour is None, each.hour)):
         yield {
             "partition": spot.partition,
-            "hour": _hour(spot.hour),
+            "hour": format_hour(spot.hour),
             "rows": report.rows_by[spot],
             "doubled": report.doubled_by[spot],
             "lost": report.lost_by[spot],
@@ -62,12 +62,13 @@ def _listed(each: Listed) -> dict[str, Any]:
         "partition": each.partition,
         "first": each.first,
         "last": each.last,
-        "first_hour": _hour(each.first_hour),
-        "last_hour": _hour(each.last_hour),
+        "first_hour": format_hour(each.first_hour),
+        "last_hour": format_hour(each.last_hour),
     }
 
 
-def _hour(hour: int | None) -> str | None:
+def format_hour(hour: int | None) -> str | None:
+    """Return the beginning of an hour since 1970 in ISO 8601, UTC; None for an unknown hour."""
     return None if hour is None else f"{_EPOCH + timedelta(hours=hour):%Y-%m-%dT%H:%MZ}"
 
 
@@ -114,7 +115,7 @@ def _print_hours(report: FamilyReport, *, by_partition: bool) -> None:
     places = sorted(set().union(*counts), key=lambda each: (each.partition, each.hour is None, each.hour))
     rows = [
         [
-            _hour(spot.hour) or "unknown",
+            format_hour(spot.hour) or "unknown",
             *([str(spot.partition)] if by_partition else []),
             *(f"{c[spot]:,}" for c in counts),
         ]
@@ -130,7 +131,7 @@ def _place(spot: Spot, *, by_partition: bool) -> Spot:
 
 def _sentence(report: FamilyReport, each: Listed) -> str:
     offsets = f"offset {each.first:,}" if each.first == each.last else f"offsets {each.first:,} to {each.last:,}"
-    hours = dict.fromkeys(filter(None, (_hour(each.first_hour), _hour(each.last_hour))))
+    hours = dict.fromkeys(filter(None, (format_hour(each.first_hour), format_hour(each.last_hour))))
     when = f", hour {' to '.join(hours)}" if hours else ""
     return f"{each.fault}: {report.topic}, partition {each.partition}, {offsets}{when}"
 

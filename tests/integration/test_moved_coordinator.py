@@ -24,7 +24,6 @@ from pipeline.transport.broker import Commit
 pytestmark = pytest.mark.integration
 
 _EVENTS = 20_000
-_SPENT = object()
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +87,11 @@ def test_a_replay_asks_again_while_the_commits_are_refused(
 
 def _refusing(cluster: KafkaCluster, code: int, times: int | None) -> ExitStack:
     """Refuse a group's commits as its coordinator would, so often or always."""
-    left = iter(repeat(None)) if times is None else iter(range(times))
+    refusals = repeat(True) if times is None else repeat(True, times)
 
     def reply(request: bytes) -> bytes | None:
         _, api_key, version, correlation = struct.unpack_from(">ihhi", request)
-        if api_key != OFFSET_FETCH or next(left, _SPENT) is _SPENT:
+        if api_key != OFFSET_FETCH or not next(refusals, False):
             return None
         assert version == 3
         body = struct.pack(">iiih", correlation, 0, 0, code)  # not throttled, no topics

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 
 _MIDNIGHT = 491_616
 """Hours from 1970 to the midnight in which the sample begins."""
-_FIRST_HOUR = f"{DAY}T00:00:00Z"
+_FIRST_HOUR = f"{DAY}T00:00Z"
 
 
 @pytest.fixture

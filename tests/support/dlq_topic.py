@@ -17,8 +17,6 @@ from pipeline.transport.micro_batch import State
 from pipeline.transport.partition import PartitionBatches
 from support.kafka_requests import watermarks
 
-_SECONDS = 120.0
-
 
 def reject(settings: Settings, family: Family, records: Sequence[DlqRecord], reason: Reason = Reason.MALFORMED) -> None:
     """Write dead letters of records of partition 1, as a worker does."""
