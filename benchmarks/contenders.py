@@ -1,18 +1,20 @@
-"""Contenders: the worker and its peers, each a process of one Python interpreter."""
+"""Contenders: the worker, its peers and the yardstick, each started as a process of its own."""
 
-import hashlib
-import os
-import subprocess
-import sys
-import venv
 from dataclasses import dataclass, replace
-from pathlib import Path
+from enum import Enum, auto
 
-from pipeline.config import env_name
-from pipeline.errors import UnavailableError
+from pipeline.config import env_name, env_names
 
-PEER_REQUIREMENTS = Path(__file__).with_name("requirements-peers.txt")
-_PEER_LOCK = Path(__file__).parents[1] / "requirements" / "peers.txt"  # the same with all dependencies; by `make lock`
+
+class Runtime(Enum):
+    """Environment that a contender is started in."""
+
+    PROJECT = auto()
+    """The project's Python."""
+    PEERS = auto()
+    """A Python with packages that the project's environment can't hold."""
+    GO = auto()
+    """A program built from benchmarks/yardstick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +23,11 @@ class Contender:
 
     name: str
     title: str
-    arguments: tuple[str, ...]
-    """Arguments of the interpreter on the command line."""
-    own_python: bool = True
-    """True if the contender runs in the project's Python environment; else it runs in the peers' own."""
+    arguments: tuple[str, ...] = ()
+    """Arguments on the command line."""
+    runtime: Runtime = Runtime.PROJECT
+    worker: bool = False
+    """True if it is the worker, which keeps state and dead letters in topics of its own."""
     grouped: bool = True
     """True if the contender reads as a consumer group, so the broker knows when it begins; else it prints `READY`."""
     in_server: bool = False
@@ -33,14 +36,16 @@ class Contender:
     """Additional environment variables."""
 
 
-WORKER = Contender(
-    "chimera", "Chimera worker", ("-m", "faust", "-A", "pipeline", "worker", "--without-web", "--loglevel", "warn")
-)
+_WORKER_ARGUMENTS = ("-A", "pipeline", "worker", "--loglevel", "warn")
+_CORE = env_name("worker", "core")
 
-WITHOUT_RANGES = Contender(
-    "without_ranges",
-    "the same, no ranges committed",
-    ("-m", "benchmarks.peers.without_ranges", "-A", "pipeline", "worker", "--without-web", "--loglevel", "warn"),
+WORKER = Contender("chimera", "Chimera worker", ("-m", "faust", *_WORKER_ARGUMENTS), worker=True)
+
+WITHOUT_RANGES = replace(
+    WORKER,
+    name="without_ranges",
+    title="the same, no ranges committed",
+    arguments=("-m", "benchmarks.peers.without_ranges", *_WORKER_ARGUMENTS),
 )
 
 WITHOUT_ROLLUP = replace(
@@ -50,6 +55,17 @@ WITHOUT_ROLLUP = replace(
     environment=((env_name("rollup", "enabled"), "false"),),
 )
 
+WITHOUT_CORE = replace(WORKER, name="without_core", title="the same, numpy path alone", environment=((_CORE, "false"),))
+
+YARDSTICK = Contender("yardstick", "Go yardstick", runtime=Runtime.GO)
+
+ENGINE = Contender(
+    "clickhouse_kafka_engine",
+    "ClickHouse Kafka engine",
+    ("-m", "benchmarks.peers.clickhouse_kafka_engine"),
+    in_server=True,
+)
+
 PEERS = (
     Contender(
         "stock_faust",
@@ -57,43 +73,19 @@ PEERS = (
         ("-m", "benchmarks.peers.stock_faust", "--loop", "uvloop", "worker", "--without-web", "--loglevel", "warn"),
     ),
     Contender("plain_loop", "confluent-kafka loop", ("-m", "benchmarks.peers.plain_loop")),
-    Contender("quix", "Quix Streams", ("-m", "benchmarks.peers.quix"), own_python=False),
+    Contender("quix", "Quix Streams", ("-m", "benchmarks.peers.quix"), runtime=Runtime.PEERS),
     Contender(
         "bytewax",
         "Bytewax",
         ("-m", "bytewax.run", "benchmarks.peers.bytewax_flow"),
-        own_python=False,
+        runtime=Runtime.PEERS,
         grouped=False,
     ),
-    Contender(
-        "clickhouse_kafka_engine",
-        "ClickHouse Kafka engine",
-        ("-m", "benchmarks.peers.clickhouse_kafka_engine"),
-        in_server=True,
-    ),
+    ENGINE,
 )
 
-CONTENDERS = (WORKER, WITHOUT_RANGES, WITHOUT_ROLLUP, *PEERS)
+_WITH_CORE = (WITHOUT_CORE,) if _CORE in env_names() else ()
 
-
-def interpreter(contender: Contender) -> Path:
-    """Path of the contender's Python; the first call creates the peers' environment in the user's cache.
-
-    Raises:
-        UnavailableError: the packages can't be installed; the message says why.
-    """
-    if contender.own_python:
-        return Path(sys.executable)
-    digest = hashlib.sha256(_PEER_LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    directory = Path(base) / "chimera" / f"bench-peers-{digest}"
-    python, complete = directory / "bin" / "python", directory / "complete"
-    if not complete.exists():
-        venv.create(directory, clear=True, with_pip=True)
-        install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"]
-        done = subprocess.run([python, *install, _PEER_LOCK], capture_output=True, text=True, check=False)
-        if done.returncode:
-            reason = done.stderr.strip().rpartition("\n")[2]
-            raise UnavailableError(f"can't install {_PEER_LOCK.name} into {directory}: {reason}")
-        complete.touch()
-    return python
+CONTENDERS = (WORKER, *_WITH_CORE, WITHOUT_RANGES, WITHOUT_ROLLUP, YARDSTICK, *PEERS)
+USUAL = (WORKER, *_WITH_CORE, YARDSTICK, *PEERS)
+"""Contenders of a run that names none."""

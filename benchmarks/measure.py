@@ -7,9 +7,9 @@ start Python, to import and to connect doesn't count for any contender. The cloc
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -17,15 +17,17 @@ from clickhouse_driver import Client
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from benchmarks.contenders import Contender, interpreter
+from benchmarks.contenders import Contender
+from benchmarks.machine import Others, load_average
 from benchmarks.peers import READY
-from benchmarks.process import ContenderProcess, cpu_seconds
-from benchmarks.report import Result, median
+from benchmarks.process import ContenderError, ContenderProcess, cpu_seconds
+from benchmarks.results import Result, Runs
+from benchmarks.runtimes import command
 from benchmarks.stage import Stage
 from benchmarks.workload import Fingerprint, Workload
 from pipeline.clickhouse.migrate import migrate
 from pipeline.config import ClickHouseSettings, env_name
-from pipeline.devstack.ports import HOST
+from pipeline.devstack.ports import HOST, free_port
 
 _ROOT = Path(__file__).parent.parent
 _POLL_SECONDS = 0.02
@@ -46,7 +48,11 @@ class Bench:
     workload: Workload
 
     def run(
-        self, contender: Contender, progress: Progress, afterwards: Callable[[Client], object] = lambda _: None
+        self,
+        contender: Contender,
+        progress: Progress,
+        afterwards: Callable[[Client], object] = lambda _: None,
+        settle_seconds: float = 0.0,
     ) -> Result:
         """Run a contender until it has stored everything, stop it, and check what it stored.
 
@@ -54,37 +60,52 @@ class Bench:
             contender: to run.
             progress: of the contender.
             afterwards: called while the contender still runs and has stored all rows, with a client of its database.
+            settle_seconds: time from the last row until memory is measured once more; 0 leaves that out.
 
         Raises:
             ContenderError: the contender ended, stalled, or stored other rows; the message gives its log's last line.
         """
+        with self.running(contender) as (process, client, started):
+            result = self._measure(contender, client, process, started, progress)
+            afterwards(client)
+            if settle_seconds:
+                time.sleep(settle_seconds)
+                result = replace(result, later_rss_bytes=process.rss_bytes())
+            self._check(client, process)
+        self.workload.check_topic()
+        return result
+
+    @contextmanager
+    def running(self, contender: Contender) -> Iterator[tuple[ContenderProcess, Client, float]]:
+        """Start a contender in a new database; the context gives it when it has all partitions.
+
+        The context gives the process, a client of the database, and the time when the process was started. The
+        contender is stopped when the context ends, and the database dropped.
+        """
         name = f"bench_{contender.name}_{secrets.token_hex(3)}"  # of the database and of the consumer group
-        command = [str(interpreter(contender)), *contender.arguments]
-        environment = {**self._environment(name), **dict(contender.environment)}
-        process = ContenderProcess(command, environment, self.place.directory / f"{name}.log")
+        if contender.worker:
+            self.workload.forget_worker()
+        environment = {**self.environment(name), **dict(contender.environment)}
+        process = ContenderProcess(command(contender), environment, self.place.directory / f"{name}.log")
         with self._database(name) as client:
             started = time.monotonic()
             with process:
                 self._wait_until_reading(contender, name, process)
-                result = self._measure(contender, client, process, started, progress)
-                afterwards(client)
-            if (stored := _fingerprint(client)) != self.workload.fingerprint:
-                raise process.failure(f"stored {stored}, expected {self.workload.fingerprint}")
-        return result
+                yield process, client, started
 
     @contextmanager
     def _database(self, name: str) -> Iterator[Client]:
-        """Create a database with the project's tables; drop it afterwards."""
+        """Create a database with the project's tables; drop it afterwards, and with it what reads into it."""
         settings = ClickHouseSettings(host=HOST, port=self.place.stack.clickhouse.port, database=name)
         migrate(settings)
         client = Client(HOST, port=settings.native_port, database=name)
         try:
             yield client
-            client.execute(f"DROP DATABASE {name} SYNC")
         finally:
+            client.execute(f"DROP DATABASE {name} SYNC")
             client.disconnect()
 
-    def _environment(self, name: str) -> dict[str, str]:
+    def environment(self, name: str) -> Mapping[str, str]:
         """Environment of every contender: the worker's settings, and the topic."""
         return {
             **os.environ,
@@ -92,6 +113,8 @@ class Bench:
             env_name("kafka", "group_id"): name,
             env_name("clickhouse", "database"): name,
             env_name("registry", "url"): str(self.place.settings.registry.url),
+            env_name("topics", "file"): str(self.workload.settings.topics.file),
+            env_name("worker", "web_port"): str(free_port()),  # the usual one may be taken
             "BENCH_TOPIC": self.workload.topic,
             "PYTHONPATH": str(_ROOT),
             "TMPDIR": str(self.place.directory),
@@ -121,7 +144,9 @@ class Bench:
         self, contender: Contender, client: Client, process: ContenderProcess, started: float, progress: Progress
     ) -> Result:
         """Measure from the first poll to the last row."""
-        server = psutil.Process(self.place.stack.clickhouse.pid)
+        stack, load = self.place.stack, load_average()
+        server = psutil.Process(stack.clickhouse.pid)
+        others = Others([stack.clickhouse.pid, stack.kafka.pid])
         begun, cpu_before, server_before = time.monotonic(), process.cpu_seconds(), cpu_seconds(server)
         self._wait_until_stored(client, process, progress)
         ended, cpu_after, server_after = time.monotonic(), process.cpu_seconds(), cpu_seconds(server)
@@ -133,6 +158,8 @@ class Bench:
             server_cpu_seconds=server_after - server_before,
             cpu_seconds=None if contender.in_server else cpu_after - cpu_before,
             peak_rss_bytes=None if contender.in_server else process.peak_rss_bytes(),
+            load=load,
+            other_cores=others.cores(besides_seconds=cpu_after - cpu_before),
         )
 
     def _wait_until_stored(self, client: Client, process: ContenderProcess, progress: Progress) -> None:
@@ -149,15 +176,51 @@ class Bench:
                 raise process.failure(f"stored {stored:,} rows and no more for {_STALL_SECONDS:.0f} s")
             time.sleep(max(_POLL_SECONDS, (time.monotonic() - begun) * _POLL_SHARE))
 
+    def _check(self, client: Client, process: ContenderProcess) -> None:
+        if (stored := _fingerprint(client)) != self.workload.fingerprint:
+            raise process.failure(f"stored {stored}, expected {self.workload.fingerprint}")
 
-def rounds(bench: Bench, contenders: Sequence[Contender], repeat: int) -> dict[str, Result]:
-    """Return the median run of each contender. Contenders alternate, so a slower machine affects all of them alike."""
-    runs: dict[str, list[Result]] = {contender.name: [] for contender in contenders}
-    for _ in range(repeat):
-        for contender in contenders:
-            bar = bench.place.bar(contender.title, bench.workload.fingerprint.rows)
-            runs[contender.name].append(bench.run(contender, bar))
-    return {name: median(results) for name, results in runs.items()}
+
+def rounds(benches: Mapping[str, tuple[Bench, Contender]], repeat: int, settle_seconds: float = 0.0) -> dict[str, Runs]:
+    """Return the runs of each contender. Contenders alternate, so a slower machine affects all of them alike.
+
+    A contender that fails is left out of the result and of later rounds; the stage's failures have the reason.
+
+    Args:
+        benches: contenders by the names of their results, each with its workload.
+        repeat: number of rounds.
+        settle_seconds: as in `Bench.run`.
+    """
+    runs: dict[str, list[Result]] = {name: [] for name in benches}
+    for number in range(repeat):
+        for name, (bench, contender) in benches.items():
+            if name not in runs:
+                continue
+            place, rows = bench.place, bench.workload.fingerprint.rows
+            title = f"{name}, {rows:,} events, round {number + 1} of {repeat}"
+            try:
+                result = bench.run(contender, place.bar(title, rows), settle_seconds=settle_seconds)
+            except ContenderError as error:
+                del runs[name]
+                place.failures.append(str(error))
+                place.say(f"{title}: {error}")
+            else:
+                runs[name].append(result)
+                place.say(f"{title}: {_figures(result)}")
+    return {name: Runs(tuple(results)) for name, results in runs.items()}
+
+
+def alternating(bench: Bench, contenders: Sequence[Contender], repeat: int) -> dict[str, Runs]:
+    """Return the runs of contenders with one workload, as `rounds` does."""
+    return rounds({contender.name: (bench, contender) for contender in contenders}, repeat)
+
+
+def _figures(result: Result) -> str:
+    cpu = "" if result.cpu_us_per_row is None else f"{result.cpu_us_per_row:.2f} µs, "
+    return (
+        f"{result.rows_per_s:,.0f} rows/s, {cpu}server {result.server_cpu_us_per_row:.2f} µs; "
+        f"load {result.load:.1f}, others {result.other_cores:.2f} cores"
+    )
 
 
 def _fingerprint(client: Client) -> Fingerprint:

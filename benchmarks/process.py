@@ -33,22 +33,34 @@ class ContenderProcess:
 
     def __enter__(self) -> Self:
         self.log.unlink(missing_ok=True)
-        self._process = spawn(self._command, self._environment, self.log, cwd=self.log.parent)
+        # A Ctrl-C in the terminal reaches the benchmark alone, which stops the contender.
+        self._process = spawn(self._command, self._environment, self.log, cwd=self.log.parent, start_new_session=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         children = self._tree()[1:]
-        end(self._process, _STOP_SECONDS)
-        _, left = psutil.wait_procs(children, _STOP_SECONDS)
+        hurry = kind is not None  # nobody waits for a last insert
+        end(self._process, 0 if hurry else _STOP_SECONDS)
+        _, left = psutil.wait_procs(children, 0 if hurry else _STOP_SECONDS)
         for process in left:
             process.kill()
         psutil.wait_procs(left)
 
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def ended(self) -> int | None:
+        """Exit code of the process; None while it runs."""
+        return self._process.poll()
+
     def check(self) -> None:
         """Raise a ContenderError if the process has ended."""
-        if (code := self._process.poll()) is not None:
+        if (code := self.ended) is not None:
             raise self.failure(f"ended with exit code {code}")
 
     def failure(self, problem: str) -> ContenderError:
@@ -67,6 +79,10 @@ class ContenderProcess:
     def peak_rss_bytes(self) -> int:
         """Sum of the peak resident memory of all processes, in bytes."""
         return sum(peak_rss_bytes(process.pid) for process in self._tree())
+
+    def rss_bytes(self) -> int:
+        """Sum of the resident memory of all processes now, in bytes."""
+        return sum(process.memory_info().rss for process in self._tree())
 
     def _tree(self) -> list[psutil.Process]:
         if self._process.poll() is not None:

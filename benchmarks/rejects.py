@@ -10,9 +10,8 @@ from contextlib import ExitStack, contextmanager
 import click
 import orjson
 
-from benchmarks import report
 from benchmarks.contenders import WORKER
-from benchmarks.measure import Bench
+from benchmarks.measure import Bench, rounds
 from benchmarks.stage import stage
 from benchmarks.workload import publish, usual
 
@@ -40,21 +39,15 @@ def main(events: int, every: int, repeat: int) -> None:
       0   measured
       1   an event was not stored exactly once
     """
-    runs: dict[str, list[report.Result]] = {"clean": [], "with rejects": []}
     with ExitStack() as stack:
         benches = {
             "clean": stack.enter_context(_bench(events, None)),
             "with rejects": stack.enter_context(_bench(events, every)),
         }
-        for number in range(repeat):
-            for name, bench in benches.items():
-                click.echo(f"round {number + 1}: {name}", err=True)
-                runs[name].append(bench.run(WORKER, lambda _: None))
-    clean, spoiled = (report.median(results) for results in runs.values())
-    share = clean.seconds / spoiled.seconds
-    for name, result in (("clean", clean), ("with rejects", spoiled)):
-        cpu = (result.cpu_seconds or 0) / events * 1e6
-        click.echo(f"{name:14}{events / result.seconds:12,.0f} rows/s{cpu:8.2f} µs CPU a row")
+        runs = rounds({name: (bench, WORKER) for name, bench in benches.items()}, repeat)
+    share = runs["with rejects"].rows_per_s / runs["clean"].rows_per_s
+    for name, each in runs.items():
+        click.echo(f"{name:14}{each.rows_per_s:12,.0f} rows/s{each.cpu_us_per_row or 0:8.2f} µs CPU a row")
     click.echo(orjson.dumps({"events": events, "rejected_one_of": every, "speed_kept": round(share, 3)}))
 
 

@@ -1,119 +1,96 @@
-"""Results of the benchmark, as a table in the terminal, a table in docs/benchmarks.md and a line of JSON."""
+"""Report of a run: tables for the terminal and for docs/benchmarks.md."""
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
-from textwrap import fill
 
-import orjson
-import psutil
 from rich.table import Table
 
-from benchmarks.contenders import CONTENDERS, PEER_REQUIREMENTS, PEERS, WITHOUT_RANGES, WORKER
-from pipeline.devstack.jars import KAFKA_VERSION
+from benchmarks import asked
+from benchmarks.cases import CASES
+from benchmarks.contenders import CONTENDERS, WITHOUT_RANGES, WORKER
+from benchmarks.figures import Figures, case_cpu, cpu_us, ratios, rows_per_s, server_us
+from benchmarks.results import Figure, Runs
+from benchmarks.runtimes import PEER_REQUIREMENTS
 from pipeline.errors import ConfigError
 
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 
 _TITLES = {contender.name: contender.title for contender in CONTENDERS}
-_HEADINGS = ("", "rows/s", "ratio", "CPU µs", "server µs", "RSS MB", "total s")
-_LINE_WIDTH = 120
-_LIBRARIES = ("faust-streaming", "aiokafka", "confluent-kafka", "fastavro", "clickhouse-driver", "numpy", "uvloop")
+_CASE_TITLES = {case.name: case.title for case in CASES}
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """One run of one contender."""
+class Sheet:
+    """A table; all cells but a row's first are numbers, aligned right."""
 
-    name: str
-    rows: int
-    seconds: float
-    """Time from the first poll to the last row."""
-    total_seconds: float
-    """Time from the start of the process to the last row."""
-    server_cpu_seconds: float
-    """CPU time of ClickHouse during `seconds`, for inserts and all its other work."""
-    cpu_seconds: float | None
-    """CPU time of the contender's processes during `seconds`; None if ClickHouse does the work."""
-    peak_rss_bytes: int | None
+    title: str
+    headings: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
 
-    @property
-    def rows_per_s(self) -> float:
-        """Throughput in rows per second."""
-        return self.rows / self.seconds
+    def rich(self) -> Table:
+        """Table for the terminal."""
+        table = Table(title=self.title, title_justify="left")
+        for number, heading in enumerate(self.headings):
+            table.add_column(heading, justify="right" if number else "left")
+        for cells in self.rows:
+            table.add_row(*cells)
+        return table
 
-    @property
-    def cpu_us_per_row(self) -> float | None:
-        """CPU time of the contender for one row, in µs."""
-        return None if self.cpu_seconds is None else self.cpu_seconds / self.rows * 1e6
-
-    @property
-    def server_cpu_us_per_row(self) -> float:
-        """CPU time of ClickHouse for one row, in µs."""
-        return self.server_cpu_seconds / self.rows * 1e6
-
-    @property
-    def rss_mb(self) -> float | None:
-        """Peak memory of the contender's processes, in 10^6 bytes."""
-        return None if self.peak_rss_bytes is None else self.peak_rss_bytes / 1e6
+    def markdown(self) -> list[str]:
+        """Lines for the docs."""
+        lines = [f"### {self.title}", "", f"| {' | '.join(self.headings)} |"]
+        lines += ["|---" + "|---:" * (len(self.headings) - 1) + "|"]
+        return [*lines, *(f"| {' | '.join(cells)} |" for cells in self.rows), ""]
 
 
-def median(runs: Sequence[Result]) -> Result:
-    """Return the median run by throughput, the slower one of two; so all figures are of one run."""
-    return sorted(runs, key=lambda run: run.rows_per_s)[(len(runs) - 1) // 2]
+def sheets(figures: Figures) -> list[Sheet]:
+    """All tables; one of a part that didn't run is left out."""
+    found = [Sheet("Asked and measured", ("", "before", "asked", "measured"), asked.rows(figures))]
+    found += [_comparison(f"{events:,} events", runs) for events, runs in sorted(figures.quiet.items())]
+    found += [
+        _comparison(f"{events:,} events, two busy processes beside", runs)
+        for events, runs in sorted(figures.busy.items())
+    ]
+    if figures.worst:
+        found.append(_worst(figures))
+    if figures.latency:
+        found += [_latency(figures), _parts(figures)]
+    if figures.memory:
+        found.append(_memory(figures))
+    return found
 
 
-def ratios(results: Mapping[str, Result]) -> dict[str, float]:
-    """Ratio of the worker's throughput to that of each peer that ran."""
-    if WORKER.name not in results:
-        return {}
-    worker = results[WORKER.name].rows_per_s
-    return {peer.name: round(worker / results[peer.name].rows_per_s, 2) for peer in PEERS if peer.name in results}
+def remarks(figures: Figures) -> list[str]:
+    """Sentences about the run: what was skipped or failed, and the load of the machine."""
+    lines = [f"{_TITLES[name]}: skipped, {reason}." for name, reason in figures.skipped.items()]
+    lines += [f"Failed: {failure}" for failure in figures.failures]
+    lines += [cost for runs in figures.quiet.values() if (cost := cost_of_ranges(runs))]
+    if figures.loads:
+        lines.append(
+            f"Load average before the runs: {min(figures.loads):.1f} to {max(figures.loads):.1f}; processes beside the "
+            f"benchmark used {min(figures.others):.2f} to {max(figures.others):.2f} cores, the busy ones not counted."
+            if figures.others
+            else f"Load average before the runs: {min(figures.loads):.1f} to {max(figures.loads):.1f}."
+        )
+    return lines
 
 
-def cost_of_ranges(results: Mapping[str, Result]) -> str | None:
-    """Sentence with the cost of committed ranges in throughput; None if one of the two contenders didn't run."""
-    if not {WORKER.name, WITHOUT_RANGES.name} <= results.keys():
-        return None
-    share = 1 - results[WORKER.name].rows_per_s / results[WITHOUT_RANGES.name].rows_per_s
-    return f"Committing ranges takes {share:.1%} of rows/s; below zero is noise."
-
-
-def json_line(results: Mapping[str, Result]) -> str:
-    """JSON object with the worker's figures and the ratios; without a run, a figure is null and a ratio is left out."""
-    worker = results.get(WORKER.name)
-    return orjson.dumps(
-        {
-            "rows_per_s": worker and round(worker.rows_per_s),
-            "cpu_us_per_row": worker and _rounded(worker.cpu_us_per_row, 2),
-            "rss_mb": worker and _rounded(worker.rss_mb, 1),
-            "ratio": ratios(results),
-        }
-    ).decode()
-
-
-def rich_table(results: Mapping[str, Result]) -> Table:
-    """Table for the terminal."""
-    table = Table()
-    for number, heading in enumerate(_HEADINGS):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=not number)
-    for cells in _cells(results):
-        table.add_row(*cells)
-    return table
-
-
-def markdown(results: Mapping[str, Result], machine: str, command: str) -> str:
-    """Text for the docs: the machine, the command and the table."""
+def markdown(figures: Figures, machine: str, command: str) -> str:
+    """Text for the docs: the machine, the command and the tables."""
     lines = [machine, "", f"`{command}`", ""]
-    lines += [f"| {' | '.join(_HEADINGS)} |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
-    lines += [f"| {' | '.join(cells)} |" for cells in _cells(results)]
-    if cost := cost_of_ranges(results):
-        lines += ["", cost]
-    return "\n".join(lines)
+    for remark in remarks(figures):
+        lines += [remark, ""]
+    for sheet in sheets(figures):
+        lines += sheet.markdown()
+    return "\n".join(lines).rstrip()
+
+
+def cost_of_ranges(runs: Mapping[str, Runs]) -> str | None:
+    """Sentence with the cost of committed ranges in throughput; None if one of the two contenders didn't run."""
+    if not {WORKER.name, WITHOUT_RANGES.name} <= runs.keys():
+        return None
+    share = 1 - runs[WORKER.name].rows_per_s / runs[WITHOUT_RANGES.name].rows_per_s
+    return f"Committing ranges takes {share:.1%} of rows/s; below zero is noise."
 
 
 def replace_marked(document: str, text: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
@@ -129,51 +106,94 @@ def replace_marked(document: str, text: str, markers: tuple[str, str] = (BEGIN, 
     return f"{before}{begin}\n{text}\n{end}{after}"
 
 
-def machine(clickhouse_version: str, *, besides: str = "") -> str:
-    """Paragraph about the machine and the versions; `besides` is added at the end."""
-    versions = [f"{name} {version(name)}" for name in _LIBRARIES]
-    memory = psutil.virtual_memory().total / 2**30
-    text = (
-        f"Measured on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores ({_cpu_model()}), {memory:.0f} GiB, "
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
-        f"ClickHouse {clickhouse_version}, Kafka {KAFKA_VERSION}, {', '.join(versions)}{besides}."
-    )
-    return fill(text, _LINE_WIDTH, break_on_hyphens=False)
-
-
 def peers() -> str:
     """Pinned packages of the peers that have their own environment, as the end of a sentence."""
     pins = [line for line in PEER_REQUIREMENTS.read_text(encoding="utf-8").splitlines() if "==" in line]
     return f"; Quix Streams and Bytewax with {', '.join(pins).replace('==', ' ')}"
 
 
-def _cells(results: Mapping[str, Result]) -> list[tuple[str, ...]]:
-    ratio = ratios(results)
-    return [
+def _comparison(title: str, runs: Mapping[str, Runs]) -> Sheet:
+    ratio = ratios(runs)
+    rows = [
         (
             _TITLES[name],
-            f"{result.rows_per_s:,.0f}",
-            f"{ratio[name]:.1f} x" if name in ratio else "",
-            _number(result.cpu_us_per_row),
-            f"{result.server_cpu_us_per_row:.1f}",
-            _number(result.rss_mb),
-            f"{result.total_seconds:.1f}",
+            _spread(each, rows_per_s, ",.0f"),
+            f"{ratio[name]:.2f} x" if name in ratio else "",
+            _spread(each, cpu_us, ".2f"),
+            _spread(each, server_us, ".2f"),
+            _number(each.rss_mb, ".0f"),
+            f"{each.total_seconds:.1f}",
         )
-        for name, result in results.items()
+        for name, each in runs.items()
     ]
+    return Sheet(title, ("", "rows/s", "ratio", "CPU µs", "server µs", "RSS MB", "total s"), rows)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
+def _worst(figures: Figures) -> Sheet:
+    rows = []
+    for name, runs in figures.worst.items():
+        cpu = case_cpu(figures.worst, name)
+        rows.append(
+            (
+                _CASE_TITLES[name],
+                _spread(runs, rows_per_s, ",.0f"),
+                _spread(runs, cpu_us, ".2f"),
+                f"{cpu.median:.2f}" if cpu else "-",
+                _spread(runs, server_us, ".2f"),
+                _number(runs.rss_mb, ".0f"),
+            )
+        )
+    events = next((runs.results[0].rows for runs in figures.worst.values() if runs.results), 0)
+    headings = ("", "rows/s", "CPU µs", "÷ sample's", "server µs", "RSS MB")
+    return Sheet(f"Worst cases, {events:,} events", headings, rows)
 
 
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits)
+def _latency(figures: Figures) -> Sheet:
+    rows = [
+        (
+            each.pace.name,
+            f"{each.pace.rate:,}",
+            *(f"{value:,.0f}" for value in (each.p50_ms, each.p99_ms, each.max_ms)),
+            f"{each.cores:.0%}",
+            f"{each.server_cores:.0%}",
+            f"{each.kept:.1%}",
+        )
+        for each in figures.latency
+    ]
+    headings = ("rate and linger", "events/s", "p50 ms", "p99 ms", "max ms", "CPU of a core", "server's", "rate kept")
+    return Sheet("Latency, produce to visible", headings, rows)
 
 
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+def _parts(figures: Figures) -> Sheet:
+    rows = [
+        (
+            each.pace.name,
+            f"{each.parts_per_minute:,.0f}",
+            f"{each.pace.rate * each.kept * 60 / each.parts_per_minute:,.0f}" if each.parts_per_minute else "-",
+            f"{each.stats_parts_per_minute:,.0f}",
+        )
+        for each in figures.latency
+    ]
+    return Sheet("Parts per minute", ("rate and linger", "ui_events", "rows in one", "session_stats"), rows)
+
+
+def _memory(figures: Figures) -> Sheet:
+    rows = [
+        (name, _number(each.rss_mb, ".0f"), _number(each.later_rss_mb, ".0f")) for name, each in figures.memory.items()
+    ]
+    return Sheet("Memory", ("workload, events", "peak MB", "a while later MB"), rows)
+
+
+def _spread(runs: Runs, figure: Figure, form: str) -> str:
+    """Median and range, or only the value of a single round."""
+    spread = runs.spread(figure)
+    if spread is None:
+        return "-"
+    middle = format(spread.median, form)
+    if len(runs.results) == 1:
+        return middle
+    return f"{middle} ({format(spread.least, form)} to {format(spread.greatest, form)})"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

@@ -1,17 +1,16 @@
-"""Environment of a benchmark: its own servers, a directory for logs, and progress bars in the terminal."""
+"""Environment of a benchmark: its own servers, a directory for logs, and progress in the terminal."""
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import mkdtemp
 
 from clickhouse_driver import Client
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.process import ContenderError
 from benchmarks.registry import registry
 from benchmarks.workload import FAMILY
 from pipeline.catalog import load_catalog
@@ -31,11 +30,19 @@ class Stage:
     """Settings of the environment, with the addresses of these servers."""
     directory: Path
     progress: Progress
+    failures: list[str] = field(default_factory=list)
+    """Failures that didn't end the benchmark; if there is one, the logs are kept."""
 
     def bar(self, title: str, total: int) -> Callable[[int], None]:
-        """Add a progress bar; call the result with the number of finished items."""
+        """Show a progress bar in place of the one before; call the result with the number of finished items."""
+        for finished in self.progress.task_ids:
+            self.progress.remove_task(finished)
         task = self.progress.add_task(title, total=total)
         return lambda done: self.progress.update(task, completed=done)
+
+    def say(self, text: str) -> None:
+        """Print a line above the progress bar."""
+        self.progress.console.print(text, highlight=False)
 
     def clickhouse_version(self) -> str:
         """Version of the ClickHouse server."""
@@ -53,8 +60,10 @@ def stage() -> Iterator[Stage]:
         UnavailableError: a server didn't start.
         ConfigError: a setting is wrong.
     """
-    progress = Progress(*_COLUMNS, console=Console(stderr=True))
-    with _directory() as directory, progress, Stack(directory) as stack:
+    failures: list[str] = []
+    console = Console(stderr=True)
+    progress = Progress(*_COLUMNS, console=console, disable=not console.is_terminal)
+    with _directory(failures) as directory, progress, Stack(directory) as stack:
         settings = load_settings()
         family = load_catalog(settings).family(FAMILY)
         with registry(f"{family.topic.name}-value", family.schema.raw) as url:
@@ -63,18 +72,23 @@ def stage() -> Iterator[Stage]:
                 "clickhouse": ClickHouseSettings(host=HOST, port=stack.clickhouse.port),
                 "registry": RegistrySettings(url=url),
             }
-            yield Stage(stack, settings.model_copy(update=servers), directory, progress)
+            yield Stage(stack, settings.model_copy(update=servers), directory, progress, failures)
 
 
 @contextmanager
-def _directory() -> Iterator[Path]:
-    """Create a directory for one run; it is kept after a failure, because the error names a log in it."""
-    directory, keep = Path(mkdtemp(prefix="chimera-bench-")), False
+def _directory(failures: list[str]) -> Iterator[Path]:
+    """Create a directory for one run; after a failure its logs are kept, because the error names one of them."""
+    directory = Path(tempfile.mkdtemp(prefix="chimera-bench-"))
     try:
         yield directory
-    except ContenderError:
-        keep = True
+    except Exception as error:
+        failures.append(str(error))
         raise
     finally:
-        if not keep:
-            shutil.rmtree(directory)
+        for path in directory.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif not (failures and path.suffix == ".log"):
+                path.unlink()
+        if not failures:
+            directory.rmdir()

@@ -1,17 +1,28 @@
-"""Workload of the contenders: valid ui_events in one topic, published before any contender starts."""
+"""Workload of the contenders: `ui_events` in a topic, published before any contender starts.
 
-from collections.abc import Callable, Iterable, Iterator
+All workloads of a run lie on one broker, each in a topic of its own; the worker finds it in a topics.yaml that is made
+for the workload, the other contenders by its name.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-from confluent_kafka import Producer as KafkaProducer
+import yaml
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
+from benchmarks.process import ContenderError
 from benchmarks.registry import SCHEMA_ID
-from pipeline.catalog import load_catalog
-from pipeline.config import Settings
+from pipeline.catalog import Catalog, load_catalog
+from pipeline.config import Settings, TopicsSettings
 from pipeline.kafka.client import client_config
+from pipeline.kafka.producing import RecordProducer
 from pipeline.kafka.topics import TopicAdmin, plan
-from pipeline.producer.producer import Producer
+from pipeline.producer.encode import Encoder
 from pipeline.sample import sample
 from pipeline.sample.stories import Event
 from pipeline.schema.framing import frame_confluent
@@ -22,6 +33,17 @@ START = datetime(2026, 1, 5, tzinfo=UTC)
 _HOURS = 24.0  # one day is one table partition, so a batch is one part for every contender
 
 _CUT_SHORT = frame_confluent(SCHEMA_ID, b"\x80\x80")
+_PRODUCER: Mapping[str, Any] = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "partitioner": "murmur2_random",
+    "linger.ms": 50,
+    "batch.size": 1_000_000,
+    "queue.buffering.max.messages": 200_000,
+    "delivery.report.only.error": True,
+}
+_ADMIN_SECONDS = 30.0
+_POLL_SECONDS = 0.05
 
 Progress = Callable[[int], object]
 """Called with the number of published events."""
@@ -42,9 +64,43 @@ class Fingerprint:
 class Workload:
     """Topic with events, and the fingerprint of their table."""
 
+    settings: Settings
+    """Settings with the topics.yaml that declares the topic."""
     topic: str
+    topic_id: str
     partitions: int
     fingerprint: Fingerprint
+    records: int
+    """Records of the topic: the events, and those to be rejected."""
+
+    def check_topic(self) -> None:
+        """Check that the topic is still the one that was filled, with the same records.
+
+        Raises:
+            ContenderError: it is another topic, or has other records.
+        """
+        consumer = Consumer({**client_config(self.settings.kafka), "group.id": "benchmarks"})
+        try:
+            marks = [consumer.get_watermark_offsets(TopicPartition(self.topic, n)) for n in range(self.partitions)]
+        finally:
+            consumer.close()
+        records, found = sum(high - low for low, high in marks), TopicAdmin(self.settings.kafka).ids([self.topic])
+        if records != self.records or found != {self.topic: self.topic_id}:
+            raise ContenderError(
+                f"{self.topic}: expected id {self.topic_id} and {self.records:,} records, got {found} and {records:,}"
+            )
+
+    def forget_worker(self) -> None:
+        """Create anew the topics that a worker writes, so that no worker finds the state of an earlier one."""
+        catalog = load_catalog(self.settings)
+        written = [f"{self.topic}.dlq", *([catalog.rollup.state.name] if catalog.rollup else [])]
+        client = AdminClient({**client_config(self.settings.kafka), "log_level": 0})
+        for deleted in client.delete_topics(written, operation_timeout=_ADMIN_SECONDS).values():
+            deleted.result(_ADMIN_SECONDS)
+        admin = TopicAdmin(self.settings.kafka)
+        while admin.ids(written):  # the broker answers before all of it is gone
+            time.sleep(_POLL_SECONDS)
+        create_topics(self.settings, catalog)
 
 
 def usual(events: int) -> Iterator[Event]:
@@ -52,37 +108,89 @@ def usual(events: int) -> Iterator[Event]:
     return sample(events, seed=_SEED, start=START, hours=_HOURS, families=[FAMILY])
 
 
-def publish(
-    settings: Settings, events: Iterable[Event], progress: Progress, reject_every: int | None = None
-) -> Workload:
-    """Create the topics on a new broker and publish the events: keyed, lz4, Confluent framing if there is a registry.
+def own_topics(
+    settings: Settings,
+    name: str,
+    directory: Path,
+    *,
+    partitions: int | None = None,
+    linger_seconds: float | None = None,
+) -> Settings:
+    """Settings with a topics.yaml of their own, in which `ui_events` and its state have names of their own.
 
     Args:
-        settings: of the broker and the registry.
+        settings: with the topics.yaml to start from.
+        name: part of the topics' names.
+        directory: for the file.
+        partitions: of the topic of `ui_events`, instead of the usual number.
+        linger_seconds: of its batch policy, instead of the usual time.
+    """
+    document = yaml.safe_load(settings.topics.file.read_text(encoding="utf-8"))
+    topics = {}
+    for topic, declared in document["topics"].items():
+        if declared.get("family") == FAMILY:
+            own = declared | ({"partitions": partitions} if partitions else {})
+            if linger_seconds is not None:
+                own["batch"] = {**declared.get("batch", {}), "linger_seconds": linger_seconds}
+            topics[f"bench.{name}.{FAMILY}"] = own
+        else:
+            topics[f"bench.{name}.state" if declared.get("state_of") == FAMILY else topic] = declared
+    file = directory / f"topics.{name}.yaml"
+    file.write_text(yaml.safe_dump({**document, "topics": topics}), encoding="utf-8")
+    return settings.model_copy(update={"topics": TopicsSettings(file=file, replication=settings.topics.replication)})
+
+
+def create_topics(settings: Settings, catalog: Catalog) -> None:
+    """Create the topics that the broker doesn't have yet."""
+    admin = TopicAdmin(settings.kafka)
+    admin.apply(plan(catalog.topics, admin.read([topic.name for topic in catalog.topics]), settings.topics.file))
+
+
+def publish(
+    settings: Settings,
+    events: Iterable[Event],
+    progress: Progress,
+    reject_every: int | None = None,
+    *,
+    codec: str = "lz4",
+) -> Workload:
+    """Create the topics and publish the events: keyed, compressed, Confluent framing.
+
+    Args:
+        settings: of the broker and the topics.
         events: to publish.
         progress: called after each event.
         reject_every: number of events between two truncated records; None for no such record.
+        codec: of the record batches.
 
     Raises:
-        UnavailableError: the broker or the registry doesn't answer.
+        UnavailableError: the broker doesn't answer.
         HaltError: the broker refuses the topics.
-        DeliveryError: the broker refused an event.
+        KafkaException: the broker refused an event.
     """
     catalog = load_catalog(settings)
-    topic = catalog.family(FAMILY).topic
-    admin = TopicAdmin(settings.kafka)
-    admin.apply(plan(catalog.topics, admin.read([]), settings.topics.file))
-    number = ts_sum = latency_sum = 0
+    family = catalog.family(FAMILY)
+    create_topics(settings, catalog)
+    encoder, topic = Encoder(family, SCHEMA_ID), family.topic
+    number = records = ts_sum = latency_sum = 0
     sessions: set[str] = set()
-    spoiling = KafkaProducer({**client_config(settings.kafka), "compression.type": "lz4"})
-    with Producer(settings, catalog) as producer:
-        for number, (family, event) in enumerate(events, 1):
-            producer.send(family, event)
-            ts_sum += event["ts"]
-            latency_sum += event["latency_ms"]
-            sessions.add(event["session_id"])
-            if reject_every and number % reject_every == 0:
-                spoiling.produce(topic.name, _CUT_SHORT, key=event["session_id"])
+    producer = RecordProducer(settings.kafka, {**_PRODUCER, "compression.type": codec})
+    for number, (_, event) in enumerate(events, 1):
+        key, value = encoder.encode(event)
+        producer.produce(topic.name, value, key)
+        ts_sum += event["ts"]
+        latency_sum += event["latency_ms"]
+        sessions.add(event["session_id"])
+        records += 1
+        if reject_every and number % reject_every == 0:
+            producer.produce(topic.name, _CUT_SHORT, key)
+            records += 1
+        if number % 1000 == 0:
             progress(number)
-    spoiling.flush()
-    return Workload(topic.name, topic.partitions, Fingerprint(number, ts_sum, latency_sum, len(sessions)))
+    producer.flush()
+    progress(number)
+    topic_id = TopicAdmin(settings.kafka).ids([topic.name])[topic.name]
+    fingerprint = Fingerprint(number, ts_sum, latency_sum, len(sessions))
+    workload = Workload(settings, topic.name, topic_id, topic.partitions, fingerprint, records)
+    workload.check_topic()  # a refused record would be missing
+    return workload

@@ -3,6 +3,7 @@
 The server does the work. This process creates table and view, waits, and drops them when it is terminated.
 """
 
+import os
 import signal
 
 from benchmarks.peers.common import BROKERS, GROUP, REGISTRY, TOPIC, connect
@@ -12,13 +13,15 @@ _COLUMNS = """
     user_agent String, metadata String, schema_version UInt8
 """
 _BLOCK_ROWS = 65_536
+_CONSUMERS = os.cpu_count() or 1
 _SETTINGS = {
     "kafka_broker_list": BROKERS,
     "kafka_topic_list": TOPIC,
     "kafka_group_name": GROUP,
     "kafka_format": "AvroConfluent",
     "format_avro_schema_registry_url": REGISTRY,
-    "kafka_num_consumers": 1,  # one consumer, like the other contenders
+    "kafka_num_consumers": _CONSUMERS,
+    "kafka_thread_per_consumer": 1,  # each inserts blocks of its own
     "kafka_max_block_size": _BLOCK_ROWS,
     "kafka_poll_max_batch_size": _BLOCK_ROWS,  # a poll may return a whole block
     "kafka_flush_interval_ms": 500,  # 7,500 by default, a wait at the end of the topic; 250 to 1,000 were equally fast

@@ -10,8 +10,9 @@ import click
 from rich.console import Console
 
 from benchmarks.contenders import WITHOUT_ROLLUP, WORKER
-from benchmarks.measure import Bench, rounds
-from benchmarks.report import machine, replace_marked
+from benchmarks.machine import machine
+from benchmarks.measure import Bench, alternating
+from benchmarks.report import replace_marked
 from benchmarks.rollup import exact, recovery
 from benchmarks.rollup.report import MARKERS, Figures, json_line, markdown, sentences
 from benchmarks.rollup.workload import Shape, closing, shuffled
@@ -77,7 +78,7 @@ def _measure(part: str, figures: Figures, repeat: int, windows: int) -> str:
         if part == "exactness":
             figures.compared = exact.compare(_filled(place, figures.day), figures.day)
         elif part == "cost":
-            figures.cost = rounds(_filled(place, figures.busy), [WORKER, WITHOUT_ROLLUP], repeat)
+            figures.cost = alternating(_filled(place, figures.busy), [WORKER, WITHOUT_ROLLUP], repeat)
         else:
             figures.recovery = recovery.measure(place, windows)
         return place.clickhouse_version()

@@ -6,7 +6,7 @@ from textwrap import fill
 import orjson
 
 from benchmarks.contenders import WITHOUT_ROLLUP, WORKER
-from benchmarks.report import Result
+from benchmarks.results import Runs
 from benchmarks.rollup.recovery import Outcome
 from benchmarks.rollup.workload import Shape
 from pipeline.rollup.verify import Report
@@ -25,7 +25,7 @@ class Figures:
     busy: Shape
     """Events of the cost measurement."""
     compared: Report | None = None
-    cost: dict[str, Result] | None = None
+    cost: dict[str, Runs] | None = None
     recovery: Outcome | None = None
 
 
@@ -73,7 +73,7 @@ def _exactness(shape: Shape, compared: Report) -> str:
     )
 
 
-def _cost(shape: Shape, cost: dict[str, Result]) -> str:
+def _cost(shape: Shape, cost: dict[str, Runs]) -> str:
     with_it, without = cost[WORKER.name], cost[WITHOUT_ROLLUP.name]
     return (
         f"**Cost.** {shape.events:,} events of {shape.sessions:,} sessions over {shape.hours} "
