@@ -12,7 +12,7 @@ from clickhouse_driver import Client
 
 from benchmarks.contenders import WORKER
 from benchmarks.load import prepare
-from benchmarks.machine import Others, load_average
+from benchmarks.machine import load_average, others_cpu_seconds
 from benchmarks.measure import Bench
 from benchmarks.process import ContenderError, ContenderProcess, cpu_seconds
 from benchmarks.stage import Stage
@@ -126,9 +126,9 @@ class LatencyPart:
         bench = Bench(self._place, publish(settings, [], lambda _: None))
         load = load_average()
         with bench.running(WORKER) as (worker, client, _):
-            others = Others([self._place.stack.clickhouse.pid, self._place.stack.kafka.pid, worker.pid])
+            begun, before = time.monotonic(), others_cpu_seconds()
             produced, watch, samples = self._watch(bench, pace, worker, client, self._place.directory / name)
-            other_cores = others.cores()
+            other_cores = max(0.0, (others_cpu_seconds() - before) / (time.monotonic() - begun))
         visible = np.concatenate(watch.times([len(times) for times in produced]))
         return self._result(pace, _Run(np.concatenate(produced), visible, samples, load, other_cores))
 

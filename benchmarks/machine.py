@@ -4,8 +4,7 @@ import os
 import platform
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,7 +13,7 @@ from textwrap import fill
 
 import psutil
 
-from benchmarks.process import cpu_seconds
+from benchmarks.process import cpu_seconds, family
 from pipeline.devstack.jars import KAFKA_VERSION
 
 _LIBRARIES = ("faust-streaming", "aiokafka", "confluent-kafka", "fastavro", "clickhouse-driver", "numpy", "uvloop")
@@ -46,26 +45,14 @@ def load_average() -> float:
     return os.getloadavg()[0]
 
 
-class Others:
-    """Watch over the CPU time of all processes but our own, from now on.
+def others_cpu_seconds() -> float:
+    """CPU time since the machine's start of all processes but this one and its descendants, in seconds.
 
-    Args:
-        pids: our own processes beside this one; each counts with its ended children.
+    It includes what the hypervisor took.
     """
-
-    def __init__(self, pids: Sequence[int | None]) -> None:
-        self._own = [psutil.Process(pid) for pid in {os.getpid(), *filter(None, pids)}]
-        self._begun, self._before = time.monotonic(), self._cpu_seconds()
-
-    def cores(self, besides_seconds: float = 0.0) -> float:
-        """Mean number of cores that others used, and the hypervisor took; `besides_seconds` of CPU are ours too."""
-        used = self._cpu_seconds() - self._before - besides_seconds
-        return max(0.0, used / (time.monotonic() - self._begun))
-
-    def _cpu_seconds(self) -> float:
-        times = psutil.cpu_times()
-        busy = sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
-        return busy - sum(cpu_seconds(process) for process in self._own)
+    times = psutil.cpu_times()
+    busy = sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq", "steal"))
+    return float(busy - sum(map(cpu_seconds, family(os.getpid()))))
 
 
 @contextmanager

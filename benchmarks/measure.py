@@ -1,7 +1,9 @@
 """Measurement of one contender in a database of its own.
 
 The clock starts when the contender begins to read, that is, when its consumer group has all partitions. So the time to
-start Python, to import and to connect doesn't count for any contender. The clock stops when the table has all rows.
+start Python, to import and to connect doesn't count for any contender. The clock stops when the table has all rows. The
+benchmark asks the broker again and again; the clock starts at the last answer that the group doesn't have them, so that
+nothing that a fast contender reads before the next answer is left out.
 """
 
 import os
@@ -18,7 +20,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from benchmarks.contenders import Contender
-from benchmarks.machine import Others, load_average
+from benchmarks.machine import load_average, others_cpu_seconds
 from benchmarks.peers import READY
 from benchmarks.process import ContenderError, ContenderProcess, cpu_seconds
 from benchmarks.results import Result, Runs
@@ -38,6 +40,24 @@ _ADMIN_SECONDS = 10.0
 
 Progress = Callable[[int], object]
 """Called with the number of stored rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Clock and CPU times at one moment, in seconds."""
+
+    seconds: float
+    cpu: float
+    server_cpu: float
+    others_cpu: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """Moments of a run: the process was started, and the contender began to read."""
+
+    started: _Mark
+    begun: _Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +85,10 @@ class Bench:
         Raises:
             ContenderError: the contender ended, stalled, or stored other rows; the message gives its log's last line.
         """
-        with self.running(contender) as (process, client, started):
-            result = self._measure(contender, client, process, started, progress)
+        load = load_average()
+        with self.running(contender) as (process, client, marks):
+            self._wait_until_stored(client, process, progress)
+            result = self._result(contender, process, marks, load)
             afterwards(client)
             if settle_seconds:
                 time.sleep(settle_seconds)
@@ -76,22 +98,19 @@ class Bench:
         return result
 
     @contextmanager
-    def running(self, contender: Contender) -> Iterator[tuple[ContenderProcess, Client, float]]:
+    def running(self, contender: Contender) -> Iterator[tuple[ContenderProcess, Client, _Marks]]:
         """Start a contender in a new database; the context gives it when it has all partitions.
 
-        The context gives the process, a client of the database, and the time when the process was started. The
-        contender is stopped when the context ends, and the database dropped.
+        The context gives the process, a client of the database, and the counters at the start of the process and at
+        the start of the clock. The contender is stopped when the context ends, and the database dropped.
         """
         name = f"bench_{contender.name}_{secrets.token_hex(3)}"  # of the database and of the consumer group
         if contender.worker:
             self.workload.forget_worker()
         environment = {**self.environment(name), **dict(contender.environment)}
         process = ContenderProcess(command(contender), environment, self.place.directory / f"{name}.log")
-        with self._database(name) as client:
-            started = time.monotonic()
-            with process:
-                self._wait_until_reading(contender, name, process)
-                yield process, client, started
+        with self._database(name) as client, process:
+            yield process, client, self._wait_until_reading(contender, name, process)
 
     @contextmanager
     def _database(self, name: str) -> Iterator[Client]:
@@ -120,15 +139,26 @@ class Bench:
             "TMPDIR": str(self.place.directory),
         }
 
-    def _wait_until_reading(self, contender: Contender, group: str, process: ContenderProcess) -> None:
+    def _wait_until_reading(self, contender: Contender, group: str, process: ContenderProcess) -> _Marks:
         admin = AdminClient({"bootstrap.servers": self.place.stack.kafka.bootstrap_servers, "log_level": 0})
-        deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline:
+        started = begun = self._mark(process)
+        while begun.seconds < started.seconds + _START_SECONDS:
             process.check()
+            mark = self._mark(process)
             if self._assigned(admin, group) if contender.grouped else READY in process.output():
-                return
+                return _Marks(started, begun)
+            begun = mark
             time.sleep(_POLL_SECONDS)
         raise process.failure(f"had no partitions after {_START_SECONDS:.0f} s")
+
+    def _mark(self, process: ContenderProcess) -> _Mark:
+        server = psutil.Process(self.place.stack.clickhouse.pid)
+        return _Mark(
+            time.monotonic(),
+            process.cpu_seconds(),
+            cpu_seconds(server),
+            others_cpu_seconds(),
+        )
 
     def _assigned(self, admin: AdminClient, group: str) -> bool:
         """True if the members of the group have all partitions of the topic."""
@@ -140,26 +170,20 @@ class Bench:
         assigned = [partition for partition in partitions if partition.topic == self.workload.topic]
         return len(assigned) == self.workload.partitions
 
-    def _measure(
-        self, contender: Contender, client: Client, process: ContenderProcess, started: float, progress: Progress
-    ) -> Result:
-        """Measure from the first poll to the last row."""
-        stack, load = self.place.stack, load_average()
-        server = psutil.Process(stack.clickhouse.pid)
-        others = Others([stack.clickhouse.pid, stack.kafka.pid])
-        begun, cpu_before, server_before = time.monotonic(), process.cpu_seconds(), cpu_seconds(server)
-        self._wait_until_stored(client, process, progress)
-        ended, cpu_after, server_after = time.monotonic(), process.cpu_seconds(), cpu_seconds(server)
+    def _result(self, contender: Contender, process: ContenderProcess, marks: _Marks, load: float) -> Result:
+        """Figures from the start of the clock until now."""
+        begun, ended = marks.begun, self._mark(process)
+        seconds = ended.seconds - begun.seconds
         return Result(
             contender.name,
             rows=self.workload.fingerprint.rows,
-            seconds=ended - begun,
-            total_seconds=ended - started,
-            server_cpu_seconds=server_after - server_before,
-            cpu_seconds=None if contender.in_server else cpu_after - cpu_before,
+            seconds=seconds,
+            total_seconds=ended.seconds - marks.started.seconds,
+            server_cpu_seconds=ended.server_cpu - begun.server_cpu,
+            cpu_seconds=None if contender.in_server else ended.cpu - begun.cpu,
             peak_rss_bytes=None if contender.in_server else process.peak_rss_bytes(),
             load=load,
-            other_cores=others.cores(besides_seconds=cpu_after - cpu_before),
+            other_cores=max(0.0, (ended.others_cpu - begun.others_cpu) / seconds),
         )
 
     def _wait_until_stored(self, client: Client, process: ContenderProcess, progress: Progress) -> None:
@@ -202,7 +226,7 @@ def rounds(benches: Mapping[str, tuple[Bench, Contender]], repeat: int, settle_s
                 result = bench.run(contender, place.bar(title, rows), settle_seconds=settle_seconds)
             except ContenderError as error:
                 del runs[name]
-                place.failures.append(str(error))
+                place.failures.append(f"{title}: {error}")
                 place.say(f"{title}: {error}")
             else:
                 runs[name].append(result)

@@ -49,11 +49,6 @@ class ContenderProcess:
         psutil.wait_procs(left)
 
     @property
-    def pid(self) -> int:
-        """Process id."""
-        return self._process.pid
-
-    @property
     def ended(self) -> int | None:
         """Exit code of the process; None while it runs."""
         return self._process.poll()
@@ -87,14 +82,25 @@ class ContenderProcess:
     def _tree(self) -> list[psutil.Process]:
         if self._process.poll() is not None:
             return []
-        process = psutil.Process(self._process.pid)
+        return family(self._process.pid)
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """Return a process and all its descendants; none if it has ended."""
+    try:
+        process = psutil.Process(pid)
         return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """CPU time of a process and its ended children, in seconds."""
-    times = process.cpu_times()
-    return times.user + times.system + times.children_user + times.children_system
+    """CPU time of a process and its ended children, in seconds; 0 if it has ended."""
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system + times.children_user + times.children_system)
 
 
 def peak_rss_bytes(pid: int) -> int:

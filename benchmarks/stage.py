@@ -42,7 +42,7 @@ class Stage:
 
     def say(self, text: str) -> None:
         """Print a line above the progress bar."""
-        self.progress.console.print(text, highlight=False)
+        self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def clickhouse_version(self) -> str:
         """Version of the ClickHouse server."""
