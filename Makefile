@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 MARK := $(VENV)/.installed
 SAME := --constraints requirements/development.txt
 
-.PHONY: help install lock demo test lint format bench bench-rollup bench-verify replay-check chaos hostile fuzz clean
+.PHONY: help install lock demo test lint format bench bench-quick bench-rollup bench-verify replay-check chaos hostile fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,9 +45,11 @@ format: $(MARK) ## Format the code with ruff
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(MARK) ## Compare the worker with its peers in one run; writes docs/benchmarks.md
-	$(BIN)/python -m benchmarks --only chimera --only without_ranges --events 2000000 --repeat 3
-	$(BIN)/python -m benchmarks --write-docs --repeat 3
+bench: $(MARK) ## Compare the worker with its peers and a Go yardstick, in under an hour; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks --write-docs
+
+bench-quick: $(MARK) ## Try every part of the benchmark, small, in about eight minutes; its figures say little
+	$(BIN)/python -m benchmarks --quick
 
 bench-rollup: $(MARK) ## Check and measure session_stats: rows, cost, state, recovery; writes docs/benchmarks.md
 	$(BIN)/python -m benchmarks.rollup --write-docs

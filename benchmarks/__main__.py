@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from benchmarks import report
-from benchmarks.contenders import CONTENDERS, USUAL
+from benchmarks.contenders import CONTENDERS, USUAL, Contender
 from benchmarks.figures import Figures, json_line
 from benchmarks.machine import machine
 from benchmarks.parts import PARTS, Program, Sizes
@@ -102,21 +102,27 @@ def main(*, parts: Sequence[str], only: Sequence[str], quick: bool, write_docs: 
       130  interrupted
     """
     names = [name for name in PARTS if name in (parts or (["compare"] if only else PARTS))]
-    chosen = [each for each in CONTENDERS if each.name in (only or [usual.name for usual in USUAL])]
-    contenders, skipped = prepared(chosen)  # before the servers start: the first call downloads packages
-    if skipped.keys() & set(only):
-        raise UnavailableError("; ".join(f"{name}: {reason}" for name, reason in skipped.items()))
-    for name, reason in skipped.items():
-        click.echo(f"{name}: skipped, {reason}", err=True)
+    contenders, skipped = _contenders(only)  # before the servers start: the first call downloads packages
+    made = _SIZES.quick() if quick else replace(_SIZES, **sizes)
     with stage() as place:
-        program = Program(
-            place, _SIZES.quick() if quick else replace(_SIZES, **sizes), contenders, Figures(skipped=skipped)
-        )
+        program = Program(place, made, contenders, Figures(skipped=skipped))
         for name in names:
             PARTS[name](program)
         about = machine(place.clickhouse_version(), besides=report.peers())
     _report(program.figures, about, write_docs=write_docs)
     sys.exit(1 if program.figures.failures else 0)
+
+
+def _contenders(only: Sequence[str]) -> tuple[list[Contender], dict[str, str]]:
+    """The chosen contenders, or the usual ones, and the reasons of those that are skipped."""
+    names = only or [usual.name for usual in USUAL]
+    contenders, skipped = prepared([each for each in CONTENDERS if each.name in names])
+    reasons = [f"{name}: skipped, {reason}" for name, reason in skipped.items()]
+    if skipped.keys() & set(only):
+        raise UnavailableError("; ".join(reasons))
+    for reason in reasons:
+        click.echo(reason, err=True)
+    return contenders, skipped
 
 
 def _report(figures: Figures, about: str, *, write_docs: bool) -> None:

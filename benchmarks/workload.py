@@ -42,6 +42,7 @@ _PRODUCER: Mapping[str, Any] = {
     "queue.buffering.max.messages": 200_000,
     "delivery.report.only.error": True,
 }
+_PROGRESS_EVERY = 1000  # events
 _ADMIN_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
@@ -172,25 +173,37 @@ def publish(
     family = catalog.family(FAMILY)
     create_topics(settings, catalog)
     encoder, topic = Encoder(family, SCHEMA_ID), family.topic
-    number = records = ts_sum = latency_sum = 0
-    sessions: set[str] = set()
+    tally = _Tally()
     producer = RecordProducer(settings.kafka, {**_PRODUCER, "compression.type": codec})
-    for number, (_, event) in enumerate(events, 1):
+    for _, event in events:
         key, value = encoder.encode(event)
         producer.produce(topic.name, value, key)
-        ts_sum += event["ts"]
-        latency_sum += event["latency_ms"]
-        sessions.add(event["session_id"])
-        records += 1
-        if reject_every and number % reject_every == 0:
+        tally.add(event)
+        if reject_every and tally.rows % reject_every == 0:
             producer.produce(topic.name, _CUT_SHORT, key)
-            records += 1
-        if number % 1000 == 0:
-            progress(number)
+        if tally.rows % _PROGRESS_EVERY == 0:
+            progress(tally.rows)
     producer.flush()
-    progress(number)
+    progress(tally.rows)
     topic_id = TopicAdmin(settings.kafka).ids([topic.name])[topic.name]
-    fingerprint = Fingerprint(number, ts_sum, latency_sum, len(sessions))
-    workload = Workload(settings, topic.name, topic_id, topic.partitions, fingerprint, records)
+    records = tally.rows + (tally.rows // reject_every if reject_every else 0)
+    workload = Workload(settings, topic.name, topic_id, topic.partitions, tally.fingerprint(), records)
     workload.check_topic()  # a refused record would be missing
     return workload
+
+
+class _Tally:
+    """Sums over the published events."""
+
+    def __init__(self) -> None:
+        self.rows = self._ts_sum = self._latency_sum = 0
+        self._sessions: set[str] = set()
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        self.rows += 1
+        self._ts_sum += event["ts"]
+        self._latency_sum += event["latency_ms"]
+        self._sessions.add(event["session_id"])
+
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint(self.rows, self._ts_sum, self._latency_sum, len(self._sessions))
