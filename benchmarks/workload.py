@@ -18,6 +18,7 @@ from confluent_kafka.admin import AdminClient
 from benchmarks.process import ContenderError
 from benchmarks.registry import SCHEMA_ID
 from pipeline.catalog import Catalog, load_catalog
+from pipeline.catalog.model import TopicSpec
 from pipeline.config import Settings, TopicsSettings
 from pipeline.kafka.client import client_config
 from pipeline.kafka.producing import RecordProducer
@@ -104,6 +105,23 @@ class Workload:
         create_topics(self.settings, catalog)
 
 
+class _Tally:
+    """Sums over the published events."""
+
+    def __init__(self) -> None:
+        self.rows = self._ts_sum = self._latency_sum = 0
+        self._sessions: set[str] = set()
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        self.rows += 1
+        self._ts_sum += event["ts"]
+        self._latency_sum += event["latency_ms"]
+        self._sessions.add(event["session_id"])
+
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint(self.rows, self._ts_sum, self._latency_sum, len(self._sessions))
+
+
 def usual(events: int) -> Iterator[Event]:
     """Yield `ui_events` of one day, in order of time."""
     return sample(events, seed=_SEED, start=START, hours=_HOURS, families=[FAMILY])
@@ -167,10 +185,9 @@ def publish(
     Raises:
         UnavailableError: the broker doesn't answer.
         HaltError: the broker refuses the topics.
-        KafkaException: the broker refused an event.
+        ContenderError: the broker refused an event.
     """
-    catalog = load_catalog(settings)
-    family = catalog.family(FAMILY)
+    family = (catalog := load_catalog(settings)).family(FAMILY)
     create_topics(settings, catalog)
     encoder, topic = Encoder(family, SCHEMA_ID), family.topic
     tally = _Tally()
@@ -185,25 +202,12 @@ def publish(
             progress(tally.rows)
     producer.flush()
     progress(tally.rows)
+    return _checked(settings, topic, tally, tally.rows // reject_every if reject_every else 0)
+
+
+def _checked(settings: Settings, topic: TopicSpec, tally: _Tally, rejected: int) -> Workload:
+    """The workload; a record that the broker refused would be missing."""
     topic_id = TopicAdmin(settings.kafka).ids([topic.name])[topic.name]
-    records = tally.rows + (tally.rows // reject_every if reject_every else 0)
-    workload = Workload(settings, topic.name, topic_id, topic.partitions, tally.fingerprint(), records)
-    workload.check_topic()  # a refused record would be missing
+    workload = Workload(settings, topic.name, topic_id, topic.partitions, tally.fingerprint(), tally.rows + rejected)
+    workload.check_topic()
     return workload
-
-
-class _Tally:
-    """Sums over the published events."""
-
-    def __init__(self) -> None:
-        self.rows = self._ts_sum = self._latency_sum = 0
-        self._sessions: set[str] = set()
-
-    def add(self, event: Mapping[str, Any]) -> None:
-        self.rows += 1
-        self._ts_sum += event["ts"]
-        self._latency_sum += event["latency_ms"]
-        self._sessions.add(event["session_id"])
-
-    def fingerprint(self) -> Fingerprint:
-        return Fingerprint(self.rows, self._ts_sum, self._latency_sum, len(self._sessions))
