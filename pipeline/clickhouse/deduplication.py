@@ -7,6 +7,7 @@ it stores the rows twice. docs/reliability.md, section "Deduplication windows", 
 import math
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pipeline.catalog import Catalog
 from pipeline.clickhouse.client import connect, explained
@@ -108,6 +109,16 @@ def window_setting(engine: str) -> str | None:
     """Name of the setting with the number of blocks that tables of an engine remember; None if they remember none."""
     match = _ENGINE.fullmatch(engine)
     return match and ("replicated_deduplication_window" if match["shared"] else "non_replicated_deduplication_window")
+
+
+def is_replicated(client: Any, table: str) -> bool:
+    """True if a table's engine is replicated or shared; False for a missing table.
+
+    Raises:
+        clickhouse_driver.errors.Error, OSError, EOFError: the query failed.
+    """
+    engines = {name: engine for name, engine, _ in all_rows(client, _TABLES)}
+    return window_setting(engines.get(table, "")) == "replicated_deduplication_window"
 
 
 def _needed(engine: str, settings: Settings, blocks: int) -> Iterator[tuple[str, int]]:

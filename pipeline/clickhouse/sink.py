@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.clickhouse.client import connect, explain, kind_of
 from pipeline.clickhouse.codes import COLUMN_REFUSED
 from pipeline.clickhouse.coordinates import Source, stored_offsets
+from pipeline.clickhouse.deduplication import is_replicated
 from pipeline.clickhouse.expired_days import ExpiredDays
 from pipeline.clickhouse.insert_check import missing_rows, stored_sessions
 from pipeline.clickhouse.live_columns import CheckedTable, read_columns
@@ -114,6 +115,14 @@ class Sink:
         Other Args and Raises: as `stored_sessions`.
         """
         return bool(self._look(expired_times, table, "hour", np.array([hour]), certainly=certainly).any())
+
+    def is_replicated(self, table: str) -> bool:
+        """True if a replica of the table may not show a stored row yet; also for a shared engine.
+
+        Raises:
+            clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
+        """
+        return bool(self._look(is_replicated, table))
 
     def refusal_code(self, table: str, columns: Mapping[str, Column]) -> int | None:
         """Return the error code with which the server refuses these rows for their data; None if it accepts them.

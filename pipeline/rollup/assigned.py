@@ -1,7 +1,7 @@
 """A partition that is assigned to the rollup's job: its derivation, its locks and its background tasks."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -15,12 +15,14 @@ from pipeline.transport.partition import PartitionBatches
 T = TypeVar("T")
 
 
-class ClosingConsumer(Protocol):
+class RollupConsumer(Protocol):
     """The methods of the transport's consumer that the job uses; see `pipeline.transport.consumer`."""
 
     def held(self, tp: TopicPartition) -> PartitionBatches | None: ...  # noqa: D102 (documented there, as all below)
     async def close_by_clock(self, tp: TopicPartition, offset: int, hour: int) -> bool: ...  # noqa: D102
     def forget_closings(self, tp: TopicPartition, before: int) -> None: ...  # noqa: D102
+    async def begin_joint_insert(self, tps: Collection[TopicPartition], name: str) -> bool: ...  # noqa: D102
+    def forget_joint_insert(self, tp: TopicPartition) -> None: ...  # noqa: D102
 
 
 @dataclass(eq=False)
@@ -37,6 +39,8 @@ class AssignedPartition:
     """Time of the last micro-batch, by the clock for durations."""
     saved_at: float
     """Time of the last snapshot, by the same clock."""
+    delivered: int = 0
+    """Offset after the last range that an earlier owner committed."""
     saving_seconds: float = 0.0
     """Duration of the last snapshot."""
     dropped: bool = False
@@ -52,12 +56,12 @@ class AssignedPartition:
         """True if the last snapshot lacks something."""
         return self.derivation.offset != self.snapshots[1] or self.derivation.stored_hours > 0
 
-    def held(self, consumer: ClosingConsumer) -> PartitionBatches | None:
+    def held(self, consumer: RollupConsumer) -> PartitionBatches | None:
         """Return the partition as the transport has it; None before it is assigned there and after it is lost."""
         held = None if self.dropped else consumer.held(self.tp)
         return held if held is not None and held.topic_id == self.topic_id else None
 
-    async def pass_empty(self, consumer: ClosingConsumer, folding: Executor) -> None:
+    async def pass_empty(self, consumer: RollupConsumer, folding: Executor) -> None:
         """Move past offsets without records that the transport has passed, such as markers of transactions.
 
         Snapshots and closings by the clock then reach the end of the log.
@@ -67,7 +71,7 @@ class AssignedPartition:
                 await in_thread(folding, self.derivation.pass_to, offset)
                 self.recovery.advance(offset)
 
-    def passed(self, consumer: ClosingConsumer) -> int | None:
+    def passed(self, consumer: RollupConsumer) -> int | None:
         """Return the offset that the transport has reached without another record; None if there is no such offset."""
         held = self.held(consumer)
         offset = held.idle_at if held is not None else None

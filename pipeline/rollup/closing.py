@@ -1,4 +1,4 @@
-"""Closed hours of assigned partitions: their rows are stored, and the clock closes those of idle partitions.
+"""Closings by the clock: hours of idle partitions.
 
 The clock is the broker's. A worker's time of day may be wrong by hours, and a closing can't be taken back.
 """
@@ -10,18 +10,16 @@ import structlog
 
 from pipeline.config import RollupSettings
 from pipeline.errors import UnavailableError
-from pipeline.rollup.assigned import AssignedPartition, ClosingConsumer, in_thread
+from pipeline.rollup.assigned import AssignedPartition, RollupConsumer, in_thread
 from pipeline.rollup.clock import BrokerClock, Clock
-from pipeline.rollup.emission import Emission
 from pipeline.rollup.idleness import hour_by_clock
 
 
 class HourCloser:
-    """Stores closed hours, and closes the hours of idle partitions.
+    """Closes the hours of idle partitions.
 
     Args:
         settings: grace, and the time after which a partition is idle.
-        emission: stores the rows.
         consumer: returns the transport's consumer.
         folding: the thread that uses derivations.
         clock: durations.
@@ -31,43 +29,18 @@ class HourCloser:
     def __init__(
         self,
         settings: RollupSettings,
-        emission: Emission,
-        consumer: Callable[[], ClosingConsumer],
+        consumer: Callable[[], RollupConsumer],
         folding: Executor,
         *,
         clock: Clock,
         broker_clock: BrokerClock,
     ) -> None:
         self._settings = settings
-        self._emission = emission
         self._consumer = consumer
         self._folding = folding
         self._clock = clock
         self._broker_clock = broker_clock
         self._log = structlog.get_logger("chimera.rollup")
-
-    async def store_closed(self, partition: AssignedPartition) -> None:
-        """Store the rows of closed hours, the earliest hour first; then remove their windows.
-
-        Windows go after their rows are stored. So a worker that restores any snapshot stores the same rows again.
-
-        Raises:
-            LostPartitionError: another worker owns the partition.
-            ChimeraError, clickhouse_driver.errors.Error: the worker has to stop.
-        """
-        if partition.storing.locked():
-            return
-        async with partition.storing:
-            while (held := partition.held(self._consumer())) and (
-                hour := partition.derivation.closed_hour()
-            ) is not None:
-                async with partition.lock:
-                    rows = await in_thread(self._folding, partition.derivation.rows_of, hour)
-                    again = partition.derivation.may_be_stored(hour)
-                token = f"{partition.topic_id}/{partition.tp.partition}/hour/{hour}"
-                await self._emission.store(held, token, rows, again=again)
-                async with partition.lock:
-                    partition.derivation.stored(hour)
 
     def may_close(self, partition: AssignedPartition) -> bool:
         """Tell whether the partition is idle, and the clock closes windows of it by all that is known here."""

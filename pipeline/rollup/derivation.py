@@ -76,9 +76,9 @@ class Derivation:
         """Close the windows of hours before `hour`, by the clock; their closing is committed at this offset."""
         self.windows.raise_watermark(hour * HOUR_MS)
 
-    def closed_hour(self) -> int | None:
-        """Return the first closed hour that isn't stored; None without one."""
-        return next(iter(self.windows.closed_hours()), None)
+    def closed_hours(self) -> list[int]:
+        """Return the closed hours that aren't stored, ascending."""
+        return self.windows.closed_hours()
 
     def rows_of(self, hour: int) -> dict[str, Column]:
         """Return the rows of a closed hour."""

@@ -22,16 +22,17 @@ from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Rows
 from pipeline.config import Settings
 from pipeline.retry import LostPartitionError, Renew, Retry
-from pipeline.rollup.assigned import AssignedPartition, ClosingConsumer, in_thread
+from pipeline.rollup.assigned import AssignedPartition, RollupConsumer, in_thread
 from pipeline.rollup.clock import BrokerClock, Clock
 from pipeline.rollup.closing import HourCloser
 from pipeline.rollup.derivation import Derivation
-from pipeline.rollup.emission import Emission
+from pipeline.rollup.emission import Emission, renew_together
 from pipeline.rollup.events import foreign_keys
 from pipeline.rollup.recovery import recover
 from pipeline.rollup.saving import SnapshotSaver
 from pipeline.rollup.shares import Shares
 from pipeline.rollup.store import SnapshotStore
+from pipeline.rollup.storing import HourStorer
 from pipeline.transport.broker import TopicPartition
 from pipeline.transport.deriver import Takeover
 from pipeline.transport.micro_batch import MicroBatch
@@ -66,7 +67,7 @@ class RollupJob:
         *,
         store: SnapshotStore,
         sink: Sink,
-        consumer: Callable[[], ClosingConsumer],
+        consumer: Callable[[], RollupConsumer],
         renew: Renew,
         decode: Callable[[MicroBatch], Awaitable[Rows]],
         halt: Callable[[BaseException], None],
@@ -82,12 +83,14 @@ class RollupJob:
         self._partitions: dict[TopicPartition, AssignedPartition] = {}
         self._folding = ThreadPoolExecutor(1, thread_name_prefix="rollup")
         self._saving = ThreadPoolExecutor(1, thread_name_prefix="rollup-snapshots")
-        self._retry = Retry(TABLE, renew, settings.worker, kind_of=kind_of, describe=describe, is_unclear=is_unclear)
+        self._retry = Retry(
+            TABLE, renew_together(renew), settings.worker, kind_of=kind_of, describe=describe, is_unclear=is_unclear
+        )
         emission = Emission(sink, self._retry, ThreadPoolExecutor(1, thread_name_prefix="rollup-emission"))
         broker_clock = BrokerClock(store.broker_time_ms, self._saving, self._clock)
-        self._hours = HourCloser(
-            settings.rollup, emission, consumer, self._folding, clock=self._clock, broker_clock=broker_clock
-        )
+        self._storer = HourStorer(emission, consumer, self._folding)
+        self._joint_insert: asyncio.Task[None] | None = None
+        self._hours = HourCloser(settings.rollup, consumer, self._folding, clock=self._clock, broker_clock=broker_clock)
         self._snapshots = SnapshotSaver(store, consumer, self._folding, self._saving, self._clock)
         self._shares = Shares(self._clock)
         self._said_foreign = False
@@ -115,7 +118,6 @@ class RollupJob:
                     return  # no later one is live either
                 await self._add(partition, batch, rows)
             batch.ack()
-            self._start(partition, self._hours.store_closed)
             done = partition.derivation
             if done.rows >= self._settings.snapshot_rows or done.stored_hours >= _HOURS_BETWEEN_SNAPSHOTS:
                 self._start(partition, self._snapshots.save)
@@ -148,6 +150,7 @@ class RollupJob:
             partitions = [partition for partition in self._partitions.values() if partition.held(consumer)]
             for partition in partitions:
                 self._tick(partition)
+            self._joint_insert = asyncio.create_task(self._or_halt(self._storer.store_jointly(partitions)))
             windows = [partition.derivation.windows for partition in partitions]
             metrics.ROLLUP_OPEN_WINDOWS.set(sum(each.open_windows for each in windows))
             metrics.ROLLUP_CLOSED_HOURS.set(sum(len(each.closed_hours()) for each in windows))
@@ -158,7 +161,7 @@ class RollupJob:
         partition.recovery.say()
         if partition.passed(self._consumer()) is not None:
             self._start(partition, self._pass_empty)
-        self._start(partition, self._hours.store_closed)
+        self._start(partition, self._storer.settle)
         if self._hours.may_close(partition):
             self._start(partition, self._hours.close_by_clock)
         unsaved_seconds = self._clock.monotonic() - partition.saved_at
@@ -189,7 +192,9 @@ class RollupJob:
         recovered = await in_thread(self._saving, partial(recover, self._store, taken, grace_ms, self._clock))
         for tp, parts in recovered.items():
             now = self._clock.monotonic()
-            partition = AssignedPartition(tp, taken[tp].topic_id, *parts, quiet_since=now, saved_at=now)
+            partition = AssignedPartition(
+                tp, taken[tp].topic_id, *parts, quiet_since=now, saved_at=now, delivered=taken[tp].delivered
+            )
             self._partitions[tp] = partition
             self._start(partition, self._follow)
         return {tp: partition.derivation.offset for tp, partition in self._partitions.items()}

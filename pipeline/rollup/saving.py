@@ -7,7 +7,7 @@ import structlog
 
 from pipeline import metrics
 from pipeline.errors import UnavailableError
-from pipeline.rollup.assigned import AssignedPartition, ClosingConsumer, in_thread
+from pipeline.rollup.assigned import AssignedPartition, RollupConsumer, in_thread
 from pipeline.rollup.clock import Clock
 from pipeline.rollup.store import SnapshotStore
 
@@ -26,7 +26,7 @@ class SnapshotSaver:
     def __init__(
         self,
         store: SnapshotStore,
-        consumer: Callable[[], ClosingConsumer],
+        consumer: Callable[[], RollupConsumer],
         folding: Executor,
         saving: Executor,
         clock: Clock,

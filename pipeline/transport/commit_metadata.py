@@ -10,9 +10,16 @@ Closings by the clock stand there too, because the log doesn't tell them. Metada
 has them, as offset@hour, before the checksum. Without any it is of version 1, which all versions of the worker read:
 
     2 Kq3mXo5pQ0uWm0n0aD2x7A 41999,61999 32000@496812 cbdab01c
+
+A joint insert of the deriver, one that has rows of several partitions, is named there while it may be under way. Such
+metadata is of version 3, with the name behind the closings, or behind a hyphen if there are none:
+
+    3 Kq3mXo5pQ0uWm0n0aD2x7A 41999,61999 - 9f86d081884c7d65 7d2524d1
 """
 
+import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -20,7 +27,9 @@ from typing import NamedTuple
 from pipeline.errors import HaltError
 
 MOST_CLOSINGS = 64
-_RANGES_ONLY, _WITH_CLOSINGS = "1", "2"  # versions
+_RANGES_ONLY, _WITH_CLOSINGS, _WITH_JOINT_INSERT = "1", "2", "3"  # versions
+_JOINT_INSERT = re.compile(r"[0-9a-f]{16}")
+_MORE_PARTS = {_RANGES_ONLY: 0, _WITH_CLOSINGS: 1, _WITH_JOINT_INSERT: 2}  # between the ends and the checksum
 _NOTHING = "-"
 _MOST_CHARACTERS = 4096  # Kafka's default of offset.metadata.max.bytes
 
@@ -44,12 +53,17 @@ class Ranges:
     """Last offset of each range, ascending."""
     closings: tuple[Closing, ...] = ()
     """Closings by the clock, by ascending offset."""
+    joint_insert: str | None = None
+    """Name of a joint insert that may be under way: 16 hexadecimal digits."""
 
     def __str__(self) -> str:
         """Return the metadata to commit."""
-        version = _WITH_CLOSINGS if self.closings else _RANGES_ONLY
-        closings = (",".join(f"{offset}@{hour}" for offset, hour in self.closings),) if self.closings else ()
-        body = " ".join((version, self.topic_id, ",".join(map(str, self.ends)) or _NOTHING, *closings))
+        closings = ",".join(f"{offset}@{hour}" for offset, hour in self.closings)
+        if self.joint_insert:
+            version, more = _WITH_JOINT_INSERT, [closings or _NOTHING, self.joint_insert]
+        else:
+            version, more = (_WITH_CLOSINGS, [closings]) if closings else (_RANGES_ONLY, [])
+        body = " ".join((version, self.topic_id, ",".join(map(str, self.ends)) or _NOTHING, *more))
         metadata = f"{body} {_checksum(body)}"
         assert len(metadata) <= _MOST_CHARACTERS
         return metadata
@@ -71,23 +85,40 @@ def parse(metadata: str, where: str, offset: int, topic_id: str | None = None) -
     if not metadata:
         return None
     version, *parts = metadata.split(" ")
-    if version not in {_RANGES_ONLY, _WITH_CLOSINGS}:
-        raise HaltError(f"{where}: metadata of version {version[:20]!r}, expected 1 or 2; {_ADVICE}")
+    if version not in _MORE_PARTS:
+        raise HaltError(f"{where}: metadata of version {version[:20]!r}, expected 1, 2 or 3; {_ADVICE}")
     body, _, checksum = metadata.rpartition(" ")
     try:
-        recorded_id, ends, *closings, _ = parts
-        ranges = Ranges(recorded_id, _ends(ends), tuple(_closing(one) for some in closings for one in some.split(",")))
+        recorded_id, ends, *more, _ = parts
+        ranges = Ranges(recorded_id, _ends(ends), *_closings_and_joint_insert(version, more))
     except ValueError:
         raise HaltError(f"{where}: damaged metadata {metadata[:80]!r}; {_ADVICE}") from None
     before = (offset - 1,) if topic_id in {None, ranges.topic_id} else ()
     in_order = _ascending(*before, *ranges.ends) and _ascending(*(closing.offset for closing in ranges.closings))
-    if checksum != _checksum(body) or len(closings) != (version == _WITH_CLOSINGS) or not in_order:
+    if checksum != _checksum(body) or not in_order:
         raise HaltError(f"{where}: damaged metadata {metadata[:80]!r}; {_ADVICE}")
     return ranges
 
 
 def _ends(text: str) -> tuple[int, ...]:
     return () if text == _NOTHING else tuple(map(int, text.split(",")))
+
+
+def _closings_and_joint_insert(version: str, parts: Sequence[str]) -> tuple[tuple[Closing, ...], str | None]:
+    """Read the parts behind the ends.
+
+    Raises:
+        ValueError: they aren't those of the version.
+    """
+    if len(parts) != _MORE_PARTS[version]:
+        raise ValueError
+    none = version == _RANGES_ONLY or (version == _WITH_JOINT_INSERT and parts[0] == _NOTHING)
+    closings = () if none else tuple(map(_closing, parts[0].split(",")))
+    if version != _WITH_JOINT_INSERT:
+        return closings, None
+    if not _JOINT_INSERT.fullmatch(parts[1]):
+        raise ValueError
+    return closings, parts[1]
 
 
 def _ascending(*offsets: int) -> bool:

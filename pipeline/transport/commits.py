@@ -1,11 +1,11 @@
-"""Commits of the partitions' states: offset, ranges in flight, closings by the clock.
+"""Commits of the partitions' states: offset, ranges in flight, closings by the clock, joint inserts.
 
 A state is committed as the member that was assigned the partitions, and as no other. The broker refuses a member that
 lost them; the worker then lets the partitions go.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from pipeline.errors import HaltError, UnavailableError
 from pipeline.retry import Held, lease_clock
@@ -118,6 +118,35 @@ class Commits:
         if partition := self._assignment.partitions.get(tp):
             partition.forget_closings(before)
 
+    async def begin_joint_insert(self, tps: Collection[TopicPartition], name: str) -> bool:
+        """Commit the name of an insert that has rows of several partitions, beside the offset of each.
+
+        The next owner of each partition reads it, so it knows a token under which rows may still arrive.
+
+        Args:
+            tps: the partitions.
+            name: 16 hexadecimal digits; no other insert has it.
+
+        Returns:
+            True if it is committed for all of them, and this worker holds them all.
+
+        Raises:
+            HaltError: an ACL is missing.
+        """
+        partitions = [self._assignment.partitions.get(tp) for tp in tps]
+        held = [partition for partition in partitions if partition is not None and partition.joint_insert is None]
+        if len(held) < len(tps):
+            return False
+        for partition in held:
+            partition.joint_insert = name
+        await until_answered(lambda: self.commit(tps), lambda: all(partition.live for partition in held), self._context)
+        return all(partition.live for partition in held)
+
+    def forget_joint_insert(self, tp: TopicPartition) -> None:
+        """Leave the joint insert of a partition out of the next commit: it isn't under way, and its token is known."""
+        if partition := self._assignment.partitions.get(tp):
+            partition.joint_insert = None
+
     async def _commit(self, states: Mapping[TopicPartition, State]) -> bool:
         """Commit states; let their partitions go if the broker refuses. Call it under `_lock`."""
         partitions = self._assignment.partitions
@@ -136,4 +165,4 @@ class Commits:
 
 
 def _commit_of(topic_id: str, state: State) -> Commit:
-    return Commit(state.offset, str(Ranges(topic_id, state.ends, state.closings)))
+    return Commit(state.offset, str(Ranges(topic_id, state.ends, state.closings, state.joint_insert)))

@@ -17,7 +17,7 @@ topic of the app stays Faust's own, record by record. Guarantees for micro-batch
 The classes here only delegate: `pipeline.transport.member` has the logic, `pipeline.transport.adapter` the requests.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from faust.transport.drivers import aiokafka as driver
@@ -100,6 +100,14 @@ class MicroBatchConsumer(driver.Consumer):
     def forget_closings(self, tp: TopicPartition, before: int) -> None:
         """Leave closings at lower offsets out of the next commit."""
         self.member.commits.forget_closings(tp, before)
+
+    async def begin_joint_insert(self, tps: Collection[TopicPartition], name: str) -> bool:
+        """Commit the name of an insert for several partitions; see `Commits.begin_joint_insert`."""
+        return await self.member.commits.begin_joint_insert(tps, name)
+
+    def forget_joint_insert(self, tp: TopicPartition) -> None:
+        """Leave the joint insert of a partition out of the next commit."""
+        self.member.commits.forget_joint_insert(tp)
 
     # Fetching.
 

@@ -34,6 +34,8 @@ class State(NamedTuple):
     """Last offset of each range in flight, ascending."""
     closings: tuple[Closing, ...] = ()
     """Closings by the clock that are still needed."""
+    joint_insert: str | None = None
+    """Name of a joint insert of the deriver that may be under way; see `Commits.begin_joint_insert`."""
 
 
 class Owner(Protocol):

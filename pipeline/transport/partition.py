@@ -59,6 +59,7 @@ class PartitionBatches:
         self.committed_at = float("-inf")
         self.inherited_to = state.ends[-1] if state.ends else -1
         self.closings = state.closings
+        self.joint_insert = state.joint_insert
         self._policy, self._limit = policy, limit
         self._agents = agents
         self._on_ack = on_ack
@@ -125,7 +126,8 @@ class PartitionBatches:
     @property
     def state(self) -> State:
         """State to commit now."""
-        return State(self._in_flight.done, (*self._in_flight.ends, *self._known_ends), self.closings)
+        ends = (*self._in_flight.ends, *self._known_ends)
+        return State(self._in_flight.done, ends, self.closings, self.joint_insert)
 
     @property
     def changed(self) -> bool:

@@ -132,7 +132,7 @@ class Rebalance:
             if ranges is None:
                 states[tp] = State(commit.offset, ())
             elif ranges.topic_id == topic_ids[tp.topic]:
-                states[tp] = State(commit.offset, ranges.ends, ranges.closings)
+                states[tp] = State(commit.offset, ranges.ends, ranges.closings, ranges.joint_insert)
             else:
                 foreign[tp] = ranges.topic_id
         return states, foreign

@@ -45,13 +45,17 @@ def _forgotten_ranges() -> None:
 
 
 def _blind_emission() -> None:
+    """Nothing is looked for before an hour is stored again, and its token is another one."""
     emission: Any = Emission
-    store = emission.store
+    store, store_jointly = emission.store, emission.store_jointly
 
     async def blind(self: Emission, held: Any, token: str, rows: Any, **_: Any) -> None:
         await store(self, held, f"{token}/{uuid.uuid4()}", rows, again=False)
 
-    emission.store = blind
+    async def blind_jointly(self: Emission, held: Any, token: str, rows: Any) -> Any:
+        return await store_jointly(self, held, f"{token}/{uuid.uuid4()}", rows)
+
+    emission.store, emission.store_jointly = blind, blind_jointly
 
 
 def _removed_early() -> None:
@@ -59,6 +63,7 @@ def _removed_early() -> None:
     windows_class: Any = PartitionWindows
     emission: Any = Emission
     rows_of, remove, store = windows_class.rows, windows_class.remove, emission.store
+    store_jointly = emission.store_jointly
 
     def hasty(self: PartitionWindows, hour: int) -> Any:
         rows = rows_of(self, hour)
@@ -69,7 +74,12 @@ def _removed_early() -> None:
         await asyncio.sleep(_LONG_SECONDS)
         await store(*args, **kwargs)
 
-    windows_class.rows, windows_class.remove, emission.store = hasty, lambda *_: None, slow
+    async def slow_jointly(*args: Any) -> Any:
+        await asyncio.sleep(_LONG_SECONDS)
+        return await store_jointly(*args)
+
+    windows_class.rows, windows_class.remove = hasty, lambda *_: None
+    emission.store, emission.store_jointly = slow, slow_jointly
 
 
 def _offset_too_high() -> None:

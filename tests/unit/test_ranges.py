@@ -24,6 +24,7 @@ ENDS = st.lists(st.integers(0, 10**6), max_size=MOST_IN_FLIGHT).map(
 CLOSINGS = st.dictionaries(st.integers(0, 2**63), st.integers(-1, 10**7), max_size=MOST_CLOSINGS).map(
     lambda hours: tuple(Closing(offset, hours[offset]) for offset in sorted(hours))
 )
+JOINT = "9f86d081884c7d65"
 CLOSED = (Closing(32_000, 496_812), Closing(41_000, 496_813))
 
 
@@ -36,29 +37,33 @@ def _checked(body: str) -> str:
     return f"{body} {zlib.crc32(body.encode()):08x}"
 
 
-@given(ends=ENDS, closings=CLOSINGS)
-def test_ranges_come_back_as_they_were_committed(ends: tuple[int, ...], closings: tuple[Closing, ...]) -> None:
-    """Any number of ranges and closings survives, including none."""
-    ranges = Ranges(TOPIC_ID, ends, closings)
+@given(ends=ENDS, closings=CLOSINGS, joint_insert=st.none() | st.just(JOINT))
+def test_ranges_come_back_as_they_were_committed(
+    ends: tuple[int, ...], closings: tuple[Closing, ...], joint_insert: str | None
+) -> None:
+    """Any number of ranges and closings survives, including none, with a joint insert and without."""
+    ranges = Ranges(TOPIC_ID, ends, closings, joint_insert)
     assert _parse(str(ranges)) == ranges
 
 
 def test_the_form_is_the_documented_one() -> None:
-    """It is version, topic id, ends, closings if any, and CRC-32; later versions have to read it."""
+    """It is version, topic id, ends, what else there is, and CRC-32; later versions have to read it."""
     assert str(Ranges(TOPIC_ID, (41999, 61999))) == f"1 {TOPIC_ID} 41999,61999 e225608f"
     assert str(Ranges(TOPIC_ID)) == f"1 {TOPIC_ID} - 83cdc7c5"
     closed = Ranges(TOPIC_ID, (41999, 61999), CLOSED[:1])
     assert str(closed) == f"2 {TOPIC_ID} 41999,61999 32000@496812 cbdab01c"
     assert str(Ranges(TOPIC_ID, (), CLOSED)).startswith(f"2 {TOPIC_ID} - 32000@496812,41000@496813 ")
+    assert str(Ranges(TOPIC_ID, (41999, 61999), (), JOINT)) == f"3 {TOPIC_ID} 41999,61999 - {JOINT} 7d2524d1"
+    assert str(Ranges(TOPIC_ID, (), CLOSED[:1], JOINT)).startswith(f"3 {TOPIC_ID} - 32000@496812 {JOINT} ")
 
 
 def test_as_many_ranges_as_may_be_in_flight_fit() -> None:
-    """Kafka accepts 4,096 bytes beside an offset; the longest metadata is shorter, with all closings."""
+    """Kafka accepts 4,096 bytes beside an offset; the longest metadata is shorter, with all else."""
     ends = tuple(range(GREATEST_OFFSET - MOST_IN_FLIGHT, GREATEST_OFFSET))
     assert len(str(Ranges(TOPIC_ID, ends))) < 2048
     last_hour = (2**63 - 1) // 3_600_000
     closings = tuple(Closing(GREATEST_OFFSET - left, last_hour) for left in reversed(range(MOST_CLOSINGS)))
-    assert len(str(Ranges(TOPIC_ID, ends, closings))) < 4096
+    assert len(str(Ranges(TOPIC_ID, ends, closings, JOINT))) < 4096
 
 
 def test_more_than_fits_is_never_committed() -> None:
@@ -75,9 +80,11 @@ def test_no_metadata_is_no_ranges() -> None:
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        pytest.param(_checked(f"3 {TOPIC_ID} 41999"), "metadata of version '3', expected 1 or 2", id="version-to-come"),
+        pytest.param(
+            _checked(f"4 {TOPIC_ID} 41999"), "metadata of version '4', expected 1, 2 or 3", id="later-version"
+        ),
         pytest.param("checkpoint by another program", "metadata of version 'checkpoint'", id="of-another-program"),
-        pytest.param("x" * 4096, f"metadata of version '{'x' * 20}', expected 1 or 2", id="very-long"),
+        pytest.param("x" * 4096, f"metadata of version '{'x' * 20}', expected 1, 2 or 3", id="very-long"),
         pytest.param(_checked(f"1 {TOPIC_ID} 41999,41999"), "damaged", id="ends-not-ascending"),
         pytest.param(_checked(f"1 {TOPIC_ID} 61999,41999"), "damaged", id="ends-descending"),
         pytest.param(_checked(f"1 {TOPIC_ID} 31999"), "damaged", id="end-before-the-offset"),
@@ -92,6 +99,10 @@ def test_no_metadata_is_no_ranges() -> None:
         pytest.param(_checked(f"2 {TOPIC_ID} 41999 5"), "damaged", id="closing-without-hour"),
         pytest.param(_checked(f"2 {TOPIC_ID} 41999 5@7@9"), "damaged", id="closing-with-more"),
         pytest.param(_checked(f"2 {TOPIC_ID} 41999 5@7,5@8"), "damaged", id="closings-not-ascending"),
+        pytest.param(_checked(f"3 {TOPIC_ID} 41999 5@7"), "damaged", id="joint-insert-missing"),
+        pytest.param(_checked(f"3 {TOPIC_ID} 41999 {JOINT}"), "damaged", id="closings-missing-before-a-joint-insert"),
+        pytest.param(_checked(f"3 {TOPIC_ID} 41999 - {JOINT[1:]}"), "damaged", id="joint-insert-cut-short"),
+        pytest.param(_checked(f"2 {TOPIC_ID} 41999 -"), "damaged", id="hyphen-in-version-2"),
         pytest.param("2", "damaged", id="nothing-but-a-version"),
     ],
 )
@@ -113,17 +124,21 @@ def _refused_or_the_same(metadata: str, ranges: Ranges) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ends", "closings"),
+    ("ends", "closings", "joint_insert"),
     [
-        pytest.param((), (), id="none"),
-        pytest.param((41999,), (), id="one"),
-        pytest.param((32000, 41999, 61999), (), id="three"),
-        pytest.param((41999,), CLOSED, id="with-closings"),
+        pytest.param((), (), None, id="none"),
+        pytest.param((41999,), (), None, id="one"),
+        pytest.param((32000, 41999, 61999), (), None, id="three"),
+        pytest.param((41999,), CLOSED, None, id="with-closings"),
+        pytest.param((41999,), (), JOINT, id="with-a-joint-insert"),
+        pytest.param((), CLOSED, JOINT, id="with-both"),
     ],
 )
-def test_no_damage_makes_other_ranges_of_it(ends: tuple[int, ...], closings: tuple[Closing, ...]) -> None:
+def test_no_damage_makes_other_ranges_of_it(
+    ends: tuple[int, ...], closings: tuple[Closing, ...], joint_insert: str | None
+) -> None:
     """Metadata that is cut short, lacks a character, or has another one in its place is refused."""
-    ranges = Ranges(TOPIC_ID, ends, closings)
+    ranges = Ranges(TOPIC_ID, ends, closings, joint_insert)
     metadata = str(ranges)
     for at in range(len(metadata)):
         if at:

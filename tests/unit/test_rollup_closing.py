@@ -36,7 +36,6 @@ class _Worker:
         self.broker_clock = BrokerClock(lambda _: self._broker_ms(), pool, clock)
         self.closer = HourCloser(
             RollupSettings(),
-            cast("Any", None),
             lambda: cast("Any", self),
             pool,
             clock=clock,
