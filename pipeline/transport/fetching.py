@@ -60,11 +60,18 @@ class Fetching:
             await self._gaps.add(partition, some, now)
             partition.damage = some.damage
         self._halt_if_damaged()
-        hurry = self._memory_is_short()
-        batches = {tp: list(partitions[tp].cut(now, hurry=hurry)) for tp in active & partitions.keys()}
+        batches = self._cut(active, now)
         if not await self._may_be_delivered([batch for cut in batches.values() for batch in cut]):
             return None
         return {tp: records for tp, records in others.items() if records} | batches
+
+    def _cut(self, active: set[TopicPartition], now: float) -> dict[TopicPartition, list[MicroBatch]]:
+        hurry, partitions = self._memory_is_short(), self._assignment.partitions
+        batches = {tp: list(partitions[tp].cut(now, hurry=hurry)) for tp in active & partitions.keys()}
+        if any(batches.values()):
+            for tp in batches:
+                batches[tp] += partitions[tp].cut(now, together=True)
+        return batches
 
     async def _fetch(self, active: set[TopicPartition], seconds: float) -> dict[TopicPartition, Fetched] | None:
         """Fetch from the partitions that have room; without one, wait for an acknowledgement instead."""

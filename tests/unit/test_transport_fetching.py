@@ -8,6 +8,7 @@ from support.fake_broker import TP, FakeBroker, FakeDeriver, Worker, committed, 
 from support.records import Record
 
 from pipeline import metrics
+from pipeline.catalog import BatchPolicy
 from pipeline.errors import HaltError
 from pipeline.transport.broker import TopicPartition
 
@@ -258,5 +259,28 @@ def test_a_log_that_ends_before_the_committed_offset_is_not_replayed() -> None:
         [failure] = worker.failures
         assert str(failure).startswith("events-0: Kafka's log ends at 20, and 30 is committed")
         assert worker.held == set()
+
+    asyncio.run(scenario())
+
+
+def test_partitions_that_are_nearly_due_are_committed_with_one_that_is() -> None:
+    """One commit and one look at the topics' ids carry the ranges of both."""
+    other = TP._replace(partition=1)
+    broker = FakeBroker(commits={TP: committed(0), other: committed(0)})
+    broker.produce(1)
+    broker.produce(0, other)
+    policy = BatchPolicy(max_rows=100, max_bytes=10_000, linger_seconds=1.0)
+
+    async def scenario() -> None:
+        worker = Worker(broker, policies={"events": policy})
+        await worker.assign()
+        assert await worker.fetch() == []
+        worker.now += 0.2
+        broker.produce(1, other)
+        assert await worker.fetch() == []
+        commits = broker.requests.count("commit")
+        worker.now += 0.81
+        assert ranges_of(await worker.fetch()) == [(0, 0), (0, 0)]
+        assert broker.requests.count("commit") == commits + 1
 
     asyncio.run(scenario())

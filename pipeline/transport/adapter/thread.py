@@ -13,15 +13,12 @@ from faust.types import TP
 from pipeline.errors import HaltError, UnavailableError
 from pipeline.transport.adapter.connection import create_conn
 from pipeline.transport.adapter.coordinator import CheckedCoordinator
+from pipeline.transport.adapter.fetch_pace import FetchPace
 from pipeline.transport.adapter.joining import Joining
 from pipeline.transport.adapter.records import take
 from pipeline.transport.adapter.requests import allowed, in_time
 from pipeline.transport.broker import Fetched, Membership
 from pipeline.transport.options import TransportOptions
-
-# aiokafka has one fetch at a time under way to a broker. A fetch for partitions without new records delays partitions
-# that have some, by 1.5 s with Faust's value.
-_FETCH_WAIT_MS = 100
 
 
 class BrokerThread(driver.AIOKafkaConsumerThread):
@@ -30,6 +27,7 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
     consumer: Any
     failed_connections = 0
     """Number of attempts to connect that failed or were refused; aiokafka goes on trying in either case."""
+    _pace: FetchPace
     joining: Joining | None = None
     """Watch over the membership, once the thread has started."""
 
@@ -110,7 +108,8 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = _FETCH_WAIT_MS  # noqa: SLF001 (Faust offers no setting)
+        self._pace = FetchPace(policy.linger_seconds for policy in self.options.policies.values())
+        self._pace.set(consumer, got_records=False, partitions=0)  # which gives the values to its fetcher
         consumer._isolation_level = "read_committed"  # noqa: SLF001 (Faust sets it only for workers with transactions)
         client = consumer._client  # noqa: SLF001 (aiokafka only logs that it has no connection)
         aiokafka.client.create_conn = create_conn  # the client takes no other function
@@ -151,6 +150,7 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
             if not arrival.cancel():
                 arrival.result()  # raises if the group coordinator has given up
             fetched = await self._take(consumer, active_partitions, limit)
+        self._pace.set(fetcher, got_records=bool(fetched), partitions=len(active_partitions))
         if self.consumer.flow_active:
             return fetched
         for tp, stretch in fetched.items():
