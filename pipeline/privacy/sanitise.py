@@ -4,7 +4,7 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from pipeline.schema.versions import Schema
 CACHE_BYTES = 4 * 1024 * 1024
 """Limit of one field's cache of values and their replacements; a full cache is emptied."""
 
+_MOSTLY = 0.5  # share of new values in a micro-batch from which on the cache costs more than it saves
+_LEARNED = 256  # values of such a micro-batch that it gets all the same
 _ENTRY_BYTES = 200  # estimate for two objects and their dictionary entry, without their text
 
 
@@ -72,6 +74,8 @@ _Treat = Callable[[Sequence[bytes]], Sequence[_Treated]]
 class _Memory:
     """Cache of treated values, so that a repeated value is treated once.
 
+    If nearly all of a micro-batch's values are new, it is treated without the cache, which learns a few of them.
+
     Args:
         treat: computes the replacements of distinct values.
         most_bytes: size at which the cache is emptied.
@@ -87,13 +91,20 @@ class _Memory:
     def treated(self, values: Sequence[bytes]) -> list[_Treated]:
         """Return the replacement of each value."""
         with self._lock:
-            known, new = self._known, list(set(values).difference(self._known))
-            for value, treated in zip(new, self._treat(new), strict=True):
-                known[value] = treated
-                self._bytes += len(value) + len(treated) + _ENTRY_BYTES
-            if self._bytes > self._most_bytes:
-                self._known, self._bytes = {}, 0
+            known, new = self._known, set(values).difference(self._known)
+            if len(new) > max(_LEARNED, _MOSTLY * len(values)):
+                treated = list(self._treat(values))
+                self._learn(values[:_LEARNED], treated[:_LEARNED])
+                return treated
+            self._learn(distinct := list(new), self._treat(distinct))
         return list(map(known.__getitem__, values))
+
+    def _learn(self, values: Sequence[bytes], treated: Sequence[_Treated]) -> None:
+        for value, replacement in zip(values, treated, strict=True):
+            self._known[value] = replacement
+            self._bytes += len(value) + len(replacement) + _ENTRY_BYTES
+        if self._bytes > self._most_bytes:
+            self._known, self._bytes = {}, 0
 
 
 def _treat(field: Field, hasher: Hasher) -> _Treat | None:
@@ -127,6 +138,8 @@ def _reduced(metadata: MetadataFilter, value: bytes) -> _Treated:
 
 def _accepted(name: str, treated: Sequence[_Treated], verdicts: Verdicts) -> list[bytes]:
     """Reject the rows with a refusal, and return the values with empty bytes in their place."""
+    if set(map(type, treated)) <= {bytes}:
+        return list[Any](treated)
     for refusal in sorted({value for value in treated if isinstance(value, _Refusal)}):
         bad = np.fromiter((value == refusal for value in treated), np.bool_, len(treated))
         verdicts.fail(bad, Reason.INVALID_JSON, f"{name}: expected {refusal.expected}")

@@ -29,6 +29,17 @@ class InvalidMetadataError(Exception):
     """A text that isn't a JSON object within the limits; the message names the expectation and quotes no text."""
 
 
+def read_flat(text: bytes) -> dict[str, Any] | None:
+    """Parse a short JSON object, without a check of its limits; None if it needs the care of `read_metadata`."""
+    if len(text) > 2 * MAX_VALUES:
+        return None
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return document if type(document) is dict else None
+
+
 def read_metadata(text: bytes | str, *, exact: bool = False) -> dict[str, Any]:
     """Parse a JSON object. If a key is repeated, the last value counts.
 
@@ -48,12 +59,20 @@ def read_metadata(text: bytes | str, *, exact: bool = False) -> dict[str, Any]:
             return _read_exactly(text)
         if not isinstance(document, dict):
             raise InvalidMetadataError(_OBJECT)
-        raw = text if isinstance(text, bytes) else text.encode()
-        # A short text with few brackets is within the limits, because a value takes at least two bytes: no walk needed.
-        if raw.count(b"{") + raw.count(b"[") > MAX_DEPTH or len(raw) > 2 * MAX_VALUES:
-            _check_size(document)
-        return document
+        return within_limits(document, text if isinstance(text, bytes) else text.encode())
     return _read_exactly(text)
+
+
+def within_limits(document: dict[str, Any], text: bytes) -> dict[str, Any]:
+    """Return the object of a text.
+
+    Raises:
+        InvalidMetadataError: it is nested too deeply or has too many values.
+    """
+    # A short text with few brackets is within the limits, because a value takes at least two bytes: no walk needed.
+    if text.count(b"{") + text.count(b"[") > MAX_DEPTH or len(text) > 2 * MAX_VALUES:
+        _check_size(document)
+    return document
 
 
 def _read_exactly(text: bytes | str) -> dict[str, Any]:
