@@ -43,11 +43,13 @@ from pipeline.transport.options import TransportOptions
 from pipeline.worker import web
 from pipeline.worker.fresh_group import check_beginnings
 from pipeline.worker.ingest import Ingest
+from pipeline.worker.memory import MemoryReturn
 from pipeline.worker.places import Places
 from pipeline.worker.process import Worker
 from pipeline.worker.table_watch import TableWatch
 
 _REJECT_RATE_SECONDS = 1.0  # between two looks at the reject rates
+_MEMORY_SECONDS = 1.0  # between two looks at the records in memory
 _ANSWER_SECONDS = 90.0  # longest wait of the consumer for an answer, as Faust has it
 _SESSION_MARGIN_SECONDS = 5.0  # Faust wants requests to wait longer than a session lasts
 _SILENT_SECONDS = 9.0  # besides two heartbeats; longer than a broker needs for an election
@@ -100,6 +102,8 @@ class App(faust.App):
         self.page("/live")(web.live)
         self.task(self._watch_tables)
         self.timer(_REJECT_RATE_SECONDS)(self._watch_reject_rates)
+        self._memory = MemoryReturn()
+        self.timer(_MEMORY_SECONDS)(self._return_memory)
         if settings.kafka.tls or settings.kafka.sasl:
             self.task(self._watch_login)
 
@@ -215,6 +219,10 @@ class App(faust.App):
     async def _watch_reject_rates(self) -> None:
         for ingest in self._ingests.values():
             ingest.watch_reject_rate()
+
+    async def _return_memory(self) -> None:
+        if self._memory.due(self._batch_consumer().member.assignment.held_bytes):
+            await asyncio.to_thread(self._memory.run)
 
     async def _watch_tables(self) -> None:
         await self._tables.run(self.halt)
