@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.catalog import Catalog
+from pipeline.clickhouse.block_budget import LEAST_BLOCKS_A_SECOND
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.pinned_settings import SILENCE_SECONDS
@@ -39,7 +40,7 @@ def window_seconds_needed(settings: Settings) -> float:
 
 
 def window_blocks_needed(settings: Settings, partitions: int, *, at_once: int | None = None) -> int:
-    """Return how many blocks all workers together can insert into one table in `window_seconds_needed`.
+    """Return how many blocks all workers together can insert into a table in `window_seconds_needed` without waiting.
 
     Args:
         settings: settings of every worker.
@@ -51,7 +52,14 @@ def window_blocks_needed(settings: Settings, partitions: int, *, at_once: int | 
     return math.ceil(partitions * of_each * window_seconds_needed(settings) / _FASTEST_INSERT_SECONDS)
 
 
-def check_deduplication_windows(settings: Settings, catalog: Catalog, partitions: Mapping[str, int]) -> None:
+def least_window_blocks(settings: Settings, partitions: int) -> int:
+    """Return the blocks of the narrowest window that a worker starts with; see `BlockBudget`."""
+    return math.ceil(2 * LEAST_BLOCKS_A_SECOND * window_seconds_needed(settings) * partitions)
+
+
+def check_deduplication_windows(
+    settings: Settings, catalog: Catalog, partitions: Mapping[str, int]
+) -> dict[str, float]:
     """Check the deduplication window of every table that the worker fills.
 
     Args:
@@ -61,24 +69,32 @@ def check_deduplication_windows(settings: Settings, catalog: Catalog, partitions
 
     A missing table is left out: inserts tell.
 
+    Returns:
+        Blocks of each partition's share, by table; infinite if the window does for the fastest inserts of all.
+
     Raises:
         HaltError: a window is too narrow; the message gives the table, its setting, the value and the expected value.
         UnavailableError: the server doesn't answer.
     """
     with explained(settings.clickhouse), connect(settings.clickhouse) as client:
         tables = {name: (engine, definition) for name, engine, definition in all_rows(client, _TABLES)}
+    shares = dict[str, float]()
     for table, topic, at_once in filled_tables(settings, catalog):
         if table not in tables:
             continue
         engine, definition = tables[table]
-        blocks = window_blocks_needed(settings, partitions[topic], at_once=at_once)
-        for name, needed in _needed(engine, settings, blocks):
+        enough = window_blocks_needed(settings, partitions[topic], at_once=at_once)
+        for name, needed in _needed(engine, settings, min(enough, least_window_blocks(settings, partitions[topic]))):
             live = re.search(rf"\b{name} = (\d+)", definition)
+            if name == window_setting(engine) and live:
+                shares[table] = math.inf if int(live[1]) >= enough else int(live[1]) / partitions[topic]
             if live is None or int(live[1]) < needed:
                 raise HaltError(
                     f"table {settings.clickhouse.database}.{table} at {settings.clickhouse.address}: "
                     f"{name} is {live[1] if live else 'not set'}, {_expected(settings, partitions[topic], needed)}"
                 )
+
+    return shares
 
 
 def filled_tables(settings: Settings, catalog: Catalog) -> Iterator[tuple[str, str, int | None]]:
@@ -91,8 +107,6 @@ def filled_tables(settings: Settings, catalog: Catalog) -> Iterator[tuple[str, s
 
 def _expected(settings: Settings, partitions: int, needed: int) -> str:
     keys = (
-        ("worker", "insert_threads"),
-        ("worker", "batches_in_flight"),
         ("worker", "lease_seconds"),
         ("kafka", "session_timeout_seconds"),
         ("worker", "drain_seconds"),

@@ -46,6 +46,7 @@ class RepeatedInsert:
         look_after: True to look for the rows after the first insert, too, since its token may be known without its
             rows. After an attempt that may have stored rows, both look-ups are made in any case.
         under_way: token of another insert that may have some of the rows; both look-ups must be made then.
+        pay: called with the rows before the first insert of each turn; it may wait.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class RepeatedInsert:
         look_first: bool,
         look_after: bool,
         under_way: str | None = None,
+        pay: Callable[[Mapping[str, Column]], None] = lambda _: None,
     ) -> None:
         assert under_way is None or (look_first and look_after)
         self._sink = sink
@@ -73,6 +75,8 @@ class RepeatedInsert:
         self._inserted = False  # in this turn
         self._turn = 0
         self._most_rows = 0
+        self._pay = pay
+        self._paid_turn = -1
 
     def attempt(self) -> int:
         """Insert the rows that are missing, until none is; return the most rows of one turn.
@@ -113,6 +117,9 @@ class RepeatedInsert:
             self._check()
             sent = True
 
+        if self._paid_turn < self._turn:
+            self._pay(self._columns)
+            self._paid_turn = self._turn
         self._check()
         try:
             self._sink.insert(self._table, self._columns, self._tokens[self._turn], check_and_send)

@@ -9,6 +9,7 @@ committed beside the offsets before the insert begins. A later owner of a partit
 under it first: then the joint insert has arrived, or the server refuses it from now on. decision 70 has the proof.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from functools import partial
 import numpy as np
 
 from pipeline import metrics
+from pipeline.clickhouse.block_budget import BlockBudget
 from pipeline.clickhouse.repeated_insert import RepeatedInsert
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
@@ -75,12 +77,22 @@ class Emission:
         retry: runs the inserts; its `renew` is by `renew_together`.
         pool: threads to insert in.
         max_rows: rows of one block, at most.
+        budget: makes inserts wait for their share of the deduplication window.
     """
 
-    def __init__(self, sink: Sink, retry: Retry, pool: Executor, *, max_rows: int = MAX_ROWS) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        retry: Retry,
+        pool: Executor,
+        *,
+        max_rows: int = MAX_ROWS,
+        budget: BlockBudget | None = None,
+    ) -> None:
         self._sink = sink
         self._retry = retry
         self._pool = pool
+        self._budget = budget
         self._replicated: bool | None = None
         self.max_rows = max_rows
 
@@ -122,6 +134,7 @@ class Emission:
                 look_first=again,
                 look_after=again,
                 under_way=under_way,
+                pay=partial(self._pay, held),
             )
             metrics.ROWS_INSERTED.labels(TABLE).inc(await self._retry.run(held, insert.attempt, self._pool))
 
@@ -142,10 +155,15 @@ class Emission:
             ChimeraError, clickhouse_driver.errors.Error: the worker has to stop.
         """
         block = {name: np.concatenate([np.asarray(hour[name]) for hour in rows]) for name in rows[0]}
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._pay, held.parts[0], block)
         insert = _JointInsert(self._sink, block, token, partial(self._retry.check_lease, held))
         stored = await self._retry.run(held, insert.attempt, self._pool)
         metrics.ROWS_INSERTED.labels(TABLE).inc(len(block["hour"]) if stored else 0)
         return stored
+
+    def _pay(self, held: Held, columns: Mapping[str, Column]) -> None:
+        if self._budget:
+            self._budget.pay(TABLE, held, columns)
 
     def _find_missing(self, columns: Mapping[str, Column], *, tried: bool) -> Mask:
         """Mask of the rows that session_stats lacks; none of an hour that its TTL has expired.

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from pipeline import metrics
+from pipeline.clickhouse.block_budget import BlockBudget
 from pipeline.clickhouse.client import describe, is_unclear, kind_of
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
@@ -57,6 +58,7 @@ class RollupJob:
         renew: commits the state of a partition again; see `pipeline.retry`.
         decode: returns the rows of a micro-batch.
         halt: called with a failure after which the worker has to stop.
+        budget: makes inserts wait for their share of the deduplication window.
         clock: durations.
     """
 
@@ -71,6 +73,7 @@ class RollupJob:
         renew: Renew,
         decode: Callable[[MicroBatch], Awaitable[Rows]],
         halt: Callable[[BaseException], None],
+        budget: BlockBudget | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.topics = frozenset({topic})
@@ -86,7 +89,8 @@ class RollupJob:
         self._retry = Retry(
             TABLE, renew_together(renew), settings.worker, kind_of=kind_of, describe=describe, is_unclear=is_unclear
         )
-        emission = Emission(sink, self._retry, ThreadPoolExecutor(1, thread_name_prefix="rollup-emission"))
+        pool = ThreadPoolExecutor(1, thread_name_prefix="rollup-emission")
+        emission = Emission(sink, self._retry, pool, budget=budget)
         broker_clock = BrokerClock(store.broker_time_ms, self._saving, self._clock)
         self._storer = HourStorer(emission, consumer, self._folding)
         self._joint_insert: asyncio.Task[None] | None = None

@@ -16,7 +16,9 @@ import uvloop
 from faust.types import EventT
 
 from pipeline.catalog import Catalog, Family, load_catalog
+from pipeline.clickhouse.block_budget import BlockBudget
 from pipeline.clickhouse.client import explain, kind_of
+from pipeline.clickhouse.deduplication import window_seconds_needed
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Rows
@@ -87,8 +89,11 @@ class App(faust.App):
         self._joined = False
         worker = settings.worker
         self._sink = Sink(settings.clickhouse)
+        self._budget = BlockBudget(window_seconds_needed(settings))
         self._rollup = self._make_rollup()
-        self._tables = TableWatch(settings, catalog, lambda topics: self._batch_consumer().partitions(topics))
+        self._tables = TableWatch(
+            settings, catalog, lambda topics: self._batch_consumer().partitions(topics), share=self._budget.set
+        )
         self.transport_options = self._make_transport_options()
         super().__init__(settings.kafka.group_id, **_faust_options(settings))
         self._hasher = configured_hasher(settings.privacy)
@@ -142,6 +147,7 @@ class App(faust.App):
             renew=self._renew,
             decode=self._rows_of,
             halt=self.halt,
+            budget=self._budget,
         )
 
     def _create_directories(self) -> None:
@@ -166,6 +172,7 @@ class App(faust.App):
             pool=self._pool,
             places=self._places,
             settings=self.settings.worker,
+            budget=self._budget,
         )
 
         async def consume(stream: Any) -> None:

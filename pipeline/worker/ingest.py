@@ -26,6 +26,7 @@ import structlog
 
 from pipeline import metrics
 from pipeline.catalog import Family
+from pipeline.clickhouse.block_budget import BlockBudget
 from pipeline.clickhouse.client import describe, is_unclear, kind_of
 from pipeline.clickhouse.refusals import find_refused, refused_as_a_block
 from pipeline.clickhouse.repeated_insert import RepeatedInsert
@@ -69,6 +70,7 @@ class Ingest:
         pool: Executor,
         places: Places,
         settings: WorkerSettings,
+        budget: BlockBudget | None = None,
     ) -> None:
         self._family = family
         self._decoder = decoder
@@ -77,6 +79,7 @@ class Ingest:
         self._retry = Retry(family.name, renew, settings, kind_of=kind_of, describe=describe, is_unclear=is_unclear)
         self._pool = pool
         self._places = places
+        self._budget = budget
         self._log = structlog.get_logger("chimera.ingest").bind(family=family.name)
         self._reject_rate = RejectRate(settings.reject_ratio, settings.reject_window_seconds, settings.reject_minimum)
         self._rate_is_high = False
@@ -202,10 +205,15 @@ class Ingest:
             check=partial(self._retry.check_lease, batch),
             look_first=False,  # `_sift` has looked for the rows of an earlier owner
             look_after=look_after,
+            pay=partial(self._pay, batch),
         )
         await self._retry.run(batch, insert.attempt, self._pool)
         metrics.INSERT_SECONDS.labels(self._family.name).observe(perf_counter() - began)
         metrics.ROWS_INSERTED.labels(self._family.name).inc(len(rows))
+
+    def _pay(self, batch: MicroBatch, columns: Mapping[str, Column]) -> None:
+        if self._budget:
+            self._budget.pay(self._family.table, batch.owner, columns)
 
     def _find_missing(self, batch: MicroBatch, columns: Mapping[str, Column], *, tried: bool) -> Mask:
         missing = self._sink.missing_rows(self._family.table, self._family.key, columns, tried=tried)

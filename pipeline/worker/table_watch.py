@@ -5,7 +5,7 @@ server.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
@@ -25,6 +25,7 @@ class TableWatch:
         settings: server, and the settings that the windows must do for.
         catalog: families and the rollup.
         partitions: gives the number of partitions that topics have now, by name.
+        share: called with the blocks that each partition may insert, by table; see `BlockBudget`.
         pause_seconds: time between two checks.
         answer_seconds: time that a takeover waits for a check; the check then goes on beside it.
     """
@@ -35,12 +36,14 @@ class TableWatch:
         catalog: Catalog,
         partitions: Callable[[Iterable[str]], dict[str, int]],
         *,
+        share: Callable[[Mapping[str, float]], None] = lambda _: None,
         pause_seconds: float = 30.0,
         answer_seconds: float = 5.0,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._partitions = partitions
+        self._share = share
         self._pause_seconds = pause_seconds
         self._answer_seconds = answer_seconds
         self._due = asyncio.Event()
@@ -93,11 +96,12 @@ class TableWatch:
         tables = [table for table, *_ in filled_tables(self._settings, self._catalog)]
         check_engines(self._settings.clickhouse, tables)
         self._first = {topic: self._first.get(topic) or number for topic, number in partitions.items()}
-        check_deduplication_windows(self._settings, self._catalog, self._first)
-        if partitions in (self._first, self._warned):
-            return
-        try:
-            check_deduplication_windows(self._settings, self._catalog, partitions)
-        except HaltError as error:
-            log.warning("partitions were added, the next start of a worker will be refused", reason=str(error))
-        self._warned = partitions
+        shares = check_deduplication_windows(self._settings, self._catalog, self._first)
+        if partitions != self._first:
+            try:
+                shares = check_deduplication_windows(self._settings, self._catalog, partitions)
+            except HaltError as error:
+                if partitions != self._warned:
+                    log.warning("partitions were added, the next start of a worker will be refused", reason=str(error))
+            self._warned = partitions
+        self._share(shares)

@@ -13,7 +13,7 @@ from support.processes import Worker, eventually, lag, prepare
 
 from pipeline.catalog import load_catalog
 from pipeline.clickhouse.client import connect
-from pipeline.clickhouse.deduplication import check_deduplication_windows, window_blocks_needed
+from pipeline.clickhouse.deduplication import check_deduplication_windows, least_window_blocks, window_blocks_needed
 from pipeline.clickhouse.migrate import migrate
 from pipeline.clickhouse.sink import Sink
 from pipeline.config import Settings, env_name, load_settings
@@ -61,7 +61,7 @@ def test_migrated_tables_are_wide_enough(settings: Settings) -> None:
 def test_a_window_that_is_too_narrow_halts(settings: Settings, change: str, live: str) -> None:
     """The error gives the table, its setting, the value and the expected value; the expected value is accepted."""
     migrate(settings.clickhouse)
-    needed = window_blocks_needed(settings, _PARTITIONS)
+    needed = least_window_blocks(settings, _PARTITIONS)
     values = {"name": _NAME, "too_few": needed - 1}
     with connect(settings.clickhouse) as client:
         client.execute(f"ALTER TABLE episodes {change.format(**values)}")
@@ -76,13 +76,16 @@ def test_a_window_that_is_too_narrow_halts(settings: Settings, change: str, live
 def test_the_partitions_on_the_broker_count(settings: Settings) -> None:
     """A topic with more partitions than topics.yaml declares needs a wider window; the check asks the broker."""
     prepare(settings)
-    with pytest.raises(HaltError, match="for 64 partitions"):
-        _check(settings, 64)
+    _check(settings, 64)
+    with pytest.raises(HaltError, match="for 1000 partitions"):
+        _check(settings, 1000)
+    with connect(settings.clickhouse) as client:
+        client.execute(f"ALTER TABLE episodes MODIFY SETTING {_NAME} = 11999")
     check_windows(settings, load_catalog(settings))
     topic = load_catalog(settings).family("episodes").topic.name
     admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
     answer_to(lambda: admin.create_partitions([NewPartitions(topic, 16)])[topic])
-    with pytest.raises(HaltError, match=r"episodes at .* is 400000, expected at least 1200000 for 16 partitions"):
+    with pytest.raises(HaltError, match=r"episodes at .* is 11999, expected at least 12000 for 16 partitions"):
         eventually(lambda: check_windows(settings, load_catalog(settings)), "the broker's new partitions")
 
 
@@ -118,11 +121,23 @@ def test_a_killed_workers_insert_is_stored_once_however_much_others_insert_meanw
     assert counts == [(_DAYS * (1 + len(others)),) * 2]
 
 
+def test_partitions_share_a_window_that_is_too_narrow_for_their_fastest_inserts(settings: Settings) -> None:
+    """Each gets the same part of it; a window that does for all needs no shares."""
+    migrate(settings.clickhouse)
+    catalog = load_catalog(settings)
+    partitions = {family.topic.name: 64 if family.name == "ui_events" else 1 for family in catalog.families}
+    shares = check_deduplication_windows(settings, catalog, partitions)
+    assert {table: share for table, share in shares.items() if share < math.inf} == {
+        "ui_events": 800_000 / 64,
+        "session_stats": 400_000 / 64,
+    }
+
+
 def test_a_session_that_is_longer_than_the_window_halts(settings: Settings) -> None:
-    """The window of the report's case, 7,000 blocks with a session timeout of 85 s, is refused."""
+    """A window of 1,000 blocks is too narrow for two partitions and a session timeout of 85 s."""
     migrate(settings.clickhouse)
     kafka = settings.kafka.model_copy(update={"session_timeout_seconds": 85.0})
     with connect(settings.clickhouse) as client:
-        client.execute(f"ALTER TABLE episodes MODIFY SETTING {_NAME} = 7000")
+        client.execute(f"ALTER TABLE episodes MODIFY SETTING {_NAME} = 1000")
     with pytest.raises(HaltError, match="SESSION_TIMEOUT_SECONDS=85"):
         _check(settings.model_copy(update={"kafka": kafka}))

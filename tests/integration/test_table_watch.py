@@ -67,7 +67,7 @@ def test_an_altered_table_is_noticed(client: Client, settings: Settings, table: 
 
 def test_a_topic_that_outgrows_its_window_is_logged_and_ends_nothing(client: Client, settings: Settings) -> None:
     """Once; a window that is narrowed afterwards, below what did at the start, halts all the same."""
-    counts = iter([2, 64, 64, 64])
+    counts = iter([2, 1064, 1064, 1064])
     watch = TableWatch(settings, load_catalog(settings), lambda topics: dict.fromkeys(topics, next(counts)))
 
     async def scenario() -> None:
@@ -75,7 +75,7 @@ def test_a_topic_that_outgrows_its_window_is_logged_and_ends_nothing(client: Cli
             for _ in range(3):
                 await watch.check()
         assert [line["log_level"] for line in logged] == ["warning"]
-        assert "for 64 partitions" in logged[0]["reason"]
+        assert "for 1064 partitions" in logged[0]["reason"]
         client.execute(_NO_WINDOW.format(table="episodes"))
         with pytest.raises(HaltError, match="for 2 partitions"):
             await watch.check()

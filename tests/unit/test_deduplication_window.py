@@ -5,7 +5,7 @@ import re
 import pytest
 
 from pipeline.catalog import load_catalog
-from pipeline.clickhouse.deduplication import window_blocks_needed, window_seconds_needed
+from pipeline.clickhouse.deduplication import least_window_blocks, window_blocks_needed, window_seconds_needed
 from pipeline.clickhouse.migrate import MIGRATIONS
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.config import KafkaSettings, Settings, WorkerSettings
@@ -53,6 +53,12 @@ def test_the_defaults_fit() -> None:
     assert catalog.rollup
     partitions = catalog.rollup.source.topic.partitions
     assert window_blocks_needed(settings, partitions, at_once=1) <= migrated[TABLE]
+
+
+@pytest.mark.parametrize(("partitions", "blocks"), [(1, 750), (64, 48_000), (500, 375_000)])
+def test_a_worker_starts_with_a_share_for_each_partition(partitions: int, blocks: int) -> None:
+    """Five blocks a second of each partition, twice, because half of a share may be written at once."""
+    assert least_window_blocks(Settings(), partitions) == blocks
 
 
 def test_a_window_is_longer_than_a_session() -> None:
