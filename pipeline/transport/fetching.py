@@ -14,6 +14,7 @@ from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.partition import PartitionBatches
 from pipeline.transport.topics import Topics
 
+_TOGETHER = 0.25  # part of the linger that a micro-batch may lack, if another one is cut
 RECHECK_SECONDS = 0.05
 """Longest time until an acknowledgement is noticed while records are waited for."""
 
@@ -66,11 +67,13 @@ class Fetching:
         return {tp: records for tp, records in others.items() if records} | batches
 
     def _cut(self, active: set[TopicPartition], now: float) -> dict[TopicPartition, list[MicroBatch]]:
+        """Cut what is complete, and if anything is, also what nearly is: one request commits all these ranges."""
         hurry, partitions = self._memory_is_short(), self._assignment.partitions
         batches = {tp: list(partitions[tp].cut(now, hurry=hurry)) for tp in active & partitions.keys()}
         if any(batches.values()):
             for tp in batches:
-                batches[tp] += partitions[tp].cut(now, together=True)
+                nearly = self._options.policies[tp.topic].linger_seconds * _TOGETHER
+                batches[tp] += partitions[tp].cut(now + nearly)
         return batches
 
     async def _fetch(self, active: set[TopicPartition], seconds: float) -> dict[TopicPartition, Fetched] | None:

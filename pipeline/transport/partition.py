@@ -23,7 +23,6 @@ from pipeline.transport.micro_batch import MicroBatch, Record, State
 from pipeline.transport.waiting import WaitingRecords
 
 _ENOUGH = 0.1  # part of the policy's rows
-_TOGETHER = 0.25  # part of the linger that a micro-batch may lack
 
 
 class PartitionBatches:
@@ -59,11 +58,9 @@ class PartitionBatches:
         self.damage: range | None = None  # as of `Fetched`
         self.committed_at = float("-inf")
         self.inherited_to = state.ends[-1] if state.ends else -1
-        self.closings = state.closings
-        self.joint_insert = state.joint_insert
+        self.closings, self.joint_insert = state.closings, state.joint_insert
         self._policy, self._limit = policy, limit
-        self._agents = agents
-        self._on_ack = on_ack
+        self._agents, self._on_ack = agents, on_ack
         self._in_flight = InFlight(state.offset)
         self._replayed_to = state.offset
         self._position = state.offset if start is None else min(start, state.offset)  # first offset of the next range
@@ -146,17 +143,13 @@ class PartitionBatches:
         self._waiting.add(records, now, next_offset)
         self._advance()
 
-    def cut(self, now: float, *, hurry: bool = False, together: bool = False) -> Iterator[MicroBatch]:
+    def cut(self, now: float, *, hurry: bool = False) -> Iterator[MicroBatch]:
         """Yield complete micro-batches, up to the limit in flight.
 
         Args:
             now: records that have waited long enough by this time are a complete micro-batch.
             hurry: take all waiting records as complete, because memory is short.
-            together: take records as complete that have waited nearly long enough, because others are cut now: their
-                ranges are committed with one request then.
         """
-        if together:
-            now += self._policy.linger_seconds * _TOGETHER
         while not (self.full or self.incomplete):
             if self._known_ends and not self.replaying:
                 end = self._known_ends.popleft()

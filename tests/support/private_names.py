@@ -4,6 +4,7 @@ Private names, methods that the pipeline overrides, and the parts of clickhouse-
 """
 
 from support.private_name import Name
+from support.private_names_fetch import FETCH_NAMES
 from support.private_names_group import GROUP_NAMES
 from support.private_names_worker import WORKER_NAMES
 
@@ -19,6 +20,7 @@ _CLIENT = "clickhouse_driver:Client"
 _CONNECTION = "clickhouse_driver.connection:Connection"
 
 NAMES = [
+    *FETCH_NAMES,
     *GROUP_NAMES,
     *WORKER_NAMES,
     # Faust's consumer: overridden by MicroBatchConsumer.
@@ -158,27 +160,6 @@ NAMES = [
     # aiokafka's consumer.
     Name("aiokafka:AIOKafkaConsumer()._coordinator", "membership, and commits with metadata"),
     Name("aiokafka:AIOKafkaConsumer()._client", "counts connections; refreshes metadata"),
-    Name(
-        "aiokafka:AIOKafkaConsumer()._fetch_max_wait_ms",
-        "Faust has no setting for it",
-        None,
-        ("aiokafka:AIOKafkaConsumer.start", "fetch_max_wait_ms=self._fetch_max_wait_ms"),
-    ),
-    Name(
-        "aiokafka:AIOKafkaConsumer()._fetch_min_bytes",
-        "Faust has no setting for it",
-        None,
-        ("aiokafka:AIOKafkaConsumer.start", "fetch_min_bytes=self._fetch_min_bytes"),
-    ),
-    Name(
-        f"{_FETCHER}:Fetcher()._fetch_max_wait_ms",
-        "follows the flow of records",
-        None,
-        (
-            f"{_FETCHER}:Fetcher._get_actions_per_node",
-            "self._fetch_max_wait_ms,",
-        ),
-    ),
     Name(
         "aiokafka:AIOKafkaConsumer()._isolation_level",
         "Faust sets it only for workers with transactions",

@@ -1,7 +1,7 @@
 """Bookkeeping of one partition: where micro-batches end, and which offset may be committed."""
 
 import pytest
-from support.partitions import LINGER_SECONDS, cut, partition_of, records_at
+from support.partitions import cut, partition_of, records_at
 from support.records import Record
 
 from pipeline.transport.micro_batch import State
@@ -175,11 +175,3 @@ def test_after_close_nothing_counts() -> None:
     first.ack()
     assert (first.live, second.live, partition.state.offset) == (False, False, 0)
     assert cut(partition, hurry=True) == []
-
-
-def test_records_that_have_waited_nearly_long_enough_are_cut_with_others() -> None:
-    """A quarter of the linger may be missing when the ranges of other partitions are committed anyway."""
-    partition = partition_of()
-    partition.add(records_at([0]), now=0.0)
-    assert list(partition.cut(LINGER_SECONDS * 0.74, together=True)) == []
-    assert len(list(partition.cut(LINGER_SECONDS * 0.76, together=True))) == 1
