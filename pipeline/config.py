@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validat
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import ConfigError
-from pipeline.forms import File, Host, HttpUrl, PathText, Port, Seconds, Secret, Servers, Text
+from pipeline.forms import File, Host, HttpUrl, PathText, Port, Seconds, Secret, Servers, Text, is_loopback
 from pipeline.tls import client_context
 from pipeline.validation_messages import validation_message
 
@@ -128,6 +128,14 @@ class ClickHouseSettings(_Section):
     ca_cert: File | None = Field(None, description="PEM file of the authority that signed the server's certificate")
     connect_timeout_seconds: Seconds = 10.0
     query_timeout_seconds: Seconds = 300.0
+    compression: str = Field(
+        "auto", pattern="^(auto|lz4|none)$", description="of blocks on the network; `auto` is LZ4 for another machine"
+    )
+
+    @property
+    def compressed(self) -> bool:
+        """True if blocks are compressed with LZ4 on the network."""
+        return self.compression == "lz4" or (self.compression == "auto" and not is_loopback(self.host))
 
     @property
     def native_port(self) -> int:

@@ -32,6 +32,14 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
+def is_loopback(host: str) -> bool:
+    """True for the address or the usual name of this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.removesuffix(".").lower() == "localhost"
+
+
 def _checked(text: str) -> str:
     """Return the text; refuse line breaks and other control characters, which come with the content of a file."""
     decoded = _decoded(text)

@@ -17,11 +17,19 @@ _COMPACTION = {"segment.bytes": str(16 * 1024 * 1024), "min.cleanable.dirty.rati
 
 
 class BatchPolicy(BaseModel, extra="forbid", frozen=True, strict=True):
-    """The limits of a micro-batch; the one that is reached first ends it."""
+    """The limits of a micro-batch; the one that is reached first ends it, unless it has too few rows."""
 
     max_rows: int = Field(ge=1, le=1_000_000)
     max_bytes: int = Field(ge=1024, le=256 * 1024 * 1024)
     linger_seconds: float = Field(gt=0, le=600)
+    min_rows: int = Field(1, ge=1, le=1_000_000)
+    """Rows below which a micro-batch waits on after its linger."""
+    max_linger_seconds: float | None = Field(None, gt=0, le=3600)
+    """Time after which a micro-batch ends with any number of rows; the linger if there is none."""
+
+    def linger_of(self, rows: int) -> float:
+        """Seconds that so many rows wait for more."""
+        return max(self.linger_seconds, self.max_linger_seconds or 0) if rows < self.min_rows else self.linger_seconds
 
 
 class TopicSpec(BaseModel, extra="forbid", frozen=True, strict=True):

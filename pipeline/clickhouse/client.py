@@ -60,6 +60,7 @@ LOOKUP_SETTINGS: Mapping[str, str | int] = {
     "low_cardinality_allow_in_native_format": 1,
     "input_format_native_decode_types_in_binary_format": 0,
     "output_format_native_encode_types_in_binary_format": 0,
+    "network_compression_method": "LZ4",
 }
 """Settings of every query, whatever the user's profile says; see `pipeline.clickhouse.pinned_settings`."""
 
@@ -83,6 +84,7 @@ def connect(settings: ClickHouseSettings, *, database: str | None = None) -> Cli
         connect_timeout=settings.connect_timeout_seconds,
         send_receive_timeout=settings.query_timeout_seconds,
         client_name="chimera",
+        compression="lz4" if settings.compressed else False,
         settings=dict(LOOKUP_SETTINGS),
     )
 

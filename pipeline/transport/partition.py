@@ -109,7 +109,7 @@ class PartitionBatches:
             return None
         enough = not self._in_flight and len(self._waiting) >= self._policy.max_rows * _ENOUGH
         whole = self.next_offset >= self._replayed_to if self.replaying else bool(self._known_ends)
-        return self._waiting.oldest_at + (0 if enough or whole else self._policy.linger_seconds)
+        return self._waiting.oldest_at + (0 if enough or whole else self._policy.linger_of(len(self._waiting)))
 
     @property
     def next_offset(self) -> int:

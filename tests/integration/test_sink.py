@@ -49,9 +49,10 @@ def database(settings: Settings) -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture
-def sink(settings: Settings) -> Iterator[Sink]:
-    opened = Sink(settings.clickhouse)
+@pytest.fixture(params=["none", "lz4"])
+def sink(settings: Settings, request: pytest.FixtureRequest) -> Iterator[Sink]:
+    """Sink on this machine, and one that compresses as if the server were on another."""
+    opened = Sink(settings.clickhouse.model_copy(update={"compression": request.param}))
     yield opened
     opened.close()
 

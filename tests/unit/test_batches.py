@@ -1,10 +1,12 @@
 """Bookkeeping of one partition: where micro-batches end, and which offset may be committed."""
 
 import pytest
-from support.partitions import cut, partition_of, records_at
+from support.partitions import MAX_BYTES, cut, partition_of, records_at
 from support.records import Record
 
+from pipeline.catalog import BatchPolicy
 from pipeline.transport.micro_batch import State
+from pipeline.transport.partition import PartitionBatches
 
 
 def test_a_micro_batch_ends_at_max_rows() -> None:
@@ -175,3 +177,16 @@ def test_after_close_nothing_counts() -> None:
     first.ack()
     assert (first.live, second.live, partition.state.offset) == (False, False, 0)
     assert cut(partition, hurry=True) == []
+
+
+def test_few_rows_wait_on_after_their_linger() -> None:
+    """With enough rows the linger ends a micro-batch; with fewer, the longest linger does."""
+    policy = BatchPolicy(max_rows=1000, max_bytes=MAX_BYTES, linger_seconds=1.0, min_rows=3, max_linger_seconds=5.0)
+    partition = PartitionBatches("topic", "id", 7, State(0, ()), policy=policy, limit=9)
+    partition.add(records_at([0, 1]), now=0.0)
+    assert (partition.due_at, cut(partition, 4.9)) == (5.0, [])
+    partition.add(records_at([2]), now=4.9)
+    assert (partition.due_at, cut(partition, 4.9)) == (1.0, [[0, 1, 2]])
+    partition.add(records_at([3]), now=5.0)
+    assert cut(partition, 9.9) == []
+    assert cut(partition, 10.0) == [[3]]

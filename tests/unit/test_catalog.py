@@ -120,7 +120,7 @@ def test_one_setting_replaces_every_replication_factor() -> None:
         (
             _topic(batch=3),
             f"topics.{UI_EVENTS}.batch",
-            "expected a mapping of max_rows, max_bytes, linger_seconds, got 3",
+            "expected a mapping of max_rows, max_bytes, linger_seconds, min_rows, max_linger_seconds, got 3",
         ),
         (_topic(retention_hours=math.inf), f"topics.{UI_EVENTS}.retention_hours", "expected a finite number, got inf"),
         (_topic(retention_hours=math.nan), f"topics.{UI_EVENTS}.retention_hours", "expected a finite number, got nan"),
