@@ -60,7 +60,6 @@ LOOKUP_SETTINGS: Mapping[str, str | int] = {
     "low_cardinality_allow_in_native_format": 1,
     "input_format_native_decode_types_in_binary_format": 0,
     "output_format_native_encode_types_in_binary_format": 0,
-    "network_compression_method": "LZ4",
 }
 """Settings of every query, whatever the user's profile says; see `pipeline.clickhouse.pinned_settings`."""
 
