@@ -75,7 +75,7 @@ def _p99(figures: Figures) -> str:
 
 def _cores(figures: Figures) -> str:
     found = at_pace(figures.latency, USUAL_RATE, 1.0)
-    return f"{found.cores:.0%}" if found else ""
+    return f"{found.cores * 100:.0f} %" if found else ""
 
 
 def _distinct(figures: Figures) -> str:

@@ -37,7 +37,7 @@ class Contender:
 
 
 _WORKER_ARGUMENTS = ("-A", "pipeline", "worker", "--loglevel", "warn")
-_CORE = env_name("worker", "core")
+_CORE = env_name("worker", "compiled_core")
 
 WORKER = Contender("chimera", "Chimera worker", ("-m", "faust", *_WORKER_ARGUMENTS), worker=True)
 
@@ -84,6 +84,7 @@ PEERS = (
     ENGINE,
 )
 
+# While the worker has no compiled core, the numpy path is all of it.
 _WITH_CORE = (WITHOUT_CORE,) if _CORE in env_names() else ()
 
 CONTENDERS = (WORKER, *_WITH_CORE, WITHOUT_RANGES, WITHOUT_ROLLUP, YARDSTICK, *PEERS)

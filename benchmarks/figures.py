@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from benchmarks.cases import SAMPLE
+from benchmarks.cases import CASES, SAMPLE
 from benchmarks.contenders import ENGINE, PEERS, WITHOUT_CORE, WORKER, YARDSTICK
 from benchmarks.latency import Latency
 from benchmarks.results import Figure, Result, Runs, Spread, ratio
@@ -134,7 +134,7 @@ def json_line(figures: Figures) -> str:
             "latency_ms": {each.pace.name: _latency(each) for each in figures.latency},
             "cores_at_20000_per_s": _rounded(usual.cores if usual else None, 3),
             "parts_per_minute": {each.pace.name: round(each.parts_per_minute) for each in figures.latency},
-            "worst": {name: _case(figures, name) for name in figures.worst},
+            "worst": {case.name: _case(figures, case.name) for case in CASES} if figures.worst else {},
             "memory_mb": {
                 name: {"peak": _rounded(each.rss_mb, 1), "later": _rounded(each.later_rss_mb, 1)}
                 for name, each in figures.memory.items()
@@ -156,8 +156,10 @@ def engine_ratios(figures: Figures) -> list[tuple[str, Spread]]:
     return found
 
 
-def _case(figures: Figures, name: str) -> dict[str, Any]:
-    runs = figures.worst[name]
+def _case(figures: Figures, name: str) -> dict[str, Any] | None:
+    """Figures of a case; None if it failed."""
+    if (runs := figures.worst.get(name)) is None:
+        return None
     return {
         "rows_per_s": round(runs.rows_per_s),
         "cpu_us": _rounded(runs.cpu_us_per_row),

@@ -42,7 +42,7 @@ class Pace:
     @property
     def name(self) -> str:
         """Name in the results."""
-        return f"{'half' if self.half else self.rate}/s, linger {self.linger_seconds:g}"
+        return f"{'half load' if self.half else f'{self.rate}/s'}, linger {self.linger_seconds:g}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class Program:
             (SAMPLE, self.sizes.memory_events),
         ):
             bench = Bench(self.place, self.workloads.get(case, events))
-            name = f"{case.name}, {events:,}"
+            name = f"{case.name}_{events}"
             found = rounds({name: (bench, WORKER)}, 1, self.sizes.settle_seconds)
             self.figures.memory |= {name: runs.results[0] for name, runs in found.items()}
 

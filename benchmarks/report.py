@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 
 from rich.table import Table
 
@@ -15,6 +16,7 @@ from pipeline.errors import ConfigError
 
 BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
 
+_FAILURE_WIDTH = 400
 _TITLES = {contender.name: contender.title for contender in CONTENDERS}
 _CASE_TITLES = {case.name: case.title for case in CASES}
 
@@ -63,7 +65,7 @@ def sheets(figures: Figures) -> list[Sheet]:
 def remarks(figures: Figures) -> list[str]:
     """Sentences about the run: what was skipped or failed, and the load of the machine."""
     lines = [f"{_TITLES[name]}: skipped, {reason}." for name, reason in figures.skipped.items()]
-    lines += [f"Failed: {failure}" for failure in figures.failures]
+    lines += [f"Failed: {shorten(failure, _FAILURE_WIDTH, placeholder=' …')}" for failure in figures.failures]
     lines += [cost for runs in figures.quiet.values() if (cost := cost_of_ranges(runs))]
     if figures.loads:
         lines.append(
@@ -131,11 +133,14 @@ def _comparison(title: str, runs: Mapping[str, Runs]) -> Sheet:
 
 def _worst(figures: Figures) -> Sheet:
     rows = []
-    for name, runs in figures.worst.items():
+    for name, title in _CASE_TITLES.items():
+        if (runs := figures.worst.get(name)) is None:
+            rows.append((title, "failed", *["-"] * 4))
+            continue
         cpu = case_cpu(figures.worst, name)
         rows.append(
             (
-                _CASE_TITLES[name],
+                title,
                 _spread(runs, rows_per_s, ",.0f"),
                 _spread(runs, cpu_us, ".2f"),
                 f"{cpu.median:.2f}" if cpu else "-",
@@ -154,9 +159,9 @@ def _latency(figures: Figures) -> Sheet:
             each.pace.name,
             f"{each.pace.rate:,}",
             *(f"{value:,.0f}" for value in (each.p50_ms, each.p99_ms, each.max_ms)),
-            f"{each.cores:.0%}",
-            f"{each.server_cores:.0%}",
-            f"{each.kept:.1%}",
+            f"{each.cores * 100:.0f} %",
+            f"{each.server_cores * 100:.0f} %",
+            f"{each.kept * 100:.1f} %",
         )
         for each in figures.latency
     ]
