@@ -18,6 +18,15 @@ FETCH_NAMES = [
         ("aiokafka:AIOKafkaConsumer.start", "fetch_min_bytes=self._fetch_min_bytes"),
     ),
     Name(
+        f"{_FETCHER}:Fetcher()._fetch_min_bytes",
+        "follows the flow of records",
+        None,
+        (
+            f"{_FETCHER}:Fetcher._get_actions_per_node",
+            "self._fetch_min_bytes,",
+        ),
+    ),
+    Name(
         f"{_FETCHER}:Fetcher()._fetch_max_wait_ms",
         "follows the flow of records",
         None,

@@ -7,10 +7,12 @@ import pytest
 from pipeline.transport.adapter.fetch_pace import FetchPace
 
 
-def _paced(*calls: tuple[float, bool, int], lingers: tuple[float, ...] = (1.0,)) -> tuple[int, int]:
+def _paced(
+    *calls: tuple[float, bool, int], lingers: tuple[float, ...] = (1.0,), max_bytes: int = 1024 * 1024
+) -> tuple[int, int]:
     """Return bytes and milliseconds after calls at these seconds, with records or without, for so many partitions."""
     now, fetcher = [0.0], SimpleNamespace()
-    pace = FetchPace(lingers, lambda: now[0])
+    pace = FetchPace(lingers, max_bytes, lambda: now[0])
     for at, got, partitions in calls:
         now[0] = at
         pace.set(fetcher, got_records=got, partitions=partitions)
@@ -37,3 +39,8 @@ def test_an_idle_worker_gets_the_first_record_at_once(partitions: int, wait_ms: 
     """One byte is enough; without any, the broker waits the longer the more partitions a request names."""
     assert _paced((10.0, False, partitions)) == (1, wait_ms)
     assert _paced((10.0, True, partitions), (11.1, False, partitions)) == (1, wait_ms)
+
+
+def test_a_fetch_waits_for_no_more_than_it_may_get() -> None:
+    """With small answers, each fetch for one partition would last as long as the broker waits."""
+    assert _paced((10.0, True, 1), max_bytes=32_768) == (32_768, 100)

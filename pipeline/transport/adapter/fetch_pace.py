@@ -20,19 +20,21 @@ _IDLE_SECONDS = 1.0
 class FetchPace:
     """Sets the bytes and the time that the broker waits for before it answers a fetch.
 
-    While records flow, a fetch waits for 256 KiB, but for no longer than a quarter of the shortest linger. After a
-    second without records it waits for the first one: no worker that is idle answers later for that.
+    While records flow, a fetch waits for 256 KiB, or for what it may get of a partition if that is less, but for no
+    longer than a quarter of the shortest linger. After a second without records it waits for the first one: no worker
+    that is idle answers later for that.
 
     Args:
         lingers: seconds that records of the topics wait for their micro-batch; none without micro-batches.
+        max_bytes: bytes of one partition in an answer, at most: a fetch for one partition never has more to wait for.
         clock: seconds that never go back.
     """
 
-    def __init__(self, lingers: Iterable[float], clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, lingers: Iterable[float], max_bytes: int, clock: Callable[[], float] = monotonic) -> None:
         shortest = min(lingers, default=None)
         wait_ms = _LONGEST_WAIT_MS if shortest is None else round(shortest * 1000 * _SHARE_OF_LINGER)
         self._flowing = (
-            1 if shortest is None else _MIN_BYTES,
+            1 if shortest is None else min(_MIN_BYTES, max_bytes),
             min(_LONGEST_WAIT_MS, max(_SHORTEST_WAIT_MS, wait_ms)),
         )
         self._clock = clock

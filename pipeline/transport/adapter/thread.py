@@ -108,7 +108,10 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        self._pace = FetchPace(policy.linger_seconds for policy in self.options.policies.values())
+        self._pace = FetchPace(
+            (policy.linger_seconds for policy in self.options.policies.values()),
+            self.app.conf.consumer_max_fetch_size,
+        )
         self._pace.set(consumer, got_records=False, partitions=0)  # which gives the values to its fetcher
         consumer._isolation_level = "read_committed"  # noqa: SLF001 (Faust sets it only for workers with transactions)
         client = consumer._client  # noqa: SLF001 (aiokafka only logs that it has no connection)
