@@ -7,7 +7,7 @@ it stores the rows twice. docs/reliability.md, section "Deduplication windows", 
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.catalog import Catalog
 from pipeline.clickhouse.block_budget import LEAST_BLOCKS_A_SECOND
@@ -36,7 +36,12 @@ def window_seconds_needed(settings: Settings) -> float:
     """
     kafka, worker = settings.kafka, settings.worker
     takeover = kafka.session_timeout_seconds + kafka.heartbeat_interval_seconds + worker.drain_seconds
-    return takeover + _TAKEOVER_SECONDS + worker.lease_seconds + 2 * SILENCE_SECONDS
+    return takeover + _TAKEOVER_SECONDS + arrival_seconds(settings)
+
+
+def arrival_seconds(settings: Settings) -> float:
+    """Return the longest time from a commit to the arrival of the rows of an insert that it allows, in seconds."""
+    return settings.worker.lease_seconds + 2 * SILENCE_SECONDS
 
 
 def window_blocks_needed(settings: Settings, partitions: int, *, at_once: int | None = None) -> int:
@@ -57,9 +62,7 @@ def least_window_blocks(settings: Settings, partitions: int) -> int:
     return math.ceil(2 * LEAST_BLOCKS_A_SECOND * window_seconds_needed(settings) * partitions)
 
 
-def check_deduplication_windows(
-    settings: Settings, catalog: Catalog, partitions: Mapping[str, int]
-) -> dict[str, float]:
+def check_deduplication_windows(settings: Settings, catalog: Catalog, partitions: Mapping[str, int]) -> None:
     """Check the deduplication window of every table that the worker fills.
 
     Args:
@@ -69,32 +72,60 @@ def check_deduplication_windows(
 
     A missing table is left out: inserts tell.
 
-    Returns:
-        Blocks of each partition's share, by table; infinite if the window does for the fastest inserts of all.
-
     Raises:
         HaltError: a window is too narrow; the message gives the table, its setting, the value and the expected value.
         UnavailableError: the server doesn't answer.
     """
-    with explained(settings.clickhouse), connect(settings.clickhouse) as client:
-        tables = {name: (engine, definition) for name, engine, definition in all_rows(client, _TABLES)}
-    shares = dict[str, float]()
-    for table, topic, at_once in filled_tables(settings, catalog):
-        if table not in tables:
-            continue
-        engine, definition = tables[table]
-        enough = window_blocks_needed(settings, partitions[topic], at_once=at_once)
-        for name, needed in _needed(engine, settings, min(enough, least_window_blocks(settings, partitions[topic]))):
-            live = re.search(rf"\b{name} = (\d+)", definition)
-            if name == window_setting(engine) and live:
-                shares[table] = math.inf if int(live[1]) >= enough else int(live[1]) / partitions[topic]
-            if live is None or int(live[1]) < needed:
+    for table in _live_tables(settings, catalog, partitions):
+        least = min(table.enough, least_window_blocks(settings, table.partitions))
+        for name, needed in _needed(table.engine, settings, least):
+            live = table.setting(name)
+            if live is None or live < needed:
                 raise HaltError(
-                    f"table {settings.clickhouse.database}.{table} at {settings.clickhouse.address}: "
-                    f"{name} is {live[1] if live else 'not set'}, {_expected(settings, partitions[topic], needed)}"
+                    f"table {settings.clickhouse.database}.{table.name} at {settings.clickhouse.address}: "
+                    f"{name} is {'not set' if live is None else live}, {_expected(settings, table.partitions, needed)}"
                 )
 
+
+def window_shares(settings: Settings, catalog: Catalog, partitions: Mapping[str, int]) -> dict[str, float]:
+    """Return the blocks of each partition's share of a window, by table; infinite if it does for the fastest inserts.
+
+    Args: as of `check_deduplication_windows`.
+
+    Raises:
+        UnavailableError: the server doesn't answer.
+    """
+    shares = dict[str, float]()
+    for table in _live_tables(settings, catalog, partitions):
+        name = window_setting(table.engine)
+        if name and (blocks := table.setting(name)) is not None:
+            shares[table.name] = math.inf if blocks >= table.enough else blocks / table.partitions
     return shares
+
+
+class _Table(NamedTuple):
+    """A table that the worker fills, as it is on the server."""
+
+    name: str
+    engine: str
+    definition: str
+    partitions: int
+    enough: int
+    """Blocks of a window that does for the fastest inserts of all partitions."""
+
+    def setting(self, name: str) -> int | None:
+        """Return the value of a setting; None if the table doesn't set it."""
+        live = re.search(rf"\b{name} = (\d+)", self.definition)
+        return int(live[1]) if live else None
+
+
+def _live_tables(settings: Settings, catalog: Catalog, partitions: Mapping[str, int]) -> Iterator[_Table]:
+    with explained(settings.clickhouse), connect(settings.clickhouse) as client:
+        tables = {name: (engine, definition) for name, engine, definition in all_rows(client, _TABLES)}
+    for table, topic, at_once in filled_tables(settings, catalog):
+        if table in tables:
+            enough = window_blocks_needed(settings, partitions[topic], at_once=at_once)
+            yield _Table(table, *tables[table], partitions[topic], enough)
 
 
 def filled_tables(settings: Settings, catalog: Catalog) -> Iterator[tuple[str, str, int | None]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 import structlog
 
 from pipeline.catalog import Catalog
-from pipeline.clickhouse.deduplication import check_deduplication_windows, filled_tables
+from pipeline.clickhouse.deduplication import check_deduplication_windows, filled_tables, window_shares
 from pipeline.clickhouse.engines import check_engines
 from pipeline.config import Settings
 from pipeline.errors import ChimeraError, HaltError, UnavailableError, UnclearError
@@ -96,12 +96,13 @@ class TableWatch:
         tables = [table for table, *_ in filled_tables(self._settings, self._catalog)]
         check_engines(self._settings.clickhouse, tables)
         self._first = {topic: self._first.get(topic) or number for topic, number in partitions.items()}
-        shares = check_deduplication_windows(self._settings, self._catalog, self._first)
+        check_deduplication_windows(self._settings, self._catalog, self._first)
         if partitions != self._first:
             try:
-                shares = check_deduplication_windows(self._settings, self._catalog, partitions)
+                check_deduplication_windows(self._settings, self._catalog, partitions)
             except HaltError as error:
                 if partitions != self._warned:
                     log.warning("partitions were added, the next start of a worker will be refused", reason=str(error))
             self._warned = partitions
-        self._share(shares)
+        # A share is of all partitions, also if there are too many by now.
+        self._share(window_shares(self._settings, self._catalog, partitions))

@@ -13,7 +13,12 @@ from support.processes import Worker, eventually, lag, prepare
 
 from pipeline.catalog import load_catalog
 from pipeline.clickhouse.client import connect
-from pipeline.clickhouse.deduplication import check_deduplication_windows, least_window_blocks, window_blocks_needed
+from pipeline.clickhouse.deduplication import (
+    check_deduplication_windows,
+    least_window_blocks,
+    window_blocks_needed,
+    window_shares,
+)
 from pipeline.clickhouse.migrate import migrate
 from pipeline.clickhouse.sink import Sink
 from pipeline.config import Settings, env_name, load_settings
@@ -126,7 +131,8 @@ def test_partitions_share_a_window_that_is_too_narrow_for_their_fastest_inserts(
     migrate(settings.clickhouse)
     catalog = load_catalog(settings)
     partitions = {family.topic.name: 64 if family.name == "ui_events" else 1 for family in catalog.families}
-    shares = check_deduplication_windows(settings, catalog, partitions)
+    check_deduplication_windows(settings, catalog, partitions)
+    shares = window_shares(settings, catalog, partitions)
     assert {table: share for table, share in shares.items() if share < math.inf} == {
         "ui_events": 800_000 / 64,
         "session_stats": 400_000 / 64,

@@ -1,6 +1,7 @@
 """Tables whose engine or deduplication window is altered under a running worker: it ends before it stores twice."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -68,12 +69,16 @@ def test_an_altered_table_is_noticed(client: Client, settings: Settings, table: 
 def test_a_topic_that_outgrows_its_window_is_logged_and_ends_nothing(client: Client, settings: Settings) -> None:
     """Once; a window that is narrowed afterwards, below what did at the start, halts all the same."""
     counts = iter([2, 1064, 1064, 1064])
-    watch = TableWatch(settings, load_catalog(settings), lambda topics: dict.fromkeys(topics, next(counts)))
+    shares = list[Mapping[str, float]]()
+    watch = TableWatch(
+        settings, load_catalog(settings), lambda topics: dict.fromkeys(topics, next(counts)), share=shares.append
+    )
 
     async def scenario() -> None:
         with capture_logs() as logged:
             for _ in range(3):
                 await watch.check()
+        assert shares[-1]["episodes"] == pytest.approx(400_000 / 1064), "the partitions that are there share a window"
         assert [line["log_level"] for line in logged] == ["warning"]
         assert "for 1064 partitions" in logged[0]["reason"]
         client.execute(_NO_WINDOW.format(table="episodes"))
