@@ -20,6 +20,7 @@ from pipeline.config import WorkerSettings
 from pipeline.errors import FailureKind
 
 _MOST_DOUBLINGS = 30
+_LONGEST_WAIT_SECONDS = 0.25  # for a step that isn't due; the loss of the partition is noticed after that
 UNCLEAR_SECONDS = 60.0
 """Time for which a step is tried again whose failure may pass or may need a person."""
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -59,14 +60,31 @@ class LostPartitionError(Exception):
     """Another worker owns the partition, and does the rest of its work."""
 
 
+class NotYetError(Exception):
+    """A step isn't due yet: it has to wait, without a thread.
+
+    Args:
+        seconds: time after which it may be due.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
 class _LeaseOverError(Exception):
     """The last commit of the partition is too old."""
 
 
 def coordinates(held: Held) -> dict[str, str | int]:
-    """Return topic and partition, and of a micro-batch also its first and last offset, as fields of a log line."""
+    """Return topic and partition as fields of a log line.
+
+    A micro-batch has its first and last offset too, and partitions that are held together their numbers.
+    """
     where: dict[str, str | int] = {"topic": held.topic, "partition": held.partition}
     offsets = {f"{name}_offset": getattr(held, name, None) for name in ("first", "last")}
+    if isinstance(together := getattr(held, "partitions", None), str):
+        where["partitions"] = together
     return where | {name: offset for name, offset in offsets.items() if isinstance(offset, int)}
 
 
@@ -143,7 +161,7 @@ class Retry:
 
         Args:
             held: partition or micro-batch of the step.
-            step: may run several times.
+            step: may run several times; after NotYetError it runs again when it is due.
             pool: threads to run it in.
 
         Raises:
@@ -153,14 +171,14 @@ class Retry:
         deadline = math.inf
         try:
             for attempt, pause in enumerate(pauses(*self._backoff), start=1):
-                if not held.live:
-                    raise LostPartitionError
                 try:
-                    return await asyncio.get_running_loop().run_in_executor(pool, step)
+                    return await self._run_when_due(held, step, pool)
                 except _LeaseOverError:
                     if not await self._renew(held):
                         raise LostPartitionError from None
                     continue
+                except LostPartitionError:
+                    raise
                 except Exception as error:
                     if self._kind_of(error) is FailureKind.RETRY:
                         deadline = math.inf  # a server that goes down or comes up may answer unclearly
@@ -174,6 +192,15 @@ class Retry:
         finally:
             self._failing.discard(held)
             metrics.RETRYING.labels(self._name).set(len(self._failing))
+
+    async def _run_when_due(self, held: Held, step: Callable[[], T], pool: Executor) -> T:
+        while True:
+            if not held.live:
+                raise LostPartitionError
+            try:
+                return await asyncio.get_running_loop().run_in_executor(pool, step)
+            except NotYetError as error:
+                await asyncio.sleep(min(error.seconds, _LONGEST_WAIT_SECONDS))
 
     def _note_failure(self, held: Held, error: Exception, attempt: int, pause: float) -> None:
         self._failing.add(held)

@@ -9,8 +9,7 @@ committed beside the offsets before the insert begins. A later owner of a partit
 under it first: then the joint insert has arrived, or the server refuses it from now on. decision 70 has the proof.
 """
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -134,7 +133,7 @@ class Emission:
                 look_first=again,
                 look_after=again,
                 under_way=under_way,
-                pay=partial(self._pay, held),
+                pay=self._bill(held),
             )
             metrics.ROWS_INSERTED.labels(TABLE).inc(await self._retry.run(held, insert.attempt, self._pool))
 
@@ -155,15 +154,14 @@ class Emission:
             ChimeraError, clickhouse_driver.errors.Error: the worker has to stop.
         """
         block = {name: np.concatenate([np.asarray(hour[name]) for hour in rows]) for name in rows[0]}
-        await asyncio.get_running_loop().run_in_executor(self._pool, self._pay, held.parts[0], block)
+        await self._retry.run(held, partial(self._bill(held.parts[0]), block), self._pool)
         insert = _JointInsert(self._sink, block, token, partial(self._retry.check_lease, held))
         stored = await self._retry.run(held, insert.attempt, self._pool)
         metrics.ROWS_INSERTED.labels(TABLE).inc(len(block["hour"]) if stored else 0)
         return stored
 
-    def _pay(self, held: Held, columns: Mapping[str, Column]) -> None:
-        if self._budget:
-            self._budget.pay(TABLE, held, columns)
+    def _bill(self, held: Held) -> Callable[[Mapping[str, Column]], None]:
+        return self._budget.bill(TABLE, held).pay if self._budget else lambda _: None
 
     def _find_missing(self, columns: Mapping[str, Column], *, tried: bool) -> Mask:
         """Mask of the rows that session_stats lacks; none of an hour that its TTL has expired.

@@ -205,15 +205,11 @@ class Ingest:
             check=partial(self._retry.check_lease, batch),
             look_first=False,  # `_sift` has looked for the rows of an earlier owner
             look_after=look_after,
-            pay=partial(self._pay, batch),
+            pay=self._budget.bill(self._family.table, batch.owner).pay if self._budget else lambda _: None,
         )
         await self._retry.run(batch, insert.attempt, self._pool)
         metrics.INSERT_SECONDS.labels(self._family.name).observe(perf_counter() - began)
         metrics.ROWS_INSERTED.labels(self._family.name).inc(len(rows))
-
-    def _pay(self, batch: MicroBatch, columns: Mapping[str, Column]) -> None:
-        if self._budget:
-            self._budget.pay(self._family.table, batch.owner, columns)
 
     def _find_missing(self, batch: MicroBatch, columns: Mapping[str, Column], *, tried: bool) -> Mask:
         missing = self._sink.missing_rows(self._family.table, self._family.key, columns, tried=tried)

@@ -1,5 +1,6 @@
 """Shares of a deduplication window: within its horizon, a partition writes no more than its share."""
 
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
@@ -9,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.clickhouse.block_budget import LEAST_BLOCKS_A_SECOND, BlockBudget
+from pipeline.retry import NotYetError
 
 _HORIZON = 75.0
 _SHARE = 1000.0
+_LEASE = 11.0
 
 
 class _Owner:
@@ -19,13 +22,10 @@ class _Owner:
 
 
 class _Time:
-    """A clock that goes on while somebody sleeps."""
+    """A clock that a test moves on."""
 
     def __init__(self) -> None:
         self.now = 0.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 def _days(count: int) -> dict[str, Any]:
@@ -34,58 +34,90 @@ def _days(count: int) -> dict[str, Any]:
 
 def _budget(share: float | None = _SHARE) -> tuple[BlockBudget, _Time]:
     time = _Time()
-    budget = BlockBudget(_HORIZON, clock=lambda: time.now, sleep=time.sleep)
+    budget = BlockBudget(_HORIZON, clock=lambda: time.now)
     if share is not None:
         budget.set({"events": share})
     return budget, time
 
 
+def _pay(budget: BlockBudget, time: _Time, owner: object, columns: dict[str, Any]) -> None:
+    """Pay as soon as it is allowed."""
+    bill = budget.bill("events", owner)
+    while True:
+        try:
+            return bill.pay(columns)
+        except NotYetError as error:
+            time.now += error.seconds
+
+
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(["insert", "insert", "pass", "move"]), st.integers(1, int(_SHARE / 2))), max_size=60
+        st.tuples(
+            st.sampled_from(["insert", "insert", "insert by the one before", "pass", "move"]),
+            st.integers(1, int(_SHARE / 4)),
+        ),
+        max_size=60,
     )
 )
 def test_no_more_than_the_share_is_written_within_the_horizon(steps: list[tuple[str, int]]) -> None:
-    """Whatever an owner inserts and when, and however often the partition moves."""
+    """Whatever an owner inserts and when, and though the owner before pays for inserts of its own within its lease."""
     budget, time = _budget()
-    owner, written = _Owner(), list[tuple[float, int]]()
+    owner, before, moved_at, written = _Owner(), _Owner(), 0.0, list[tuple[float, int]]()
     for action, number in steps:
-        if action == "insert":
-            budget.pay("events", owner, _days(number))
-            written.append((time.now, number))
-        elif action == "pass":
-            time.now += number / 10
-        else:
-            owner = _Owner()
+        match action:
+            case "insert":
+                _pay(budget, time, owner, _days(number))
+                written.append((time.now, number))
+            case "insert by the one before" if time.now - moved_at < _LEASE:
+                with suppress(NotYetError):
+                    budget.bill("events", before).pay(_days(number))
+                    written.append((time.now, number))
+            case "pass":
+                time.now += number / 10
+            case "move" if time.now - moved_at > _HORIZON - _LEASE:
+                owner, before, moved_at = _Owner(), owner, time.now
     for begin, _ in written:
         within = sum(blocks for at, blocks in written if begin <= at <= begin + _HORIZON)
         assert within <= _SHARE + 0.001
 
 
-def test_half_of_a_share_may_be_written_at_once_after_a_pause() -> None:
-    """The rest becomes free evenly; an insert of more days than that waits for all of them."""
+def test_a_quarter_of_a_share_may_be_written_at_once_after_a_pause() -> None:
+    """Half of it becomes free evenly over the horizon; an insert of more days than a quarter waits for all of them."""
     budget, time = _budget()
     owner = _Owner()
-    budget.pay("events", owner, _days(1))
+    _pay(budget, time, owner, _days(1))
     assert time.now == pytest.approx(_HORIZON / 500)
     time.now += 2 * _HORIZON
     waits = []
-    for days in (500, 1, 1500):
+    for days in (250, 1, 1500):
         began = time.now
-        budget.pay("events", owner, _days(days))
+        _pay(budget, time, owner, _days(days))
         waits.append(time.now - began)
     assert list(accumulate(waits)) == pytest.approx([0, _HORIZON / 500, _HORIZON / 500 * 1501])
 
 
+def test_what_is_paid_stays_paid_while_an_insert_waits() -> None:
+    """So smaller inserts of the same partition can't hold up a large one for ever."""
+    budget, time = _budget()
+    owner = _Owner()
+    large = budget.bill("events", owner)
+    for _ in range(4):
+        with pytest.raises(NotYetError):
+            large.pay(_days(1000))
+        time.now += _HORIZON / 2  # a quarter of the share becomes free
+    large.pay(_days(1000))
+    with pytest.raises(NotYetError):
+        budget.bill("events", owner).pay(_days(1))
+
+
 def test_a_window_that_does_for_all_needs_no_wait() -> None:
     """Its share is infinite."""
-    budget, time = _budget(float("inf"))
-    budget.pay("events", _Owner(), _days(100_000))
-    assert time.now == 0
+    budget, _ = _budget(float("inf"))
+    budget.bill("events", _Owner()).pay(_days(100_000))
 
 
 def test_the_least_holds_until_the_windows_are_known() -> None:
     """The server was away when they should have been looked at."""
     budget, time = _budget(None)
-    budget.pay("events", _Owner(), {"hour": np.array([3600, 7200])})
+    _pay(budget, time, _Owner(), {"hour": np.array([3600, 7200])})
     assert time.now == pytest.approx(1 / LEAST_BLOCKS_A_SECOND)

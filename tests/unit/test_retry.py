@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from pipeline.clickhouse.client import describe, is_unclear, kind_of
 from pipeline.config import LogSettings, WorkerSettings
 from pipeline.errors import HaltError, UnavailableError, UnclearError
 from pipeline.logs import logging_config
-from pipeline.retry import Held, Retry
+from pipeline.retry import Held, LostPartitionError, NotYetError, Retry
 
 _SETTINGS = WorkerSettings(retry_backoff_seconds=0.001, retry_backoff_max_seconds=0.001)
 
@@ -124,3 +125,38 @@ def test_a_failure_that_needs_a_person_halts_at_once() -> None:
     """No second attempt is made."""
     with pytest.raises(HaltError):
         _run([HaltError("rights")], unclear_seconds=60)
+
+
+def test_a_step_that_is_not_due_waits_and_is_no_failure() -> None:
+    """It is no attempt that is logged or counted, and has no thread while it waits."""
+    with capture_logs() as logged:
+        assert _run([NotYetError(0.001), NotYetError(0.001)], unclear_seconds=0) == 3
+    assert logged == []
+
+
+def test_the_loss_of_a_partition_ends_a_wait() -> None:
+    """A stop and a rebalance don't wait for a step that isn't due for an hour."""
+
+    @dataclass(eq=False)
+    class Partition:
+        topic: str = "t"
+        partition: int = 0
+        live: bool = True
+        committed_at: float = 0.0
+
+    async def renew(_: Held) -> bool:
+        return True
+
+    def step() -> None:
+        raise NotYetError(3600)
+
+    async def scenario() -> None:
+        retry, partition = Retry("name", renew, _SETTINGS, kind_of=kind_of, describe=describe), Partition()
+        with ThreadPoolExecutor(1) as pool:
+            running = asyncio.create_task(retry.run(partition, step, pool))
+            await asyncio.sleep(0.05)
+            partition.live = False
+            with pytest.raises(LostPartitionError):
+                await asyncio.wait_for(running, 10)
+
+    asyncio.run(scenario())
