@@ -31,8 +31,7 @@ class RepeatedInsert:
     refuses many queries, an attempt needs one good answer to go on, not all of them in a row.
 
     Each turn has a token of its own: `token` in turn 0, then `token/1`, `token/2` and so on. A worker that repeats this
-    uses the same tokens. If another insert with a part of these rows may be under way, its token comes before them: the
-    server then has that insert's rows, or refuses them from now on.
+    uses the same tokens.
 
     Args:
         sink: server and database of the table.
@@ -45,8 +44,7 @@ class RepeatedInsert:
         look_first: True to look for the rows before the first insert.
         look_after: True to look for the rows after the first insert, too, since its token may be known without its
             rows. After an attempt that may have stored rows, both look-ups are made in any case.
-        under_way: token of another insert that may have some of the rows; both look-ups must be made then.
-        pay: called with the rows before the first insert of each turn; it may wait.
+        pay: called with the rows before the first insert of each turn; it may raise, which ends the attempt.
     """
 
     def __init__(
@@ -60,14 +58,12 @@ class RepeatedInsert:
         check: Callable[[], None],
         look_first: bool,
         look_after: bool,
-        under_way: str | None = None,
         pay: Callable[[Mapping[str, Column]], None] = lambda _: None,
     ) -> None:
-        assert under_way is None or (look_first and look_after)
         self._sink = sink
         self._table = table
         self._columns = columns
-        self._tokens = [*([under_way] if under_way else []), token, *(f"{token}/{n}" for n in range(1, _MOST_TURNS))]
+        self._token = token
         self._find = find
         self._check = check
         self._must_look = look_first
@@ -100,9 +96,9 @@ class RepeatedInsert:
         if not missing.any():
             return False
         self._turn += self._inserted
-        if self._turn == len(self._tokens):
+        if self._turn == _MOST_TURNS:
             raise HaltError(
-                f"table {self._table}: rows are missing right after each of {self._turn} inserts; expected them to "
+                f"table {self._table}: rows are missing right after each of {_MOST_TURNS} inserts; expected them to "
                 "stay: check the table's TTL"
             )
         self._columns = {name: select(column, missing) for name, column in self._columns.items()}
@@ -121,8 +117,9 @@ class RepeatedInsert:
             self._pay(self._columns)
             self._paid_turn = self._turn
         self._check()
+        token = f"{self._token}/{self._turn}" if self._turn else self._token
         try:
-            self._sink.insert(self._table, self._columns, self._tokens[self._turn], check_and_send)
+            self._sink.insert(self._table, self._columns, token, check_and_send)
         except BaseException:
             if sent:  # the rows may be stored all the same
                 self._must_look = self._look_after = True

@@ -1,7 +1,7 @@
 """A partition that is assigned to the rollup's job: its derivation, its locks and its background tasks."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from pipeline.rollup.derivation import Derivation
 from pipeline.rollup.recovery import Recovery
 from pipeline.transport.broker import TopicPartition
+from pipeline.transport.commit_metadata import JointInsert
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.partition import PartitionBatches
 
@@ -21,8 +22,7 @@ class RollupConsumer(Protocol):
     def held(self, tp: TopicPartition) -> PartitionBatches | None: ...  # noqa: D102 (documented there, as all below)
     async def close_by_clock(self, tp: TopicPartition, offset: int, hour: int) -> bool: ...  # noqa: D102
     def forget_closings(self, tp: TopicPartition, before: int) -> None: ...  # noqa: D102
-    async def begin_joint_insert(self, tps: Collection[TopicPartition], name: str) -> bool: ...  # noqa: D102
-    def forget_joint_insert(self, tp: TopicPartition) -> None: ...  # noqa: D102
+    async def name_joint_insert(self, joint_inserts: Mapping[PartitionBatches, JointInsert | None]) -> bool: ...  # noqa: D102
 
 
 @dataclass(eq=False)
@@ -39,8 +39,10 @@ class AssignedPartition:
     """Time of the last micro-batch, by the clock for durations."""
     saved_at: float
     """Time of the last snapshot, by the same clock."""
-    delivered: int = 0
-    """Offset after the last range that an earlier owner committed."""
+    refused_days: set[int] = field(default_factory=set)
+    """Days that the token of the committed joint insert is known for, without rows of this partition."""
+    refused_at: float = 0.0
+    """Time of the last such insert, by `lease_clock`."""
     saving_seconds: float = 0.0
     """Duration of the last snapshot."""
     dropped: bool = False

@@ -54,7 +54,7 @@ class Derivation:
         events = events_of(batch, rows)
         if batch.replayed or batch.again:
             # An earlier owner may have stored these hours; it may have had another grace.
-            self._known_before = max(self._known_before, int(events.ts.max(initial=0)) // HOUR_MS + 1)
+            self.know_before(int(events.ts.max(initial=0)) // HOUR_MS + 1)
         ends = {batch.last + 1, self._bound_from, *(closing.offset for closing in self._closings)}
         for end in sorted(end for end in ends if self.offset < end <= batch.last + 1):
             self._fold(part_of(events, batch, rows, self.offset, end), again=batch.replayed)
@@ -85,8 +85,16 @@ class Derivation:
         return self.windows.rows(hour)
 
     def may_be_stored(self, hour: int) -> bool:
-        """Tell whether an earlier owner may have stored the rows of this hour."""
+        """Tell whether an earlier insert may have stored the rows of this hour, or may still do so."""
         return hour < self._known_before
+
+    def know_before(self, hour: int) -> None:
+        """Note that rows of hours before `hour` may be stored."""
+        self._known_before = max(self._known_before, hour)
+
+    def has_closed(self, hour: int) -> bool:
+        """Tell whether an hour is closed, with events or without."""
+        return hour < self.windows.watermark // HOUR_MS
 
     def stored(self, hour: int) -> None:
         """Remove the windows of an hour whose rows are stored."""
@@ -102,8 +110,8 @@ class Derivation:
         """Apply the committed closings up to the current offset."""
         while self._closings and self._closings[0].offset <= self.offset:
             hour = self._closings.popleft().hour
+            self.know_before(hour)  # first: an hour that is closed and not known yet would pass for a new one
             self.close(hour)
-            self._known_before = max(self._known_before, hour)
 
     def _fold(self, events: Events, *, again: bool) -> None:
         skewed = self.windows.skewed

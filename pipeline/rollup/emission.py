@@ -5,13 +5,12 @@ hour. ClickHouse forgets a token in time, and a recovery may go back further tha
 that may be stored already, by hour and session.
 
 Hours that nobody can have stored yet may go into one joint insert, of several partitions. Its token is new, and is
-committed beside the offsets before the insert begins. A later owner of a partition knows it, and inserts its own rows
-under it first: then the joint insert has arrived, or the server refuses it from now on. decision 70 has the proof.
+committed beside the offsets before the insert begins. While the committed state of a partition names one, its rows go
+under the token of that alone, and else under the tokens of the hours alone. decision 70 has the proof.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -22,50 +21,13 @@ from pipeline.clickhouse.repeated_insert import RepeatedInsert
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Mask
-from pipeline.retry import Held, Renew, Retry
+from pipeline.retry import Held, Retry, lease_clock
+from pipeline.rollup.joint_insert import ClosingInsert, FirstInsert, HeldTogether, token_of
+from pipeline.transport.commit_metadata import JointInsert
+from pipeline.transport.partition import PartitionBatches
 
 MAX_ROWS = 100_000
 """Rows of one block, at most."""
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class HeldTogether:
-    """Several partitions, for a step that needs all of them."""
-
-    parts: Sequence[Held]
-
-    @property
-    def topic(self) -> str:
-        """Topic of the first one."""
-        return self.parts[0].topic
-
-    @property
-    def partition(self) -> int:
-        """Number of the first one."""
-        return self.parts[0].partition
-
-    @property
-    def live(self) -> bool:
-        """True while this worker owns all of them."""
-        return all(part.live for part in self.parts)
-
-    @property
-    def committed_at(self) -> float:
-        """Time of the last commit of the one whose commit is the oldest."""
-        return min(part.committed_at for part in self.parts)
-
-
-def renew_together(renew: Renew) -> Renew:
-    """Return a function that renews each of several partitions."""
-
-    async def renew_each(held: Held) -> bool:
-        parts = held.parts if isinstance(held, HeldTogether) else [held]
-        for part in parts:
-            if not await renew(part):
-                return False
-        return True
-
-    return renew_each
 
 
 class Emission:
@@ -77,6 +39,8 @@ class Emission:
         pool: threads to insert in.
         max_rows: rows of one block, at most.
         budget: makes inserts wait for their share of the deduplication window.
+        repeat_seconds: time for which a joint insert is repeated after rows may have been sent.
+        clock: seconds that never go back.
     """
 
     def __init__(
@@ -87,11 +51,15 @@ class Emission:
         *,
         max_rows: int = MAX_ROWS,
         budget: BlockBudget | None = None,
+        repeat_seconds: float = 5.0,
+        clock: Callable[[], float] = lease_clock,
     ) -> None:
         self._sink = sink
         self._retry = retry
         self._pool = pool
         self._budget = budget
+        self._repeat_seconds = repeat_seconds
+        self._clock = clock
         self._replicated: bool | None = None
         self.max_rows = max_rows
 
@@ -104,63 +72,102 @@ class Emission:
             self._replicated = await self._retry.run(held, partial(self._sink.is_replicated, TABLE), self._pool)
         return not self._replicated
 
-    async def store(
-        self, held: Held, token: str, rows: Mapping[str, Column], *, again: bool, under_way: str | None = None
-    ) -> None:
-        """Store the rows of one hour of a partition.
+    async def store(self, held: PartitionBatches, token: str, rows: Mapping[str, Column], *, again: bool) -> None:
+        """Store the rows of one hour of a partition beside whose offset no joint insert is named.
 
         Args:
             held: the partition.
             token: names topic, partition and hour.
             rows: all rows of the hour, sorted.
             again: True if another insert may have stored them.
-            under_way: token of a joint insert that may be under way; `again` must be True then.
 
         Raises:
             LostPartitionError: another worker owns the partition.
             ChimeraError, clickhouse_driver.errors.Error: the worker has to stop.
         """
-        count = len(np.asarray(rows["hour"]))
-        for number, start in enumerate(range(0, count, self.max_rows)):
-            block = {name: np.asarray(column)[start : start + self.max_rows] for name, column in rows.items()}
+        for number, block in enumerate(self._blocks(rows)):
             insert = RepeatedInsert(
                 self._sink,
                 TABLE,
                 block,
                 f"{token}/{number}",
                 find=self._find_missing,
-                check=partial(self._retry.check_lease, held),
+                check=partial(self._check, held, {held: None}),
                 look_first=again,
                 look_after=again,
-                under_way=under_way,
                 pay=self._bill(held),
             )
             metrics.ROWS_INSERTED.labels(TABLE).inc(await self._retry.run(held, insert.attempt, self._pool))
 
-    async def store_jointly(self, held: HeldTogether, token: str, rows: Sequence[Mapping[str, Column]]) -> bool:
+    async def close_joint_insert(
+        self, held: PartitionBatches, joint_insert: JointInsert, rows: Mapping[str, Column]
+    ) -> bool:
+        """Insert the rows of one hour under the token of the joint insert that is named beside the offset.
+
+        Nothing of the joint insert arrives after that, on the day of this hour.
+
+        Returns:
+            True if all rows are stored. False if the token was known for their day; they go under their own token then.
+
+        Raises: as `store`.
+        """
+        stored = True
+        for block in self._blocks(rows):
+            insert = ClosingInsert(
+                self._sink,
+                block,
+                token_of(joint_insert.name),
+                find=self._find_missing,
+                check=partial(self._check, held, {held: joint_insert}),
+                pay=self._bill(held),
+            )
+            stored &= await self._retry.run(held, insert.attempt, self._pool)
+        return stored
+
+    async def store_jointly(
+        self, joint_inserts: Mapping[PartitionBatches, JointInsert], rows: Sequence[Mapping[str, Column]]
+    ) -> bool:
         """Store hours of several partitions that nobody has stored yet, as one block.
 
         Args:
-            held: the partitions; the token is committed for each.
-            token: no other insert has it.
+            joint_inserts: the joint insert as it is named beside the offset of each partition.
             rows: the rows of each hour; all together are no more than a block has.
 
         Returns:
-            True if they are stored. False if an attempt has failed that may have stored them, or some of them: each
-            hour then has to be stored by itself, with this token as `under_way`.
+            True if they are stored. False if an attempt has failed that may have stored them, or some of them:
+            `close_joint_insert` then has to look for each hour.
 
         Raises:
             LostPartitionError: another worker owns one of the partitions; the rows may be stored.
             ChimeraError, clickhouse_driver.errors.Error: the worker has to stop.
         """
-        block = {name: np.concatenate([np.asarray(hour[name]) for hour in rows]) for name in rows[0]}
+        held = HeldTogether(tuple(joint_inserts))
+        (name,) = {joint_insert.name for joint_insert in joint_inserts.values()}
+        block = {column: np.concatenate([np.asarray(hour[column]) for hour in rows]) for column in rows[0]}
         await self._retry.run(held, partial(self._bill(held.parts[0]), block), self._pool)
-        insert = _JointInsert(self._sink, block, token, partial(self._retry.check_lease, held))
+        insert = FirstInsert(
+            self._sink,
+            block,
+            token_of(name),
+            check=partial(self._check, held, joint_inserts),
+            repeat_seconds=self._repeat_seconds,
+            clock=self._clock,
+        )
         stored = await self._retry.run(held, insert.attempt, self._pool)
         metrics.ROWS_INSERTED.labels(TABLE).inc(len(block["hour"]) if stored else 0)
         return stored
 
-    def _bill(self, held: Held) -> Callable[[Mapping[str, Column]], None]:
+    def _blocks(self, rows: Mapping[str, Column]) -> Iterator[dict[str, Column]]:
+        for start in range(0, len(np.asarray(rows["hour"])), self.max_rows):
+            yield {name: np.asarray(column)[start : start + self.max_rows] for name, column in rows.items()}
+
+    def _check(self, held: Held, joint_inserts: Mapping[PartitionBatches, JointInsert | None]) -> None:
+        """Check the lease, and the invariant: the next owner of the rows expects them under this token."""
+        self._retry.check_lease(held)
+        for part, joint_insert in joint_inserts.items():
+            assert part.is_named(joint_insert), f"{part!r} isn't committed with {joint_insert}"
+
+    def _bill(self, held: PartitionBatches) -> Callable[[Mapping[str, Column]], None]:
         return self._budget.bill(TABLE, held).pay if self._budget else lambda _: None
 
     def _find_missing(self, columns: Mapping[str, Column], *, tried: bool) -> Mask:
@@ -173,26 +180,3 @@ class Emission:
             return np.zeros(len(sessions), np.bool_)
         stored = self._sink.stored_sessions(TABLE, hour)
         return np.fromiter((session not in stored for session in sessions.tolist()), np.bool_, len(sessions))
-
-
-class _JointInsert:
-    """One insert under a token of its own: it is attempted until the server may have got rows."""
-
-    def __init__(self, sink: Sink, block: Mapping[str, Column], token: str, check: partial[None]) -> None:
-        self._sink = sink
-        self._block = block
-        self._token = token
-        self._check = check
-        self._sent = False
-
-    def attempt(self) -> bool:
-        """Insert; return False, without another insert, if an earlier attempt may have stored rows."""
-        if self._sent:
-            return False
-        self._check()
-        self._sink.insert(TABLE, self._block, self._token, self._check_and_send)
-        return True
-
-    def _check_and_send(self) -> None:
-        self._check()
-        self._sent = True

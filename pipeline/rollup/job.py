@@ -18,6 +18,7 @@ import structlog
 from pipeline import metrics
 from pipeline.clickhouse.block_budget import BlockBudget
 from pipeline.clickhouse.client import describe, is_unclear, kind_of
+from pipeline.clickhouse.deduplication import arrival_seconds
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Rows
@@ -27,8 +28,9 @@ from pipeline.rollup.assigned import AssignedPartition, RollupConsumer, in_threa
 from pipeline.rollup.clock import BrokerClock, Clock
 from pipeline.rollup.closing import HourCloser
 from pipeline.rollup.derivation import Derivation
-from pipeline.rollup.emission import Emission, renew_together
+from pipeline.rollup.emission import Emission
 from pipeline.rollup.events import foreign_keys
+from pipeline.rollup.joint_insert import renew_together
 from pipeline.rollup.recovery import recover
 from pipeline.rollup.saving import SnapshotSaver
 from pipeline.rollup.shares import Shares
@@ -90,9 +92,9 @@ class RollupJob:
             TABLE, renew_together(renew), settings.worker, kind_of=kind_of, describe=describe, is_unclear=is_unclear
         )
         pool = ThreadPoolExecutor(1, thread_name_prefix="rollup-emission")
-        emission = Emission(sink, self._retry, pool, budget=budget)
+        emission = Emission(sink, self._retry, pool, budget=budget, repeat_seconds=settings.worker.lease_seconds)
         broker_clock = BrokerClock(store.broker_time_ms, self._saving, self._clock)
-        self._storer = HourStorer(emission, consumer, self._folding)
+        self._storer = HourStorer(emission, consumer, self._folding, arrival_seconds=arrival_seconds(settings))
         self._joint_insert: asyncio.Task[None] | None = None
         self._hours = HourCloser(settings.rollup, consumer, self._folding, clock=self._clock, broker_clock=broker_clock)
         self._snapshots = SnapshotSaver(store, consumer, self._folding, self._saving, self._clock)
@@ -154,7 +156,8 @@ class RollupJob:
             partitions = [partition for partition in self._partitions.values() if partition.held(consumer)]
             for partition in partitions:
                 self._tick(partition)
-            self._joint_insert = asyncio.create_task(self._or_halt(self._storer.store_jointly(partitions)))
+            if self._joint_insert is None or self._joint_insert.done():
+                self._joint_insert = asyncio.create_task(self._or_halt(self._storer.store_jointly(partitions)))
             windows = [partition.derivation.windows for partition in partitions]
             metrics.ROLLUP_OPEN_WINDOWS.set(sum(each.open_windows for each in windows))
             metrics.ROLLUP_CLOSED_HOURS.set(sum(len(each.closed_hours()) for each in windows))
@@ -196,9 +199,7 @@ class RollupJob:
         recovered = await in_thread(self._saving, partial(recover, self._store, taken, grace_ms, self._clock))
         for tp, parts in recovered.items():
             now = self._clock.monotonic()
-            partition = AssignedPartition(
-                tp, taken[tp].topic_id, *parts, quiet_since=now, saved_at=now, delivered=taken[tp].delivered
-            )
+            partition = AssignedPartition(tp, taken[tp].topic_id, *parts, quiet_since=now, saved_at=now)
             self._partitions[tp] = partition
             self._start(partition, self._follow)
         return {tp: partition.derivation.offset for tp, partition in self._partitions.items()}

@@ -11,10 +11,11 @@ has them, as offset@hour, before the checksum. Without any it is of version 1, w
 
     2 Kq3mXo5pQ0uWm0n0aD2x7A 41999,61999 32000@496812 cbdab01c
 
-A joint insert of the deriver, one that has rows of several partitions, is named there while it may be under way. Such
-metadata is of version 3, with the name behind the closings, or behind a hyphen if there are none:
+A joint insert of the deriver, one that has rows of several partitions, is named there while it may be under way, with
+the latest hour of this partition in it. Such metadata is of version 3, with name@hour behind the closings, or behind a
+hyphen if there are none:
 
-    3 Kq3mXo5pQ0uWm0n0aD2x7A 41999,61999 - 9f86d081884c7d65 7d2524d1
+    3 Kq3mXo5pQ0uWm0n0aD2x7A 41999,61999 - 9f86d081884c7d65@496812 1af2e7c8
 """
 
 import re
@@ -28,7 +29,7 @@ from pipeline.errors import HaltError
 
 MOST_CLOSINGS = 64
 _RANGES_ONLY, _WITH_CLOSINGS, _WITH_JOINT_INSERT = "1", "2", "3"  # versions
-_JOINT_INSERT = re.compile(r"[0-9a-f]{16}")
+_JOINT_INSERT = re.compile(r"([0-9a-f]{16})@(\d{1,12})")
 _MORE_PARTS = {_RANGES_ONLY: 0, _WITH_CLOSINGS: 1, _WITH_JOINT_INSERT: 2}  # between the ends and the checksum
 _NOTHING = "-"
 _MOST_CHARACTERS = 4096  # Kafka's default of offset.metadata.max.bytes
@@ -43,6 +44,15 @@ class Closing(NamedTuple):
     """Windows of earlier hours are closed; in hours since 1970."""
 
 
+class JointInsert(NamedTuple):
+    """Insert with rows of several partitions, as it is committed beside the offset of one of them."""
+
+    name: str
+    """16 hexadecimal digits; no other insert has it."""
+    hour: int
+    """Latest hour of the partition in it; in hours since 1970."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ranges:
     """Consecutive ranges in flight from the committed offset on, and the closings that are still needed."""
@@ -53,14 +63,14 @@ class Ranges:
     """Last offset of each range, ascending."""
     closings: tuple[Closing, ...] = ()
     """Closings by the clock, by ascending offset."""
-    joint_insert: str | None = None
-    """Name of a joint insert that may be under way: 16 hexadecimal digits."""
+    joint_insert: JointInsert | None = None
+    """Joint insert that may be under way."""
 
     def __str__(self) -> str:
         """Return the metadata to commit."""
         closings = ",".join(f"{offset}@{hour}" for offset, hour in self.closings)
         if self.joint_insert:
-            version, more = _WITH_JOINT_INSERT, [closings or _NOTHING, self.joint_insert]
+            version, more = _WITH_JOINT_INSERT, [closings or _NOTHING, "{}@{}".format(*self.joint_insert)]
         else:
             version, more = (_WITH_CLOSINGS, [closings]) if closings else (_RANGES_ONLY, [])
         body = " ".join((version, self.topic_id, ",".join(map(str, self.ends)) or _NOTHING, *more))
@@ -104,7 +114,7 @@ def _ends(text: str) -> tuple[int, ...]:
     return () if text == _NOTHING else tuple(map(int, text.split(",")))
 
 
-def _closings_and_joint_insert(version: str, parts: Sequence[str]) -> tuple[tuple[Closing, ...], str | None]:
+def _closings_and_joint_insert(version: str, parts: Sequence[str]) -> tuple[tuple[Closing, ...], JointInsert | None]:
     """Read the parts behind the ends.
 
     Raises:
@@ -116,9 +126,9 @@ def _closings_and_joint_insert(version: str, parts: Sequence[str]) -> tuple[tupl
     closings = () if none else tuple(map(_closing, parts[0].split(",")))
     if version != _WITH_JOINT_INSERT:
         return closings, None
-    if not _JOINT_INSERT.fullmatch(parts[1]):
+    if (joint := _JOINT_INSERT.fullmatch(parts[1])) is None:
         raise ValueError
-    return closings, parts[1]
+    return closings, JointInsert(joint[1], int(joint[2]))
 
 
 def _ascending(*offsets: int) -> bool:

@@ -5,16 +5,17 @@ lost them; the worker then lets the partitions go.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from pipeline.errors import HaltError, UnavailableError
 from pipeline.retry import Held, lease_clock
 from pipeline.transport.asking import until_answered
 from pipeline.transport.beginnings import Beginnings
 from pipeline.transport.broker import Commit, TopicPartition
-from pipeline.transport.commit_metadata import Closing, Ranges
+from pipeline.transport.commit_metadata import Closing, JointInsert, Ranges
 from pipeline.transport.context import Context
 from pipeline.transport.micro_batch import State
+from pipeline.transport.partition import PartitionBatches
 
 
 class Commits:
@@ -118,40 +119,45 @@ class Commits:
         if partition := self._assignment.partitions.get(tp):
             partition.forget_closings(before)
 
-    async def begin_joint_insert(self, tps: Collection[TopicPartition], name: str) -> bool:
-        """Commit the name of an insert that has rows of several partitions, beside the offset of each.
+    async def name_joint_insert(self, joint_inserts: Mapping[PartitionBatches, JointInsert | None]) -> bool:
+        """Commit beside the offset of each partition the joint insert that its rows are in, or that they are in none.
 
-        The next owner of each partition reads it, so it knows a token under which rows may still arrive.
+        The next owner reads it, so it knows under which token rows may still arrive. Call it while nothing of these
+        partitions is being inserted. It returns at once what is so already, and else when the broker has answered for
+        each partition that this worker still holds: then all of them are certain, also after False.
 
         Args:
-            tps: the partitions.
-            name: 16 hexadecimal digits; no other insert has it.
+            joint_inserts: joint insert or None, by partition.
 
         Returns:
-            True if it is committed for all of them, and this worker holds them all.
+            True if this worker holds them all.
 
         Raises:
             HaltError: an ACL is missing.
         """
-        partitions = [self._assignment.partitions.get(tp) for tp in tps]
-        held = [partition for partition in partitions if partition is not None and partition.joint_insert is None]
-        if len(held) < len(tps):
+        if not all(partition.live for partition in joint_inserts):
             return False
-        for partition in held:
-            partition.joint_insert = name
-        await until_answered(lambda: self.commit(tps), lambda: all(partition.live for partition in held), self._context)
-        return all(partition.live for partition in held)
+        for partition, joint_insert in joint_inserts.items():
+            partition.joint_insert = joint_insert
 
-    def forget_joint_insert(self, tp: TopicPartition) -> None:
-        """Leave the joint insert of a partition out of the next commit: it isn't under way, and its token is known."""
-        if partition := self._assignment.partitions.get(tp):
-            partition.joint_insert = None
+        def unsure() -> list[TopicPartition]:
+            return [
+                TopicPartition(partition.topic, partition.partition)
+                for partition, joint_insert in joint_inserts.items()
+                if partition.live and not partition.is_named(joint_insert)
+            ]
+
+        await until_answered(lambda: self.commit(unsure()), lambda: bool(unsure()), self._context)
+        assert not unsure()
+        return all(partition.live for partition in joint_inserts)
 
     async def _commit(self, states: Mapping[TopicPartition, State]) -> bool:
         """Commit states; let their partitions go if the broker refuses. Call it under `_lock`."""
         partitions = self._assignment.partitions
         topic_ids = {tp: partitions[tp].topic_id for tp in states}
         commits = {tp: _commit_of(topic_ids[tp], state) for tp, state in states.items()}
+        for tp, state in states.items():
+            partitions[tp].on_broker.ask(state)
         now = lease_clock()
         if not await self._broker.commit(self._assignment.membership, commits):
             self._log.info("Not committed: the partitions are being reassigned")
@@ -159,7 +165,7 @@ class Commits:
             return False
         self._beginnings.note_commits(topic_ids)
         for tp in states.keys() & partitions.keys():
-            partitions[tp].committed(states[tp], now)
+            partitions[tp].on_broker.accept(states[tp], now)
         self._on_commit({tp: state.offset for tp, state in states.items()})
         return True
 

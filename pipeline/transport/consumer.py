@@ -17,7 +17,7 @@ topic of the app stays Faust's own, record by record. Guarantees for micro-batch
 The classes here only delegate: `pipeline.transport.member` has the logic, `pipeline.transport.adapter` the requests.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from faust.transport.drivers import aiokafka as driver
@@ -29,6 +29,7 @@ from pipeline.transport.adapter.broker import ThreadBroker
 from pipeline.transport.adapter.thread import BrokerThread
 from pipeline.transport.assignment import Assignment
 from pipeline.transport.broker import TopicPartition
+from pipeline.transport.commit_metadata import JointInsert
 from pipeline.transport.context import Context
 from pipeline.transport.deliveries import Deliveries
 from pipeline.transport.member import GroupMember
@@ -101,13 +102,9 @@ class MicroBatchConsumer(driver.Consumer):
         """Leave closings at lower offsets out of the next commit."""
         self.member.commits.forget_closings(tp, before)
 
-    async def begin_joint_insert(self, tps: Collection[TopicPartition], name: str) -> bool:
-        """Commit the name of an insert for several partitions; see `Commits.begin_joint_insert`."""
-        return await self.member.commits.begin_joint_insert(tps, name)
-
-    def forget_joint_insert(self, tp: TopicPartition) -> None:
-        """Leave the joint insert of a partition out of the next commit."""
-        self.member.commits.forget_joint_insert(tp)
+    async def name_joint_insert(self, joint_inserts: Mapping[PartitionBatches, JointInsert | None]) -> bool:
+        """Commit the joint inserts that partitions have rows in; see `Commits.name_joint_insert`."""
+        return await self.member.commits.name_joint_insert(joint_inserts)
 
     # Fetching.
 

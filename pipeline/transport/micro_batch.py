@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from pipeline.columns import Ints, Rows
-from pipeline.transport.commit_metadata import Closing
+from pipeline.transport.commit_metadata import Closing, JointInsert
 from pipeline.transport.shared import Shared
 
 
@@ -34,8 +34,8 @@ class State(NamedTuple):
     """Last offset of each range in flight, ascending."""
     closings: tuple[Closing, ...] = ()
     """Closings by the clock that are still needed."""
-    joint_insert: str | None = None
-    """Name of a joint insert of the deriver that may be under way; see `Commits.begin_joint_insert`."""
+    joint_insert: JointInsert | None = None
+    """Joint insert of the deriver that may be under way; see `Commits.name_joint_insert`."""
 
 
 class Owner(Protocol):
@@ -45,8 +45,10 @@ class Owner(Protocol):
     topic_id: str
     partition: int
     live: bool
-    committed_at: float
     inherited_to: int
+
+    @property
+    def committed_at(self) -> float: ...  # noqa: D102 (see MicroBatch.committed_at)
 
     def ack(self, batch: "MicroBatch") -> None: ...  # noqa: D102 (see MicroBatch.ack)
 

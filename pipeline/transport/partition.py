@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import starmap
 
 from pipeline.catalog import BatchPolicy
-from pipeline.transport.commit_metadata import MOST_CLOSINGS, Closing
+from pipeline.transport.commit_metadata import MOST_CLOSINGS, Closing, JointInsert
+from pipeline.transport.committed import CommittedState
 from pipeline.transport.in_flight import InFlight
 from pipeline.transport.micro_batch import MicroBatch, Record, State
 from pipeline.transport.waiting import WaitingRecords
@@ -53,23 +54,24 @@ class PartitionBatches:
         agents: int = 1,
         on_ack: Callable[[MicroBatch], None] = lambda _: None,
     ) -> None:
-        self.topic, self.topic_id, self.partition = topic, topic_id, partition
-        self.live = True
+        self.topic, self.topic_id, self.partition, self.live = topic, topic_id, partition, True
         self.damage: range | None = None  # as of `Fetched`
-        self.committed_at = float("-inf")
         self.inherited_to = state.ends[-1] if state.ends else -1
-        self.closings, self.joint_insert = state.closings, state.joint_insert
-        self._policy, self._limit = policy, limit
-        self._agents, self._on_ack = agents, on_ack
+        self.closings, self.joint_insert, self.on_broker = state.closings, state.joint_insert, CommittedState(state)
+        self._policy, self._limit, self._agents, self._on_ack = policy, limit, agents, on_ack
         self._in_flight = InFlight(state.offset)
         self._replayed_to = state.offset
         self._position = state.offset if start is None else min(start, state.offset)  # first offset of the next range
         self._waiting = WaitingRecords(self._position)
         self._known_ends = deque(state.ends)  # ends of the ranges to cut again
-        self._committed = state
 
     def __repr__(self) -> str:
         return f"<{self.topic}-{self.partition}>"
+
+    @property
+    def committed_at(self) -> float:
+        """Time of the last commit that the broker accepted, by `lease_clock`."""
+        return self.on_broker.at
 
     @property
     def held_bytes(self) -> int:
@@ -130,7 +132,7 @@ class PartitionBatches:
     @property
     def changed(self) -> bool:
         """True if the state differs from the committed one."""
-        return self.state != self._committed
+        return self.state != self.on_broker.state
 
     def add(self, records: Sequence[Record], now: float, next_offset: int = -1) -> None:
         """Let fetched records wait for their micro-batch; all before `next_offset` is fetched, also without a record.
@@ -180,8 +182,8 @@ class PartitionBatches:
         All records that arrived must be done, the closing must be at the next offset, and there must be room for it.
         Of several closings at one offset, the one with the latest hour counts.
         """
-        closings = dict(self.closings)
-        closings[closing.offset] = max(closing.hour, closings.get(closing.offset, closing.hour))
+        latest = max(closing.hour, dict(self.closings).get(closing.offset, closing.hour))
+        closings = dict(self.closings) | {closing.offset: latest}
         if not (self.live and self.idle_at == closing.offset == max(closings) and len(closings) <= MOST_CLOSINGS):
             return None
         return self.state._replace(closings=tuple(starmap(Closing, closings.items())))
@@ -190,10 +192,9 @@ class PartitionBatches:
         """Drop closings at lower offsets."""
         self.closings = tuple(closing for closing in self.closings if closing.offset >= before)
 
-    def committed(self, state: State, now: float) -> None:
-        """Note that the broker accepted this state, which was current at that time."""
-        self._committed = state
-        self.committed_at = now
+    def is_named(self, joint_insert: JointInsert | None) -> bool:
+        """Tell whether the state to commit and the committed one name exactly this joint insert, or none."""
+        return self.joint_insert == joint_insert and self.on_broker.names(joint_insert)
 
     def close(self) -> None:
         """Give the partition up: nothing of it may be inserted or committed any more."""

@@ -14,6 +14,7 @@ from pipeline.rollup.partition import PartitionWindows
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.rollup.store import SnapshotStore
 from pipeline.transport.adapter.records import AbortedTransactions
+from pipeline.transport.commit_metadata import JointInsert
 from pipeline.transport.commits import Commits
 from pipeline.transport.micro_batch import MicroBatch, State
 from pipeline.transport.rebalance import Rebalance
@@ -52,10 +53,17 @@ def _blind_emission() -> None:
     async def blind(self: Emission, held: Any, token: str, rows: Any, **_: Any) -> None:
         await store(self, held, f"{token}/{uuid.uuid4()}", rows, again=False)
 
-    async def blind_jointly(self: Emission, held: Any, token: str, rows: Any) -> Any:
-        return await store_jointly(self, held, f"{token}/{uuid.uuid4()}", rows)
+    async def blind_jointly(self: Emission, joint_inserts: Any, rows: Any) -> Any:
+        name = uuid.uuid4().hex[:16]
+        return await store_jointly(
+            self, {held: JointInsert(name, each.hour) for held, each in joint_inserts.items()}, rows
+        )
 
-    emission.store, emission.store_jointly = blind, blind_jointly
+    async def blind_close(*_: Any) -> bool:
+        return False
+
+    emission.store, emission.store_jointly, emission.close_joint_insert = blind, blind_jointly, blind_close
+    emission._check = lambda self, held, _: self._retry.check_lease(held)
 
 
 def _removed_early() -> None:

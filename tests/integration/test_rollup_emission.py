@@ -16,14 +16,15 @@ from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column
 from pipeline.config import Settings
 from pipeline.retry import Held, Retry, lease_clock
-from pipeline.rollup.emission import Emission, HeldTogether
+from pipeline.rollup.emission import Emission
+from pipeline.transport.commit_metadata import JointInsert
 from pipeline.transport.micro_batch import State
 from pipeline.transport.partition import PartitionBatches
 
 pytestmark = pytest.mark.integration
 
 _HOUR_SECONDS = 1_767_225_600
-_JOINT = "joint/9f86d081884c7d65"
+_JOINT = JointInsert("9f86d081884c7d65", 7)
 
 
 def _rows(count: int, *, hours_later: int = 0, first: int = 0) -> dict[str, Column]:
@@ -40,11 +41,12 @@ def _rows(count: int, *, hours_later: int = 0, first: int = 0) -> dict[str, Colu
     }
 
 
-def _held(settings: Settings) -> PartitionBatches:
+def _held(settings: Settings, joint_insert: JointInsert | None = None) -> PartitionBatches:
     """A partition that this worker has just been assigned."""
     family = load_catalog(settings).family("ui_events")
-    held = PartitionBatches(family.topic.name, "id", 0, State(0, ()), policy=family.batch, limit=2)
-    held.committed(State(0, ()), lease_clock())
+    state = State(0, (), (), joint_insert)
+    held = PartitionBatches(family.topic.name, "id", 0, state, policy=family.batch, limit=2)
+    held.on_broker.accept(state, lease_clock())
     return held
 
 
@@ -65,17 +67,22 @@ def _store(
     again: bool,
     token: str = "id/0/hour/7",
     max_rows: int = 100_000,
-    under_way: str | None = None,
 ) -> None:
     """Store an hour."""
     with _emission(settings, max_rows=max_rows) as emission:
-        asyncio.run(emission.store(_held(settings), token, rows, again=again, under_way=under_way))
+        asyncio.run(emission.store(_held(settings), token, rows, again=again))
+
+
+def _close(settings: Settings, rows: dict[str, Column]) -> bool:
+    """Insert an hour under the token of the joint insert; False if the server refuses that."""
+    with _emission(settings) as emission:
+        return asyncio.run(emission.close_joint_insert(_held(settings, _JOINT), _JOINT, rows))
 
 
 def _store_jointly(settings: Settings, *rows: dict[str, Column]) -> None:
     """Store hours in one insert."""
     with _emission(settings) as emission:
-        assert asyncio.run(emission.store_jointly(HeldTogether((_held(settings),)), _JOINT, rows))
+        assert asyncio.run(emission.store_jointly({_held(settings, _JOINT): _JOINT}, rows))
 
 
 def _count(settings: Settings) -> tuple[int, int]:
@@ -136,13 +143,15 @@ def test_an_hour_that_the_ttl_has_expired_is_done(settings: Settings) -> None:
 
 
 def test_a_joint_insert_that_arrives_late_adds_nothing(settings: Settings) -> None:
-    """The next owners of its partitions stored their hours meanwhile, under its token first."""
+    """The next owners inserted their hours under its token; what was refused goes under the hours' own tokens."""
     migrate(settings.clickhouse)
     hours = [_rows(5), _rows(5, first=5), _rows(5, hours_later=24), _rows(5, hours_later=48, first=5)]
-    for number, hour in enumerate(hours):
-        _store(settings, hour, again=True, token=f"id/{number % 2}/hour/{number}", under_way=_JOINT)
-        assert _count(settings)[0] == 5 * (number + 1)
+    assert [_close(settings, hour) for hour in hours] == [True, False, True, True]
+    assert _count(settings) == (15, 10)
     _store_jointly(settings, *hours)
+    assert _count(settings) == (15, 10), "each day is known"
+    for number, hour in enumerate(hours):
+        _store(settings, hour, again=True, token=f"id/{number % 2}/hour/{number}")
     assert _count(settings) == (20, 10)
 
 
@@ -150,20 +159,34 @@ def test_a_joint_insert_that_arrives_in_between_adds_what_is_missing(settings: S
     """The server drops the day that an owner stored under its token; the other owners store their part of that day."""
     migrate(settings.clickhouse)
     hours = [_rows(5), _rows(5, first=5), _rows(5, hours_later=24), _rows(5, hours_later=24, first=5)]
-    _store(settings, hours[0], again=True, token="id/0/hour/0", under_way=_JOINT)
+    assert _close(settings, hours[0])
     _store_jointly(settings, *hours)
     assert _count(settings) == (15, 10), "the first day of the joint insert is dropped, the second one is stored"
-    for number, hour in enumerate(hours):
-        _store(settings, hour, again=True, token=f"id/{number % 2}/hour/{number}", under_way=_JOINT)
+    assert [_close(settings, hour) for hour in hours] == [True, False, True, True]
+    _store(settings, hours[1], again=True, token="id/1/hour/0")
     assert _count(settings) == (20, 10)
 
 
+def test_a_known_token_is_not_renewed(settings: Settings) -> None:
+    """So the next owner waits after a refusal: a late insert may come when the token is forgotten."""
+    migrate(settings.clickhouse)
+    with connect(settings.clickhouse) as client:
+        client.execute(f"ALTER TABLE {TABLE} MODIFY SETTING non_replicated_deduplication_window = 2")
+    assert _close(settings, _rows(5))
+    _store(settings, _rows(1, hours_later=1), again=False, token="another")
+    assert not _close(settings, _rows(5, first=5)), "the token is known, and as old as before"
+    _store(settings, _rows(1, hours_later=2), again=False, token="a third one")
+    assert _close(settings, _rows(5, first=5)), "it is forgotten"
+
+
 def test_an_hour_that_another_token_holds_would_be_doubled(settings: Settings) -> None:
-    """Without the token of the joint insert that is under way, its rows come on top."""
+    """Therefore own tokens are for a committed state that names no joint insert."""
     migrate(settings.clickhouse)
     _store(settings, _rows(5), again=True)
     _store_jointly(settings, _rows(5))
     assert _count(settings) == (10, 5)
+    with _emission(settings) as emission, pytest.raises(AssertionError, match="isn't committed with None"):
+        asyncio.run(emission.store(_held(settings, _JOINT), "id/0/hour/7", _rows(5), again=False))
 
 
 def test_hours_of_a_plain_table_may_be_joined(settings: Settings) -> None:

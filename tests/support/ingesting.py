@@ -39,7 +39,7 @@ def batch_of(family: Family, records: Sequence[bytes], *, again: bool = False, f
     """Make a micro-batch of all records; `again` if an earlier owner committed its range."""
     state = State(first, (first + len(records) - 1,) if again else ())
     owner = PartitionBatches(family.topic.name, TOPIC_ID, 0, state, policy=family.batch, limit=2)
-    owner.committed(state, lease_clock())
+    owner.on_broker.accept(state, lease_clock())
     owner.add([Record(offset, value, timestamp=END_MS) for offset, value in enumerate(records, start=first)], 0.0)
     (batch,) = owner.cut(0.0, hurry=True)
     return batch

@@ -127,7 +127,7 @@ class World:
             self.ranges.update((before + 1, end) for before, end in pairwise((state.offset - 1, *state.ends)))
             if outcome == "no reply":
                 return
-            worker.partition.committed(state, 0.0)
+            worker.partition.on_broker.accept(state, 0.0)
         self.deliver(worker)
 
     def deliver(self, worker: Worker) -> None:
@@ -151,7 +151,7 @@ class World:
         self.commit = (state.offset, str(Ranges("id", state.ends, state.closings)))
         if outcome == "taken" or self.unanswered_is_kept:
             worker.partition.closings = state.closings
-            worker.partition.committed(state, 0.0)
+            worker.partition.on_broker.accept(state, 0.0)
         if outcome == "taken":
             worker.closings.add(closing)
 

@@ -137,7 +137,7 @@ def test_the_state_has_the_committable_offset_and_the_ranges_in_flight() -> None
     partition.add(records_at(range(4, 11)), 0.0)
     first, second, third = partition.cut(0.0)
     assert (partition.state, partition.changed) == (State(4, (5, 7, 9)), True)
-    partition.committed(partition.state, 0.0)
+    partition.on_broker.accept(partition.state, 0.0)
     assert not partition.changed
     second.ack()
     assert (partition.state, partition.changed) == (State(4, (5, 7, 9)), False)
@@ -154,7 +154,7 @@ def test_a_state_that_changes_during_its_commit_is_committed_again() -> None:
     [batch] = partition.cut(0.0)
     sent = partition.state
     batch.ack()
-    partition.committed(sent, 3.0)
+    partition.on_broker.accept(sent, 3.0)
     assert partition.changed
     assert batch.committed_at == 3.0
 

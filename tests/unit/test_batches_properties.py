@@ -37,7 +37,7 @@ class Run:
             batch.ack()
             self.acked.add(batch)
         elif action == "commit":
-            self.partition.committed(self.partition.state, self.now)
+            self.partition.on_broker.accept(self.partition.state, self.now)
         elif action == "wait":
             self.now += number / 50
 

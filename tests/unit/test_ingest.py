@@ -70,7 +70,7 @@ def _partition(acked: list[str]) -> PartitionBatches:
     partition = PartitionBatches(
         "events", TOPIC_ID, 0, State(0, ()), policy=_FAMILY.batch, limit=2, on_ack=lambda _: acked.append("ack")
     )
-    partition.committed(partition.state, lease_clock())
+    partition.on_broker.accept(partition.state, lease_clock())
     partition.add([Record(0, b"a"), Record(1, b"")], now=0.0)
     return partition
 

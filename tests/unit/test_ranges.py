@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import HaltError
-from pipeline.transport.commit_metadata import MOST_CLOSINGS, Closing, Ranges, parse
+from pipeline.transport.commit_metadata import MOST_CLOSINGS, Closing, JointInsert, Ranges, parse
 
 TOPIC_ID = "Kq3mXo5pQ0uWm0n0aD2x7A"
 OFFSET = 32_000
@@ -24,7 +24,8 @@ ENDS = st.lists(st.integers(0, 10**6), max_size=MOST_IN_FLIGHT).map(
 CLOSINGS = st.dictionaries(st.integers(0, 2**63), st.integers(-1, 10**7), max_size=MOST_CLOSINGS).map(
     lambda hours: tuple(Closing(offset, hours[offset]) for offset in sorted(hours))
 )
-JOINT = "9f86d081884c7d65"
+JOINT = JointInsert("9f86d081884c7d65", 496_812)
+JOINT_TEXT = "9f86d081884c7d65@496812"
 CLOSED = (Closing(32_000, 496_812), Closing(41_000, 496_813))
 
 
@@ -39,7 +40,7 @@ def _checked(body: str) -> str:
 
 @given(ends=ENDS, closings=CLOSINGS, joint_insert=st.none() | st.just(JOINT))
 def test_ranges_come_back_as_they_were_committed(
-    ends: tuple[int, ...], closings: tuple[Closing, ...], joint_insert: str | None
+    ends: tuple[int, ...], closings: tuple[Closing, ...], joint_insert: JointInsert | None
 ) -> None:
     """Any number of ranges and closings survives, including none, with a joint insert and without."""
     ranges = Ranges(TOPIC_ID, ends, closings, joint_insert)
@@ -53,8 +54,8 @@ def test_the_form_is_the_documented_one() -> None:
     closed = Ranges(TOPIC_ID, (41999, 61999), CLOSED[:1])
     assert str(closed) == f"2 {TOPIC_ID} 41999,61999 32000@496812 cbdab01c"
     assert str(Ranges(TOPIC_ID, (), CLOSED)).startswith(f"2 {TOPIC_ID} - 32000@496812,41000@496813 ")
-    assert str(Ranges(TOPIC_ID, (41999, 61999), (), JOINT)) == f"3 {TOPIC_ID} 41999,61999 - {JOINT} 7d2524d1"
-    assert str(Ranges(TOPIC_ID, (), CLOSED[:1], JOINT)).startswith(f"3 {TOPIC_ID} - 32000@496812 {JOINT} ")
+    assert str(Ranges(TOPIC_ID, (41999, 61999), (), JOINT)) == f"3 {TOPIC_ID} 41999,61999 - {JOINT_TEXT} 1af2e7c8"
+    assert str(Ranges(TOPIC_ID, (), CLOSED[:1], JOINT)).startswith(f"3 {TOPIC_ID} - 32000@496812 {JOINT_TEXT} ")
 
 
 def test_as_many_ranges_as_may_be_in_flight_fit() -> None:
@@ -100,8 +101,11 @@ def test_no_metadata_is_no_ranges() -> None:
         pytest.param(_checked(f"2 {TOPIC_ID} 41999 5@7@9"), "damaged", id="closing-with-more"),
         pytest.param(_checked(f"2 {TOPIC_ID} 41999 5@7,5@8"), "damaged", id="closings-not-ascending"),
         pytest.param(_checked(f"3 {TOPIC_ID} 41999 5@7"), "damaged", id="joint-insert-missing"),
-        pytest.param(_checked(f"3 {TOPIC_ID} 41999 {JOINT}"), "damaged", id="closings-missing-before-a-joint-insert"),
-        pytest.param(_checked(f"3 {TOPIC_ID} 41999 - {JOINT[1:]}"), "damaged", id="joint-insert-cut-short"),
+        pytest.param(
+            _checked(f"3 {TOPIC_ID} 41999 {JOINT_TEXT}"), "damaged", id="closings-missing-before-a-joint-insert"
+        ),
+        pytest.param(_checked(f"3 {TOPIC_ID} 41999 - {JOINT_TEXT[1:]}"), "damaged", id="joint-insert-cut-short"),
+        pytest.param(_checked(f"3 {TOPIC_ID} 41999 - {JOINT.name}"), "damaged", id="joint-insert-without-hour"),
         pytest.param(_checked(f"2 {TOPIC_ID} 41999 -"), "damaged", id="hyphen-in-version-2"),
         pytest.param("2", "damaged", id="nothing-but-a-version"),
     ],
@@ -135,7 +139,7 @@ def _refused_or_the_same(metadata: str, ranges: Ranges) -> None:
     ],
 )
 def test_no_damage_makes_other_ranges_of_it(
-    ends: tuple[int, ...], closings: tuple[Closing, ...], joint_insert: str | None
+    ends: tuple[int, ...], closings: tuple[Closing, ...], joint_insert: JointInsert | None
 ) -> None:
     """Metadata that is cut short, lacks a character, or has another one in its place is refused."""
     ranges = Ranges(TOPIC_ID, ends, closings, joint_insert)

@@ -44,9 +44,7 @@ class _Table:
         return ~np.isin(rows, self.stored)
 
 
-def _insert(
-    table: _Table, *, again: bool = False, under_way: str | None = None, check: Callable[[], None] = lambda: None
-) -> RepeatedInsert:
+def _insert(table: _Table, *, again: bool = False, check: Callable[[], None] = lambda: None) -> RepeatedInsert:
     return RepeatedInsert(
         cast("Any", table),
         "events",
@@ -54,9 +52,8 @@ def _insert(
         "t",
         find=table.find,
         check=check,
-        look_first=under_way is not None,
+        look_first=False,
         look_after=again,
-        under_way=under_way,
     )
 
 
@@ -139,16 +136,3 @@ def test_rows_that_never_stay_halt_the_worker() -> None:
     with pytest.raises(HaltError, match=r"table events: rows are missing right after each of 5 inserts"):
         _insert(table, again=True).attempt()
     assert [call.split()[-1] for call in table.calls if call.startswith("insert")] == ["t", "t/1", "t/2", "t/3", "t/4"]
-
-
-def test_the_token_of_an_insert_under_way_comes_first() -> None:
-    """Once it is known, rows that are missing go under the tokens of their own; rows that are there need none."""
-    table = _Table(known=["other"])
-    assert _insert(table, again=True, under_way="other").attempt() == _ROWS
-    assert [call for call in table.calls if call.startswith("insert")] == [
-        "insert [0, 1, 2, 3] other",
-        "insert [0, 1, 2, 3] t",
-    ]
-    calls = len(table.calls)
-    assert _insert(table, again=True, under_way="other").attempt() == 0
-    assert table.calls[calls:] == ["look [0, 1, 2, 3]"]

@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from support.fake_broker import ID, TP, FakeBroker, FakeDeriver, Worker, committed, ranges_of
+from support.fake_broker import TP, FakeBroker, FakeDeriver, Worker, committed, ranges_of
 
 from pipeline.errors import HaltError, UnavailableError
-from pipeline.transport.broker import Commit, Membership
-from pipeline.transport.commit_metadata import Closing, Ranges
+from pipeline.transport.broker import Membership
+from pipeline.transport.commit_metadata import Closing
 
 
 def _broker(records: int = 10) -> FakeBroker:
@@ -286,60 +286,5 @@ def test_a_closing_that_was_committed_while_the_partition_was_let_go_is_for_the_
         broker.hooks["commit"] = lambda: worker.member.assignment.let_go({TP})
         assert not await worker.member.commits.close_by_clock(TP, 10, 100)
         assert broker.commits == {TP: committed(10, closings=(Closing(10, 100),))}
-
-    asyncio.run(scenario())
-
-
-# Joint inserts.
-
-_NAME = "9f86d081884c7d65"
-
-
-def _joint(offset: int, *ends: int) -> Commit:
-    return Commit(offset, str(Ranges(ID, ends, (), _NAME)))
-
-
-def test_the_name_of_a_joint_insert_is_committed_for_all_its_partitions() -> None:
-    """One request has it, later commits keep it, and the next owner reads it, until it is forgotten."""
-    other = TP._replace(partition=1)
-    broker = _broker()
-    broker.produce(10, other)
-    broker.commits[other] = committed(0)
-
-    async def scenario() -> None:
-        worker = await _at_rest(broker)
-        requests = broker.requests.count("commit")
-        assert await worker.member.commits.begin_joint_insert([TP, other], _NAME)
-        assert broker.requests.count("commit") == requests + 1
-        assert broker.commits == {TP: _joint(10), other: _joint(10)}
-        broker.produce(5)
-        await worker.fetch()
-        assert broker.commits[TP] == _joint(10, 14)
-        next_owner = Worker(broker, deriver=FakeDeriver())
-        await next_owner.assign()
-        partitions = next_owner.member.assignment.partitions
-        assert {tp: partition.joint_insert for tp, partition in partitions.items()} == {TP: _NAME, other: _NAME}
-        next_owner.member.commits.forget_joint_insert(other)
-        await next_owner.member.commits.commit()
-        assert broker.commits == {TP: _joint(10, 14), other: committed(10)}
-
-    asyncio.run(scenario())
-
-
-def test_a_joint_insert_begins_when_the_broker_has_answered() -> None:
-    """Without an answer it may be committed or not, so it stays named; a refusal means that it doesn't begin."""
-    broker = _broker()
-
-    async def scenario() -> None:
-        worker = await _at_rest(broker)
-        assert not await worker.member.commits.begin_joint_insert([TP, TP._replace(partition=1)], _NAME), "not held"
-        broker.fail("commit", times=3)
-        assert await worker.member.commits.begin_joint_insert([TP], _NAME)
-        assert broker.commits == {TP: _joint(10)}
-        assert not await worker.member.commits.begin_joint_insert([TP], _NAME[::-1]), "another one may be under way"
-        worker.member.commits.forget_joint_insert(TP)
-        broker.known = Membership(2, "another")
-        assert not await worker.member.commits.begin_joint_insert([TP], _NAME[::-1])
-        assert (worker.held, broker.commits) == (set(), {TP: _joint(10)})
 
     asyncio.run(scenario())
