@@ -12,7 +12,7 @@ The way of an event through the modules; modules without * are pure: no clock, n
    watermark is late: `late` counts it. `fold` sorts the other events into windows once the watermark has passed them.
 3. When the watermark passes the end of an hour, the hour is closed. `idleness` closes hours of an idle partition by the
    clock (`closing`*). `rows` turns the windows of a closed hour into rows; `storing`* has the hours of all partitions
-   stored together by `emission`*, once.
+   stored together by `emission`* and `joint_insert`*, once.
 4. `snapshot` packs the windows of a partition into chunks, and `store`* writes these to the state topic. After a
    restart `recovery`* restores a partition from its newest whole snapshot (`slots` finds it) and the log after it.
 
