@@ -87,6 +87,13 @@ class Unfenced(Commits):
         return await super().name_joint_insert(joint_inserts) or not any(joint_inserts.values())
 
 
+class Unlearning(HourStorer):
+    """Hours of a joint insert count as new when the commit after it has lost one of its partitions."""
+
+    async def _know_before(self, partition: Any, hour: int) -> None:
+        pass
+
+
 class JoinsUnsettled(HourStorer):
     """Hours that an earlier insert may have stored are joined too (finding 10)."""
 
@@ -108,7 +115,7 @@ class OwnTokensFirst(HourStorer):
     """A joint insert that may be under way isn't closed before the hours go under their own tokens."""
 
     async def _is_closed(self, partition: Any, held: Any, joint_insert: JointInsert) -> bool:
-        await self._know_before(partition, joint_insert.hour + 1)
+        partition.derivation.know_before(joint_insert.hour + 1)
         return await self._consumer().name_joint_insert({held: None})
 
 
@@ -160,6 +167,10 @@ DEFECTS: dict[str, tuple[Parts, list[Step]]] = {
     "an-answer-counts": (
         Parts(commits=Unfenced),
         [("close", 18, []), ("store", 56, []), ("reassign", 16 + 1, []), ("replay", 0, []), ("settle", 0, [])],
+    ),
+    "answered-hours-count-as-new": (
+        Parts(storer=Unlearning),
+        [*BOTH, ("store", 0, ["taken", "let go"]), ("store", 0, []), ("settle", 0, [])],
     ),
     "unsettled-hours-are-joined": (
         Parts(storer=JoinsUnsettled),
