@@ -94,6 +94,16 @@ class Unlearning(HourStorer):
         pass
 
 
+class KeepsDays(HourStorer):
+    """Days that a joint insert was refused for count for the next one too."""
+
+    async def _is_closed(self, partition: Any, held: Any, joint_insert: JointInsert) -> bool:
+        days = set(partition.refused_days)
+        closed = await super()._is_closed(partition, held, joint_insert)
+        partition.refused_days |= days
+        return closed
+
+
 class JoinsUnsettled(HourStorer):
     """Hours that an earlier insert may have stored are joined too (finding 10)."""
 
@@ -171,6 +181,13 @@ DEFECTS: dict[str, tuple[Parts, list[Step]]] = {
     "answered-hours-count-as-new": (
         Parts(storer=Unlearning),
         [*BOTH, ("store", 0, ["taken", "let go"]), ("store", 0, []), ("settle", 0, [])],
+    ),
+    "days-of-another-insert": (
+        Parts(storer=KeepsDays),
+        [
+            *[("close", 2, []), *LOST, ("settle", 0, []), ("wait", 3, []), ("wait", 0, []), ("settle", 0, [])],
+            *[("close", 1, []), ("close", 2, []), ("store", 4, ["lost"]), ("settle", 0, []), ("arrive", 0, [])],
+        ],
     ),
     "unsettled-hours-are-joined": (
         Parts(storer=JoinsUnsettled),
