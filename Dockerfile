@@ -1,5 +1,6 @@
 # syntax=docker/dockerfile:1
-# The worker, and the `chimera` tools beside it. Every dependency has a wheel, so nothing is compiled.
+# The worker, and the `chimera` tools beside it. Every dependency has a wheel; only the core is compiled, by a compiler that
+# is a wheel too.
 FROM python:3.11.15-slim-bookworm AS base
 ENV PATH=/opt/chimera/bin:$PATH \
     PYTHONUNBUFFERED=1
@@ -12,7 +13,7 @@ RUN --mount=type=cache,target=/root/.cache/pip pip install --only-binary :all: -
 # The package is built with locked tools, which stay out of the worker's environment.
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/build/bin/pip install --only-binary :all: --require-hashes -r requirements/build.txt
-COPY pyproject.toml README.md topics.yaml ./
+COPY pyproject.toml hatch_build.py README.md topics.yaml ./
 COPY schemas schemas
 COPY pipeline pipeline
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . && pip install --no-deps /wheels/*.whl

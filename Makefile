@@ -12,7 +12,7 @@ SAME := --constraints requirements/development.txt
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(MARK): pyproject.toml requirements/development.txt
+$(MARK): pyproject.toml hatch_build.py pipeline/columns/core.zig requirements/development.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements/development.txt

@@ -57,6 +57,16 @@ def wrong_checksum(batch: range) -> str:
     return f"the checksum of the batch with offsets {batch.start} to {batch.stop - 1} is wrong"
 
 
+def unreadable_batch(batch: range, fault: str) -> str:
+    """Return the fault of a batch with these offsets whose checksum is right."""
+    return f"the batch with offsets {batch.start} to {batch.stop - 1} can't be read: {fault}"
+
+
+def way_past(batch: range) -> str:
+    """Return the way to have a group go on without a batch with these offsets."""
+    return f"set the group's offset to {batch.stop} to go on without these records"
+
+
 class FailureKind(enum.Enum):
     """Kind of a failed step, which decides what the worker does."""
 

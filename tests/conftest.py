@@ -13,6 +13,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck
 from hypothesis import settings as properties
+from support.both_paths import PATHS, path
 from support.commands import Chimera, command
 from support.containers import ContainerStack, skip_without_engine
 from support.events import events
@@ -204,3 +205,30 @@ def _deleted(stack: Stack | ContainerStack, own: str) -> bool:
     except (KafkaException, TimeoutError):
         return False
     return True
+
+
+_BOTH = {  # modules whose tests run with the compiled core, and with numpy alone
+    "test_aborted_batches",
+    "test_decode",
+    "test_decode_records",
+    "test_decode_rejections",
+    "test_decode_writers",
+    "test_fingerprints",
+    "test_packed_batches",
+    "test_resolution",
+    "test_sanitise",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of these modules in both ways."""
+    if metafunc.module.__name__.rpartition(".")[2] in _BOTH:
+        metafunc.fixturenames.append("decoding_path")
+        metafunc.parametrize("decoding_path", PATHS, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def decoding_path(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Decode in one of the two ways."""
+    with path(request.param):
+        yield

@@ -4,17 +4,19 @@ Records are grouped by their writer schema, read field by field, resolved to the
 declarations. A record's verdict and row depend only on its value, its timestamp and the schemas.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from pipeline.catalog import Family
-from pipeline.columns import Column, Ints, Mask, Rejection, Rows, Verdicts, merge
+from pipeline.columns import Column, Ints, Mask, Rejection, Rows, Spans, Verdicts, merge
+from pipeline.columns.core import compiled
 from pipeline.config import ValidationSettings
-from pipeline.decode.cursor import Cursor, Raw, Spans, ValueBuffer
+from pipeline.decode.cursor import Cursor, Raw
 from pipeline.decode.frames import Frames
+from pipeline.decode.plan import CompiledPlan
 from pipeline.decode.reference import Reference
 from pipeline.decode.strict_walk import MalformedError
 from pipeline.decode.times import check_times
@@ -28,6 +30,7 @@ from pipeline.schema.versions import by_fingerprint
 from pipeline.schema.writer_schema import UnresolvableError
 
 _MAX_WRITER_SCHEMAS = 1000
+_SLICE_ROWS = 16384
 _DTYPES: dict[str, type[np.generic]] = {
     "boolean": np.bool_,
     "int": np.int64,
@@ -60,6 +63,8 @@ class _WriterSchema:
     resolution: Resolution
     reference: Reference | None
     """Reads records one by one if the schema isn't flat; None if the columnar path reads them."""
+    plan: CompiledPlan | None = None
+    """Plan of the compiled core; None if it can't read these records."""
 
 
 class Decoder:
@@ -89,14 +94,13 @@ class Decoder:
         self._versions = {known: writers[schema.version] for known, schema in by_fingerprint(family.schemas).items()}
         self._unknown = UnknownSchemas(family.schemas, registry=registry is not None)
         self._by_id: dict[int, _WriterSchema | UnresolvableError] = {}  # schemas of the registry, cleared when full
-        # Each buffer holds these behind the records, so that defaults are read and checked like written values.
         self._default_texts = {
-            field.name: field.default.encode("latin-1" if field.type == "bytes" else "utf-8")
+            field.name: Spans.of([field.default.encode("latin-1" if field.type == "bytes" else "utf-8")])
             for field in family.schema.fields
             if not field.required and field.type in {"string", "bytes"}
         }
-        own, nothing = resolve(family.schema.raw, family.schema), np.zeros(0, np.int64)
-        self._no_rows = self._columns(own, self._buffer([]), Spans(nothing, nothing), nothing)
+        own, nothing = resolve(family.schema.raw, family.schema), Spans.of([])
+        self._no_rows = self._columns(own, nothing, nothing.starts)
 
     def decode(self, values: Sequence[bytes | None], timestamps: Sequence[int] | Ints | None = None) -> Rows:
         """Decode records; each becomes a row or a rejection.
@@ -108,46 +112,58 @@ class Decoder:
         Raises:
             UnavailableError: the registry doesn't answer; the same call may be repeated.
         """
-        verdicts = Verdicts(len(values))
-        buffer = self._buffer(self._of_usual_size(verdicts, [value or b"" for value in values]))
-        records = buffer.pieces[: len(values)]
-        frames = Frames(buffer, records)
+        times = None if timestamps is None else np.asarray(timestamps, np.int64)
+        return self.decode_slices([(Spans.of(values), times)])
+
+    def decode_slices(self, slices: Iterable[tuple[Spans, Ints | None]]) -> Rows:
+        """Decode records that are read some after the other; each becomes a row or a rejection.
+
+        Args:
+            slices: values and timestamps, as `decode` takes them; times are compared if all slices have some.
+
+        Raises:
+            UnavailableError: as `decode`.
+        """
+        parts, times, first = list[Rows](), list[Ints](), 0
+        for values, timestamps in slices:
+            for begin in range(0, len(values), _SLICE_ROWS):  # the columns of a slice stay in the CPU's cache
+                parts += self._decode(values[begin : begin + _SLICE_ROWS], first + begin)
+            times += [] if timestamps is None else [timestamps]
+            first += len(values)
+        rows = merge(parts or [self._no_rows])
+        if times and sum(map(len, times)) == first:
+            rows = check_times(rows, self._newest.fields, np.concatenate(times), self._validation)
+        return self._sanitise(rows) if self._sanitise else rows
+
+    def _decode(self, values: Spans, first: int) -> list[Rows]:
+        """Decode records whose first one is at position `first` of the micro-batch."""
+        lengths, verdicts = np.maximum(values.lengths, 0), Verdicts(len(values))
+        oversize = lengths > self._most_bytes
+        verdicts.fail(oversize, Reason.OVERSIZE, f"over {self._most_bytes} bytes")
+        records = replace(values, lengths=np.where(oversize, 0, lengths))
+        frames = Frames(records)
         unknown = frames.framed
         if not unknown.all():
-            _reject_unframed(verdicts, values, records.lengths == 0, ~unknown)
-        parts, absent = [], dict[int, str]()
+            _reject_unframed(verdicts, values, ~unknown)
+        parts, absent = list[Rows](), dict[int, str]()
         for writer, members, header_bytes in self._groups(frames, absent):
             unknown &= ~members
             if isinstance(writer, UnresolvableError):
                 verdicts.fail(members, Reason.WRONG_SCHEMA, str(writer))
             elif members.any():
                 positions = np.flatnonzero(members)
-                parts.append(self._rows(writer, buffer, records[positions].without(header_bytes), positions))
-        unread = verdicts.rejections(np.arange(len(values)))
-        unread += self._unknown.rejections(values, unknown, absent)
+                parts += self._rows(writer, records[positions].without(header_bytes), positions + first)
+        unread = verdicts.rejections(np.arange(first, first + len(values)))
+        unread += self._unknown.rejections(values, unknown, absent, first)
         if unread or not parts:
             parts.append(replace(self._no_rows, rejections=tuple(sorted(unread))))
-        rows = merge(parts)
-        if timestamps is not None:
-            rows = check_times(rows, self._newest.fields, timestamps, self._validation)
-        return self._sanitise(rows) if self._sanitise else rows
-
-    def _of_usual_size(self, verdicts: Verdicts, values: list[bytes]) -> list[bytes]:
-        """Reject oversize values, and return the values with empty bytes in their place, to avoid copying them."""
-        if max(map(len, values), default=0) <= self._most_bytes:
-            return values
-        oversize = np.fromiter((len(value) > self._most_bytes for value in values), np.bool_, len(values))
-        verdicts.fail(oversize, Reason.OVERSIZE, f"over {self._most_bytes} bytes")
-        return [b"" if large else value for large, value in zip(oversize.tolist(), values, strict=True)]
-
-    def _buffer(self, values: Sequence[bytes]) -> ValueBuffer:
-        return ValueBuffer([*values, *self._default_texts.values()])
+        return parts
 
     def _writer(self, schema: Any) -> _WriterSchema | UnresolvableError:
         try:
             resolution = resolve(schema, self._newest)
             if resolution.flat:
-                return _WriterSchema(resolution, None)
+                return _WriterSchema(resolution, None, CompiledPlan.of(resolution, self._newest.fields))
             return _WriterSchema(resolution, Reference(resolution.writer, resolution.written, resolution.refused))
         except UnresolvableError as error:
             return error
@@ -190,23 +206,33 @@ class Decoder:
             self._by_id[schema_id] = writer
         return writer
 
-    def _rows(self, writer: _WriterSchema, buffer: ValueBuffer, bodies: Spans, positions: Ints) -> Rows:
-        if writer.reference is None:
-            return self._columns(writer.resolution, buffer, bodies, positions)
+    def _rows(self, writer: _WriterSchema, bodies: Spans, positions: Ints) -> Iterator[Rows]:
+        if writer.reference is not None:
+            yield self._flattened(writer.resolution, writer.reference, bodies, positions)
+            return
+        core = compiled()
+        if core is not None and writer.plan is not None:
+            columns, marked = writer.plan.columns(core, bodies)
+            yield Rows(columns, positions, ()).where(~marked)
+            bodies, positions = bodies[marked], positions[marked]
+            if not len(positions):
+                return
+        yield self._columns(writer.resolution, bodies, positions)
+
+    def _flattened(self, resolution: Resolution, reference: Reference, bodies: Spans, positions: Ints) -> Rows:
         flat, places, rejections = [], [], []
-        for position, body in zip(positions.tolist(), buffer.slices(bodies), strict=True):
+        for position, body in zip(positions.tolist(), bodies.values(), strict=True):
             try:
-                flat.append(writer.reference.flatten(body))
+                flat.append(reference.flatten(body))
                 places.append(position)
             except MalformedError as error:
                 rejections.append(Rejection(position, error.reason, str(error)))
-        buffer = self._buffer(flat)
-        rows = self._columns(writer.resolution, buffer, buffer.pieces[: len(flat)], np.array(places, np.int64))
+        rows = self._columns(resolution, Spans.of(flat), np.array(places, np.int64))
         return replace(rows, rejections=tuple(sorted([*rows.rejections, *rejections])))
 
-    def _columns(self, resolution: Resolution, buffer: ValueBuffer, bodies: Spans, positions: Ints) -> Rows:
+    def _columns(self, resolution: Resolution, bodies: Spans, positions: Ints) -> Rows:
         """Read records of a flat schema: check their form, then hold the well-formed ones to the newest schema."""
-        cursor = Cursor(buffer, bodies)
+        cursor = Cursor(bodies)
         read: dict[str, Raw] = {}
         for name, avro_type in resolution.written.items():
             raw = cursor.read(avro_type, name)
@@ -218,39 +244,40 @@ class Decoder:
             whole = cursor.verdicts.passed
             positions = positions[whole]
             read = {name: raw[whole] for name, raw in read.items()}
-        read |= {field.name: self._default(field, buffer, len(positions)) for field in resolution.missing}
+        read |= {field.name: self._default(field, len(positions)) for field in resolution.missing}
         verdicts = Verdicts(len(positions))
         columns: dict[str, Column] = {}
         for field in self._newest.fields:
-            raw = _promoted(buffer, verdicts, field, resolution.written.get(field.name), read[field.name])
-            columns[field.name] = validate(buffer, verdicts, field, raw)
+            raw = _promoted(verdicts, field, resolution.written.get(field.name), read[field.name])
+            columns[field.name] = validate(verdicts, field, raw)
         return Rows(columns, positions, tuple(rejections)).passed(verdicts)
 
-    def _default(self, field: Field, buffer: ValueBuffer, count: int) -> Raw:
-        """Repeat the field's default for `count` records."""
+    def _default(self, field: Field, count: int) -> Raw:
+        """Repeat the field's default for `count` records; it is read and checked like a written value."""
         if field.name not in self._default_texts:
             return np.full(count, field.default, _DTYPES[field.type])
-        behind_records = list(self._default_texts).index(field.name) - len(self._default_texts)
-        return buffer.pieces[np.full(count, behind_records)]
+        return self._default_texts[field.name][np.zeros(count, np.int64)]
 
 
-def _reject_unframed(verdicts: Verdicts, values: Sequence[bytes | None], empty: Mask, unframed: Mask) -> None:
-    null = np.fromiter((value is None for value in values), np.bool_, len(values))
-    verdicts.fail(null, Reason.TOMBSTONE, "null value")
-    verdicts.fail(empty, Reason.EMPTY, "no bytes")
+def _reject_unframed(verdicts: Verdicts, values: Spans, unframed: Mask) -> None:
+    """Reject nulls, empty values and those without a frame; name the form of the latter."""
+    verdicts.fail(values.lengths < 0, Reason.TOMBSTONE, "null value")
+    verdicts.fail(values.lengths == 0, Reason.EMPTY, "no bytes")
     expected = "neither single-object nor Confluent framing"
-    forms = [guessed_form(value or b"") if bare else "" for value, bare in zip(values, unframed.tolist(), strict=True)]
-    for form in sorted(set(forms) - {""}):
-        alike = np.fromiter((each == form for each in forms), np.bool_, len(forms))
+    bare = np.flatnonzero(unframed & verdicts.passed)
+    forms = np.array([guessed_form(value) for value in values[bare].values()], np.str_)
+    for form in sorted(set(forms.tolist()) - {""}):
+        alike = np.zeros(len(values), np.bool_)
+        alike[bare[forms == form]] = True
         verdicts.fail(alike, Reason.UNFRAMED, f"{expected}; it looks like {form}")
     verdicts.fail(unframed, Reason.UNFRAMED, expected)
 
 
-def _promoted(buffer: ValueBuffer, verdicts: Verdicts, field: Field, written_as: str | None, raw: Raw) -> Raw:
+def _promoted(verdicts: Verdicts, field: Field, written_as: str | None, raw: Raw) -> Raw:
     """Promote values to the type of the reader's field."""
     if isinstance(raw, Spans):
         if written_as == "string" and field.type == "bytes":
-            check_utf8(verdicts, field, buffer.slices(raw))
+            check_utf8(verdicts, field, raw.values())
         return raw
     dtype = _DTYPES[field.type]
     return raw if raw.dtype == dtype else raw.astype(np.float64).astype(dtype)

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from pipeline.columns import Mask
-from pipeline.decode.cursor import Spans, ValueBuffer
+from pipeline.columns import Mask, Spans
 from pipeline.schema.framing import (
     CONFLUENT_HEADER_BYTES,
     CONFLUENT_MAGIC,
@@ -15,8 +14,8 @@ from pipeline.schema.framing import (
 class Frames:
     """Frame headers of many records."""
 
-    def __init__(self, buffer: ValueBuffer, records: Spans) -> None:
-        starts, lengths = records.starts, records.lengths
+    def __init__(self, records: Spans) -> None:
+        buffer, starts, lengths = records.buffer, records.starts, records.lengths
         marker = int.from_bytes(SINGLE_OBJECT_MARKER, "little")
         self._single_object: Mask = (buffer.gather(starts, 2, "<u2") == marker) & (
             lengths >= SINGLE_OBJECT_HEADER_BYTES

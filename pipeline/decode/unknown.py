@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from pipeline.columns import Mask, Rejection
+from pipeline.columns import Mask, Rejection, Spans
 from pipeline.errors import Reason
 from pipeline.schema.framing import SINGLE_OBJECT_MARKER, schema_name
 from pipeline.schema.versions import Schema, by_fingerprint
@@ -24,16 +24,17 @@ class UnknownSchemas:
         self._known = _listed(by_fingerprint(schemas))
         self._no_id = "the registry has no such Avro schema" if registry else "no registry is set to ask"
 
-    def rejections(self, values: Sequence[bytes | None], unknown: Mask, answers: Mapping[int, str]) -> list[Rejection]:
+    def rejections(self, values: Spans, unknown: Mask, answers: Mapping[int, str], first: int = 0) -> list[Rejection]:
         """Reject the records of `unknown`.
 
         Args:
             values: values of all records.
             unknown: true for each record to reject; it has a frame.
             answers: schema id to the registry's explanation.
+            first: position of the first one in the micro-batch.
         """
         return [
-            Rejection(at, Reason.UNKNOWN_SCHEMA, self._explained(values[at] or b"", answers))
+            Rejection(first + at, Reason.UNKNOWN_SCHEMA, self._explained(values.at(at) or b"", answers))
             for at in np.flatnonzero(unknown).tolist()
         ]
 

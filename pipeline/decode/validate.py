@@ -5,18 +5,16 @@ that record.
 """
 
 import math
-import operator
 import re
 from dataclasses import dataclass
 from functools import cache
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.columns import Column, DictionaryColumn, Ints, Mask, Verdicts
-from pipeline.decode.cursor import Raw, Spans, ValueBuffer
+from pipeline.columns import ByteBuffer, Column, DictionaryColumn, Ints, Mask, Spans, Verdicts
+from pipeline.decode.cursor import Raw
 from pipeline.errors import Reason
 from pipeline.schema.fields import Field
 
@@ -45,11 +43,10 @@ def _hex_pairs() -> NDArray[np.uint16]:
 _HEX_PAIRS = _hex_pairs()
 
 
-def validate(buffer: ValueBuffer, verdicts: Verdicts, field: Field, raw: Raw) -> Column:
+def validate(verdicts: Verdicts, field: Field, raw: Raw) -> Column:
     """Check one field of every record, reject the records that fail, and return the column in its final form.
 
     Args:
-        buffer: the bytes that spans refer to.
         verdicts: one verdict per record; failures are added.
         field: the declaration.
         raw: the field as it was read: numbers, booleans, or spans of bytes.
@@ -57,20 +54,22 @@ def validate(buffer: ValueBuffer, verdicts: Verdicts, field: Field, raw: Raw) ->
     if not isinstance(raw, Spans):
         return _numbers(verdicts, field, raw)
     if field.logical_type == "decimal":
-        return _decimals(buffer, verdicts, field, raw)
+        return _decimals(verdicts, field, raw)
     if field.type == "bytes":
-        return buffer.slices(raw)
-    return _Strings(buffer, verdicts, field, raw).column()
+        return raw.values()
+    return _Strings(verdicts, field, raw).column()
 
 
 def check_utf8(verdicts: Verdicts, field: Field, values: list[bytes]) -> None:
     """Reject the records whose value isn't UTF-8."""
-    if not all(map(bytes.isascii, values)):
-        bad = np.fromiter((not value.isascii() and not _is_utf8(value) for value in values), np.bool_, len(values))
+    if not all(map(_is_utf8, values)):
+        bad = np.fromiter((not _is_utf8(value) for value in values), np.bool_, len(values))
         verdicts.fail(bad, Reason.INVALID_UTF8, f"{field.name}: expected UTF-8")
 
 
 def _is_utf8(value: bytes) -> bool:
+    if value.isascii():
+        return True
     try:
         value.decode()
     except UnicodeDecodeError:
@@ -106,17 +105,17 @@ def _check_bounds(verdicts: Verdicts, field: Field, values: NDArray[Any], scale:
             verdicts.fail(values > high, Reason.OUT_OF_BOUNDS, f"{field.name}: above {field.maximum}")
 
 
-def _decimals(buffer: ValueBuffer, verdicts: Verdicts, field: Field, spans: Spans) -> Ints:
+def _decimals(verdicts: Verdicts, field: Field, spans: Spans) -> Ints:
     """Read two's complement big-endian integers: the values times 10^scale."""
     starts, lengths = spans.starts, spans.lengths
     verdicts.fail(lengths == 0, Reason.MALFORMED, f"{field.name}: a decimal has at least one byte")
     # Read the 8 bytes that end with the number; an arithmetic shift drops the bytes before it.
-    ending = buffer.gather(starts + lengths - 8, 8, ">i8").astype(np.int64)
+    ending = spans.buffer.gather(starts + lengths - 8, 8, ">i8").astype(np.int64)
     shift = (8 - np.clip(lengths, 1, 8)) * 8
     values = (ending << shift) >> shift
     limit = 10**field.precision
     longer = np.flatnonzero(lengths > 8)
-    numbers = (int.from_bytes(number, "big", signed=True) for number in buffer.slices(spans[longer]))
+    numbers = (int.from_bytes(number, "big", signed=True) for number in spans[longer].values())
     values[longer] = [max(-limit, min(limit, number)) for number in numbers]
     too_wide = (values <= -limit) | (values >= limit)
     verdicts.fail(too_wide, Reason.OUT_OF_BOUNDS, f"{field.name}: more than {field.precision} digits")
@@ -128,7 +127,6 @@ def _decimals(buffer: ValueBuffer, verdicts: Verdicts, field: Field, spans: Span
 class _Strings:
     """One string field of every record."""
 
-    buffer: ValueBuffer
     verdicts: Verdicts
     field: Field
     spans: Spans
@@ -143,8 +141,8 @@ class _Strings:
             return self.closed_set([value.encode() for value in self.field.values])
         if self.field.pattern is None:
             return self.text()
-        one_class = _one_class(self.field.pattern)
-        return self.fixed(self.field.pattern, *one_class) if one_class else self.patterned(self.field.pattern)
+        one = one_class(self.field.pattern)
+        return self.fixed(self.field.pattern, *one) if one else self.patterned(self.field.pattern)
 
     def fail(self, bad: Mask, reason: Reason, expected: str) -> None:
         self.verdicts.fail(bad, reason, f"{self.field.name}: {expected}")
@@ -152,23 +150,25 @@ class _Strings:
     def refuse(self, bad: Mask, reason: Reason, expected: str) -> None:
         """Reject the records of `bad` for `reason`, or for invalid UTF-8 or NUL if they have it."""
         rows = np.flatnonzero(bad)
-        values = self.buffer.slices(self.spans[rows])
+        values = self.spans[rows].values()
         for is_text, why, what in _TEXT:
             wrong = np.zeros(len(bad), np.bool_)
             wrong[rows] = [not is_text(value) for value in values]
             self.fail(wrong, why, what)
         self.fail(bad, reason, expected)
 
-    def text(self) -> list[bytes]:
-        values = self.buffer.slices(self.spans)
-        check_utf8(self.verdicts, self.field, values)
-        if any(map(operator.contains, values, repeat(0))):
-            self.fail(np.fromiter((0 in value for value in values), np.bool_, len(values)), Reason.NUL_BYTE, _NUL)
-        return values
+    def text(self) -> DictionaryColumn:
+        """Read text; each distinct value is checked once."""
+        column = DictionaryColumn.encode(self.spans.values())
+        for is_text, why, what in _TEXT:
+            if not all(map(is_text, column.values)):
+                bad = np.fromiter((not is_text(value) for value in column.values), np.bool_, len(column.values))
+                self.fail(bad[column.codes], why, what)
+        return column
 
     def uuids(self) -> NDArray[np.void]:
         """Read UUIDs of the canonical 36-character form, digits in either case, as 16 bytes."""
-        text = self.buffer.gather(self.spans.starts, UUID_TEXT_BYTES).view(np.uint8).reshape(-1, UUID_TEXT_BYTES)
+        text = self.spans.buffer.gather(self.spans.starts, UUID_TEXT_BYTES).view(np.uint8).reshape(-1, UUID_TEXT_BYTES)
         digits = np.empty((len(text), 32), np.uint8)
         for begin, stop, to in _UUID_DIGITS:
             digits[:, to : to + stop - begin] = text[:, begin:stop]
@@ -179,12 +179,12 @@ class _Strings:
         return octets.astype(np.uint8).view("V16").reshape(-1)
 
     def closed_set(self, allowed: list[bytes]) -> DictionaryColumn:
-        codes = np.zeros(len(self.spans.starts), np.uint32)
+        codes = np.zeros(len(self.spans), np.uint32)
         found = np.zeros(len(codes), np.bool_)
         for code, value in enumerate(allowed):
             rows = np.flatnonzero(self.spans.lengths == len(value))
             if value:
-                rows = rows[self.buffer.gather(self.spans.starts[rows], len(value)) == np.void(value)]
+                rows = rows[self.spans.buffer.gather(self.spans.starts[rows], len(value)) == np.void(value)]
             codes[rows] = code
             found[rows] = True
         self.refuse(~found, Reason.NOT_IN_SET, f"not one of {', '.join(self.field.values or ())}")
@@ -192,7 +192,7 @@ class _Strings:
 
     def fixed(self, pattern: re.Pattern[str], allowed: bytes, width: int) -> NDArray[np.void]:
         """Read strings of one length whose characters belong to one class."""
-        text = self.buffer.gather(self.spans.starts, width)
+        text = self.spans.buffer.gather(self.spans.starts, width)
         bad = self.spans.lengths != width
         if text.tobytes().translate(None, allowed):  # one pass in C finds whether any row has another character
             bad |= ~np.isin(text.view(np.uint8), list(allowed)).reshape(-1, width).all(axis=1)
@@ -200,7 +200,7 @@ class _Strings:
         return text
 
     def patterned(self, pattern: re.Pattern[str]) -> DictionaryColumn:
-        column = DictionaryColumn.encode(self.text())
+        column = self.text()
         matches = (pattern.fullmatch(value.decode(errors="replace")) is not None for value in column.values)
         bad = ~np.fromiter(matches, np.bool_, len(column.values))
         self.fail(bad[column.codes], Reason.PATTERN_MISMATCH, f"does not match {pattern.pattern}")
@@ -208,10 +208,10 @@ class _Strings:
 
 
 @cache
-def _one_class(pattern: re.Pattern[str]) -> tuple[bytes, int] | None:
+def one_class(pattern: re.Pattern[str]) -> tuple[bytes, int] | None:
     """Characters and length that a pattern like `^[0-9a-f]{40}$` demands; None for other patterns."""
     match = _ONE_CLASS.fullmatch(pattern.pattern)
-    if not match or not match["class"].isascii() or int(match["count"]) > ValueBuffer.MARGIN:
+    if not match or not match["class"].isascii() or int(match["count"]) > ByteBuffer.MARGIN:
         return None
     allowed = re.findall(match["class"], "".join(map(chr, range(128))))
     return "".join(allowed).encode(), int(match["count"])

@@ -159,7 +159,7 @@ class DeadLetter(NamedTuple):
 
 def dead_letter(batch: MicroBatch, rejection: Rejection, cut: Cut = Cut.NOTHING) -> DeadLetter:
     """Make the dead letter of a record: the record, then headers with reason, place and attempts, never its content."""
-    record = batch.records[rejection.position]
+    record = batch.record(rejection.position)
     left_out: dict[str, bytes] = {}
     if cut is not Cut.NOTHING:
         left_out["headers"] = _bytes_of(record.headers)

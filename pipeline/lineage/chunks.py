@@ -1,12 +1,14 @@
 """Chunks of a replay: records of one partition that are decoded, looked up and inserted in one go."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from pipeline.catalog import BatchPolicy
-from pipeline.columns import Ints
+from pipeline.columns import Ints, Spans
+from pipeline.transport.records import RecordColumns
 from pipeline.transport.stretches import LogStretch
 
 _MOST_GROWING = 2  # whole chunks that all unfinished ones together may have the size of
@@ -21,33 +23,48 @@ class Chunk:
     """Number of offsets that its stretches cover, with a record or without."""
     size: int = 0
     """Bytes of the values."""
-    values: list[bytes | None] = field(default_factory=list)
-    _offsets: list[int] = field(default_factory=list)
-    _timestamps: list[int | None] = field(default_factory=list)
+    rows: int = 0
+    """Number of records."""
+    _values: list[Spans] = field(default_factory=list)
+    _offsets: list[Ints] = field(default_factory=list)
+    _timestamps: list[Ints | None] = field(default_factory=list)
 
     def __len__(self) -> int:
-        """Number of records."""
-        return len(self.values)
+        return self.rows
 
     @property
     def offsets(self) -> Ints:
         """Offset of each record."""
-        return np.array(self._offsets, np.int64)
+        return np.concatenate(self._offsets)
 
-    @property
-    def timestamps(self) -> Ints | None:
-        """Kafka's timestamp of each record, ms; None if the records come from a file that has none."""
-        known = [timestamp for timestamp in self._timestamps if timestamp is not None]
-        return np.array(known, np.int64) if len(known) == len(self._timestamps) else None
+    def slices(self) -> list[tuple[Spans, Ints | None]]:
+        """Return values, and Kafka's timestamps in ms, of some records after the other.
+
+        Timestamps are None if the records come from a file that has none.
+        """
+        return list(zip(self._values, self._timestamps, strict=True))
 
     def add(self, stretch: LogStretch) -> None:
         """Add the records of the next stretch."""
-        values = [record.value for record in stretch.records]
-        self.values += values
-        self._offsets += [record.offset for record in stretch.records]
-        self._timestamps += [record.timestamp for record in stretch.records]
         self.passed += stretch.next_offset - stretch.first
-        self.size += sum(len(value) for value in values if value)
+        if not stretch.records:
+            return
+        offsets, timestamps, values = _columns(stretch.records)
+        self._offsets.append(offsets)
+        self._timestamps.append(timestamps)
+        self._values.append(values)
+        self.rows += len(values)
+        self.size += int(values.lengths.clip(0).sum())
+
+
+def _columns(records: Sequence[Any]) -> tuple[Ints, Ints | None, Spans]:
+    """Return offsets, timestamps and values; timestamps are None if the records have none."""
+    if isinstance(records, RecordColumns):
+        return records.offsets, records.timestamps, records.values
+    offsets = np.array([record.offset for record in records], np.int64)
+    times = [record.timestamp for record in records]
+    timestamps = None if None in times else np.array(times, np.int64)
+    return offsets, timestamps, Spans.of([record.value for record in records])
 
 
 def chunks(stretches: Iterable[LogStretch], policy: BatchPolicy) -> Iterator[Chunk]:

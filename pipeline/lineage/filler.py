@@ -142,7 +142,7 @@ class Filler:
         """
         counts = ReplayCounts(passed=chunk.passed, records=len(chunk))
         if len(chunk):
-            decoded = self._patiently(partial(self._decoder.decode, chunk.values, chunk.timestamps))
+            decoded = self._patiently(partial(self._decoder.decode_slices, chunk.slices()))
             self._note(chunk, decoded.rejections, counts)
             rows = self._kept(chunk, decoded, counts)
             while len(rows):

@@ -13,7 +13,7 @@ from confluent_kafka import Message
 
 from pipeline.catalog import Family
 from pipeline.clickhouse.ttl import expired_times
-from pipeline.columns import Ints, Mask, Rows, select
+from pipeline.columns import Ints, Mask, Rows, core, select
 from pipeline.config import Settings
 from pipeline.decode.decoder import Decoder
 from pipeline.kafka.offsets import TopicReader, offset_of
@@ -71,6 +71,7 @@ class Missing:
     _twins: Twins = field(init=False)
 
     def __post_init__(self) -> None:
+        core.choose(use=self.settings.worker.compiled_core)
         registry = registry_of(self.settings.registry)
         sanitise = Sanitiser(self.family.schema, Hasher(_ANY_KEY))  # it may reject records; the hashes aren't used
         self._decoder = Decoder(self.family, registry, self.settings.validation, sanitise=sanitise)

@@ -25,6 +25,7 @@ from pipeline.clickhouse.contract import check_tables
 from pipeline.clickhouse.row_lookups import RowLookups
 from pipeline.clickhouse.sink import Sink
 from pipeline.clickhouse.table_lock import TableLock
+from pipeline.columns import core
 from pipeline.config import ClickHouseSettings, Settings
 from pipeline.decode.decoder import Decoder
 from pipeline.errors import HaltError
@@ -143,6 +144,7 @@ def sample(settings: Settings, plan: ReplayPlan, source: RecordSource) -> Result
 def make_filler(settings: Settings, plan: ReplayPlan, sink: Sink, check: Callable[[], None] = lambda: None) -> Filler:
     """Return a filler with the worker's own rules: its schemas, bounds and privacy."""
     family = plan.target.family
+    core.choose(use=settings.worker.compiled_core)
     decoder = Decoder(
         family,
         plan.source.schemas or registry_of(settings.registry),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.columns import Column, DictionaryColumn, Rows, Verdicts
 from pipeline.errors import ConfigError, Reason
@@ -55,10 +56,10 @@ class Sanitiser:
         memory = self._memories.get(name)
         if memory is None:
             return column
-        if isinstance(column, DictionaryColumn):
-            treated = _accepted(name, memory.treated(column.values), Verdicts(len(column.values)))
-            return column if treated == column.values else column.with_values(treated)
-        return _accepted(name, memory.treated(column.tolist() if isinstance(column, np.ndarray) else column), verdicts)
+        if not isinstance(column, DictionaryColumn):
+            column = DictionaryColumn.encode(column.tolist() if isinstance(column, np.ndarray) else column)
+        treated = _accepted(name, memory.treated(column.values, len(column)), column.codes, verdicts)
+        return column if treated == column.values else column.with_values(treated)
 
 
 class _Refusal(NamedTuple):
@@ -88,11 +89,11 @@ class _Memory:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def treated(self, values: Sequence[bytes]) -> list[_Treated]:
-        """Return the replacement of each value."""
+    def treated(self, values: Sequence[bytes], rows: int = 0) -> list[_Treated]:
+        """Return the replacement of each value; a micro-batch may have more rows than distinct values."""
         with self._lock:
             known, new = self._known, set(values).difference(self._known)
-            if len(new) > max(_LEARNED, _MOSTLY * len(values)):
+            if len(new) > max(_LEARNED, _MOSTLY * max(rows, len(values))):
                 treated = list(self._treat(values))
                 self._learn(values[:_LEARNED], treated[:_LEARNED])
                 return treated
@@ -136,11 +137,11 @@ def _reduced(metadata: MetadataFilter, value: bytes) -> _Treated:
         return _Refusal(str(error))
 
 
-def _accepted(name: str, treated: Sequence[_Treated], verdicts: Verdicts) -> list[bytes]:
-    """Reject the rows with a refusal, and return the values with empty bytes in their place."""
+def _accepted(name: str, treated: Sequence[_Treated], codes: NDArray[np.uint32], verdicts: Verdicts) -> list[bytes]:
+    """Reject the rows whose value is refused, and return the distinct values with empty bytes in place of those."""
     if set(map(type, treated)) <= {bytes}:
         return list[Any](treated)
     for refusal in sorted({value for value in treated if isinstance(value, _Refusal)}):
         bad = np.fromiter((value == refusal for value in treated), np.bool_, len(treated))
-        verdicts.fail(bad, Reason.INVALID_JSON, f"{name}: expected {refusal.expected}")
+        verdicts.fail(bad[codes], Reason.INVALID_JSON, f"{name}: expected {refusal.expected}")
     return [value if isinstance(value, bytes) else b"" for value in treated]

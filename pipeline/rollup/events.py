@@ -1,7 +1,5 @@
 """The events of a micro-batch as the windows need them, and the check that its keys are its session ids."""
 
-from bisect import bisect_left
-from operator import attrgetter
 from uuid import UUID
 
 import numpy as np
@@ -50,25 +48,18 @@ def part_of(events: Events, batch: MicroBatch, rows: Rows, first: int, end: int)
     """Return the events whose records have offsets from `first` up to, but not including, `end`."""
     if first <= batch.first and batch.last < end:
         return events
-    records = [bisect_left(batch.records, offset, key=attrgetter("offset")) for offset in (first, end)]
-    start, stop = np.searchsorted(rows.positions, records)
+    start, stop = np.searchsorted(rows.positions, np.searchsorted(batch.offsets, [first, end]))
     return Events._make(column[start:stop] for column in events)
 
 
 def foreign_keys(batch: MicroBatch, rows: Rows) -> list[int]:
     """Return the offsets of records whose key isn't their session id, neither as text nor as its 16 bytes."""
-    everything = len(rows) == len(batch.records)
-    records = batch.records if everything else [batch.records[position] for position in rows.positions.tolist()]
-    ids = np.asarray(rows.columns["session_id"])
-    keys = b"".join([record.key or b"" for record in records])
-    if keys.translate(None, b"-") == ids.tobytes().hex().encode():  # the usual case, checked in one comparison
+    keys, ids = batch.keys[rows.positions], np.asarray(rows.columns["session_id"])
+    if keys.joined().translate(None, b"-") == ids.tobytes().hex().encode():  # the usual case, checked in one comparison
         return []
-    sessions = ids.tolist()
-    return [
-        record.offset
-        for record, session in zip(records, sessions, strict=True)
-        if not _names(record.key or b"", session)
-    ]
+    named = (_names(key, session) for key, session in zip(keys.values(), ids.tolist(), strict=True))
+    foreign: list[int] = batch.offsets[rows.positions[~np.fromiter(named, np.bool_, len(rows))]].tolist()
+    return foreign
 
 
 def _names(key: bytes, session: bytes) -> bool:

@@ -37,7 +37,7 @@ class Assignment:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of keys, values and headers that wait or are in flight, of all partitions."""
+        """Bytes of records that wait or are in flight, as they were fetched, of all partitions."""
         return sum(batches.held_bytes for batches in self._partitions.values())
 
     def begin(self, membership: Membership) -> None:

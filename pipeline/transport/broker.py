@@ -23,6 +23,14 @@ class Commit(NamedTuple):
     metadata: str
 
 
+class Damage(NamedTuple):
+    """Batch of a log that can't be read."""
+
+    offsets: range
+    fault: str
+    """Names the batch, for messages."""
+
+
 class Fetched(NamedTuple):
     """Stretch of a log that was fetched without a break, and its records.
 
@@ -35,9 +43,9 @@ class Fetched(NamedTuple):
     next_offset: int
     """Offset after the stretch; the next fetch begins there."""
     records: Sequence[Any] = ()
-    """Records by ascending offset; there may be none."""
-    damage: range | None = None
-    """Offsets of a batch with a wrong checksum at the next offset: no fetch gets past it."""
+    """Parts of the log with records, `LogPart`, or records of a topic without a batch policy; there may be none."""
+    damage: Damage | None = None
+    """Batch at the next offset that can't be read: no fetch gets past it."""
 
 
 class Membership(NamedTuple):

@@ -126,7 +126,7 @@ class MicroBatchConsumer(driver.Consumer):
             topic=tp.topic,
             partition=tp.partition,
             offset=record.last,
-            timestamp=record.records[-1].timestamp / 1000,
+            timestamp=record.newest / 1000,
             timestamp_type=0,
             headers=None,
             key=None,

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.errors import HaltError, damaged_log, wrong_checksum
+from pipeline.errors import HaltError, damaged_log, way_past
 from pipeline.transport.asking import until_answered
 from pipeline.transport.broker import Fetched, TopicPartition
 from pipeline.transport.commits import Commits
@@ -125,8 +125,7 @@ class Fetching:
         for tp, partition in self._assignment.partitions.items():
             done = partition.incomplete or partition.state.offset >= partition.next_offset
             if (damage := partition.damage) and done:
-                way_out = f"set the group's offset to {damage.stop} to go on without these records"
-                self._options.stop(damaged_log(*tp, wrong_checksum(damage), way_out))
+                self._options.stop(damaged_log(*tp, damage.fault, way_past(damage.offsets)))
 
     def _memory_is_short(self) -> bool:
         return self._assignment.held_bytes >= self._options.max_bytes

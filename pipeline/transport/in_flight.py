@@ -21,9 +21,9 @@ class InFlight:
         return len(self._batches)
 
     @property
-    def size(self) -> int:
-        """Bytes of keys, values and headers."""
-        return sum(batch.size for batch in self._batches)
+    def held_bytes(self) -> int:
+        """Bytes of their records, as they were fetched."""
+        return sum(batch.held_bytes for batch in self._batches)
 
     @property
     def ends(self) -> tuple[int, ...]:

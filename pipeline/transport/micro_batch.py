@@ -1,28 +1,19 @@
 """A micro-batch, and the state of a partition that is committed for it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from pipeline.columns import Ints, Rows
+from pipeline.columns import Ints, Rows, Spans
+from pipeline.errors import damaged_log, way_past
+from pipeline.transport.batch_format import DamagedBatchError
 from pipeline.transport.commit_metadata import Closing, JointInsert
+from pipeline.transport.packed import read
+from pipeline.transport.records import ColumnRecord, LogPart, RecordColumns
 from pipeline.transport.shared import Shared
 
-
-class Record(Protocol):
-    """Kafka record, as any client returns it."""
-
-    @property
-    def offset(self) -> int: ...  # noqa: D102 (Kafka's meaning, as all below)
-    @property
-    def timestamp(self) -> int: ...  # noqa: D102
-    @property
-    def key(self) -> bytes | None: ...  # noqa: D102
-    @property
-    def value(self) -> bytes | None: ...  # noqa: D102
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...  # noqa: D102
+_PORTION = 8192  # records that are read at once
 
 
 class State(NamedTuple):
@@ -60,21 +51,19 @@ class MicroBatch:
         owner: partition of the records.
         first: first offset of the range; there may be no record at it.
         last: last offset of the range; there may be no record at it if the range is cut again.
-        records: records in the order of their offsets; at least one.
-        size: bytes of all keys, values and headers.
+        parts: parts of the log; there is none if the range has no record.
         acks: number of acknowledgements that it takes.
         replayed: True if the records are stored already, and are delivered again for the deriver alone.
     """
 
-    __slots__ = ("_timestamps", "acks", "decoded", "first", "last", "owner", "records", "replayed", "size")
+    __slots__ = ("_parts", "_places", "acks", "decoded", "first", "held_bytes", "last", "owner", "replayed", "size")
 
     def __init__(
         self,
         owner: Owner,
         first: int,
         last: int,
-        records: Sequence[Record],
-        size: int,
+        parts: Sequence[LogPart],
         *,
         acks: int = 1,
         replayed: bool = False,
@@ -82,16 +71,19 @@ class MicroBatch:
         self.owner = owner
         self.first = first
         self.last = last
-        self.records = records
-        self.size = size
+        self.size = sum(part.size for part in parts)
+        """Bytes of the records when they are read, about."""
+        self.held_bytes = sum(part.held_bytes for part in parts)
+        """Bytes that the records take in memory until they are read."""
         self.acks = acks
         self.replayed = replayed
-        self._timestamps: Ints | None = None
+        self._parts = parts
+        self._places: _Places | None = None  # kept when the records have been read
         self.decoded: Shared[Rows] = Shared()
         """Rows that ingest decodes; other agents wait for them."""
 
     def __len__(self) -> int:
-        return len(self.records)
+        return sum(map(len, self._parts))
 
     def __repr__(self) -> str:
         return f"<{self.topic}-{self.partition} [{self.first}, {self.last}]>"
@@ -122,24 +114,63 @@ class MicroBatch:
         return self.owner.committed_at
 
     @property
-    def values(self) -> list[bytes | None]:
-        """Values of the records, in order."""
-        return [record.value for record in self.records]
+    def newest(self) -> int:
+        """Timestamp of the last record, or a later one of the same batch; ms."""
+        return self._parts[-1].newest
+
+    def slices(self) -> Iterator[RecordColumns]:
+        """Read the records, in order, some thousands at a time: so they stay in the CPU's cache.
+
+        Raises:
+            HaltError: the log is damaged.
+        """
+        kept = []
+        for parts in _portions(self._parts):
+            columns = self._read(parts)
+            kept.append(_Places(columns.offsets, columns.timestamps, columns.keys.copied()))
+            yield columns
+        self._places = _Places.joined(kept)
+
+    @property
+    def records(self) -> RecordColumns:
+        """All records, in the order of their offsets; each use reads them, which takes time. Raises as `slices`."""
+        return self._read(self._parts)
+
+    def record(self, position: int) -> ColumnRecord:
+        """Read one record; raises as `slices`."""
+        for part in self._parts:
+            if position < len(part):
+                return self._read([part.sliced(position, position + 1)])[0]
+            position -= len(part)
+        raise IndexError(position)
+
+    @property
+    def keys(self) -> Spans:
+        """Keys of the records, in order; raises as `slices`, like the next two."""
+        return self._known().keys
 
     @property
     def timestamps(self) -> Ints:
-        """Timestamps of the records in ms, in order; gathered once for all readers."""
-        if self._timestamps is None:
-            self._timestamps = np.array([record.timestamp for record in self.records], np.int64)
-        return self._timestamps
+        """Timestamps of the records in ms, in order."""
+        return self._known().timestamps
 
     @property
     def offsets(self) -> Ints:
         """Offsets of the records, in order; there may be gaps."""
-        first, last = self.records[0].offset, self.records[-1].offset
-        if last - first == len(self.records) - 1:
-            return np.arange(first, last + 1, dtype=np.int64)
-        return np.array([record.offset for record in self.records], np.int64)
+        return self._known().offsets
+
+    def _known(self) -> "_Places":
+        if self._places is None:
+            for _ in self.slices():
+                pass
+        assert self._places is not None
+        return self._places
+
+    def _read(self, parts: Sequence[LogPart]) -> RecordColumns:
+        try:
+            return read(parts)
+        except DamagedBatchError as error:
+            raise damaged_log(self.topic, self.partition, str(error), way_past(error.offsets)) from None
 
     @property
     def live(self) -> bool:
@@ -153,3 +184,30 @@ class MicroBatch:
         call acknowledges it. A replayed micro-batch is acknowledged by the deriver alone.
         """
         self.owner.ack(self)
+
+
+class _Places(NamedTuple):
+    """Offsets, timestamps and keys of records."""
+
+    offsets: Ints
+    timestamps: Ints
+    keys: Spans
+
+    @classmethod
+    def joined(cls, parts: Sequence["_Places"]) -> "_Places":
+        """Join those of consecutive records."""
+        offsets, timestamps, keys = zip(*parts, strict=True)
+        return cls(np.concatenate(offsets), np.concatenate(timestamps), Spans.concatenate(keys))
+
+
+def _portions(parts: Sequence[LogPart]) -> Iterator[Sequence[LogPart]]:
+    """Split parts of the log into those that are read at once."""
+    portion, rows = list[LogPart](), 0
+    for part in parts:
+        portion.append(part)
+        rows += len(part)
+        if rows >= _PORTION:
+            yield portion
+            portion, rows = [], 0
+    if portion:
+        yield portion

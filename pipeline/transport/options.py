@@ -22,7 +22,7 @@ class TransportOptions:
     batches_in_flight: int = 2
     """Limit of micro-batches of one partition that are cut and not acknowledged."""
     max_bytes: int = 32 * 1024 * 1024
-    """Keys, values and headers in memory, of all partitions; fetching pauses above it."""
+    """Records in memory as they were fetched, compressed, of all partitions; fetching pauses above it."""
     drain_seconds: float = 8.0
     """Time that a rebalance or a stop waits for micro-batches in flight."""
     topic_ids: Callable[[Iterable[str]], Mapping[str, str]] | None = None

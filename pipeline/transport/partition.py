@@ -17,10 +17,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import starmap
 
 from pipeline.catalog import BatchPolicy
+from pipeline.transport.broker import Damage
 from pipeline.transport.commit_metadata import MOST_CLOSINGS, Closing, JointInsert
 from pipeline.transport.committed import CommittedState
 from pipeline.transport.in_flight import InFlight
-from pipeline.transport.micro_batch import MicroBatch, Record, State
+from pipeline.transport.micro_batch import MicroBatch, State
+from pipeline.transport.packed import measured
+from pipeline.transport.records import LogPart
 from pipeline.transport.waiting import WaitingRecords
 
 _ENOUGH = 0.1  # part of the policy's rows
@@ -55,7 +58,7 @@ class PartitionBatches:
         on_ack: Callable[[MicroBatch], None] = lambda _: None,
     ) -> None:
         self.topic, self.topic_id, self.partition, self.live = topic, topic_id, partition, True
-        self.damage: range | None = None  # as of `Fetched`
+        self.damage: Damage | None = None  # as of `Fetched`
         self.inherited_to = state.ends[-1] if state.ends else -1
         self.closings, self.joint_insert, self.on_broker = state.closings, state.joint_insert, CommittedState(state)
         self._policy, self._limit, self._agents, self._on_ack = policy, limit, agents, on_ack
@@ -75,8 +78,8 @@ class PartitionBatches:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of keys, values and headers that wait or are in flight."""
-        return self._waiting.size + self._in_flight.size
+        """Bytes of records that wait or are in flight, as they were fetched."""
+        return self._waiting.held_bytes + self._in_flight.held_bytes
 
     @property
     def has_room(self) -> bool:
@@ -134,15 +137,15 @@ class PartitionBatches:
         """True if the state differs from the committed one."""
         return self.state != self.on_broker.state
 
-    def add(self, records: Sequence[Record], now: float, next_offset: int = -1) -> None:
+    def add(self, parts: Sequence[LogPart], now: float, next_offset: int = -1) -> None:
         """Let fetched records wait for their micro-batch; all before `next_offset` is fetched, also without a record.
 
         Raises:
             ValueError: the records don't follow all earlier ones; the message has the offsets.
         """
-        if records and (got := records[0].offset) < self.next_offset:
+        if parts and (got := parts[0].first_offset) < self.next_offset:
             raise ValueError(f"{self.topic}-{self.partition}: offset {got} came where {self.next_offset} was expected")
-        self._waiting.add(records, now, next_offset)
+        self._waiting.add([measured(part, self._policy.max_bytes) for part in parts], now, next_offset)
         self._advance()
 
     def cut(self, now: float, *, hurry: bool = False) -> Iterator[MicroBatch]:
@@ -160,7 +163,7 @@ class PartitionBatches:
                 return
             else:
                 batch = self._take(self._rows_that_fit())
-            if batch.records:
+            if len(batch):
                 yield batch
             else:  # all records of the range were deleted or compacted away, or their transactions aborted
                 self._in_flight.finish(batch)
@@ -204,10 +207,10 @@ class PartitionBatches:
 
     def _take(self, rows: int, end: int | None = None) -> MicroBatch:
         """Put the first waiting records in flight; their range ends with the last record, or at a known end."""
-        records, size = self._waiting.take(rows)
-        last = records[-1].offset if end is None else end
+        parts = self._waiting.take(rows)
+        last = parts[-1].last_offset if end is None else end
         acks = 1 if self.replaying else self._agents
-        batch = MicroBatch(self, self._position, last, records, size, acks=acks, replayed=self.replaying)
+        batch = MicroBatch(self, self._position, last, parts, acks=acks, replayed=self.replaying)
         self._position = last + 1
         self._in_flight.add(batch)
         self._advance()

@@ -1,14 +1,14 @@
 """Queue of fetched records that wait for their micro-batch."""
 
-from bisect import bisect_left
-from collections.abc import Sequence
-from itertools import accumulate
+from collections import deque
+from collections.abc import Iterable
+from itertools import takewhile
 
-from pipeline.transport.micro_batch import Record
+from pipeline.transport.records import LogPart
 
 
 class WaitingRecords:
-    """Records of one partition that wait, in the order of their offsets.
+    """Parts of the log of one partition that wait, in the order of their offsets.
 
     Args:
         next_offset: first offset that is to be fetched.
@@ -17,62 +17,73 @@ class WaitingRecords:
     def __init__(self, next_offset: int) -> None:
         self.next_offset = next_offset
         """Offset after all that was fetched; offsets before it that have no record here are done, or have none."""
-        self._records: list[Record] = []
-        self._sizes: list[int] = []
+        self._parts: deque[LogPart] = deque()
+        self._rows = 0
         self._newest_at = 0.0  # when the last record was added
         self.size = 0
-        """Bytes of keys, values and headers."""
+        """Bytes of the records when they are read."""
+        self.held_bytes = 0
+        """Bytes that they take in memory."""
         self.oldest_at = 0.0
         """Time at which the first record was added; only while records wait."""
 
     def __len__(self) -> int:
-        return len(self._records)
+        return self._rows
 
     @property
     def first_offset(self) -> int:
         """Offset of the first record; only while records wait."""
-        return self._records[0].offset
+        return self._parts[0].first_offset
 
-    def add(self, records: Sequence[Record], now: float, next_offset: int) -> None:
+    def add(self, parts: Iterable[LogPart], now: float, next_offset: int) -> None:
         """Append records that were fetched now; all before `next_offset` is fetched, also without a record."""
-        self.next_offset = max(self.next_offset, next_offset, records[-1].offset + 1 if records else 0)
-        if not records:
-            return
-        if not self._records:
-            self.oldest_at = now
-        self._newest_at = now
-        sizes = [
-            len(record.key or b"") + len(record.value or b"") + (_size_of(record.headers) if record.headers else 0)
-            for record in records
-        ]
-        self._records.extend(records)
-        self._sizes.extend(sizes)
-        self.size += sum(sizes)
+        self.next_offset = max(self.next_offset, next_offset)
+        for part in parts:
+            if not self._rows:
+                self.oldest_at = now
+            self._newest_at = now
+            self._parts.append(part)
+            self._count(part, 1)
+            self.next_offset = max(self.next_offset, part.last_offset + 1)
 
-    def take(self, rows: int) -> tuple[list[Record], int]:
-        """Remove the first records, and return them and their bytes."""
-        records, size = self._records[:rows], sum(self._sizes[:rows])
-        del self._records[:rows], self._sizes[:rows]
-        self.size -= size
+    def take(self, rows: int) -> list[LogPart]:
+        """Remove the first records, and return them."""
+        taken = []
+        while rows:
+            part = self._parts.popleft()
+            self._count(part, -1)
+            if len(part) > rows:
+                rest = part.sliced(rows, len(part))
+                self._parts.appendleft(rest)
+                self._count(rest, 1)
+                part = part.sliced(0, rows)
+            rows -= len(part)
+            taken.append(part)
         self.oldest_at = self._newest_at  # there was room until the last fetch, so the rest came with it
-        return records, size
+        return taken
 
     def rows_below(self, offset: int, most: int | None = None) -> int:
         """Count the records below an offset, up to `most`."""
-        return bisect_left(self._records, offset, hi=most, key=lambda record: record.offset)
+        below = sum(part.rows_below(offset) for part in takewhile(lambda part: part.first_offset < offset, self._parts))
+        return below if most is None else min(below, most)
 
     def rows_within(self, rows: int, max_bytes: int) -> int:
         """Count how many of the first `rows` records fit into `max_bytes`; at least one."""
         if self.size <= max_bytes:
             return rows
-        return max(1, sum(1 for total in accumulate(self._sizes[:rows]) if total <= max_bytes))
+        fit, left = 0, max_bytes
+        for part in self._parts:
+            fit, left = fit + part.rows_within(left), left - part.size
+            if fit >= rows or left < 0:
+                break
+        return min(rows, max(1, fit))
 
     def clear(self) -> None:
         """Remove all records."""
-        self._records.clear()
-        self._sizes.clear()
-        self.size = 0
+        self._parts.clear()
+        self._rows = self.size = self.held_bytes = 0
 
-
-def _size_of(headers: Sequence[tuple[str, bytes | None]]) -> int:
-    return sum(len(name) + len(value or b"") for name, value in headers)
+    def _count(self, part: LogPart, sign: int) -> None:
+        self._rows += sign * len(part)
+        self.size += sign * part.size
+        self.held_bytes += sign * part.held_bytes

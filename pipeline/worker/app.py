@@ -21,7 +21,7 @@ from pipeline.clickhouse.client import explain, kind_of
 from pipeline.clickhouse.deduplication import window_seconds_needed
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
-from pipeline.columns import Rows
+from pipeline.columns import Rows, core
 from pipeline.config import Settings, load_settings
 from pipeline.decode.decoder import Decoder
 from pipeline.dlq.writer import DeadLetters
@@ -70,6 +70,7 @@ def create_app() -> "App":
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     faust.app.base.STRICT = False  # type: ignore[attr-defined] # Faust has read it from the environment
     settings = load_settings()
+    core.choose(use=settings.worker.compiled_core)
     app = App(settings, load_catalog(settings))
     for family in app.catalog.families:
         app.add_family(family)

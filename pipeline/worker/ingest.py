@@ -143,7 +143,10 @@ class Ingest:
         return await batch.decoded.own(self._run_decoder(batch))
 
     async def _run_decoder(self, batch: MicroBatch) -> Rows:
-        return await self._retry.run(batch, partial(self._decoder.decode, batch.values, batch.timestamps), self._pool)
+        def decode() -> Rows:
+            return self._decoder.decode_slices((each.values, each.timestamps) for each in batch.slices())
+
+        return await self._retry.run(batch, decode, self._pool)
 
     async def _sift(self, batch: MicroBatch, rows: Rows) -> Rows:
         """Leave out what an earlier owner of the range has stored; reject rows that the table's TTL would drop."""
@@ -226,7 +229,7 @@ class Ingest:
                 "record rejected",
                 topic=batch.topic,
                 partition=batch.partition,
-                offset=batch.records[position].offset,
+                offset=int(batch.offsets[position]),
                 reason=reason.value,
                 detail=detail,
             )

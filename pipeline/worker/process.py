@@ -11,6 +11,7 @@ import faust
 import faust.cli.worker
 import structlog
 
+from pipeline.columns import core
 from pipeline.errors import ChimeraError
 from pipeline.transport.garbage import collect_rarely
 from pipeline.worker.preflight import preflight
@@ -87,6 +88,8 @@ class Worker(faust.Worker):
             clickhouse=settings.clickhouse.address,
             web=f"{settings.worker.web_host}:{settings.worker.web_port}",
         )
+        if why := core.why_not():
+            log.warning("the compiled core isn't used, numpy decodes the records", why=why)
 
     def install_signal_handlers(self) -> None:
         """Stop at a signal that ends processes, and ignore stray ones.

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 from support import oracle
+from support.both_paths import decoded
 
 from hostile.case import Maker
 from hostile.foreign import FOREIGN, PLAIN, id_of
@@ -143,7 +144,7 @@ def texts(data: bytes) -> None:
 def _judge(writer: _Writer, decoder: Decoder, value: bytes) -> Any:
     """The row that a value becomes, or the reason of its rejection."""
     before, after = writer.neighbours
-    rows = decoder.decode([before, value, after])
+    rows = decoded(decoder, [before, value, after])
     first, *own, last = oracle.rows_of(rows)
     assert [first, last] == writer.rows, "a neighbour has changed"
     assert len(own) + len(rows.rejections) == 1, "expected either a row or a rejection"

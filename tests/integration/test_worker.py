@@ -48,8 +48,10 @@ def test_events_of_all_families_arrive_as_they_were(
         assert worker.terminate() == 0
 
 
-def test_every_codec_is_read(settings: Settings, environ: dict[str, str], tmp_path: Path) -> None:
-    """The worker reads every compression of Kafka."""
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "numpy"])
+def test_every_codec_is_read(settings: Settings, environ: dict[str, str], tmp_path: Path, *, compiled: bool) -> None:
+    """The worker reads every compression of Kafka, and says so if numpy does it alone."""
+    environ |= {env_name("worker", "compiled_core"): str(compiled)}
     family = prepare(settings).family("ui_events")
     codecs = ("none", "gzip", "lz4", "snappy", "zstd")
     each = events(family.name, _EVENTS)
@@ -59,6 +61,7 @@ def test_every_codec_is_read(settings: Settings, environ: dict[str, str], tmp_pa
     with Worker(environ, tmp_path / "log") as worker:
         worker.wait_until_consuming()
         settled(worker, settings, family, len(codecs) * len(each))
+        assert len(worker.lines("the compiled core isn't used")) == (not compiled)
     assert bag(rows(settings, family.table)) == bag([as_stored(family, event) for event in each] * len(codecs))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.events import as_stored, bag, events, publish, rows, settled
 from support.processes import Worker, prepare
-from support.records import TOPIC_ID
+from support.records import TOPIC_ID, parts_of
 
 from pipeline.clickhouse.sink import Sink
 from pipeline.config import Settings, env_name
@@ -61,7 +61,7 @@ def test_a_rejection_and_its_record_are_counted_at_the_same_moment(settings: Set
         return True
 
     partition = PartitionBatches(family.topic.name, TOPIC_ID, 0, State(0, ()), policy=family.batch, limit=1)
-    partition.add([DlqRecord(0, offset, 0, None, b"rejected", []) for offset in range(_BAD)], 0)
+    partition.add(parts_of(DlqRecord(0, offset, 0, None, b"rejected", []) for offset in range(_BAD)), 0)
     (batch,) = partition.cut(0, hurry=True)
     dead_letters = DeadLetters(settings.kafka, [family])
     with ThreadPoolExecutor(1) as pool:

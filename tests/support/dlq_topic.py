@@ -16,12 +16,13 @@ from pipeline.kafka.client import client_config
 from pipeline.transport.micro_batch import State
 from pipeline.transport.partition import PartitionBatches
 from support.kafka_requests import watermarks
+from support.records import parts_of
 
 
 def reject(settings: Settings, family: Family, records: Sequence[DlqRecord], reason: Reason = Reason.MALFORMED) -> None:
     """Write dead letters of records of partition 1, as a worker does."""
     partition = PartitionBatches(family.topic.name, "id", 1, State(records[0].offset, ()), policy=family.batch, limit=1)
-    partition.add(list(records), 0)
+    partition.add(parts_of(records), 0)
     (batch,) = partition.cut(0, hurry=True)
     rejections = [Rejection(position, reason, "because") for position in range(len(records))]
     DeadLetters(settings.kafka, [family]).send(batch, rejections)

@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import connect
-from pipeline.columns import Rows
+from pipeline.columns import DictionaryColumn, Rows
 from pipeline.config import Settings
 from pipeline.devstack.stack import DEVELOPMENT_HASH_KEY
 from pipeline.kafka.client import client_config
@@ -43,10 +43,11 @@ def rows(settings: Settings, table: str) -> list[dict[str, Any]]:
 def as_stored(family: Family, event: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row that an event must become, in a worker with the development stack's hash key."""
     values = {field.name: event.get(field.name, field.default) for field in family.schema.fields}
-    texts = {field.name: [values[field.name].encode()] for field in family.schema.fields if field.privacy}
+    private = [field.name for field in family.schema.fields if field.privacy]
+    texts = {name: DictionaryColumn.encode([values[name].encode()]) for name in private}
     sanitise = Sanitiser(family.schema, Hasher(DEVELOPMENT_HASH_KEY.encode()))
     treated: Any = sanitise(Rows({**texts}, np.zeros(1, np.int64), ())).columns
-    values |= {name: text.decode() for name, (text,) in treated.items()}
+    values |= {name: column.to_list()[0].decode() for name, column in treated.items()}
     return {field.name: _as_stored(field, values[field.name]) for field in family.schema.fields}
 
 

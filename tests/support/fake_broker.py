@@ -16,10 +16,12 @@ from pipeline.transport.deriver import Takeover
 from pipeline.transport.member import GroupMember
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.options import TransportOptions
-from support.records import Record
+from support.records import Record, parts_of
 
 TP = TopicPartition("events", 0)
 ID = "topic-id"
+PLAIN = "plain"
+"""Topic without a batch policy."""
 
 
 @dataclass
@@ -115,7 +117,7 @@ class FakeBroker:
                 position = beginning
             if (end := min(self.end(tp), self.stable.get(tp, self.end(tp)))) > position:
                 records = [record for record in self.logs[tp] if position <= record.offset < end]
-                fetched[tp] = Fetched(position, end, records)
+                fetched[tp] = Fetched(position, end, records if tp.topic == PLAIN else parts_of(records))
                 self.positions[tp] = end
         return fetched
 

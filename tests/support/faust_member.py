@@ -119,7 +119,7 @@ def numbers(count: int, start: int = 0) -> list[bytes]:
 
 def values_of(batches: Iterable[MicroBatch]) -> list[bytes | None]:
     """Return the values of all records."""
-    return [value for batch in batches for value in batch.values]
+    return [record.value for batch in batches for record in batch.records]
 
 
 def ranges_of(batches: Iterable[MicroBatch]) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ from pipeline.kafka.topics import TopicAdmin
 from pipeline.transport.micro_batch import State
 from pipeline.transport.partition import PartitionBatches
 from support.kafka_topic import Topic
+from support.records import parts_of
 
 _SECONDS = 120.0
 PARTITIONS = 2
@@ -67,9 +68,10 @@ def store(
     batches = PartitionBatches(
         family.topic.name, "id", partition, State(records[0].offset, ()), policy=family.batch, limit=1
     )
-    batches.add(records, 0)
+    batches.add(parts_of(records), 0)
     (batch,) = batches.cut(0, hurry=True)
-    rows = Decoder(family, validation=settings.validation).decode(batch.values, batch.timestamps)
+    decoder = Decoder(family, validation=settings.validation)
+    rows = decoder.decode_slices((each.values, each.timestamps) for each in batch.slices())
     if rows.rejections and not without_letters:
         DeadLetters(settings.kafka, [family]).send(batch, rows.rejections)
     offsets = np.array([record.offset for record in records], np.int64)[rows.positions]

@@ -19,7 +19,7 @@ from pipeline.transport.micro_batch import MicroBatch, State
 from pipeline.transport.partition import PartitionBatches
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.places import Places
-from support.records import TOPIC_ID, Record
+from support.records import TOPIC_ID, Record, parts_of
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 HOURS = 72.0
@@ -40,7 +40,7 @@ def batch_of(family: Family, records: Sequence[bytes], *, again: bool = False, f
     state = State(first, (first + len(records) - 1,) if again else ())
     owner = PartitionBatches(family.topic.name, TOPIC_ID, 0, state, policy=family.batch, limit=2)
     owner.on_broker.accept(state, lease_clock())
-    owner.add([Record(offset, value, timestamp=END_MS) for offset, value in enumerate(records, start=first)], 0.0)
+    owner.add(parts_of(Record(at, value, timestamp=END_MS) for at, value in enumerate(records, start=first)), 0.0)
     (batch,) = owner.cut(0.0, hurry=True)
     return batch
 

@@ -7,15 +7,16 @@ from pipeline.catalog import BatchPolicy
 from pipeline.transport.commit_metadata import Closing
 from pipeline.transport.micro_batch import State
 from pipeline.transport.partition import PartitionBatches
-from support.records import Record
+from pipeline.transport.records import RecordColumns
+from support.records import Record, parts_of
 
 LINGER_SECONDS = 5.0
 MAX_BYTES = 1024
 
 
-def records_at(offsets: Iterable[int], size: int = 10) -> list[Record]:
+def records_at(offsets: Iterable[int], size: int = 10) -> list[RecordColumns]:
     """Return records at these offsets, each with a value of `size` bytes."""
-    return [Record(offset, bytes(size)) for offset in offsets]
+    return parts_of(Record(offset, bytes(size)) for offset in offsets)
 
 
 def partition_of(

@@ -15,7 +15,6 @@ _DRIVER = "faust.transport.drivers.aiokafka:Consumer"
 _FETCHER = "aiokafka.consumer.fetcher"
 _GROUP = "aiokafka.consumer.group_coordinator:GroupCoordinator"
 _RECORDS = "aiokafka.record.memory_records:_MemoryRecordsPy"
-_BATCH = "aiokafka.record.default_records:_DefaultRecordBatchPy"
 _CLIENT = "clickhouse_driver:Client"
 _CONNECTION = "clickhouse_driver.connection:Connection"
 
@@ -127,7 +126,7 @@ NAMES = [
     ),
     Name(
         f"{_THREAD}._fetch_records",
-        "reads records without objects around them; keeps those of a rebalance",
+        "takes batches as they were fetched; keeps those of a rebalance",
         "self consumer active_partitions timeout max_records",
         (f"{_THREAD}.getmany", "self._fetch_records,"),
     ),
@@ -250,14 +249,14 @@ NAMES = [
     ),
     Name(
         f"{_FETCHER}:FetchResult()._partition_records",
-        "replaced by light records",
+        "replaced by parts of the log",
         None,
         (f"{_FETCHER}:FetchResult.getall", "for msg in self._partition_records:"),
     ),
     Name(f"{_FETCHER}:PartitionRecords()._records", "batches of a fetch"),
-    Name(f"{_FETCHER}:PartitionRecords().next_fetch_offset", "kept by light records"),
-    Name(f"{_FETCHER}:PartitionRecords()._check_crcs", "kept by light records"),
-    Name(f"{_FETCHER}:PartitionRecords()._aborted_transactions", "index that light records leave batches out by"),
+    Name(f"{_FETCHER}:PartitionRecords().next_fetch_offset", "kept by the parts of the log"),
+    Name(f"{_FETCHER}:PartitionRecords()._check_crcs", "kept by the parts of the log"),
+    Name(f"{_FETCHER}:PartitionRecords()._aborted_transactions", "index of the batches to leave out"),
     Name(f"{_FETCHER}:FetchResult()._assignment", "has the positions before and after a fetch is taken"),
     Name(f"{_FETCHER}:Fetcher()._isolation_level", "a copy asks for the ends of logs, open transactions included"),
     Name(
@@ -268,7 +267,7 @@ NAMES = [
     ),
     Name(
         f"{_FETCHER}:FetchResult._update_position",
-        "light records have next_fetch_offset too",
+        "the parts of the log have next_fetch_offset too",
         "self",
         (f"{_FETCHER}:FetchResult._update_position", "state.consumed_to(self._partition_records.next_fetch_offset)"),
     ),
@@ -285,13 +284,6 @@ NAMES = [
         None,
         (f"{_RECORDS}.next_batch", "next_slice = self._next_slice"),
     ),
-    Name(
-        f"{_BATCH}._maybe_uncompress",
-        "before the buffer is replaced",
-        "self",
-        (f"{_BATCH}.__iter__", "self._maybe_uncompress()"),
-    ),
-    Name(f"{_BATCH}()._buffer", "replaced to read names leniently", None, (f"{_BATCH}._read_msg", "self._buffer")),
     # clickhouse-driver's parts of an insert.
     Name(f"{_CLIENT}.disconnect_on_error", "connects, and disconnects after a failure", "self query settings"),
     Name(f"{_CLIENT}.receive_sample_block", "types of the columns", "self"),

@@ -11,12 +11,13 @@ from pipeline.catalog import BatchPolicy
 from pipeline.transport.commit_metadata import Closing, Ranges, parse
 from pipeline.transport.micro_batch import MicroBatch, State
 from pipeline.transport.partition import PartitionBatches
-from support.records import Record
+from pipeline.transport.records import RecordColumns
+from support.records import Record, parts_of
 
 
-def records_of(offsets: Iterable[int]) -> list[Record]:
+def records_of(offsets: Iterable[int]) -> list[RecordColumns]:
     """Return records at these offsets, each with a value of nine bytes."""
-    return [Record(offset, b"123456789") for offset in offsets]
+    return parts_of(Record(offset, b"123456789") for offset in offsets)
 
 
 def owner_of(state: State, *, rows: int = 10, limit: int = 3, topic_id: str = "id", **options: Any) -> PartitionBatches:

@@ -11,7 +11,7 @@ from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.transport.adapter.records import AbortedTransactions, _LightRecords
+from pipeline.transport.adapter.records import AbortedTransactions, LogParts
 
 PLAIN = 0  # producer without transactions
 _CONTROL = 0x20
@@ -87,16 +87,21 @@ class Log:
 
 
 def _read(records: Any) -> tuple[list[tuple[Any, ...]], int]:
-    found = [(each.offset, each.timestamp, each.key, each.value, tuple(each.headers)) for each in records]
+    each = [record for part in records for record in part.columns()] if isinstance(records, LogParts) else list(records)
+    found = [(one.offset, one.timestamp, one.key, one.value, tuple(one.headers)) for one in each]
     return found, records.next_fetch_offset
 
 
+def _damaged(light: LogParts) -> range | None:
+    return light.damage and light.damage.offsets
+
+
 @given(steps=STEPS, where=st.integers(0, 100))
-def test_light_records_are_what_aiokafka_reads_as_committed(steps: list[Step], where: int) -> None:
+def test_the_parts_of_a_fetch_are_what_aiokafka_reads_as_committed(steps: list[Step], where: int) -> None:
     """The same records and the same next offset, from any offset on: those of committed transactions, and of none."""
     log = Log(steps)
     offset = where % (log.end + 1)
-    light, reached = _read(_LightRecords(log.fetch(offset)))
+    light, reached = _read(LogParts(log.fetch(offset)))
     assert (light, reached) == _read(log.fetch(offset))
     assert [record[0] for record in light] == [kept for kept in log.kept if kept >= offset]
     assert reached == log.end
@@ -121,20 +126,20 @@ def test_a_damaged_batch_of_an_aborted_transaction_is_an_error_as_any() -> None:
     """Its head can't be trusted either."""
     log = Log([(1, "send", 3), (1, "abort", 0)])
     _damage(log, 0)
-    light = _LightRecords(log.fetch(0))
-    assert (_read(light), light.damage) == (([], 0), range(3))
+    light = LogParts(log.fetch(0))
+    assert (_read(light), _damaged(light)) == (([], 0), range(3))
 
 
 def test_records_before_a_damaged_batch_are_read_first() -> None:
     """The damage is told by the next fetch, which begins with the batch."""
     log = Log([(PLAIN, "send", 2), (PLAIN, "send", 3), (PLAIN, "send", 1)])
     _damage(log, 1)
-    light = _LightRecords(log.fetch(0))
+    light = LogParts(log.fetch(0))
     before, reached = _read(light)
     assert [record[0] for record in before] == [0, 1]
-    assert (reached, light.damage) == (log.batches[1].first, None)
-    light = _LightRecords(log.fetch(reached))
-    assert (_read(light), light.damage) == (([], reached), range(2, 5))
+    assert (reached, _damaged(light)) == (log.batches[1].first, None)
+    light = LogParts(log.fetch(reached))
+    assert (_read(light), _damaged(light)) == (([], reached), range(2, 5))
 
 
 def _damage(log: Log, number: int) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 from support.partitions import MAX_BYTES, cut, partition_of, records_at
-from support.records import Record
+from support.records import Record, parts_of
 
 from pipeline.catalog import BatchPolicy
 from pipeline.transport.micro_batch import State
@@ -30,7 +30,7 @@ def test_a_micro_batch_ends_at_max_rows() -> None:
 def test_a_micro_batch_ends_at_max_bytes(sizes: list[int], expected: list[list[int]]) -> None:
     """Keys and values together are at most max_bytes; a single record that is larger is a micro-batch alone."""
     partition = partition_of()
-    partition.add([Record(offset, bytes(size - 1), b"k") for offset, size in enumerate(sizes)], 0.0)
+    partition.add(parts_of(Record(offset, bytes(size - 1), b"k") for offset, size in enumerate(sizes)), 0.0)
     assert cut(partition) == expected
 
 
@@ -94,7 +94,8 @@ def test_no_more_is_in_flight_than_allowed() -> None:
 def test_held_bytes_wait_or_are_in_flight() -> None:
     """Memory is given back by the acknowledgement, not by the cut."""
     partition = partition_of(rows=2)
-    partition.add([Record(0, bytes(5), bytes(2)), Record(1, None, bytes(3)), Record(2, bytes(7), None)], 0.0)
+    records = Record(0, bytes(5), bytes(2)), Record(1, None, bytes(3)), Record(2, bytes(7), None)
+    partition.add(parts_of(records), 0.0)
     assert partition.held_bytes == 17
     [batch] = partition.cut(0.0)
     assert (batch.size, partition.held_bytes) == (10, 17)
@@ -122,10 +123,11 @@ def test_offsets_never_go_back(rows: int, offset: int) -> None:
 def test_a_micro_batch_says_what_it_is() -> None:
     """It has topic, partition, values in order, both ends of its range, and a token."""
     partition = partition_of(offset=3)
-    partition.add([Record(3, b"a"), Record(9, None)], 0.0)
+    partition.add(parts_of([Record(3, b"a"), Record(9, None)]), 0.0)
     [batch] = partition.cut(0.0, hurry=True)
     assert (batch.topic, batch.partition, batch.first, batch.last, len(batch)) == ("topic", 7, 3, 9, 2)
-    assert batch.values == [b"a", None]
+    assert [record.value for record in batch.records] == [b"a", None]
+    assert batch.record(1).value is None
     assert repr(batch) == "<topic-7 [3, 9]>"
     assert batch.token == "id/7/3-9"
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support.records import Record
+from support.records import Record, parts_of
 
 from pipeline.catalog import BatchPolicy, load_catalog
 from pipeline.columns import Rejection
@@ -25,7 +25,7 @@ _OFFSET = 41
 def batch_of(record: Record) -> MicroBatch:
     policy = BatchPolicy(max_rows=1, max_bytes=1024, linger_seconds=1)
     partition = PartitionBatches("t", "id", 3, State(record.offset, ()), policy=policy, limit=1)
-    partition.add([record], 0)
+    partition.add(parts_of([record]), 0)
     (batch,) = partition.cut(0)
     return batch
 

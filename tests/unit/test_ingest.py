@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from clickhouse_driver.errors import ServerException
-from support.records import TOPIC_ID, Record
+from support.records import TOPIC_ID, Record, parts_of
 
 from pipeline.catalog import load_catalog
 from pipeline.clickhouse.codes import Code
@@ -43,7 +43,7 @@ class _Parts:
         if step in self.fail:
             raise self.fail[step]
 
-    def decode(self, *_: Any) -> Rows:
+    def decode_slices(self, *_: Any) -> Rows:
         self._do("decode")
         return Rows({"ts": np.zeros(1, np.int64)}, np.zeros(1, np.intp), (_REJECTION,))
 
@@ -71,7 +71,7 @@ def _partition(acked: list[str]) -> PartitionBatches:
         "events", TOPIC_ID, 0, State(0, ()), policy=_FAMILY.batch, limit=2, on_ack=lambda _: acked.append("ack")
     )
     partition.on_broker.accept(partition.state, lease_clock())
-    partition.add([Record(0, b"a"), Record(1, b"")], now=0.0)
+    partition.add(parts_of([Record(0, b"a"), Record(1, b"")]), now=0.0)
     return partition
 
 

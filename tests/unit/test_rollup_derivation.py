@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.records import Record
+from support.records import Record, parts_of
 
 from pipeline.catalog import BatchPolicy
 from pipeline.columns import Column, DictionaryColumn, Rows
@@ -33,7 +33,7 @@ def _batch(
     state = State(max(first, committed), ())
     owner = PartitionBatches("t", "id", 0, state, policy=_POLICY, limit=2, start=first, agents=2)
     stamps = times if appended_at is None else [appended_at] * len(times)
-    owner.add([Record(first + number, b".", b"", ts) for number, ts in enumerate(stamps)], 0.0)
+    owner.add(parts_of(Record(first + number, b".", b"", ts) for number, ts in enumerate(stamps)), 0.0)
     (batch,) = owner.cut(9.0)
     count = len(times)
     columns: dict[str, Column] = {

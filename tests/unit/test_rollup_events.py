@@ -6,6 +6,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
+from support.records import Record, parts_of
 
 from pipeline.columns import Rows
 from pipeline.rollup.events import foreign_keys
@@ -15,7 +16,8 @@ _TEXTS = [str(session).encode() for session in _SESSIONS]
 
 
 def _batch(keys: list[bytes | None], positions: list[int], sessions: list[UUID]) -> tuple[Any, Rows]:
-    batch = SimpleNamespace(records=[SimpleNamespace(offset=70 + row, key=key) for row, key in enumerate(keys)])
+    (records,) = parts_of(Record(70 + row, key=key) for row, key in enumerate(keys))
+    batch = SimpleNamespace(keys=records.keys, offsets=records.offsets)
     ids = np.frombuffer(b"".join(session.bytes for session in sessions), "V16")
     return batch, Rows({"session_id": ids}, np.array(positions), ())
 

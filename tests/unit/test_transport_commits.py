@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from support.fake_broker import TP, FakeBroker, FakeDeriver, Worker, committed, ranges_of
+from support.records import parts_of
 
 from pipeline.errors import HaltError, UnavailableError
 from pipeline.transport.broker import Membership
@@ -231,7 +232,8 @@ def test_a_closing_is_not_decided_if_records_arrive_while_another_commit_is_unde
 
     async def scenario() -> None:
         worker = await _at_rest(broker)
-        broker.hooks["at_the_end"] = lambda: worker.member.assignment.partitions[TP].add(broker.logs[TP][-1:], 0.0)
+        held = worker.member.assignment.partitions
+        broker.hooks["at_the_end"] = lambda: held[TP].add(parts_of(broker.logs[TP][-1:]), 0.0)
         broker.produce(1)
         broker.positions[TP] = 11
         assert not await worker.member.commits.close_by_clock(TP, 10, 100)

@@ -23,13 +23,14 @@ from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.structs import TopicPartition as Place
 
 from pipeline.config import KafkaSettings
-from pipeline.errors import HaltError, UnavailableError, damaged_log, wrong_checksum
+from pipeline.errors import HaltError, UnavailableError, damaged_log
 from pipeline.transport.adapter.answers import check_fetched
 from pipeline.transport.adapter.connection import create_conn
 from pipeline.transport.adapter.login import client_options
 from pipeline.transport.adapter.records import take
 from pipeline.transport.adapter.requests import in_time
-from pipeline.transport.broker import Commit, Fetched
+from pipeline.transport.broker import Commit, Damage, Fetched
+from pipeline.transport.packed import read_whole
 from pipeline.transport.stretches import LogStretch, cut
 
 _ANSWER_SECONDS = 30.0
@@ -154,7 +155,7 @@ class LogReader:
 
     async def _next(self) -> list[LogStretch]:
         """Return what has been fetched, or what arrives first within a moment."""
-        fetcher = self._consumer._fetcher  # noqa: SLF001 (aiokafka offers no other way to light records)
+        fetcher = self._consumer._fetcher  # noqa: SLF001 (aiokafka offers no other way to fetched batches)
         try:
             fetched = await self._take(fetcher)
             if not fetched:
@@ -182,13 +183,14 @@ class LogReader:
         return list(self._cut(number, (), beginning, deleted=True))
 
     def _stretches(self, number: int, fetched: Fetched) -> Iterator[LogStretch]:
-        if fetched.damage is None:
-            yield from self._cut(number, fetched.records, fetched.next_offset)
-        elif self._left.pop(number, None):
+        records, unread = read_whole(fetched.records)
+        damage = Damage(unread.offsets, str(unread)) if unread else fetched.damage
+        next_offset = max(fetched.first, damage.offsets.start) if damage else fetched.next_offset
+        yield from self._cut(number, records, next_offset)
+        if damage and self._left.pop(number, None):
             self._consumer.pause(Place(self._topic, number))
-            damage, way_out = wrong_checksum(fetched.damage), "leave these offsets out with --from and --to"
-            error = damaged_log(self._topic, number, damage, way_out)
-            yield LogStretch(number, fetched.first, fetched.next_offset, damage=error)
+            error = damaged_log(self._topic, number, damage.fault, "leave these offsets out with --from and --to")
+            yield LogStretch(number, next_offset, next_offset, damage=error)
 
     def _cut(
         self, number: int, records: Sequence[Any], next_offset: int, *, deleted: bool = False

@@ -1,12 +1,11 @@
-"""Records as aiokafka's C code reads them, without a Python object around each record.
+"""Records of aiokafka's fetches as parts of the log: batches stay as they were fetched, compressed.
 
-Those objects would cost a quarter of the CPU. Offset, timestamp, key, value and headers have the same names either way.
+So a limit of records that are taken at once counts parts.
+
+A Python object around each record would cost a quarter of the CPU. aiokafka's C code checks the checksums.
 
 Batches of aborted transactions are left out. The broker sends an index of these transactions with each fetch, so a look
 at the head of a batch is enough, and only if the index isn't empty.
-
-Kafka's brokers accept header names that aren't UTF-8. aiokafka's C code raises at such a name, which would end each
-worker that fetches the record, for as long as the topic keeps it. These batches are read in Python instead.
 """
 
 from collections import deque
@@ -16,10 +15,14 @@ from typing import Any
 
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
-from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.errors import CorruptRecordException
 from aiokafka.record.memory_records import _MemoryRecordsPy
 
-from pipeline.transport.broker import Fetched
+from pipeline.errors import wrong_checksum
+from pipeline.transport.batch_format import BatchHead, DamagedBatchError
+from pipeline.transport.broker import Damage, Fetched
+from pipeline.transport.packed import PackedBatch, read_sparse
+from pipeline.transport.records import LogPart, RecordColumns
 
 _MARKER_TYPE = slice(2, 4)  # of a control record's key, behind its version
 _ABORT = b"\0\0"
@@ -28,30 +31,12 @@ _ABORT = b"\0\0"
 class KeptRecords(_MemoryRecordsPy):
     """Records of a fetch, batch by batch; it keeps the bytes of the current batch."""
 
-    batch_bytes: memoryview | None = None
+    batch_bytes: memoryview = memoryview(b"")
 
     def next_batch(self) -> Any:
         """Return the next batch, read by aiokafka's C code."""
         self.batch_bytes = self._next_slice
         return super().next_batch()
-
-    def read_leniently(self) -> Iterator[Any]:
-        """Yield the records of the current batch; bytes of a header's name that aren't UTF-8 are escaped."""
-        batch = _DefaultRecordBatchPy(self.batch_bytes)
-        batch._maybe_uncompress()  # noqa: SLF001 (the buffer has to be replaced before records are read from it)
-        batch._buffer = _Lenient(batch._buffer)  # noqa: SLF001
-        yield from batch
-
-
-class _Lenient(bytearray):
-    """Bytes whose parts can all be decoded."""
-
-    def __getitem__(self, at: Any) -> Any:
-        part = super().__getitem__(at)
-        return _Lenient(part) if isinstance(part, bytearray) else part
-
-    def decode(self, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
-        return super().decode(encoding, errors)
 
 
 class AbortedTransactions:
@@ -82,38 +67,46 @@ def _is_abort_marker(control_batch: Any) -> bool:
     return marker is not None and bytes(marker.key[_MARKER_TYPE]) == _ABORT
 
 
-class _LightRecords:
-    """Replacement for aiokafka's records of a fetch."""
+class LogParts:
+    """Parts of the log in a fetch, in the place of aiokafka's records of it."""
 
     def __init__(self, theirs: PartitionRecords) -> None:
         self.next_fetch_offset = theirs.next_fetch_offset
-        self.damage: range | None = None  # offsets of a batch with a wrong checksum, if the fetch begins with it
+        self.damage: Damage | None = None  # if the fetch begins with a batch that can't be read
         self._aborted = AbortedTransactions(theirs._aborted_transactions)  # noqa: SLF001 (replaces that object)
-        self._records = self._unpack(theirs._records, check_crcs=theirs._check_crcs)  # noqa: SLF001 (as above)
+        self._parts = self._unpack(theirs._records, check_crcs=theirs._check_crcs)  # noqa: SLF001 (as above)
 
-    def __iter__(self) -> Iterator[Any]:
-        return self._records
+    def __iter__(self) -> Iterator[LogPart]:
+        return self._parts
 
-    def _unpack(self, fetched: KeptRecords, *, check_crcs: bool) -> Iterator[Any]:
+    def _unpack(self, fetched: KeptRecords, *, check_crcs: bool) -> Iterator[LogPart]:
         begin = self.next_fetch_offset
         while fetched.has_next():
             batch = fetched.next_batch()
+            offsets = range(int.from_bytes(fetched.batch_bytes[:8], "big"), batch.next_offset)
+            part, fault = None, ""
             if check_crcs and not batch.validate_crc():
-                if self.next_fetch_offset == begin:  # else the next fetch begins with this batch
-                    self.damage = range(batch.base_offset, batch.next_offset)
-                return
-            if not (self._aborted.covers(batch) or batch.is_control_batch):
+                fault = wrong_checksum(offsets)
+            elif not (self._aborted.covers(batch) or batch.is_control_batch):
                 try:
-                    yield from self._not_yet_read(batch)
-                except UnicodeDecodeError:
-                    yield from self._not_yet_read(fetched.read_leniently())
-            self.next_fetch_offset = batch.next_offset
+                    part = self._part(batch, fetched.batch_bytes)
+                except (DamagedBatchError, CorruptRecordException) as error:
+                    fault = str(error)
+            if fault:
+                if self.next_fetch_offset == begin:  # else the next fetch begins with this batch
+                    self.damage = Damage(offsets, fault)
+                return
+            self.next_fetch_offset = max(self.next_fetch_offset, batch.next_offset)
+            if part:
+                yield part
 
-    def _not_yet_read(self, batch: Iterable[Any]) -> Iterator[Any]:
-        for record in batch:
-            if record.offset >= self.next_fetch_offset:  # a fetch begins with the whole of a compressed batch
-                self.next_fetch_offset = record.offset + 1
-                yield record
+    def _part(self, batch: Any, data: memoryview) -> LogPart:
+        """Return the records from the position on; there may be none, as the position may be behind all of them."""
+        if batch.producer_id is None:  # an older format, as only old logs have it
+            return RecordColumns.of([record for record in batch if record.offset >= self.next_fetch_offset])
+        if not BatchHead.of(data).dense:
+            return read_sparse(data, self.next_fetch_offset)
+        return PackedBatch.of(data, self.next_fetch_offset)
 
 
 async def take(
@@ -123,27 +116,27 @@ async def take(
 
     Args:
         client_fetcher: aiokafka's.
-        topics: the topics whose records are read lightly.
+        topics: the topics whose records are taken as parts of the log.
         fetched_records: takes records by partition from the fetcher, without waiting for any.
     """
-    _lighten(client_fetcher, topics)
+    _replace_records(client_fetcher, topics)
     before = {tp: (state, state.position, records) for tp, (state, records) in _positioned(client_fetcher).items()}
     records = await fetched_records()
-    taken = {tp: Fetched(some[0].offset, some[-1].offset + 1, some) for tp, some in records.items()}
+    taken = {tp: Fetched(some[0].offset, some[-1].offset + 1, some) for tp, some in records.items() if tp not in before}
     for tp, (state, first, read) in before.items():
         if state.position != first:
             taken[tp] = Fetched(first, state.position, records.get(tp, ()))
-        elif isinstance(read, _LightRecords) and read.damage:
+        elif isinstance(read, LogParts) and read.damage:
             taken[tp] = Fetched(first, first, damage=read.damage)
     return taken
 
 
-def _lighten(client_fetcher: Any, topics: Iterable[str]) -> None:
+def _replace_records(client_fetcher: Any, topics: Iterable[str]) -> None:
     """Replace aiokafka's records in a fetcher, of these topics, unless some of a fetch were read already."""
     for tp, fetched in client_fetcher._records.items():  # noqa: SLF001 (aiokafka offers no other way in)
         theirs = fetched._partition_records if isinstance(fetched, FetchResult) else None  # noqa: SLF001 (as above)
         if isinstance(theirs, PartitionRecords) and tp.topic in topics and _untouched(theirs):
-            fetched._partition_records = _LightRecords(theirs)  # noqa: SLF001 (as above)
+            fetched._partition_records = LogParts(theirs)  # noqa: SLF001 (as above)
 
 
 def _positioned(client_fetcher: Any) -> dict[Any, tuple[Any, Any]]:

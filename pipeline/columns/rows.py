@@ -16,7 +16,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class DictionaryColumn:
-    """A column of few distinct byte strings: `values[codes[i]]` is row i."""
+    """A column of byte strings, each distinct one once: `values[codes[i]]` is row i."""
 
     codes: NDArray[np.uint32]
     values: list[bytes]
@@ -45,8 +45,8 @@ Column = NDArray[Any] | list[bytes] | DictionaryColumn
 """The values of one field, row by row.
 
 Integers and timestamps (ms) are int64, decimals unscaled int64, floats float32 or float64, booleans bool, UUIDs V16
-(big-endian bytes), free text a list of UTF-8 bytes. Closed sets and strings with a pattern are a DictionaryColumn, but
-strings of one length whose characters belong to one ASCII class, such as commits, are V<n>.
+(big-endian bytes), and bytes without a logical type a list. Strings are a DictionaryColumn of UTF-8 bytes, but strings
+of one length whose characters belong to one ASCII class, such as commits, are V<n>.
 """
 
 

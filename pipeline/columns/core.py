@@ -1,0 +1,237 @@
+"""The compiled core: `core.zig` through ctypes, without the GIL. It does the usual case of what numpy does elsewhere.
+
+`compiled()` gives the core, or None: where it wasn't built, or where a setting turns it off, numpy does all.
+"""
+
+import ctypes
+import secrets
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.columns.rows import Ints, Mask
+from pipeline.columns.spans import ByteBuffer, Spans
+
+_VERSION = 1
+_FILE = Path(__file__).with_name("libchimera_core.so")
+_MOST_PER_SLOT = 2  # slots of a hash table for each row
+_P = ctypes.c_void_p
+_U64, _I64 = ctypes.c_uint64, ctypes.c_int64
+
+KINDS = {
+    name: number
+    for number, name in enumerate(
+        ("skip", "int", "float", "double", "boolean", "uuid", "decimal", "closed", "fixed", "text", "bytes")
+    )
+}
+WRITTEN = {name: number for number, name in enumerate(("boolean", "int", "long", "float", "double", "string", "bytes"))}
+_DTYPES = {"int": "i8", "float": "f4", "double": "f8", "boolean": "?", "uuid": "V16", "decimal": "i8", "closed": "u4"}
+BATCH = np.dtype(
+    [(name, "i8") for name in ("start", "stop", "records", "last_delta", "base", "time", "appended_at", "appended")]
+)
+
+
+class _Field(ctypes.Structure):
+    _fields_ = (
+        ("written", ctypes.c_uint32),
+        ("kind", ctypes.c_uint32),
+        ("low", _I64),
+        ("high", _I64),
+        ("float_low", ctypes.c_double),
+        ("float_high", ctypes.c_double),
+        ("most", _U64),
+        ("width", _U64),
+        ("allowed", _P),
+        ("allowed_ends", _P),
+        ("allowed_count", _U64),
+        ("values", _P),
+        ("starts", _P),
+        ("lengths", _P),
+        ("distinct", _U64),
+        ("table", _P),
+        ("table_size", _U64),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledField:
+    """A field of flat records, and the checks of its values; bounds are inclusive."""
+
+    name: str
+    written: str
+    kind: str
+    low: int = -(2**63)
+    high: int = 2**63 - 1
+    float_low: float = float("-inf")
+    float_high: float = float("inf")
+    most: int = 2**63 - 1
+    """Most bytes of a text."""
+    width: int = 0
+    """Bytes of a fixed text."""
+    allowed: tuple[bytes, ...] = ()
+    """Values of a closed set; the characters of a fixed text."""
+
+    def as_table(self) -> bytes:
+        """Return the allowed values as the core takes them."""
+        if self.kind != "fixed":
+            return b"".join(self.allowed)
+        return bytes(bytes((octet,)) in self.allowed for octet in range(256))
+
+
+@dataclass(frozen=True, slots=True)
+class DistinctTexts:
+    """Texts of many rows: row i is the text number `codes[i]`."""
+
+    codes: NDArray[np.uint32]
+    texts: Spans
+
+
+CompiledColumn = NDArray[Any] | Spans | DistinctTexts
+
+
+@dataclass(slots=True)
+class Decoded:
+    """Columns of many records, and a mark for each record that has to be decoded in another way."""
+
+    columns: dict[str, CompiledColumn]
+    marked: Mask
+
+
+@dataclass(frozen=True)
+class Core:
+    """The loaded library."""
+
+    library: ctypes.CDLL
+    seed: int = field(default_factory=lambda: secrets.randbits(64))  # no sender knows which texts share a slot
+
+    def records(self, buffer: ByteBuffer, batches: NDArray[Any]) -> list[Ints] | None:
+        """Find the records of decompressed batches.
+
+        Args:
+            buffer: has their bytes.
+            batches: of dtype BATCH; positions in the buffer, and facts of their heads. `appended_at` is the time of all
+                records if `appended` isn't 0.
+
+        Returns:
+            Offsets and timestamps, then starts and lengths of keys, values and headers; None if something isn't as the
+            format has it.
+        """
+        rows = int(batches["records"].sum())
+        found: list[Ints] = [np.empty(rows, np.int64) for _ in range(8)]
+        places = (_P * 8)(*(each.ctypes.data for each in found))
+        whole = self.library.chimera_records(
+            buffer.data, len(buffer.data), batches.ctypes.data, len(batches), places, rows
+        )
+        return found if whole else None
+
+    def decode(self, values: Spans, fields: Sequence[CompiledField]) -> Decoded:
+        """Decode records of a flat schema.
+
+        Args:
+            values: the records, without framing.
+            fields: all fields, as they were written.
+        """
+        rows = len(values)
+        plan, kept, columns = (_Field * len(fields))(), list[Any](), dict[str, Any]()
+        for of, each in zip(plan, fields, strict=True):
+            columns[each.name] = _prepare(of, each, rows, kept)
+        marks = np.empty(rows, np.bool_)
+        starts, lengths = np.ascontiguousarray(values.starts), np.ascontiguousarray(values.lengths)
+        data = values.buffer.data
+        self.library.chimera_decode(
+            data,
+            len(data),
+            starts.ctypes.data,
+            lengths.ctypes.data,
+            rows,
+            plan,
+            len(fields),
+            self.seed,
+            marks.ctypes.data,
+        )
+        decoded = dict[str, CompiledColumn]()
+        for of, each in zip(plan, fields, strict=True):
+            if each.kind == "text":
+                codes, begins, sizes = columns[each.name]
+                texts = Spans(values.buffer, begins[: of.distinct], sizes[: of.distinct])
+                decoded[each.name] = DistinctTexts(codes, texts)
+            elif each.kind == "bytes":
+                decoded[each.name] = Spans(values.buffer, *columns[each.name][1:])
+            elif each.kind != "skip":
+                decoded[each.name] = columns[each.name]
+        return Decoded(decoded, marks)
+
+
+def _prepare(of: _Field, given: CompiledField, rows: int, kept: list[Any]) -> Any:
+    """Fill the core's description of a field, and return the arrays of its column; `kept` gets what must stay alive."""
+    of.written, of.kind = WRITTEN[given.written], KINDS[given.kind]
+    of.low, of.high, of.float_low, of.float_high = given.low, given.high, given.float_low, given.float_high
+    of.most, of.width = given.most, given.width
+    if given.allowed:
+        table, ends = _allowed(given)
+        kept += [table, ends]
+        of.allowed, of.allowed_ends, of.allowed_count = table.ctypes.data, ends.ctypes.data, len(given.allowed)
+    if given.kind not in {"text", "bytes"}:
+        values = np.zeros(rows, _DTYPES.get(given.kind, f"V{given.width}")) if given.kind != "skip" else None
+        of.values = None if values is None else values.ctypes.data
+        return values
+    codes, starts, lengths = np.zeros(rows, np.uint32), np.zeros(rows, np.int64), np.zeros(rows, np.int64)
+    of.values, of.starts, of.lengths = codes.ctypes.data, starts.ctypes.data, lengths.ctypes.data
+    if given.kind == "text":
+        table = np.zeros(1 << max(1, (_MOST_PER_SLOT * rows - 1).bit_length()), np.uint32)
+        kept.append(table)
+        of.table, of.table_size = table.ctypes.data, len(table)
+    return codes, starts, lengths
+
+
+@cache
+def _allowed(given: CompiledField) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+    table = np.frombuffer(given.as_table() or b"\0", np.uint8)
+    return table, np.cumsum([len(value) for value in given.allowed], dtype=np.uint64)
+
+
+class _Choice:
+    """Choice of this process; a command or the worker makes it once, before it reads a record."""
+
+    use = True
+
+
+def choose(*, use: bool) -> None:
+    """Use the core if it is there, or numpy alone."""
+    _Choice.use = use
+
+
+def compiled() -> Core | None:
+    """Return the core, or None if numpy has to do all."""
+    return _load()[0] if _Choice.use else None
+
+
+def why_not() -> str:
+    """Say why numpy does all; empty if the core is used."""
+    return _load()[1] if _Choice.use else "a setting turns it off"
+
+
+@cache
+def _load() -> tuple[Core | None, str]:
+    """Load the library; return the reason too if there is none."""
+    if sys.byteorder != "little":
+        return None, "it needs a little-endian machine"
+    try:
+        library = ctypes.CDLL(str(_FILE))
+        library.chimera_version.restype = ctypes.c_uint32
+        version = library.chimera_version()
+    except (OSError, AttributeError) as error:
+        return None, f"it can't be loaded: {error}"
+    if version != _VERSION:
+        return None, f"{_FILE} is of version {version}, expected {_VERSION}: build it again"
+    library.chimera_records.restype = ctypes.c_bool
+    library.chimera_records.argtypes = (ctypes.c_char_p, _U64, _P, _U64, _P, _U64)
+    library.chimera_decode.restype = None
+    library.chimera_decode.argtypes = (ctypes.c_char_p, _U64, _P, _P, _U64, _P, _U64, _U64, _P)
+    return Core(library), ""

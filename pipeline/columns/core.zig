@@ -1,0 +1,423 @@
+//! The compiled core: finds the records in Kafka's batches, and decodes and checks Avro values by column.
+//!
+//! It does what `transport/batch_format.py`, `decode/cursor.py` and `decode/validate.py` do, for the usual case only.
+//! What isn't as it should be is left to them: a batch is reported, a value is marked. They explain it or find that it
+//! is right, so no verdict comes from here. `columns/core.py` has the other side of this interface.
+//!
+//! Built with checks of bounds and overflow (ReleaseSafe): a mistake in here ends the process, and stores nothing.
+
+const std = @import("std");
+
+const Bad = error{Bad};
+
+/// Bytes with a position that never passes their end.
+const Reader = struct {
+    data: []const u8,
+    at: usize,
+
+    fn left(self: *const Reader) usize {
+        return self.data.len - self.at;
+    }
+
+    fn byte(self: *Reader) Bad!u8 {
+        if (self.at >= self.data.len) return error.Bad;
+        const value = self.data[self.at];
+        self.at += 1;
+        return value;
+    }
+
+    fn bytes(self: *Reader, count: usize) Bad![]const u8 {
+        if (count > self.left()) return error.Bad;
+        const value = self.data[self.at .. self.at + count];
+        self.at += count;
+        return value;
+    }
+
+    /// Read a zigzag varint of at most 64 bits.
+    fn number(self: *Reader, comptime shortest: bool) Bad!i64 {
+        if (self.at >= self.data.len) return error.Bad;
+        const first = self.data[self.at];
+        if (first < 0x80) { // as most of them are
+            self.at += 1;
+            const short: i64 = first >> 1;
+            return if (first & 1 == 1) ~short else short;
+        }
+        var value: u64 = 0;
+        var count: usize = 0;
+        while (true) : (count += 1) {
+            const next = try self.byte();
+            if (count == 9) {
+                if (next != 1) return error.Bad;
+                value |= @as(u64, 1) << 63;
+                break;
+            }
+            value |= @as(u64, next & 0x7F) << @intCast(7 * count);
+            if (next < 0x80) {
+                if (shortest and next == 0 and count > 0) return error.Bad;
+                break;
+            }
+        }
+        const half: i64 = @intCast(value >> 1);
+        return if (value & 1 == 1) ~half else half;
+    }
+
+    /// Read a length and the bytes behind it.
+    fn span(self: *Reader) Bad![]const u8 {
+        const length = try self.number(true);
+        if (length < 0) return error.Bad;
+        return self.bytes(@intCast(length));
+    }
+};
+
+// Kafka's batches.
+
+/// A batch whose records are decompressed; as `columns/core.py` has it.
+const Batch = extern struct {
+    start: u64,
+    stop: u64,
+    records: i64,
+    last_delta: i64,
+    base_offset: i64,
+    base_time: i64,
+    append_time: i64,
+    appended: u64,
+};
+
+/// Where the fields of the records go: an array for each, one element for each record.
+const Places = extern struct {
+    offsets: [*]i64,
+    times: [*]i64,
+    key_starts: [*]i64,
+    key_lengths: [*]i64,
+    value_starts: [*]i64,
+    value_lengths: [*]i64,
+    header_starts: [*]i64,
+    header_lengths: [*]i64,
+};
+
+/// Find the records of batches; false if something isn't as Kafka's format has it.
+export fn chimera_records(
+    data: [*]const u8,
+    size: u64,
+    batches: [*]const Batch,
+    count: u64,
+    places: *const Places,
+    capacity: u64,
+) bool {
+    var row: usize = 0;
+    for (batches[0..count]) |*batch| {
+        if (batch.records < 0 or batch.start > batch.stop or batch.stop > size) return false;
+        const records: usize = @intCast(batch.records);
+        if (records > capacity - row) return false;
+        find(data[0..batch.stop], batch, records, places, row) catch return false;
+        row += records;
+    }
+    return row == capacity;
+}
+
+fn find(data: []const u8, batch: *const Batch, records: usize, places: *const Places, first: usize) Bad!void {
+    var all = Reader{ .data = data, .at = batch.start };
+    const dense = batch.last_delta == batch.records - 1;
+    var before: i64 = -1;
+    for (0..records) |number| {
+        const length = try all.number(false);
+        if (length < 0) return error.Bad;
+        const begin = all.at;
+        _ = try all.bytes(@intCast(length));
+        var record = Reader{ .data = data[0..all.at], .at = begin };
+        const row = first + number;
+        _ = try record.byte();
+        const since = try record.number(false);
+        const delta = try record.number(false);
+        if (delta <= before or delta > batch.last_delta or (dense and delta != before + 1)) return error.Bad;
+        before = delta;
+        places.offsets[row] = batch.base_offset +% delta;
+        places.times[row] = if (batch.appended != 0) batch.append_time else batch.base_time +% since;
+        places.key_lengths[row] = try nullable(&record, &places.key_starts[row]);
+        places.value_lengths[row] = try nullable(&record, &places.value_starts[row]);
+        places.header_starts[row] = @intCast(record.at);
+        places.header_lengths[row] = @intCast(record.left());
+        const headers = try record.number(false);
+        if (headers < 0) return error.Bad;
+        var seen: i64 = 0;
+        while (seen < headers) : (seen += 1) {
+            var start: i64 = undefined;
+            if (try nullable(&record, &start) < 0) return error.Bad;
+            _ = try nullable(&record, &start);
+        }
+        if (record.left() != 0) return error.Bad;
+    }
+    if (all.at != batch.stop) return error.Bad;
+}
+
+/// Read a length, or a negative one for null, and the bytes behind it.
+fn nullable(record: *Reader, start: *i64) Bad!i64 {
+    const length = try record.number(false);
+    start.* = @intCast(record.at);
+    if (length < 0) return -1;
+    _ = try record.bytes(@intCast(length));
+    return length;
+}
+
+// Avro's values.
+
+const Kind = enum(u32) { skip, int, float, double, boolean, uuid, decimal, closed, fixed, text, bytes, _ };
+const Written = enum(u32) { boolean, int, long, float, double, string, bytes, _ };
+
+/// A field as it is written, and the column that its values go to; as `columns/core.py` has it.
+const Field = extern struct {
+    written: Written,
+    kind: Kind,
+    low: i64,
+    high: i64,
+    float_low: f64,
+    float_high: f64,
+    /// Most bytes of a text.
+    most: u64,
+    /// Bytes of a fixed text.
+    width: u64,
+    /// Of a closed set: its values, one after the other. Of a fixed text: one byte for each byte, 1 if it is allowed.
+    allowed: [*]const u8,
+    allowed_ends: [*]const u64,
+    allowed_count: u64,
+    /// The column.
+    values: [*]u8,
+    /// Of a text: start and length of each distinct value, in the order of their first rows; `values` has their numbers.
+    starts: [*]i64,
+    lengths: [*]i64,
+    distinct: u64,
+    /// Of a text: numbers of distinct values plus one, by hash; zeros at first. Its size is a power of two.
+    table: [*]u32,
+    table_size: u64,
+
+    fn put(self: *const Field, comptime T: type, row: usize, value: T) void {
+        const column: [*]align(1) T = @ptrCast(self.values);
+        column[row] = value;
+    }
+};
+
+/// Decode values by column, and mark those that the caller must decode in another way.
+export fn chimera_decode(
+    data: [*]const u8,
+    size: u64,
+    starts: [*]const i64,
+    lengths: [*]const i64,
+    rows: u64,
+    fields: [*]Field,
+    count: u64,
+    seed: u64,
+    marks: [*]u8,
+) void {
+    const all = data[0..size];
+    for (0..rows) |row| {
+        marks[row] = 0;
+        decode(all, starts[row], lengths[row], fields[0..count], row, seed) catch {
+            marks[row] = 1;
+            clear(fields[0..count], row);
+        };
+    }
+}
+
+/// Leave a defined value in the columns of a marked row.
+fn clear(fields: []const Field, row: usize) void {
+    for (fields) |*field| switch (field.kind) {
+        .closed, .text => field.put(u32, row, 0),
+        else => {},
+    };
+}
+
+fn decode(all: []const u8, start: i64, length: i64, fields: []Field, row: usize, seed: u64) Bad!void {
+    if (start < 0 or length < 0 or start > all.len or length > all.len - @as(usize, @intCast(start))) return error.Bad;
+    var value = Reader{ .data = all[0..@intCast(start + length)], .at = @intCast(start) };
+    for (fields) |*field| switch (field.written) {
+        .boolean => try booleans(field, row, try value.byte()),
+        .int, .long => try integers(field, row, try value.number(true)),
+        .float => try floats(f32, u32, field, row, try value.bytes(4)),
+        .double => try floats(f64, u64, field, row, try value.bytes(8)),
+        .string, .bytes => try texts(field, row, all, try value.span(), value.at, seed),
+        _ => return error.Bad,
+    };
+    if (value.left() != 0) return error.Bad;
+}
+
+fn booleans(field: *const Field, row: usize, value: u8) Bad!void {
+    if (value > 1) return error.Bad;
+    if (field.kind == .boolean) field.put(u8, row, value);
+}
+
+fn integers(field: *const Field, row: usize, value: i64) Bad!void {
+    if (field.written == .int and (value < std.math.minInt(i32) or value > std.math.maxInt(i32))) return error.Bad;
+    if (field.kind != .int) return;
+    if (value < field.low or value > field.high) return error.Bad;
+    field.put(i64, row, value);
+}
+
+fn floats(comptime T: type, comptime Bits: type, field: *const Field, row: usize, octets: []const u8) Bad!void {
+    const value: T = @bitCast(std.mem.readInt(Bits, octets[0..@sizeOf(T)], .little));
+    if (field.kind != .float and field.kind != .double) return;
+    if (!std.math.isFinite(value)) return error.Bad;
+    if (value < @as(T, @floatCast(field.float_low)) or value > @as(T, @floatCast(field.float_high))) return error.Bad;
+    field.put(T, row, value);
+}
+
+fn texts(field: *Field, row: usize, all: []const u8, text: []const u8, stop: usize, seed: u64) Bad!void {
+    switch (field.kind) {
+        .skip => {},
+        .uuid => try uuids(field, row, text),
+        .decimal => try decimals(field, row, text),
+        .closed => try closed(field, row, text),
+        .fixed => try fixed(field, row, text),
+        .text => try open(field, row, all, text, stop - text.len, seed),
+        .bytes => {
+            field.starts[row] = @intCast(stop - text.len);
+            field.lengths[row] = @intCast(text.len);
+        },
+        else => return error.Bad,
+    }
+}
+
+fn uuids(field: *const Field, row: usize, text: []const u8) Bad!void {
+    if (text.len != 36) return error.Bad;
+    const form = text[0..36];
+    var octets: [16]u8 = undefined;
+    var wrong: u8 = (form[8] ^ '-') | (form[13] ^ '-') | (form[18] ^ '-') | (form[23] ^ '-');
+    inline for (0..16) |number| {
+        const at = 2 * number + comptime dashes(number);
+        const high = digits[form[at]];
+        const low = digits[form[at + 1]];
+        wrong |= (high | low) & 0xF0;
+        octets[number] = (high << 4) | (low & 0xF);
+    }
+    if (wrong != 0) return error.Bad;
+    field.put([16]u8, row, octets);
+}
+
+/// Count the dashes before an octet of a UUID.
+fn dashes(number: usize) usize {
+    return @as(usize, @intFromBool(number > 3)) + @intFromBool(number > 5) + @intFromBool(number > 7) + @intFromBool(number > 9);
+}
+
+/// Value of each hexadecimal digit, 0xFF of all else.
+const digits = table: {
+    var found: [256]u8 = @splat(0xFF);
+    for ("0123456789abcdef", 0..) |digit, value| found[digit] = value;
+    for ("ABCDEF", 10..) |digit, value| found[digit] = value;
+    break :table found;
+};
+
+/// Read a two's complement big-endian number; the caller reads the ones of over eight bytes.
+fn decimals(field: *const Field, row: usize, octets: []const u8) Bad!void {
+    if (octets.len == 0 or octets.len > 8) return error.Bad;
+    var value: i64 = @as(i8, @bitCast(octets[0]));
+    for (octets[1..]) |octet| value = value << 8 | octet;
+    if (value < field.low or value > field.high) return error.Bad;
+    field.put(i64, row, value);
+}
+
+fn closed(field: *const Field, row: usize, text: []const u8) Bad!void {
+    var begin: usize = 0;
+    for (field.allowed_ends[0..field.allowed_count], 0..) |end, code| {
+        if (std.mem.eql(u8, text, field.allowed[begin..end])) {
+            field.put(u32, row, @intCast(code));
+            return if (text.len > field.most) error.Bad else {};
+        }
+        begin = end;
+    }
+    return error.Bad;
+}
+
+fn fixed(field: *const Field, row: usize, text: []const u8) Bad!void {
+    if (text.len != field.width or text.len > field.most) return error.Bad;
+    var allowed: u8 = 1;
+    for (text) |octet| allowed &= field.allowed[octet];
+    if (allowed != 1) return error.Bad;
+    @memcpy(field.values[row * text.len .. (row + 1) * text.len], text);
+}
+
+/// Give the text the number of its distinct value. `all` has the texts of all rows, this one at `start`.
+fn open(field: *Field, row: usize, all: []const u8, text: []const u8, start: usize, seed: u64) Bad!void {
+    if (text.len > field.most) return error.Bad;
+    const table = field.table[0..field.table_size];
+    var slot = hash(seed, text) & (table.len - 1);
+    var tried: usize = 0;
+    while (table[slot] != 0) : (slot = (slot + 1) & (table.len - 1)) {
+        const code = table[slot] - 1;
+        const known: usize = @intCast(field.starts[code]);
+        const length: usize = @intCast(field.lengths[code]);
+        if (length == text.len and same(all[known .. known + length], text)) return field.put(u32, row, code);
+        tried += 1;
+        if (tried == table.len) return error.Bad;
+    }
+    if (!isText(text)) return error.Bad;
+    const code: u32 = @intCast(field.distinct);
+    table[slot] = code + 1;
+    field.starts[code] = @intCast(start);
+    field.lengths[code] = @intCast(text.len);
+    field.distinct += 1;
+    field.put(u32, row, code);
+}
+
+/// Hash a text; without the seed, nobody can make many texts of one hash.
+fn hash(seed: u64, text: []const u8) u64 {
+    var state: u64 = seed ^ text.len;
+    var rest = text;
+    while (rest.len >= 8) : (rest = rest[8..]) state = mix(state ^ std.mem.readInt(u64, rest[0..8], .little), seed);
+    var last: u64 = 0;
+    for (rest) |octet| last = last << 8 | octet;
+    return mix(state ^ last, seed ^ 0x9E3779B97F4A7C15);
+}
+
+/// Compare texts of one length, of which most are the same.
+fn same(left: []const u8, right: []const u8) bool {
+    var difference: u64 = 0;
+    var at: usize = 0;
+    while (left.len - at >= 8) : (at += 8) {
+        difference |= std.mem.readInt(u64, left[at..][0..8], .little) ^ std.mem.readInt(u64, right[at..][0..8], .little);
+    }
+    while (at < left.len) : (at += 1) difference |= left[at] ^ right[at];
+    return difference == 0;
+}
+
+fn mix(left: u64, right: u64) u64 {
+    const product = @as(u128, left) * (right | 1);
+    return @as(u64, @truncate(product)) ^ @as(u64, @truncate(product >> 64));
+}
+
+/// Tell whether bytes are UTF-8 without a NUL, as Python's decoder has it: no surrogates, no longer form.
+fn isText(text: []const u8) bool {
+    var at: usize = 0;
+    while (at < text.len) {
+        const first = text[at];
+        if (first == 0) return false;
+        if (first < 0x80) {
+            at += 1;
+            continue;
+        }
+        const length: usize = switch (first) {
+            0xC2...0xDF => 2,
+            0xE0...0xEF => 3,
+            0xF0...0xF4 => 4,
+            else => return false,
+        };
+        if (text.len - at < length) return false;
+        const low: u8 = switch (first) {
+            0xE0 => 0xA0,
+            0xF0 => 0x90,
+            else => 0x80,
+        };
+        const high: u8 = switch (first) {
+            0xED => 0x9F,
+            0xF4 => 0x8F,
+            else => 0xBF,
+        };
+        if (text[at + 1] < low or text[at + 1] > high) return false;
+        for (text[at + 2 .. at + length]) |next| if (next & 0xC0 != 0x80) return false;
+        at += length;
+    }
+    return true;
+}
+
+/// Version of this interface.
+export fn chimera_version() u32 {
+    return 1;
+}

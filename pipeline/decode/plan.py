@@ -1,0 +1,113 @@
+"""Plan of a flat writer schema for the compiled core, and its columns in the form that validation gives them.
+
+The core leaves all that isn't the usual case to numpy: promoted types, fields that take their defaults, and each value
+that a check refuses. So reasons and details come from one place.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+import numpy as np
+
+from pipeline.columns import Column, DictionaryColumn, Mask, Spans
+from pipeline.columns.core import CompiledColumn, CompiledField, Core, DistinctTexts
+from pipeline.decode.validate import one_class
+from pipeline.schema.fields import Field
+from pipeline.schema.resolution import Resolution
+
+_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledPlan:
+    """Plan to decode the records of one writer schema.
+
+    Args:
+        written: all written fields, in their order.
+        newest: fields of the rows, in their order.
+    """
+
+    written: Sequence[CompiledField]
+    newest: Sequence[Field]
+
+    @classmethod
+    def of(cls, resolution: Resolution, newest: Sequence[Field]) -> "CompiledPlan | None":
+        """Return the plan; None if numpy has to read these records."""
+        reader = {field.name: field for field in newest}
+        if resolution.missing or not resolution.flat:
+            return None
+        written = []
+        for name, avro_type in resolution.written.items():
+            field = reader.get(name)
+            if field is not None and field.type != avro_type:
+                return None
+            written.append(CompiledField(name, avro_type, "skip") if field is None else _compiled(field))
+        return cls(tuple(written), tuple(newest))
+
+    def columns(self, core: Core, bodies: Spans) -> tuple[dict[str, Column], Mask]:
+        """Decode records; return the columns, and true for each record that numpy has to decode: its row is nothing."""
+        decoded = core.decode(bodies, self.written)
+        marked = decoded.marked
+        columns = dict[str, Column]()
+        for field in self.newest:
+            columns[field.name], refused = _column(field, decoded.columns[field.name])
+            if refused is not None:
+                marked |= refused
+        return columns, marked
+
+
+def _column(field: Field, column: CompiledColumn) -> tuple[Column, Mask | None]:
+    """Return a column in its final form, and true for each row whose text doesn't match the field's pattern."""
+    if isinstance(column, Spans):
+        return column.values(), None
+    if not isinstance(column, DistinctTexts):
+        allowed = [value.encode() for value in field.values or ()]
+        return (DictionaryColumn(column, allowed) if field.values is not None else column), None
+    texts = DictionaryColumn(column.codes, column.texts.values())
+    if field.pattern is None or not texts.values:
+        return texts, None
+    fits = (field.pattern.fullmatch(value.decode()) is not None for value in texts.values)
+    bad = ~np.fromiter(fits, np.bool_, len(texts.values))
+    return texts, bad[texts.codes] if bad.any() else None
+
+
+def _compiled(field: Field) -> CompiledField:
+    plain = CompiledField(field.name, field.type, field.type)
+    match field.logical_type or field.type:
+        case "uuid":
+            return replace(plain, kind="uuid")
+        case "decimal":
+            limit = 10**field.precision - 1
+            low, high = _bounds(field, 10**field.scale)
+            return replace(plain, kind="decimal", low=max(low, -limit), high=min(high, limit))
+        case "float" | "double":
+            least, most = field.minimum, field.maximum
+            return replace(
+                plain,
+                float_low=-math.inf if least is None else float(least),
+                float_high=math.inf if most is None else float(most),
+            )
+        case "string":
+            return _text(field, replace(plain, most=_INT_MAX if field.max_length is None else field.max_length))
+        case "boolean" | "bytes":
+            return plain
+    return replace(plain, kind="int", low=_bounds(field, 1)[0], high=_bounds(field, 1)[1])
+
+
+def _text(field: Field, text: CompiledField) -> CompiledField:
+    if field.values is not None:
+        return replace(text, kind="closed", allowed=tuple(value.encode() for value in field.values))
+    if field.pattern is not None and (one := one_class(field.pattern)):
+        octets, width = one
+        return replace(text, kind="fixed", width=width, allowed=tuple(bytes((octet,)) for octet in octets))
+    return replace(text, kind="text")
+
+
+def _bounds(field: Field, scale: int) -> tuple[int, int]:
+    low, high = field.minimum, field.maximum
+    return (
+        _INT_MIN if low is None else max(_INT_MIN, math.ceil(Decimal(low) * scale)),
+        _INT_MAX if high is None else min(_INT_MAX, math.floor(Decimal(high) * scale)),
+    )
