@@ -63,8 +63,9 @@ replay-check: $(MARK) ## Fill and rewrite a table under load and kills, and coun
 chaos: $(MARK) ## Kill, freeze and restart workers and servers under load; writes docs/reliability.md; 45 minutes
 	PYTHONPATH=tests $(BIN)/python -m chaos --write-docs
 
-hostile: $(MARK) ## Send hostile records through a real worker, each between two valid records; about a minute
+hostile: $(MARK) ## Send hostile records through a real worker, compiled and with numpy alone; two minutes
 	PYTHONPATH=tests $(BIN)/python -m hostile
+	PYTHONPATH=tests $(BIN)/python -m hostile --numpy
 
 fuzz: $(MARK) ## Fuzz records, registered schemas and texts, for five minutes each
 	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements/fuzz.txt

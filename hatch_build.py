@@ -14,6 +14,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCE = Path("pipeline", "columns", "core.zig")
 LIBRARY = SOURCE.with_name("libchimera_core.so")
+_SECONDS = 600
 
 
 class CoreBuildHook(BuildHookInterface[Any]):
@@ -21,29 +22,32 @@ class CoreBuildHook(BuildHookInterface[Any]):
 
     def initialize(self, _version: str, build_data: dict[str, Any]) -> None:
         """Compile the core, and have it packed."""
+        if self.target_name != "wheel":
+            return  # the library of an editable install stays as it is
         root = Path(self.root)
-        (root / LIBRARY).unlink(missing_ok=True)
-        if self.target_name == "wheel" and self._compile(root):
-            build_data["artifacts"].append(f"/{LIBRARY.as_posix()}")
-            build_data["pure_python"] = False
-            build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+        if why_not := _compile(root):
+            self.app.display_warning(f"The compiled core isn't built, numpy does its work: {why_not}")
+            return
+        build_data["artifacts"].append(f"/{LIBRARY.as_posix()}")
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
 
-    def _compile(self, root: Path) -> bool:
-        with tempfile.TemporaryDirectory() as cache:
-            # Bounds and overflow are checked at run time, and any CPU of this kind can run it.
-            command = [
-                sys.executable,
-                "-m",
-                "ziglang",
-                "build-lib",
-                str(root / SOURCE),
-                "-dynamic",
-                "-O",
-                "ReleaseSafe",
-            ]
-            command += ["-mcpu=baseline", "-fstrip", f"-femit-bin={root / LIBRARY}"]
-            command += ["--cache-dir", cache, "--global-cache-dir", cache]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            self.app.display_warning(f"The compiled core isn't built, numpy does its work: {done.stderr.strip()}")
-        return not done.returncode
+
+def _compile(root: Path) -> str:
+    """Compile the core; return the reason if that can't be done."""
+    library = root / LIBRARY
+    with tempfile.TemporaryDirectory() as directory:
+        # Bounds and overflow are checked at run time, and any CPU of this kind can run it.
+        options = ["-dynamic", "-O", "ReleaseSafe", "-mcpu=baseline", "-fstrip"]
+        made = Path(directory, library.name)
+        places = [f"-femit-bin={made}", "--cache-dir", directory, "--global-cache-dir", directory]
+        command = [sys.executable, "-m", "ziglang", "build-lib", str(root / SOURCE), *options, *places]
+        try:
+            library.unlink(missing_ok=True)  # a worker that runs keeps the old file
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)
+            if done.returncode:
+                return done.stderr.strip()
+            library.write_bytes(made.read_bytes())
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+    return ""

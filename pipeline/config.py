@@ -67,6 +67,9 @@ class KafkaSettings(_Section):
     session_timeout_seconds: Seconds = 45.0
     heartbeat_interval_seconds: Seconds = 3.0
     max_fetch_bytes: int = Field(1024 * 1024, ge=1024, le=_INT32, description="most bytes of a partition in a fetch")
+    max_unpacked_bytes: int = Field(
+        128 * 1024 * 1024, ge=1024 * 1024, le=_INT32, description="most bytes of a batch's records, decompressed"
+    )
 
     @model_validator(mode="after")
     def _heartbeats_fit(self) -> Self:

@@ -62,9 +62,17 @@ def unreadable_batch(batch: range, fault: str) -> str:
     return f"the batch with offsets {batch.start} to {batch.stop - 1} can't be read: {fault}"
 
 
-def way_past(batch: range) -> str:
-    """Return the way to have a group go on without a batch with these offsets."""
-    return f"set the group's offset to {batch.stop} to go on without these records"
+def way_past(batch: range, *, behind_all: bool) -> str:
+    """Return the way to have a group go on without a batch with these offsets.
+
+    Args:
+        batch: offsets of the batch.
+        behind_all: true if all records before it are stored; if not, the group's next offset leaves some of them out.
+    """
+    way = f"set the group's offset to {batch.stop} to go on without these records"
+    return (
+        way if behind_all else f"{way}, then run `chimera replay`: it stores those before them that aren't stored yet"
+    )
 
 
 class FailureKind(enum.Enum):

@@ -6,6 +6,7 @@
 import ctypes
 import secrets
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 from pipeline.columns.rows import Ints, Mask
 from pipeline.columns.spans import ByteBuffer, Spans
 
-_VERSION = 1
 _FILE = Path(__file__).with_name("libchimera_core.so")
+_SOURCE = Path(__file__).with_name("core.zig")
 _MOST_PER_SLOT = 2  # slots of a hash table for each row
 _P = ctypes.c_void_p
 _U64, _I64 = ctypes.c_uint64, ctypes.c_int64
@@ -219,19 +220,28 @@ def why_not() -> str:
 
 @cache
 def _load() -> tuple[Core | None, str]:
-    """Load the library; return the reason too if there is none."""
+    return load(_FILE, _SOURCE)
+
+
+def load(file: Path, source: Path) -> tuple[Core | None, str]:
+    """Load the library; return the reason too if there is none.
+
+    Args:
+        file: the library.
+        source: the source that it must be built from: one of another release may have other fields and checks.
+    """
     if sys.byteorder != "little":
         return None, "it needs a little-endian machine"
     try:
-        library = ctypes.CDLL(str(_FILE))
-        library.chimera_version.restype = ctypes.c_uint32
-        version = library.chimera_version()
+        library = ctypes.CDLL(str(file))
+        library.chimera_source.restype = ctypes.c_uint32
+        same = library.chimera_source() == zlib.crc32(source.read_bytes())
+        library.chimera_records.restype = ctypes.c_bool
+        library.chimera_records.argtypes = (ctypes.c_char_p, _U64, _P, _U64, _P, _U64)
+        library.chimera_decode.restype = None
+        library.chimera_decode.argtypes = (ctypes.c_char_p, _U64, _P, _P, _U64, _P, _U64, _U64, _P)
     except (OSError, AttributeError) as error:
         return None, f"it can't be loaded: {error}"
-    if version != _VERSION:
-        return None, f"{_FILE} is of version {version}, expected {_VERSION}: build it again"
-    library.chimera_records.restype = ctypes.c_bool
-    library.chimera_records.argtypes = (ctypes.c_char_p, _U64, _P, _U64, _P, _U64)
-    library.chimera_decode.restype = None
-    library.chimera_decode.argtypes = (ctypes.c_char_p, _U64, _P, _P, _U64, _P, _U64, _U64, _P)
+    if not same:
+        return None, f"{file} isn't built from {source}: install the package again"
     return Core(library), ""

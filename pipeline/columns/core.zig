@@ -417,7 +417,7 @@ fn isText(text: []const u8) bool {
     return true;
 }
 
-/// Version of this interface.
-export fn chimera_version() u32 {
-    return 1;
+/// Checksum of the source that this library was built from.
+export fn chimera_source() u32 {
+    return std.hash.Crc32.hash(@embedFile("core.zig"));
 }

@@ -85,7 +85,7 @@ class Spans:
 
     def copied(self) -> "Spans":
         """Copy the values into a buffer that has nothing else."""
-        return Spans(ByteBuffer([self.joined()]), _starts(self.lengths), self.lengths)
+        return Spans(ByteBuffer([self.joined()]), _starts(self.lengths), self.lengths.copy())
 
     def joined(self) -> bytes:
         """Copy the bytes of all values, one after the other."""

@@ -10,7 +10,7 @@ size and hash. The whole record stays in its source topic for as long as that ke
 """
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -33,6 +33,7 @@ from pipeline.kafka.topics import compacted_topic
 from pipeline.retry import coordinates
 from pipeline.schema.framing import schema_name
 from pipeline.transport.micro_batch import MicroBatch
+from pipeline.transport.records import Record
 
 _TIMEOUT_SECONDS = 5.0
 _ANY_BYTES = 1_000_000_000
@@ -67,7 +68,7 @@ class DeadLetters:
             for rejection, error in self._write(batch, left, cut):
                 # A smaller dead letter is only refused if the topic differs from its declaration.
                 if error.code() != KafkaError.MSG_SIZE_TOO_LARGE or (
-                    dead_letter(batch, rejection, cut).size <= topic.max_message_bytes
+                    next(_letters(batch, [rejection], cut)).size <= topic.max_message_bytes
                 ):
                     self._connected = None  # a new producer asks anew for brokers and topics
                     why = explain_refusal(error, self._settings, f"WRITE on topic {topic.name}")
@@ -102,8 +103,8 @@ class DeadLetters:
 
         topic, producer = self._topics[batch.topic].name, self._producer()
         try:
-            for rejection in rejections:
-                key, value, headers = dead_letter(batch, rejection, cut)
+            for rejection, letter in zip(rejections, _letters(batch, rejections, cut), strict=True):
+                key, value, headers = letter
                 producer.produce(topic, value, key, headers=headers, delivered=partial(delivered, rejection))
             producer.flush()
         except KafkaException as error:
@@ -157,9 +158,15 @@ class DeadLetter(NamedTuple):
         return len(self.key or b"") + len(self.value or b"") + len(_bytes_of(self.headers))
 
 
-def dead_letter(batch: MicroBatch, rejection: Rejection, cut: Cut = Cut.NOTHING) -> DeadLetter:
+def _letters(batch: MicroBatch, rejections: Sequence[Rejection], cut: Cut) -> Iterator[DeadLetter]:
+    """Make the dead letter of each rejection, one at a time."""
+    records = batch.records_at([rejection.position for rejection in rejections])
+    for rejection, record in zip(rejections, records, strict=True):
+        yield dead_letter(batch, rejection, record, cut)
+
+
+def dead_letter(batch: MicroBatch, rejection: Rejection, record: Record, cut: Cut = Cut.NOTHING) -> DeadLetter:
     """Make the dead letter of a record: the record, then headers with reason, place and attempts, never its content."""
-    record = batch.record(rejection.position)
     left_out: dict[str, bytes] = {}
     if cut is not Cut.NOTHING:
         left_out["headers"] = _bytes_of(record.headers)

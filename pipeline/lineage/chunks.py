@@ -12,6 +12,8 @@ from pipeline.transport.records import RecordColumns
 from pipeline.transport.stretches import LogStretch
 
 _MOST_GROWING = 2  # whole chunks that all unfinished ones together may have the size of
+_FEW_ROWS = 1024  # stretches of fewer rows are decoded together: each slice has its own cost
+_SMALL_PART = 4  # values that are less than this part of their buffer are copied
 
 
 @dataclass(slots=True)
@@ -42,7 +44,11 @@ class Chunk:
 
         Timestamps are None if the records come from a file that has none.
         """
-        return list(zip(self._values, self._timestamps, strict=True))
+        if self.rows >= _FEW_ROWS * len(self._values):
+            return list(zip(self._values, self._timestamps, strict=True))
+        times = [each for each in self._timestamps if each is not None]
+        whole = np.concatenate(times) if len(times) == len(self._timestamps) else None
+        return [(Spans.concatenate(self._values), whole)]
 
     def add(self, stretch: LogStretch) -> None:
         """Add the records of the next stretch."""
@@ -50,11 +56,15 @@ class Chunk:
         if not stretch.records:
             return
         offsets, timestamps, values = _columns(stretch.records)
+        size = int(values.lengths.clip(0).sum())
+        if size * _SMALL_PART < len(values.buffer.data):  # all that was fetched with them would stay in memory
+            offsets, values = offsets.copy(), values.copied()
+            timestamps = None if timestamps is None else timestamps.copy()
         self._offsets.append(offsets)
         self._timestamps.append(timestamps)
         self._values.append(values)
         self.rows += len(values)
-        self.size += int(values.lengths.clip(0).sum())
+        self.size += size
 
 
 def _columns(records: Sequence[Any]) -> tuple[Ints, Ints | None, Spans]:

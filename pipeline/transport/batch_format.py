@@ -20,6 +20,9 @@ _HEAD = struct.Struct(">q9xIhiqq14xi")
 _CODEC, _LOG_APPEND_TIME = 0x07, 0x08
 _MORE = 0x80  # bit of a varint's byte that says that another one follows
 _WIDEST = 10  # bytes of a varint
+_LEAST_BYTES = 7  # of a record: its length, and six fields
+MOST_UNPACKED = 128 * 1024 * 1024
+"""Most bytes of a batch's records, if nothing else is said."""
 _MOST_ROUNDS = 32  # headers of a record that are read by column; the rest of a longer list is read one by one
 
 
@@ -68,29 +71,34 @@ class BatchHead(NamedTuple):
         """Offsets of the batch, with a record or without."""
         return range(self.base_offset, self.base_offset + self.last_delta + 1)
 
-    def unpack(self, data: memoryview) -> Any:
+    def unpack(self, data: memoryview, most: int) -> Any:
         """Return the bytes of the records, as any buffer.
 
+        Args:
+            data: the records, compressed.
+            most: most bytes that they may have.
+
         Raises:
-            DamagedBatchError: they can't be decompressed.
+            DamagedBatchError: they can't be decompressed, or are more.
         """
         try:
-            return unpacked(self.attributes & _CODEC, data)
+            return unpacked(self.attributes & _CODEC, data, most)
         except CodecError as error:
             raise DamagedBatchError(self.offsets, str(error)) from error
 
 
-def read_records(heads: Sequence[BatchHead], data: Sequence[memoryview]) -> RecordColumns:
+def read_records(heads: Sequence[BatchHead], data: Sequence[memoryview], most: Sequence[int]) -> RecordColumns:
     """Read all records of whole batches.
 
     Args:
         heads: heads of the batches.
         data: their records, compressed.
+        most: most bytes that the records of each have.
 
     Raises:
         DamagedBatchError: they aren't records, although the checksum of their batch is right; the message names it.
     """
-    pieces = [head.unpack(packed) for head, packed in zip(heads, data, strict=True)]
+    pieces = [head.unpack(packed, bound) for head, packed, bound in zip(heads, data, most, strict=True)]
     buffer, lengths = ByteBuffer(pieces), np.fromiter(map(len, pieces), np.int64, len(pieces))
     stops = np.cumsum(lengths) + ByteBuffer.MARGIN
     found = _compiled(heads, buffer, stops - lengths, stops)
@@ -99,7 +107,10 @@ def read_records(heads: Sequence[BatchHead], data: Sequence[memoryview]) -> Reco
 
 def _compiled(heads: Sequence[BatchHead], buffer: ByteBuffer, starts: Ints, stops: Ints) -> RecordColumns | None:
     """Have the compiled core find the records; None without it, and if a batch is damaged."""
-    if (core := compiled()) is None or any(head.records < 0 for head in heads):
+    # A head may have any number of records. numpy makes no room for more of them than there are.
+    sizes = (stops - starts).tolist()
+    believed = all(0 <= _LEAST_BYTES * head.records <= size for head, size in zip(heads, sizes, strict=True))
+    if (core := compiled()) is None or not believed:
         return None
     batches = np.zeros(len(heads), BATCH)
     batches["start"], batches["stop"] = starts, stops

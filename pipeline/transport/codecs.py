@@ -1,43 +1,73 @@
 """Codecs of Kafka's batches: what each of them reads, by the number that a batch names."""
 
-import gzip
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import cramjam
+import numpy as np
 
 _XERIAL = b"\x82SNAPPY\0"  # Java's snappy: blocks behind a head of 16 bytes, each with its length
 _XERIAL_HEAD = 16
+_RATIO, _LEAST = 16, 4096  # output that is tried first: so many times the input, and so much more
 
 
 class CodecError(Exception):
     """Bytes that a codec can't read; the message is the fault."""
 
 
-def unpacked(codec: int, data: memoryview) -> Any:
+def unpacked(codec: int, data: memoryview, most: int) -> Any:
     """Return the bytes of a batch's records, as any buffer.
 
     Args:
         codec: number of the codec.
         data: the records as the batch has them.
+        most: most bytes that compressed records may have; a few KB can stand for gigabytes.
 
     Raises:
-        CodecError: the codec is unknown, or the bytes aren't its own.
+        CodecError: the codec is unknown, the bytes aren't its own, or they are too many.
     """
+    if codec == 0 or not len(data):
+        return data
     read = _CODECS.get(codec)
     if read is None:
         raise CodecError(f"its codec {codec} is unknown")
     try:
-        return read(data)
-    except (cramjam.DecompressionError, OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
-        raise CodecError(f"it can't be decompressed: {error}") from error
+        return read(data, most)
+    except (cramjam.DecompressionError, OSError, ValueError, OverflowError) as error:
+        raise CodecError(f"it can't be decompressed to at most {most} bytes: {error}") from error
 
 
-def _snappy(data: memoryview) -> Any:
+def _reading(into: Callable[[memoryview, Any], int]) -> Callable[[memoryview, int], Any]:
+    """Return a reader that never makes more bytes than its limit."""
+
+    def read(data: memoryview, most: int) -> Any:
+        size = min(most, _RATIO * len(data) + _LEAST)
+        while True:
+            output = np.empty(size, np.uint8)
+            try:
+                return output[: into(data, output)]
+            except cramjam.DecompressionError:
+                if size == most:
+                    raise
+                size = most  # pages that aren't written take no memory
+
+    return read
+
+
+def _snappy(data: memoryview, most: int) -> Any:
     if data[: len(_XERIAL)] != _XERIAL or len(data) <= _XERIAL_HEAD:
-        return cramjam.snappy.decompress_raw(data)
-    return b"".join(cramjam.snappy.decompress_raw(block) for block in _xerial_blocks(data))
+        return _block(data, most)
+    blocks, left = list[Any](), most
+    for block in _xerial_blocks(data):
+        blocks.append(_block(block, left))
+        left -= len(blocks[-1])
+    return b"".join(blocks)
+
+
+def _block(data: memoryview, most: int) -> Any:
+    if (size := cramjam.snappy.decompress_raw_len(data)) > most:
+        raise ValueError(f"{size} bytes where {most} are left")
+    return cramjam.snappy.decompress_raw(data)
 
 
 def _xerial_blocks(data: memoryview) -> Iterator[memoryview]:
@@ -50,10 +80,9 @@ def _xerial_blocks(data: memoryview) -> Iterator[memoryview]:
         at = stop
 
 
-_CODECS: dict[int, Callable[[memoryview], Any]] = {
-    0: lambda data: data,
-    1: gzip.decompress,
+_CODECS: dict[int, Callable[[memoryview, int], Any]] = {
+    1: _reading(cramjam.gzip.decompress_into),
     2: _snappy,
-    3: cramjam.lz4.decompress,
-    4: cramjam.zstd.decompress,
+    3: _reading(cramjam.lz4.decompress_into),
+    4: _reading(cramjam.zstd.decompress_into),
 }

@@ -125,7 +125,8 @@ class Fetching:
         for tp, partition in self._assignment.partitions.items():
             done = partition.incomplete or partition.state.offset >= partition.next_offset
             if (damage := partition.damage) and done:
-                self._options.stop(damaged_log(*tp, damage.fault, way_past(damage.offsets)))
+                way_out = way_past(damage.offsets, behind_all=not partition.incomplete)
+                self._options.stop(damaged_log(*tp, damage.fault, way_out))
 
     def _memory_is_short(self) -> bool:
         return self._assignment.held_bytes >= self._options.max_bytes

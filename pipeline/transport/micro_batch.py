@@ -1,6 +1,6 @@
 """A micro-batch, and the state of a partition that is committed for it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -136,13 +136,15 @@ class MicroBatch:
         """All records, in the order of their offsets; each use reads them, which takes time. Raises as `slices`."""
         return self._read(self._parts)
 
-    def record(self, position: int) -> ColumnRecord:
-        """Read one record; raises as `slices`."""
-        for part in self._parts:
-            if position < len(part):
-                return self._read([part.sliced(position, position + 1)])[0]
-            position -= len(part)
-        raise IndexError(position)
+    def records_at(self, positions: Iterable[int]) -> Iterator[ColumnRecord]:
+        """Read some of the records; of one batch after the other, each batch is read once. Raises as `slices`."""
+        stops = np.cumsum([len(part) for part in self._parts])
+        number, columns = -1, None
+        for position in positions:
+            at = int(np.searchsorted(stops, position, side="right"))
+            if columns is None or at != number:
+                number, columns = at, self._read([self._parts[at]])
+            yield columns[position - int(stops[at])]
 
     @property
     def keys(self) -> Spans:
@@ -170,7 +172,8 @@ class MicroBatch:
         try:
             return read(parts)
         except DamagedBatchError as error:
-            raise damaged_log(self.topic, self.partition, str(error), way_past(error.offsets)) from None
+            way_out = way_past(error.offsets, behind_all=False)
+            raise damaged_log(self.topic, self.partition, str(error), way_out) from None
 
     @property
     def live(self) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from pipeline.catalog import BatchPolicy
 from pipeline.errors import ChimeraError
+from pipeline.transport.batch_format import MOST_UNPACKED
 from pipeline.transport.broker import Beginning, TopicPartition
 from pipeline.transport.deriver import Deriver
 
@@ -23,6 +24,8 @@ class TransportOptions:
     """Limit of micro-batches of one partition that are cut and not acknowledged."""
     max_bytes: int = 32 * 1024 * 1024
     """Records in memory as they were fetched, compressed, of all partitions; fetching pauses above it."""
+    max_unpacked_bytes: int = MOST_UNPACKED
+    """Most bytes of the records of one of Kafka's batches, decompressed; a larger one halts the worker."""
     drain_seconds: float = 8.0
     """Time that a rebalance or a stop waits for micro-batches in flight."""
     topic_ids: Callable[[Iterable[str]], Mapping[str, str]] | None = None

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.columns import Spans
-from pipeline.transport.batch_format import BatchHead, DamagedBatchError, read_records
+from pipeline.transport.batch_format import MOST_UNPACKED, BatchHead, DamagedBatchError, read_records
 from pipeline.transport.records import LogPart, RecordColumns
+
+_LARGE = 1024 * 1024  # bytes of records from which on each one's size is looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +25,21 @@ class PackedBatch:
     stop: int
 
     @classmethod
-    def of(cls, batch: memoryview, offset: int = 0) -> "PackedBatch":
+    def of(cls, batch: memoryview, offset: int = 0, most: int = MOST_UNPACKED) -> "PackedBatch":
         """Hold the records of a dense batch from an offset on.
 
+        Args:
+            batch: the whole batch, a part of a fetch; it is copied, so that the fetch doesn't stay in memory with it.
+            offset: offset of the first record that is held.
+            most: most bytes that the records may have when they are decompressed.
+
         Raises:
-            DamagedBatchError: they can't be decompressed.
+            DamagedBatchError: they can't be decompressed, or are more.
         """
         head = BatchHead.of(batch)
-        data = head.records_of(batch)
+        data = memoryview(bytes(head.records_of(batch)))
         first = min(max(offset - head.base_offset, 0), head.records)
-        return cls(head, data, len(head.unpack(data)), first, head.records)
+        return cls(head, data, len(head.unpack(data, most)), first, head.records)
 
     def __len__(self) -> int:
         return self.stop - self.first
@@ -71,22 +78,17 @@ class PackedBatch:
         return min(max(offset - self.first_offset, 0), len(self))
 
     def rows_within(self, max_bytes: int) -> int:
-        """Count the first records that fit into this size, as if all had the same."""
+        """Count the first records that fit into this size; of a batch that isn't large, as if all had the same."""
+        if self.unpacked_bytes > max(_LARGE, max_bytes):
+            try:
+                return self.columns().rows_within(max_bytes)
+            except DamagedBatchError:
+                return len(self)  # whoever needs the records reports that
         return min(len(self), len(self) * max_bytes // max(1, self.size))
 
     def columns(self) -> RecordColumns:
         """Read the records; see `read`."""
         return _read([self])
-
-
-def measured(part: LogPart, max_bytes: int) -> LogPart:
-    """Read a part that is larger than this, so that the size of each of its records is known."""
-    if part.size <= max_bytes:
-        return part
-    try:
-        return part.columns()
-    except DamagedBatchError:
-        return part  # whoever needs its records reports that
 
 
 def read(parts: Sequence[LogPart]) -> RecordColumns:
@@ -112,14 +114,14 @@ def read_whole(parts: Sequence[LogPart]) -> tuple[RecordColumns, DamagedBatchErr
             parts = [part for part in parts if part.last_offset < error.offsets.start]
 
 
-def read_sparse(batch: memoryview, offset: int) -> RecordColumns:
-    """Read the records of a batch from an offset on; offsets may have none.
+def read_sparse(batch: memoryview, offset: int, most: int = MOST_UNPACKED) -> RecordColumns:
+    """Read the records of a batch from an offset on; offsets may have none. See `PackedBatch.of`.
 
     Raises:
         DamagedBatchError: as `read`.
     """
     head = BatchHead.of(batch)
-    columns = read_records([head], [head.records_of(batch)])
+    columns = read_records([head], [head.records_of(batch)], [most])
     return columns[columns.rows_below(offset) :]
 
 
@@ -138,7 +140,8 @@ def concatenated(parts: Sequence[RecordColumns]) -> RecordColumns:
 
 
 def _read(batches: Sequence[PackedBatch]) -> RecordColumns:
-    columns = read_records([batch.head for batch in batches], [batch.data for batch in batches])
+    heads, data = [batch.head for batch in batches], [batch.data for batch in batches]
+    columns = read_records(heads, data, [batch.unpacked_bytes for batch in batches])
     if all(len(batch) == batch.head.records for batch in batches):
         return columns
     ends = np.cumsum([batch.head.records for batch in batches])

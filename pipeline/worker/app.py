@@ -123,6 +123,7 @@ class App(faust.App):
             policies={family.topic.name: family.batch for family in self.catalog.families},
             batches_in_flight=worker.batches_in_flight,
             max_bytes=worker.max_bytes_in_flight,
+            max_unpacked_bytes=self.settings.kafka.max_unpacked_bytes,
             drain_seconds=worker.drain_seconds,
             silent_seconds=2 * self.settings.kafka.heartbeat_interval_seconds + _SILENT_SECONDS,
             check_beginnings=self._check_beginnings,

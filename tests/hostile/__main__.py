@@ -19,7 +19,8 @@ from pipeline.devstack.ports import free_port
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+@click.option("--numpy", is_flag=True, help="Decode with numpy alone, not with the compiled core.")
+def main(*, numpy: bool) -> None:
     """Run the hostile cases through a real worker, each between two valid neighbours, and the corpus of personal data.
 
     The command starts a broker and ClickHouse, and stops them at the end. Standard output lists the failures; its last
@@ -28,7 +29,7 @@ def main() -> None:
     \b
     Examples:
       PYTHONPATH=tests python -m hostile
-      PYTHONPATH=tests python -m hostile | tail -1
+      PYTHONPATH=tests python -m hostile --numpy | tail -1
 
     \b
     Exit codes:
@@ -37,7 +38,8 @@ def main() -> None:
     """
     directory = Path(mkdtemp(prefix="chimera-hostile-"))
     with Console(stderr=True).status("hostile cases") as status, Stack(directory / "stack") as stack:
-        _use_only({**stack.environment, env_name("worker", "web_port"): str(free_port())})
+        core = {env_name("worker", "compiled_core"): str(not numpy).lower()}
+        _use_only({**stack.environment, **core, env_name("worker", "web_port"): str(free_port())})
         outcome = run(load_settings(), os.environ, directory)
         status.update("personal data")
         found = leaks(load_settings(), os.environ, directory)

@@ -1,12 +1,16 @@
 """Bookkeeping of one partition: where micro-batches end, and which offset may be committed."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 from support.partitions import MAX_BYTES, cut, partition_of, records_at
 from support.records import Record, parts_of
 
 from pipeline.catalog import BatchPolicy
-from pipeline.transport.micro_batch import State
+from pipeline.transport.micro_batch import MicroBatch, State
 from pipeline.transport.partition import PartitionBatches
+from pipeline.transport.records import RecordColumns
 
 
 def test_a_micro_batch_ends_at_max_rows() -> None:
@@ -127,9 +131,38 @@ def test_a_micro_batch_says_what_it_is() -> None:
     [batch] = partition.cut(0.0, hurry=True)
     assert (batch.topic, batch.partition, batch.first, batch.last, len(batch)) == ("topic", 7, 3, 9, 2)
     assert [record.value for record in batch.records] == [b"a", None]
-    assert batch.record(1).value is None
+    assert [record.value for record in batch.records_at([1, 0])] == [None, b"a"]
     assert repr(batch) == "<topic-7 [3, 9]>"
     assert batch.token == "id/7/3-9"
+
+
+def test_some_records_are_read_without_reading_a_part_twice() -> None:
+    """A micro-batch of rejected records would be read once for each of them."""
+    parts = [_Counted.of([Record(first + number, b"%d" % (first + number)) for number in range(3)]) for first in (0, 3)]
+    batch = MicroBatch(partition_of(), 0, 5, parts)
+    assert [record.offset for record in batch.records_at([0, 2, 3, 5])] == [0, 2, 3, 5]
+    assert [part.read for part in parts] == [1, 1]
+
+
+class _Counted:
+    """Part of the log that counts how often it is read."""
+
+    def __init__(self, columns: RecordColumns) -> None:
+        self._columns, self.read = columns, 0
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> "_Counted":
+        return cls(RecordColumns.of(records))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._columns, name)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def columns(self) -> RecordColumns:
+        self.read += 1
+        return self._columns
 
 
 def test_the_state_has_the_committable_offset_and_the_ranges_in_flight() -> None:

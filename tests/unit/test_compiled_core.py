@@ -1,13 +1,16 @@
 """The compiled core beside numpy: the same rows, verdicts and records, whatever the bytes."""
 
+import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.avro_cases import damaged, encode, make_family, record
-from support.both_paths import by_both, decoded, path
+from support.both_paths import by_both, decoded, path, plain
 from support.decoding import ANY, FAMILY, GOOD, good
 
 from pipeline.columns import core
@@ -31,6 +34,52 @@ def test_a_setting_turns_it_off() -> None:
     with path("numpy"):
         assert core.compiled() is None
         assert core.why_not() == "a setting turns it off"
+
+
+def test_only_a_library_of_this_very_source_is_used(tmp_path: Path) -> None:
+    """In any other case numpy does all, for a reason in one line."""
+    assert core.load(core._FILE, core._SOURCE)[1] == ""
+    other, library = tmp_path / "core.zig", tmp_path / core._FILE.name
+    other.write_bytes(core._SOURCE.read_bytes() + b"\n")
+    assert core.load(core._FILE, other) == (
+        None,
+        f"{core._FILE} isn't built from {other}: install the package again",
+    )
+    foreign = bytearray(core._FILE.read_bytes())
+    foreign[18] ^= 0xFF  # the kind of machine
+    for content in (None, b"", b"text", bytes(foreign), foreign[:1000]):
+        if content is not None:
+            library.write_bytes(content)
+        loaded, why = core.load(library, core._SOURCE)
+        assert loaded is None
+        assert why.startswith("it can't be loaded: ")
+        assert "\n" not in why
+    assert core.load(Path("libc.so.6"), core._SOURCE)[0] is None
+
+
+def test_several_threads_decode_at_once() -> None:
+    """The core has no state of its own."""
+    values = [good(note=f"{number % 7}", count=number % 12) for number in range(3000)]
+    expected = plain(_DECODER.decode(values))
+    with ThreadPoolExecutor(4) as pool:
+        assert all(plain(rows) == expected for rows in pool.map(lambda _: _DECODER.decode(values), range(24)))
+
+
+def test_a_forked_process_decodes() -> None:
+    """Also while other threads of its parent do."""
+    expected = plain(_DECODER.decode([good()] * 100))
+    if (child := os.fork()) == 0:
+        os._exit(plain(_DECODER.decode([good()] * 100)) != expected)
+    assert os.waitpid(child, 0) == (child, 0)
+
+
+def test_a_schema_may_have_hundreds_of_fields() -> None:
+    """The core has no limit of its own."""
+    family = make_family([record([{"name": f"f{number}", "type": "string"} for number in range(400)])])
+    frame = family.schema.fingerprint
+    bodies = [b"".join(b"\x04%02d" % ((number + at) % 90) for at in range(400)) for number in range(50)]
+    rows = decoded(Decoder(family), [frame_single_object(frame, body) for body in (*bodies, bodies[0][:-1])])
+    assert (len(rows), len(rows.rejections)) == (50, 1)
 
 
 @settings(max_examples=300)

@@ -32,7 +32,7 @@ def batch_of(record: Record) -> MicroBatch:
 
 def said(record: Record, rejection: Rejection) -> dict[str, str]:
     """Return the added headers, by their names without the prefix."""
-    headers = dead_letter(batch_of(record), rejection).headers
+    headers = dead_letter(batch_of(record), rejection, record).headers
     assert headers[: len(record.headers)] == list(record.headers)
     own = headers[len(record.headers) :]
     return {name.removeprefix("chimera.error."): value.decode() for name, value in own if isinstance(value, bytes)}

@@ -1,9 +1,12 @@
 """Batches of the log, read by column: the records that aiokafka reads of the same bytes, or a damage that is named."""
 
 import struct
-from collections.abc import Iterable, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import cramjam
+import lz4.frame
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
@@ -192,7 +195,8 @@ def test_a_damaged_record_of_a_micro_batch_halts_the_worker() -> None:
     partition.add([packed(made_of(_DAMAGED["a negative length"]))], 0.0)
     (batch,) = partition.cut(0.0, hurry=True)
     with pytest.raises(
-        HaltError, match=rf"topic-7: .* offsets {_FIRST} to {_FIRST} can't be read: .* to {_FIRST + 1} "
+        HaltError,
+        match=rf"topic-7: .* offsets {_FIRST} to {_FIRST} can't be read: .* to {_FIRST + 1} .* `chimera replay`",
     ):
         list(batch.slices())
 
@@ -214,6 +218,94 @@ def test_bytes_that_cannot_be_decompressed_are_damage(codec: int) -> None:
     data[_ATTRIBUTES] = struct.pack(">h", codec)
     with pytest.raises(DamagedBatchError, match="can't be read: it"):
         packed(bytes(data))
+
+
+def _xerial(data: bytes) -> bytes:
+    """Compress as Java's snappy does, in blocks of 1000 bytes."""
+    blocks = [bytes(cramjam.snappy.compress_raw(data[at : at + 1000])) for at in range(0, len(data), 1000)]
+    head = b"\x82SNAPPY\0" + struct.pack(">ii", 1, 1)
+    return head + b"".join(len(block).to_bytes(4, "big") + block for block in blocks)
+
+
+def _streamed_zstd(data: bytes) -> bytes:
+    """Compress without a size in the head of the frame, as Java does."""
+    stream = cramjam.zstd.Compressor()
+    stream.compress(data)
+    return bytes(stream.finish())
+
+
+_FORMS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
+    "gzip": (1, lambda data: bytes(cramjam.gzip.compress(data))),
+    "snappy": (2, lambda data: bytes(cramjam.snappy.compress_raw(data))),
+    "snappy of Java": (2, _xerial),
+    "lz4": (3, lambda data: lz4.frame.compress(data, store_size=False)),
+    "lz4 of several blocks": (3, lambda data: lz4.frame.compress(data, block_size=4, block_linked=False)),
+    "zstd": (4, lambda data: bytes(cramjam.zstd.compress(data))),
+    "zstd without its size": (4, _streamed_zstd),
+    "two frames of zstd": (4, lambda data: _streamed_zstd(data[:99]) + _streamed_zstd(data[99:])),
+}
+
+
+def _compressed(body: bytes, form: str) -> bytes:
+    codec, compress = _FORMS[form]
+    data = bytearray(made_of(compress(body)))
+    data[_ATTRIBUTES] = struct.pack(">h", codec)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("form", _FORMS)
+@pytest.mark.parametrize("value", [b"", bytes(range(256)) * 2000, bytes(3_000_000)], ids=["none", "some", "much"])
+def test_a_batch_makes_at_most_so_many_bytes(form: str, value: bytes) -> None:
+    """A few KB may stand for gigabytes; the limit itself is right."""
+    body = record_of(rest=encoded(-1, len(value)) + value + encoded(0))
+    data = memoryview(_compressed(body, form))
+    part = PackedBatch.of(data, 0, len(body))
+    assert part.unpacked_bytes == len(body)
+    assert part.columns()[0].value == read_sparse(data, 0, len(body))[0].value == value
+    for refused in (PackedBatch.of, read_sparse):
+        with pytest.raises(DamagedBatchError, match=f"to at most {len(body) - 1} bytes"):
+            refused(data, 0, len(body) - 1)
+
+
+def test_a_block_of_snappy_that_announces_gigabytes_is_damage() -> None:
+    """Its library would make room for them."""
+    data = bytearray(made_of(encoded(2**31 - 1) + b"\0"))
+    data[_ATTRIBUTES] = struct.pack(">h", 2)
+    with pytest.raises(DamagedBatchError, match="bytes where 134217728 are left"):
+        packed(bytes(data))
+
+
+@pytest.mark.parametrize("count", [2, 10**6, 2**31 - 1])
+def test_no_room_is_made_for_records_that_are_not_there(count: int) -> None:
+    """The number in the head of a batch is its producer's."""
+    data = made_of(record_of(), count=count)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedBatchError, match=f"expected {count} whole records"):
+            read([packed(data)])
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_part_keeps_no_other_bytes_of_its_fetch() -> None:
+    """The fetch would stay in memory with the last of its batches, uncounted."""
+    data = batch_of([(b"k", b"v", [], 1)])
+    fetch = memoryview(data + bytes(1_000_000))
+    part = PackedBatch.of(fetch[: len(data)])
+    assert isinstance(part.data.obj, bytes)
+    assert part.held_bytes == len(part.data.obj) == len(data) - _RECORDS
+
+
+def test_a_large_batch_is_cut_by_the_sizes_of_its_records() -> None:
+    """They may be uneven; it stays compressed all the same."""
+    values = [b"s"] * 500 + [bytes(200_000)] * 10 + [b"t"] * 5
+    partition = partition_of(offset=_FIRST, rows=505)
+    partition.add([packed(batch_of([(None, value, [], 1) for value in values], _CODECS["gzip"]))], 0.0)
+    assert partition.held_bytes < 10_000
+    batches = list(partition.cut(0.0, hurry=True))
+    assert [record.value for batch in batches for record in batch.records] == values
+    assert [len(batch) for batch in batches] == [500, *[1] * 10, 5]
 
 
 @given(body=st.binary(max_size=60), count=st.integers(-1, 4))

@@ -9,9 +9,11 @@ from pipeline.catalog import BatchPolicy
 from pipeline.errors import ConfigError
 from pipeline.lineage.chunks import chunks
 from pipeline.lineage.spans import Bound, check_partitions
+from pipeline.transport.records import RecordColumns
 from pipeline.transport.stretches import LogStretch
 
 _POLICY = BatchPolicy(max_rows=10, max_bytes=1024, linger_seconds=1)
+_LARGE = BatchPolicy(max_rows=10, max_bytes=1 << 20, linger_seconds=1)
 
 
 def _stretch(partition: int, offsets: range, size: int = 1) -> LogStretch:
@@ -36,6 +38,20 @@ def test_large_values_end_a_chunk_early() -> None:
     """Memory is bounded by bytes, too."""
     cut = list(chunks([_stretch(0, range(2), 600), _stretch(0, range(2, 4), 600)], _POLICY))
     assert [len(chunk) for chunk in cut] == [2, 2]
+
+
+def test_a_chunk_keeps_no_more_than_its_records() -> None:
+    """A range may take one record of each fetch, and the fetch must not stay in memory; they are decoded together."""
+    fetches = [RecordColumns.of([Record(10 * each + at, bytes(9999)) for at in range(10)]) for each in range(7)]
+    some = [fetch[3:4] for fetch in fetches]
+    (chunk,) = chunks([LogStretch(0, 10 * each, 10 * each + 10, fetch) for each, fetch in enumerate(some)], _LARGE)
+    ((values, timestamps),) = chunk.slices()
+    assert values.values() == [bytes(9999)] * 7
+    assert timestamps is not None
+    assert chunk.offsets.tolist() == [3, 13, 23, 33, 43, 53, 63]
+    held = {id(each.buffer): len(each.buffer.data) for each in chunk._values}
+    assert sum(held.values()) < 8 * 9999
+    assert chunk._offsets[0].base is None
 
 
 def test_many_partitions_hold_no_more_than_two_chunks_together() -> None:

@@ -169,7 +169,8 @@ class LogReader:
         return [each for place, stretch in fetched.items() for each in self._stretches(place.partition, stretch)]
 
     async def _take(self, fetcher: Any) -> Mapping[Any, Fetched]:
-        return await take(fetcher, (self._topic,), lambda: fetcher.fetched_records((), 0))
+        most = self._settings.max_unpacked_bytes
+        return await take(fetcher, (self._topic,), most, lambda: fetcher.fetched_records((), 0))
 
     async def _past_deleted(self, number: int) -> list[LogStretch]:
         """Go on behind the records that retention has deleted."""

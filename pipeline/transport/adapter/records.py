@@ -19,7 +19,7 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.memory_records import _MemoryRecordsPy
 
 from pipeline.errors import wrong_checksum
-from pipeline.transport.batch_format import BatchHead, DamagedBatchError
+from pipeline.transport.batch_format import MOST_UNPACKED, BatchHead, DamagedBatchError
 from pipeline.transport.broker import Damage, Fetched
 from pipeline.transport.packed import PackedBatch, read_sparse
 from pipeline.transport.records import LogPart, RecordColumns
@@ -68,9 +68,15 @@ def _is_abort_marker(control_batch: Any) -> bool:
 
 
 class LogParts:
-    """Parts of the log in a fetch, in the place of aiokafka's records of it."""
+    """Parts of the log in a fetch, in the place of aiokafka's records of it.
 
-    def __init__(self, theirs: PartitionRecords) -> None:
+    Args:
+        theirs: aiokafka's records.
+        most: most bytes that the records of a batch may have when they are decompressed.
+    """
+
+    def __init__(self, theirs: PartitionRecords, most: int = MOST_UNPACKED) -> None:
+        self._most = most
         self.next_fetch_offset = theirs.next_fetch_offset
         self.damage: Damage | None = None  # if the fetch begins with a batch that can't be read
         self._aborted = AbortedTransactions(theirs._aborted_transactions)  # noqa: SLF001 (replaces that object)
@@ -105,21 +111,22 @@ class LogParts:
         if batch.producer_id is None:  # an older format, as only old logs have it
             return RecordColumns.of([record for record in batch if record.offset >= self.next_fetch_offset])
         if not BatchHead.of(data).dense:
-            return read_sparse(data, self.next_fetch_offset)
-        return PackedBatch.of(data, self.next_fetch_offset)
+            return read_sparse(data, self.next_fetch_offset, self._most)
+        return PackedBatch.of(data, self.next_fetch_offset, self._most)
 
 
 async def take(
-    client_fetcher: Any, topics: Iterable[str], fetched_records: Callable[[], Awaitable[Any]]
+    client_fetcher: Any, topics: Iterable[str], most: int, fetched_records: Callable[[], Awaitable[Any]]
 ) -> dict[Any, Fetched]:
     """Take what has arrived: also stretches without a record, which move aiokafka's position too.
 
     Args:
         client_fetcher: aiokafka's.
         topics: the topics whose records are taken as parts of the log.
+        most: as of `LogParts`.
         fetched_records: takes records by partition from the fetcher, without waiting for any.
     """
-    _replace_records(client_fetcher, topics)
+    _replace_records(client_fetcher, topics, most)
     before = {tp: (state, state.position, records) for tp, (state, records) in _positioned(client_fetcher).items()}
     records = await fetched_records()
     taken = {tp: Fetched(some[0].offset, some[-1].offset + 1, some) for tp, some in records.items() if tp not in before}
@@ -131,12 +138,12 @@ async def take(
     return taken
 
 
-def _replace_records(client_fetcher: Any, topics: Iterable[str]) -> None:
+def _replace_records(client_fetcher: Any, topics: Iterable[str], most: int) -> None:
     """Replace aiokafka's records in a fetcher, of these topics, unless some of a fetch were read already."""
     for tp, fetched in client_fetcher._records.items():  # noqa: SLF001 (aiokafka offers no other way in)
         theirs = fetched._partition_records if isinstance(fetched, FetchResult) else None  # noqa: SLF001 (as above)
         if isinstance(theirs, PartitionRecords) and tp.topic in topics and _untouched(theirs):
-            fetched._partition_records = LogParts(theirs)  # noqa: SLF001 (as above)
+            fetched._partition_records = LogParts(theirs, most)  # noqa: SLF001 (as above)
 
 
 def _positioned(client_fetcher: Any) -> dict[Any, tuple[Any, Any]]:

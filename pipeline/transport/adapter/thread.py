@@ -163,8 +163,12 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
     async def _take(self, consumer: Any, active_partitions: set[TP], limit: int | None) -> dict[TP, Fetched]:
         fetcher = consumer._fetcher  # noqa: SLF001 (as above)
         fetched_records = super()._fetch_records
+        options = self.options
         return await take(
-            fetcher, self.options.policies, lambda: fetched_records(consumer, active_partitions, 0, limit)
+            fetcher,
+            options.policies,
+            options.max_unpacked_bytes,
+            lambda: fetched_records(consumer, active_partitions, 0, limit),
         )
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
