@@ -26,10 +26,11 @@ def partition_of(
     offset: int = 0,
     ends: tuple[int, ...] = (),
     closings: tuple[Closing, ...] = (),
+    max_bytes: int = MAX_BYTES,
     **options: Any,
 ) -> PartitionBatches:
     """Return partition 7 of a topic, with this committed state and policy."""
-    policy = BatchPolicy(max_rows=rows, max_bytes=MAX_BYTES, linger_seconds=LINGER_SECONDS)
+    policy = BatchPolicy.model_construct(max_rows=rows, max_bytes=max_bytes, linger_seconds=LINGER_SECONDS)
     state = State(offset, ends, closings)
     return PartitionBatches("topic", "id", 7, state, policy=policy, limit=limit, **options)
 
