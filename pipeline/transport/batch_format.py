@@ -256,10 +256,10 @@ class _Headers:
                 break
             at, ends = self._at[left], self._ends[left]
             wrong = np.zeros(len(left), np.bool_)
-            for least in (0, -1):  # a value may be null, a name may not
+            for nullable in (False, True):  # any negative length of a value is null, a name has none
                 value, width, malformed = varints(self._buffer, at)
                 length = zigzag(value)
-                wrong |= (length < least) | (length > ends - at) | (malformed & (width == _WIDEST))
+                wrong |= ((length < 0) & (not nullable)) | (length > ends - at) | (malformed & (width == _WIDEST))
                 at = np.where(wrong, ends, at + width + np.clip(length, 0, None))
                 wrong |= at > ends
                 at = np.minimum(at, ends)
@@ -275,9 +275,9 @@ class _Headers:
         """Read the rest of a long list of headers; false if it isn't one."""
         data, at, end = self._buffer.data, int(self._at[row]), int(self._ends[row])
         for _ in range(int(self._counts[row]) - _MOST_ROUNDS):
-            for least in (0, -1):
+            for nullable in (False, True):
                 length, at = varint_at(data, at)
-                if length < least or at + length > end:
+                if (length < 0 and not nullable) or at + max(length, 0) > end:
                     return False
                 at += max(length, 0)
         self._at[row] = at

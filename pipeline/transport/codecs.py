@@ -34,7 +34,8 @@ def unpacked(codec: int, data: memoryview, most: int) -> Any:
     try:
         return read(data, most)
     except (cramjam.DecompressionError, OSError, ValueError, OverflowError) as error:
-        raise CodecError(f"it can't be decompressed to at most {most} bytes: {error}") from error
+        limit = f"{most} bytes, the limit of CHIMERA_KAFKA__MAX_UNPACKED_BYTES"
+        raise CodecError(f"it can't be decompressed to at most {limit}: {error}") from error
 
 
 def _reading(into: Callable[[memoryview, Any], int]) -> Callable[[memoryview, int], Any]:

@@ -144,6 +144,15 @@ def test_header_names_that_are_not_utf_8_are_escaped() -> None:
     assert read([packed(data)])[0].headers == (("\\xffa", None),)
 
 
+@pytest.mark.parametrize("length", [-1, -2, -(2**31), -(2**63)])
+def test_any_negative_length_is_null(length: int) -> None:
+    """So Kafka's clients read it, in a list of headers of any length too."""
+    for count in (1, 40):
+        data = made_of(record_of(rest=encoded(length, length, count) + (encoded(0) + encoded(length)) * count))
+        expected = [(_FIRST, 1000, None, None, [("", None)] * count)]
+        assert tuples(read([packed(data)])) == tuples(DefaultRecordBatch(data)) == expected
+
+
 def test_many_headers_are_read() -> None:
     """Also by a record with more of them than are read by column."""
     headers: list[tuple[str, bytes | None]] = [(str(number), b"v") for number in range(100)]

@@ -47,7 +47,7 @@ def _offsets(batch: MicroBatch) -> list[int]:
 def test_each_owner_cuts_the_committed_ranges_alike(
     steps: list[Step], owners: tuple[Owner, Owner, Owner], data: st.DataObject
 ) -> None:
-    """With other limits or of another release, from the middle of a batch on, with markers and aborted records between."""
+    """With other limits or of another release, from the middle of a batch on, with markers in between."""
     log = Log(steps)
     committed, stored, before = dict[str, list[int]](), list[int](), None
     for owner in owners:
