@@ -215,6 +215,7 @@ _BOTH = {  # modules whose tests run with the compiled core, and with numpy alon
     "test_decode_writers",
     "test_fingerprints",
     "test_packed_batches",
+    "test_packed_limits",
     "test_packed_ranges",
     "test_resolution",
     "test_sanitise",

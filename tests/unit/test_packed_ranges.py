@@ -52,7 +52,7 @@ def test_each_owner_cuts_the_committed_ranges_alike(
     committed, stored, before = dict[str, list[int]](), list[int](), None
     for owner in owners:
         partition = _owner(log, owner, before)
-        known = set(committed) if before else set()
+        known = set(committed)
         cut = list(partition.cut(0.0, hurry=True))
         for batch in cut:
             assert committed.setdefault(batch.token, _offsets(batch)) == _offsets(batch)
