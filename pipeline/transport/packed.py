@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.columns import Spans
 from pipeline.transport.batch_format import MOST_UNPACKED, BatchHead, DamagedBatchError, read_records
 from pipeline.transport.records import LogPart, RecordColumns
-
-_LARGE = 1024 * 1024  # bytes of records from which on each one's size is looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +22,8 @@ class PackedBatch:
     first: int
     """Number of the first of the batch's records that is a record of this part."""
     stop: int
+    sizes: NDArray[np.uint32] | None = None
+    """Bytes of each record, if they were measured; else all have the same."""
 
     @classmethod
     def of(cls, batch: memoryview, offset: int = 0, most: int = MOST_UNPACKED) -> "PackedBatch":
@@ -61,34 +62,45 @@ class PackedBatch:
 
     @property
     def size(self) -> int:
-        """Bytes that the records take when they are read, with what Kafka adds to each."""
+        """Bytes that the records take when they are read, with what Kafka adds to each if they weren't measured."""
+        if self.sizes is not None:
+            return int(self.sizes.sum())
         return self.unpacked_bytes * len(self) // self.head.records
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the compressed records."""
-        return len(self.data) * len(self) // self.head.records
+        """Bytes of the compressed records, and of their sizes."""
+        measured = 0 if self.sizes is None else self.sizes.nbytes
+        return len(self.data) * len(self) // self.head.records + measured
 
     def sliced(self, first: int, stop: int) -> "PackedBatch":
         """Return some of the records, by their numbers."""
-        return replace(self, first=self.first + first, stop=self.first + min(stop, len(self)))
+        sizes = None if self.sizes is None else self.sizes[first:stop]
+        return replace(self, first=self.first + first, stop=self.first + min(stop, len(self)), sizes=sizes)
 
     def rows_below(self, offset: int) -> int:
         """Count the records below an offset."""
         return min(max(offset - self.first_offset, 0), len(self))
 
     def rows_within(self, max_bytes: int) -> int:
-        """Count the first records that fit into this size; of a batch that isn't large, as if all had the same."""
-        if self.unpacked_bytes > max(_LARGE, max_bytes):
-            try:
-                return self.columns().rows_within(max_bytes)
-            except DamagedBatchError:
-                return len(self)  # whoever needs the records reports that
+        """Count the first records that fit into this size; as if all had the same if they weren't measured."""
+        if self.sizes is not None:
+            return int(np.searchsorted(np.cumsum(self.sizes, dtype=np.int64), max_bytes, side="right"))
         return min(len(self), len(self) * max_bytes // max(1, self.size))
 
     def columns(self) -> RecordColumns:
         """Read the records; see `read`."""
         return _read([self])
+
+
+def measured(part: LogPart, max_bytes: int) -> LogPart:
+    """Measure the records of a part that is larger than this; it stays compressed."""
+    if not isinstance(part, PackedBatch) or part.size <= max_bytes:
+        return part
+    try:
+        return replace(part, sizes=part.columns().sizes.astype(np.uint32))
+    except DamagedBatchError:
+        return part  # whoever needs its records reports that
 
 
 def read(parts: Sequence[LogPart]) -> RecordColumns:

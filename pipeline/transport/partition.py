@@ -22,6 +22,7 @@ from pipeline.transport.commit_metadata import MOST_CLOSINGS, Closing, JointInse
 from pipeline.transport.committed import CommittedState
 from pipeline.transport.in_flight import InFlight
 from pipeline.transport.micro_batch import MicroBatch, State
+from pipeline.transport.packed import measured
 from pipeline.transport.records import LogPart
 from pipeline.transport.waiting import WaitingRecords
 
@@ -144,7 +145,7 @@ class PartitionBatches:
         """
         if parts and (got := parts[0].first_offset) < self.next_offset:
             raise ValueError(f"{self.topic}-{self.partition}: offset {got} came where {self.next_offset} was expected")
-        self._waiting.add(parts, now, next_offset)
+        self._waiting.add([measured(part, self._policy.max_bytes) for part in parts], now, next_offset)
         self._advance()
 
     def cut(self, now: float, *, hurry: bool = False) -> Iterator[MicroBatch]:
