@@ -225,12 +225,11 @@ _BOTH = {  # modules whose tests run with the compiled core, and with numpy alon
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the tests of these modules in both ways."""
     if metafunc.module.__name__.rpartition(".")[2] in _BOTH:
-        metafunc.fixturenames.append("decoding_path")
         metafunc.parametrize("decoding_path", PATHS, indirect=True, scope="module")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)  # pytest sets up no fixture that a test doesn't name
 def decoding_path(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Decode in one of the two ways."""
-    with path(request.param):
+    """Decode in one of the two ways; with the core where nothing else is said."""
+    with path(getattr(request, "param", PATHS[0])):
         yield

@@ -26,10 +26,16 @@ from support.kafka_batches import (
 )
 from support.partitions import partition_of
 
+from pipeline.columns import core
 from pipeline.errors import HaltError
 from pipeline.transport.batch_format import BatchHead, DamagedBatchError
 from pipeline.transport.packed import read, read_sparse, read_whole
 from pipeline.transport.records import RecordColumns
+
+
+def test_these_tests_run_in_both_ways(request: pytest.FixtureRequest) -> None:
+    """The name of each has the way in it, and the way is the one that is used."""
+    assert (core.compiled() is None) == ("[numpy" in request.node.name)
 
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
