@@ -7,7 +7,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -45,12 +45,12 @@ class KafkaSettings(_Section):
     """Address of the broker, TLS and login; `pipeline.kafka.client` makes the client configuration from them."""
 
     bootstrap_servers: Servers = Field("127.0.0.1:9092", description="host:port, comma-separated")
-    security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     ca_cert: File | None = Field(None, description="PEM file of the authority that signed the broker's certificate")
     client_cert: File | None = Field(None, description="PEM file of the client certificate")
     client_key: File | None = Field(None, description="PEM file of the client certificate's key")
     client_key_password: Secret = SecretStr("")
-    sasl_mechanism: str = Field("SCRAM-SHA-512", pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512|OAUTHBEARER)$")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "SCRAM-SHA-512"
     user: Text | None = Field(None, description="user, or client id with OAUTHBEARER")
     password: Secret = Field(SecretStr(""), description="password, or client secret with OAUTHBEARER")
     oauth_token_url: HttpUrl | None = Field(None, description="token endpoint for OAUTHBEARER")
@@ -245,8 +245,8 @@ class PrivacySettings(_Section):
 class LogSettings(_Section):
     """Level and format of the log."""
 
-    level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
-    format: str = Field("console", pattern="^(console|json)$")
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["console", "json"] = "console"
 
 
 class Settings(BaseSettings):

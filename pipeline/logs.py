@@ -25,20 +25,27 @@ _NOISY = {
     "pipeline": logging.WARNING,
 }
 _REPEATED_SECONDS = 30.0
+_ORDINARY = {"Heartbeat failed for group %s because it is rebalancing"}
+"""Warnings of aiokafka about what is no trouble: a rebalance ends with the line "consuming"."""
 
 
 class Seldom(logging.Filter):
-    """Lets a library repeat a message only every 30 seconds; without a broker, aiokafka logs 60 lines a second."""
+    """Lets a library warn of trouble alone, and only every 30 s; without a broker, aiokafka logs 60 lines a second."""
 
     def __init__(self) -> None:
         super().__init__()
         self._said_at: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return True for a line of ours, and for a library's line whose text it hasn't logged for 30 seconds."""
+        """Return True for a line of ours, and for a library's line whose text it hasn't logged for 30 seconds.
+
+        Lines about ordinary events are dropped.
+        """
         kind = (record.name, str(record.msg))
         if record.name.partition(".")[0] not in _NOISY:
             return True
+        if record.msg in _ORDINARY:
+            return False
         if record.created - self._said_at.get(kind, float("-inf")) < _REPEATED_SECONDS:
             return False
         self._said_at[kind] = record.created

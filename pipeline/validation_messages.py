@@ -1,5 +1,6 @@
 """Messages for the problems that pydantic finds in settings, schemas and topics.yaml."""
 
+import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -39,6 +40,8 @@ def validation_message(problem: Mapping[str, Any]) -> str:
     return f"expected {wording.format(**problem.get('ctx', {}))}" if wording else problem["msg"]
 
 
-def unknown_key_message(known: Collection[str]) -> str:
-    """Return the message for an unknown key; it lists the known keys."""
-    return f"unknown key; expected {', '.join(known)}"
+def unknown_key_message(known: Collection[str], key: str) -> str:
+    """Return the message for an unknown key: the one that it is likely meant for, and all known ones."""
+    close = difflib.get_close_matches(key.lower(), known, n=1)
+    meant = f", perhaps {close[0]} is meant" if close else ""
+    return f"unknown key{meant}; expected {', '.join(known)}"

@@ -1,6 +1,6 @@
 """Reads topics.yaml: the declared topics, and the dead-letter topic of each family's topic."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +69,21 @@ def _document(path: Path) -> Any:
 
 def _checked(path: Path, document: Any) -> dict[str, Any]:
     """The document, with its top level checked."""
+    if isinstance(document, dict):
+        _check_keys(path, "", document, _KEYS)
     if not isinstance(document, dict) or not isinstance(document.get("topics"), dict) or not document["topics"]:
         raise ConfigError(f"{path}: topics: expected a mapping of topic names to their settings")
     if document.get("version") != 1:
         raise ConfigError(f"{path}: version: expected 1, got {document.get('version')!r}")
-    unknown = sorted(set(document) - set(_KEYS))
-    if unknown:
-        raise ConfigError(f"{path}: {unknown[0]}: {unknown_key_message(_KEYS)}")
     return document
+
+
+def _check_keys(path: Path, where: str, mapping: Mapping[Any, Any], known: Collection[str]) -> None:
+    """Refuse an unknown key; it is named before a key that is missing, because it is likely the misspelt one."""
+    prefix = f"{where}." if where else ""
+    for key in mapping:
+        if key not in known:
+            raise ConfigError(f"{path}: {prefix}{key}: {unknown_key_message(known, str(key))}")
 
 
 def _dead_letters(
@@ -109,6 +116,9 @@ def _topic(
     for key, value in (("defaults", defaults), (where, own)):
         if not isinstance(value, dict):
             raise ConfigError(f"{path}: {key}: expected a mapping, got {value!r}")
+        _check_keys(path, key, value, _TOPIC_KEYS)
+        if isinstance(value.get("batch"), dict):
+            _check_keys(path, f"{key}.batch", value["batch"], BatchPolicy.model_fields)
     merged = {**defaults, **own, **overrides, "name": name}
     if isinstance(own.get("batch"), dict) and isinstance(defaults.get("batch"), dict):
         merged["batch"] = {**defaults["batch"], **own["batch"]}
@@ -121,12 +131,10 @@ def _topic(
 
 
 def _explain(problem: Mapping[str, Any]) -> str:
-    """The key, the expected value and the given one; for an unknown key, the known ones."""
+    """The key, the expected value and the given one."""
     key = ".".join(map(str, problem["loc"]))
     limits = ", ".join(BatchPolicy.model_fields)
     match problem["type"]:
-        case "extra_forbidden":
-            return f"{key}: {unknown_key_message(BatchPolicy.model_fields if len(problem['loc']) > 1 else _TOPIC_KEYS)}"
         case "missing":
             return f"{key}: {validation_message(problem)}, it has none"
         case "model_type":

@@ -6,6 +6,7 @@ from importlib import import_module
 
 import click
 
+from pipeline.cli.groups import Group
 from pipeline.errors import ChimeraError
 
 # name -> module and object; a module is imported only when its command is used or listed
@@ -15,6 +16,7 @@ COMMANDS = {
     "topics": "pipeline.cli.topics:topics",
     "migrate": "pipeline.cli.migrate:migrate",
     "produce": "pipeline.cli.produce:produce",
+    "query": "pipeline.cli.query:query",
     "verify": "pipeline.cli.verify:verify",
     "rollup": "pipeline.cli.rollup:rollup",
     "replay": "pipeline.cli.replay:replay",
@@ -25,7 +27,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group that imports its commands when they are needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)

@@ -2,11 +2,12 @@
 
 import click
 
+from pipeline.cli.groups import Group
 from pipeline.clickhouse.access import statements
 from pipeline.config import load_settings
 
 
-@click.group()
+@click.group(cls=Group)
 def access() -> None:
     """Print the SQL for ClickHouse roles and grants.
 

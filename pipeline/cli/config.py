@@ -5,15 +5,16 @@ from typing import Any
 import click
 import orjson
 from pydantic import SecretStr
-from rich.console import Console
 from rich.table import Table
 
+from pipeline.cli.groups import Group
+from pipeline.cli.terminal import terminal
 from pipeline.config import by_env_name, load_settings, names_in_environment
 
 _MASK = "********"
 
 
-@click.group()
+@click.group(cls=Group)
 def config() -> None:
     """Show the settings and their sources.
 
@@ -56,8 +57,7 @@ def show(as_json: bool) -> None:
     for name, row in rows.items():
         value = "" if row["value"] is None else str(row["value"])
         table.add_row(name, value, str(row["source"]), style="bold" if name in ours else None)
-    terminal = Console(highlight=False, markup=False)
-    terminal.print(table, width=None if terminal.is_terminal else 200)
+    terminal().print(table, markup=False)
 
 
 def _shown(value: Any) -> str | float | None:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipeline.catalog import load_catalog
 from pipeline.cli.demo_output import report, say_how_to_stop, show_answers, show_counts, step
 from pipeline.cli.stack import fetch_jars
+from pipeline.cli.terminal import terminal
 from pipeline.clickhouse.migrate import migrate
 from pipeline.config import ENV_PREFIX, Settings, env_name, load_settings
 from pipeline.demo import DAMAGED, Tally, check_sessions, follow
@@ -70,13 +71,13 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
     """
     _check_empty(directory)
     fetch_jars()  # what can fail here leaves no directory behind
-    terminal = Console(highlight=False)
+    console = terminal()
     with ExitStack() as running:
         home = directory or _temporary(running)
-        stack, worker, settings = _start(terminal, home, running)
-        outcome = _run(terminal, settings, worker, events, seed)
-        sessions = _check_sessions(terminal, settings, worker)
-        show_answers(terminal, settings.clickhouse)
+        stack, worker, settings = _start(console, home, running)
+        outcome = _run(console, settings, worker, events, seed)
+        sessions = _check_sessions(console, settings, worker)
+        show_answers(console, settings.clickhouse)
         report(outcome, sessions)
         if keep:
             worker.let_go()
@@ -104,36 +105,36 @@ def _discard(home: Path, failure: type[BaseException] | None, *_: object) -> Non
         click.echo(f"Data and logs are kept in {home}.", err=True)
 
 
-def _start(terminal: Console, home: Path, running: ExitStack) -> tuple[Stack, WorkerProcess, Settings]:
+def _start(console: Console, home: Path, running: ExitStack) -> tuple[Stack, WorkerProcess, Settings]:
     """Start Kafka, ClickHouse and a worker in `home`; they stop when `running` ends."""
-    with step(terminal, "Kafka and ClickHouse are up"):
+    with step(console, "Kafka and ClickHouse are up"):
         stack = running.enter_context(Stack(home))
     # The caller's own settings must not reach this demo.
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
         del os.environ[name]
     os.environ.update(stack.environment)
     settings = load_settings()
-    with step(terminal, "Topics are created"):
+    with step(console, "Topics are created"):
         topics = load_catalog(settings).topics
         admin = TopicAdmin(settings.kafka)
         admin.apply(plan(topics, admin.read(topic.name for topic in topics), settings.topics.file))
-    with step(terminal, "Tables are created"):
+    with step(console, "Tables are created"):
         migrate(settings.clickhouse)
-    with step(terminal, "The worker is consuming"):
+    with step(console, "The worker is consuming"):
         often = {env_name("rollup", "snapshot_seconds"): "1"}  # the check at the end reads snapshots
         environment = {**os.environ, **stack.login("chimera_writer"), **often}
         worker = running.enter_context(WorkerProcess(home / "worker", environment))
     return stack, worker, settings
 
 
-def _run(terminal: Console, settings: Settings, worker: WorkerProcess, events: int, seed: int) -> Tally:
+def _run(console: Console, settings: Settings, worker: WorkerProcess, events: int, seed: int) -> Tally:
     """Publish the events with progress bars; print the counts at the end, also after a failure."""
     outcome = Tally(Counter(), Counter(), Counter(), 0)
     columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         with (
             closing(follow(settings, load_catalog(settings), worker, events, seed)) as outcomes,
-            Progress(*columns, console=terminal) as progress,
+            Progress(*columns, console=console) as progress,
         ):
             published = progress.add_task("published", total=events)
             stored = progress.add_task("stored", total=events - DAMAGED)
@@ -144,19 +145,19 @@ def _run(terminal: Console, settings: Settings, worker: WorkerProcess, events: i
                 progress.update(rejected, completed=outcome.rejected.total())
     finally:
         if outcome.produced:
-            show_counts(terminal, outcome)
+            show_counts(console, outcome)
     return outcome
 
 
-def _check_sessions(terminal: Console, settings: Settings, worker: WorkerProcess) -> Report:
+def _check_sessions(console: Console, settings: Settings, worker: WorkerProcess) -> Report:
     """Wait for the finished hours, and print how session_stats compares with ui_events."""
-    with terminal.status("Waiting for the finished hours …"):
+    with console.status("Waiting for the finished hours …"):
         report = check_sessions(settings, load_catalog(settings), worker)
     if differing := report.found.total():
-        terminal.print(f"[red]{differing:,} of {report.rows:,} rows of session_stats differ from SQL over ui_events[/]")
+        console.print(f"[red]{differing:,} of {report.rows:,} rows of session_stats differ from SQL over ui_events[/]")
     else:
-        terminal.print(f"[green]✓[/] session_stats: {report.rows:,} rows of {report.hours} hours, all as in SQL")
+        console.print(f"[green]✓[/] session_stats: {report.rows:,} rows of {report.hours} hours, all as in SQL")
     if report.open_hours:
         hours = f"{report.open_hours[0]} to {report.open_hours[-1]}" if report.open_hours[1:] else report.open_hours[0]
-        terminal.print(f"  Still open, because more events may come: {hours}")
+        console.print(f"  Still open, because more events may come: {hours}")
     return report

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 
 from pipeline.catalog import Catalog, Family, load_catalog
 from pipeline.cli.progress import tracked
+from pipeline.cli.rates import rate_text
 from pipeline.config import Settings, load_settings
 from pipeline.kafka.newest import newest_timestamp
 from pipeline.producer.encode import Encoder, InvalidEventError
@@ -201,8 +202,8 @@ def _publish(settings: Settings, catalog: Catalog, events: Events, total: int, *
     seconds = time.perf_counter() - began
     by_family = ", ".join(f"{family} {count:,}" for family, count in counts.most_common())
     done = "checked" if dry_run else "published"
-    rate = counts.total() / seconds
-    click.echo(f"{done} {counts.total():,} events in {seconds:.1f} s, {rate:,.0f} events/s: {by_family}")
+    rate = rate_text(counts.total(), seconds, "events")
+    click.echo(f"{done} {counts.total():,} events in {seconds:.1f} s{rate}: {by_family}")
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """Options of `chimera replay` that say what it reads, and which rows it fills."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from pipeline.catalog import Family
+from pipeline.cli.times import DayType, time_of
 from pipeline.lineage.sources import Order
 from pipeline.lineage.spans import Bound
 from pipeline.lineage.staging import is_staging
@@ -16,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class BoundType(click.ParamType):
-    """An offset, `PARTITION:OFFSET`, or a time in ISO 8601, which is UTC if it has no offset."""
+    """An offset, `PARTITION:OFFSET`, or a time in ISO 8601 or so long ago, which is UTC if it has no offset."""
 
     name = "bound"
 
@@ -27,15 +28,14 @@ class BoundType(click.ParamType):
             return Bound(offset=int(value))
         if colon and _is_number(partition) and _is_number(offset):
             return Bound(by_partition={int(partition): int(offset)})
-        try:
-            time = datetime.fromisoformat(value)
-        except ValueError:
+        time = time_of(value)
+        if time is None:
             self.fail(
-                f"expected an offset, PARTITION:OFFSET, or a time such as 2026-11-24T12:00Z, got {value!r}",
+                f"expected an offset, PARTITION:OFFSET, or a time such as 2026-11-24T12:00Z or 1h, got {value!r}",
                 param,
                 ctx,
             )
-        return Bound(time=time if time.tzinfo else time.replace(tzinfo=UTC))
+        return Bound(time=time)
 
 
 def _table(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -54,7 +54,7 @@ _OPTIONS = (
         multiple=True,
         metavar="BOUND",
         help="First offset or time to read: OFFSET, PARTITION:OFFSET (may be repeated), or the time of a record in "
-        "Kafka, ISO 8601, in UTC if it has no offset.  [default: the beginning of the log]",
+        "Kafka, ISO 8601 in UTC if it has no offset, or so long ago, such as 1h.  [default: the beginning of the log]",
     ),
     click.option(
         "--to",
@@ -86,7 +86,7 @@ _OPTIONS = (
     click.option(
         "--day",
         "days",
-        type=click.DateTime(["%Y-%m-%d"]),
+        type=DayType(),
         multiple=True,
         metavar="YYYY-MM-DD",
         help="Make this day of `ts` anew from the log and swap it in, in place of filling; may be repeated.",
@@ -124,7 +124,7 @@ def order_of(
     source_topic: str | None,
     files: Sequence[Path],
     into: str | None,
-    days: Sequence[datetime],
+    days: Sequence[date],
     keep_unknown: bool,
     allow_removal: bool,
     despite_unknown: bool,
@@ -149,7 +149,7 @@ def order_of(
         one_bound(end, "--to"),
         into,
         despite_unknown,
-        tuple(sorted({day.date() for day in days})),
+        tuple(sorted(set(days))),
         keep_unknown,
         allow_removal,
         source_topic,

@@ -7,9 +7,10 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pipeline.cli.rates import rate_of, rate_text
+from pipeline.cli.terminal import terminal
 from pipeline.cli.verify_output import format_hour
 from pipeline.lineage.filler import ReplayCounts
 from pipeline.lineage.follow import Followed
@@ -51,6 +52,7 @@ def facts_of_plan(plan: ReplayPlan, sampled: Result) -> dict[str, Any]:
 def facts_of_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Followed] = ()) -> dict[str, Any]:
     """Return a result for JSON."""
     result = done.made
+    rate = rate_of(result.counts.records, result.seconds)
     rewrite = {
         "carried": done.carried,
         "removed": done.removed,
@@ -64,7 +66,7 @@ def facts_of_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Follow
         **(rewrite if plan.dates else {}),
         **_facts(result.counts),
         "seconds": round(result.seconds, 3),
-        "records_per_second": round(result.records_per_second),
+        "records_per_second": None if rate is None else round(rate),
         "stopped": result.stopped,
         "deleted": [
             {"partition": gone.partition, "from": gone.first, "to": gone.next_offset} for gone in result.deleted
@@ -200,8 +202,8 @@ def _print_fill(plan: ReplayPlan, result: Result) -> None:
     _print_unknown(plan)
     click.echo(
         f"{counts.inserted:,} rows inserted into {plan.target.family.table}, {counts.present:,} were there already"
-        f"{_rest(counts)}: {counts.records:,} records in {_duration(result.seconds)}, "
-        f"{result.records_per_second:,.0f}/s"
+        f"{_rest(counts)}: {counts.records:,} records in {_duration(result.seconds)}"
+        f"{rate_text(counts.records, result.seconds, 'records')}"
     )
     if counts.days:
         click.echo(f"Days: {_days(counts)}")
@@ -214,10 +216,11 @@ def _print_rewrite(plan: ReplayPlan, done: Rewritten) -> None:
     if not done.swapped:
         click.echo("Stopped before the swap; nothing was changed.", err=True)
         return
+    rate = rate_text(result.counts.records, result.seconds, "records")
     click.echo(
         f"{days} of {plan.target.family.table}: {result.counts.inserted:,} rows made anew{_rest(result.counts)}, "
         f"{done.carried:,} kept as they were, {done.removed:,} removed: {result.counts.records:,} records in "
-        f"{_duration(result.seconds)}, {result.records_per_second:,.0f}/s; inserts waited {done.stall_ms:,.0f} ms; "
+        f"{_duration(result.seconds)}{rate}; inserts waited {done.stall_ms:,.0f} ms; "
         f"{done.filled.counts.inserted:,} rows filled in afterwards"
     )
     if done.filled.counts.withheld:
@@ -283,7 +286,7 @@ def _duration(seconds: float) -> str:
 @contextmanager
 def progress_of(plan: ReplayPlan) -> Iterator[Callable[[Result], None]]:
     """Show offsets, rows, rows/s and remaining time: a bar on a terminal, elsewhere a line every ten seconds."""
-    terminal = Console(stderr=True)
+    console = terminal(stderr=True)
     columns = (
         TextColumn("Filling"),
         BarColumn(),
@@ -292,16 +295,17 @@ def progress_of(plan: ReplayPlan) -> Iterator[Callable[[Result], None]]:
         TimeRemainingColumn(),
     )
     began = printed = time.monotonic()
-    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=plan.offsets)
 
         def report(result: Result) -> None:
             nonlocal printed
-            text = f"{result.counts.inserted:,} rows inserted, {result.records_per_second:,.0f} records/s"
+            rate = rate_text(result.counts.records, result.seconds, "records")
+            text = f"{result.counts.inserted:,} rows inserted{rate}"
             total = max(plan.offsets, result.counts.passed)  # a rewrite also reads what is committed meanwhile
             progress.update(task, completed=result.counts.passed, total=total, description=text)
             now = time.monotonic()
-            if not terminal.is_terminal and now - printed >= _LINE_SECONDS:
+            if not console.is_terminal and now - printed >= _LINE_SECONDS:
                 printed, done = now, max(result.counts.passed, 1)
                 left = (now - began) / done * (total - done)
                 click.echo(f"{done:,} of {total:,} offsets, {text}, {_duration(left)} left", err=True)

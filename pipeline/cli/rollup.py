@@ -3,16 +3,18 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 import click
 import orjson
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from pipeline.catalog import load_catalog
+from pipeline.cli.groups import Group
 from pipeline.cli.rollup_output import facts_of, print_plan, print_report
+from pipeline.cli.terminal import terminal
+from pipeline.cli.times import DayType
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.contract import check_tables
 from pipeline.clickhouse.row_policies import check_row_policies
@@ -30,25 +32,17 @@ _SNAPSHOT_SECONDS = 3.0  # the worker writes a snapshot of late events about a s
 _FIRST_DAY, _LAST_DAY = date(1970, 1, 1), date(2106, 2, 7)  # range of DateTime
 
 
-def _as_day(_context: click.Context, _parameter: click.Parameter, value: datetime | None) -> date | None:
-    day = value.date() if value else None
-    if day and not _FIRST_DAY <= day <= _LAST_DAY:
-        raise click.BadParameter(f"expected a day from {_FIRST_DAY} to {_LAST_DAY}, got {day}")
-    return day
-
-
 def _day(explanation: str, *, required: bool) -> Callable[..., Any]:
     return click.option(
         "--day",
-        type=click.DateTime(["%Y-%m-%d"]),
-        callback=_as_day,
+        type=DayType(_FIRST_DAY, _LAST_DAY),
         required=required,
         metavar="YYYY-MM-DD",
         help=explanation,
     )
 
 
-@click.group()
+@click.group(cls=Group)
 def rollup() -> None:
     """Verify and repair session_stats.
 
@@ -168,8 +162,8 @@ def _prepare(settings: Settings) -> tuple[str, Horizon]:
 @contextmanager
 def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar on a terminal; yields the function that moves it."""
-    terminal = Console(stderr=True)
+    console = terminal(stderr=True)
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

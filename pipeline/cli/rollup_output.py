@@ -3,10 +3,10 @@
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
-from pipeline.rollup.audit import Difference, Hour, Kind, Values
+from pipeline.cli.terminal import terminal
+from pipeline.rollup.audit import Difference, Hour, Kind
 from pipeline.rollup.repair import HourPlan, Plan
 from pipeline.rollup.verify import Report
 
@@ -48,10 +48,8 @@ def _extent(hours: list[Hour]) -> dict[str, int | None]:
 
 
 def print_report(report: Report) -> None:
-    """Print the differences as a table, then the counts."""
-    terminal = Console(highlight=False)
-    if report.listed:
-        terminal.print(_table(report))
+    """Print the differences, then the counts."""
+    _print_differences(report)
     counts = ", ".join(f"{report.found[kind]:,} {kind}" for kind in Kind)
     click.echo(f"{report.rows:,} rows of {report.hours:,} hours checked: {counts}")
     if report.found:
@@ -75,32 +73,27 @@ def print_report(report: Report) -> None:
             click.echo(f"Not compared: {len(hours):,} hours, {hours[0]} to {hours[-1]} UTC, {rows:,} rows: they {why}.")
 
 
-def _table(report: Report) -> Table:
-    hidden = report.found.total() - len(report.listed)
-    table = Table(
-        title=f"The first {len(report.listed):,} of {report.found.total():,} differences" if hidden else "Differences",
-        title_justify="left",
-    )
-    for heading in ("hour (UTC)", "session_id", "", "column", "session_stats", "ui_events", "late"):
-        table.add_column(heading, overflow="fold", justify="right" if heading.endswith(("stats", "events")) else "left")
+def _print_differences(report: Report) -> None:
+    """Print a line for each row that differs, and below it a line for each column; all fit in 80 columns."""
+    if report.listed:
+        some = f"the first {len(report.listed):,} of " if len(report.listed) < report.found.total() else ""
+        click.echo(
+            f"Differences, {some}{report.found.total():,}, by hour (UTC) and session; late: late events explain it"
+        )
     for difference, is_explained in report.listed:
-        names, found, expected = _cells(difference)
-        late = "explained" if is_explained else ""
-        table.add_row(str(difference.hour), str(difference.session_id), difference.kind, names, found, expected, late)
-    return table
+        late = ", late" if is_explained else ""
+        click.echo(f"{difference.hour}  {difference.session_id}  {difference.kind}{late}")
+        for name, found, expected in _cells(difference):
+            click.echo(f"  {name:16}  session_stats {found:>12}  ui_events {expected:>12}")
 
 
-def _cells(difference: Difference) -> tuple[str, str, str]:
-    """Return the columns that differ, and both values of each."""
+def _cells(difference: Difference) -> list[tuple[str, str, str]]:
+    """Return each column that differs, with its value in session_stats and that of ui_events."""
     found, expected = difference.found, difference.expected
     if difference.kind is Kind.SPLIT or found is None or expected is None:
-        return "rows", str(difference.copies), str(int(expected is not None))
+        return [("rows", str(difference.copies), str(int(expected is not None)))]
     names = found.differing(expected)
-    return "\n".join(names), _lines(found, names), _lines(expected, names)
-
-
-def _lines(values: Values, names: tuple[str, ...]) -> str:
-    return "\n".join(str(getattr(values, name)) for name in names)
+    return [(name, str(getattr(found, name)), str(getattr(expected, name))) for name in names]
 
 
 def print_plan(planned: Plan) -> None:
@@ -114,7 +107,7 @@ def print_plan(planned: Plan) -> None:
         counts = (hour.kept, hour.changed, hour.added, hour.removed)
         table.add_row(str(hour.hour), *(f"{count:,}" for count in counts), _remark(hour))
     if planned.hours:
-        Console(highlight=False).print(table)
+        terminal().print(table)
 
 
 def _remark(hour: HourPlan) -> str:

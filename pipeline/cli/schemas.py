@@ -2,6 +2,8 @@
 
 import click
 
+from pipeline.cli.declared import refusals
+from pipeline.cli.groups import Group
 from pipeline.config import load_settings
 from pipeline.errors import ConfigError
 from pipeline.schema.compatibility import problems
@@ -9,7 +11,7 @@ from pipeline.schema.versions import load_schemas
 from pipeline.validation_messages import unknown_key_message
 
 
-@click.group()
+@click.group(cls=Group)
 def schemas() -> None:
     """Check the Avro schemas, and list their fingerprints.
 
@@ -23,10 +25,11 @@ def schemas() -> None:
 @schemas.command()
 @click.pass_context
 def check(context: click.Context) -> None:
-    """Check that schema versions are backward compatible.
+    """Check that schema versions are backward compatible, and that the worker accepts them.
 
-    Each version must accept all records that its older versions allowed. Reads the files in
-    CHIMERA_SCHEMAS__DIRECTORY; needs neither a broker nor a registry. See docs/schemas.md.
+    Each version must accept all records that its older versions allowed. The newest one must fit topics.yaml, the table
+    that the migrations make, and session_stats, whose definition knows certain event types. Reads the files in
+    CHIMERA_SCHEMAS__DIRECTORY and topics.yaml; needs no server. See docs/schemas.md.
 
     \b
     Examples:
@@ -35,19 +38,22 @@ def check(context: click.Context) -> None:
 
     \b
     Exit codes:
-      0   all versions are compatible
-      1   a version rejects valid records of an older one: one line per field
+      0   all versions are compatible, and the worker accepts them
+      1   a version rejects valid records of an older one, or the worker would
+          refuse to start: one line per field
       78  a file isn't a valid schema
     """
-    families = load_schemas(load_settings().schemas.directory)
+    settings = load_settings()
+    families = load_schemas(settings.schemas.directory)
     found = problems(families)
-    for problem in found:
+    refused = refusals(settings)
+    for problem in (*found, *refused):
         click.echo(str(problem), err=True)
     broken = {problem.schema.family for problem in found}
     for family, versions in families.items():
         names = ", ".join(f"v{schema.version}" for schema in versions)
         click.echo(f"{'broken' if family in broken else 'ok':6}  {family}  {names}")
-    context.exit(1 if found else 0)
+    context.exit(1 if found or refused else 0)
 
 
 @schemas.command()
@@ -73,7 +79,7 @@ def fingerprints(families: tuple[str, ...]) -> None:
     known = load_schemas(load_settings().schemas.directory)
     for family in families or sorted(known):
         if family not in known:
-            raise ConfigError(f"{family}: {unknown_key_message(known)}")
+            raise ConfigError(f"{family}: {unknown_key_message(known, family)}")
         for schema in known[family]:
             for octets, libraries in schema.fingerprints.items():
                 click.echo(f"{family:14} v{schema.version}  {octets.hex()}  {'; '.join(libraries)}")

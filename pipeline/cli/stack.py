@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 import orjson
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from pipeline.cli.groups import Group
+from pipeline.cli.terminal import terminal
 from pipeline.devstack import Server, Stack, jars
 from pipeline.devstack.extra import check_installed, require
 from pipeline.devstack.lock import holder
@@ -35,7 +36,7 @@ def _port(option: str, usual: int, what: str) -> Callable[..., Any]:
     return click.option(option, type=click.IntRange(1, 65535), help=explanation)
 
 
-@click.group()
+@click.group(cls=Group)
 def stack() -> None:
     """Run Kafka and ClickHouse on this machine without containers.
 
@@ -153,8 +154,8 @@ def fetch_jars() -> None:
     """
     check_installed()
     columns = (TextColumn("Downloading Apache Kafka"), BarColumn(), MofNCompleteColumn())
-    terminal = Console(stderr=True)
-    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+    console = terminal(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", visible=False)
         jars.fetch(lambda done, total: progress.update(task, completed=done, total=total, visible=True))
 
@@ -180,8 +181,8 @@ def _say_restarted(server: Server) -> None:
 
 
 def _spinner() -> AbstractContextManager[object]:
-    terminal = Console(stderr=True)
-    return terminal.status("Starting Apache Kafka and ClickHouse") if terminal.is_terminal else nullcontext()
+    console = terminal(stderr=True)
+    return console.status("Starting Apache Kafka and ClickHouse") if console.is_terminal else nullcontext()
 
 
 def _describe(server: Server) -> dict[str, Any]:

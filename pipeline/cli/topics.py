@@ -6,7 +6,9 @@ from collections import Counter
 import click
 from rich.console import Console
 
-from pipeline.catalog import TopicSpec, load_topics
+from pipeline.catalog import TopicSpec
+from pipeline.cli.declared import declared_catalog
+from pipeline.cli.groups import Group
 from pipeline.config import load_settings
 from pipeline.kafka.topics import Action, Change, Setting, TopicAdmin, plan
 
@@ -15,12 +17,13 @@ _STYLES = {Action.CREATE: "green", Action.ALTER: "yellow", Action.KEEP: "dim"}
 _WORDS = {Action.CREATE: "to create", Action.ALTER: "to alter", Action.KEEP: "as declared"}
 
 
-@click.group()
+@click.group(cls=Group)
 def topics() -> None:
     """Create and alter topics as topics.yaml declares.
 
     Topics that topics.yaml doesn't declare are left alone. Three things are an error, before any change is made: fewer
-    partitions, another replication factor for an existing topic, and more replicas than brokers.
+    partitions, another replication factor for an existing topic, and more replicas than brokers. So is what the worker
+    would refuse: an unknown family, a key that is no field, or a schema that doesn't fit its table.
 
     \b
     Examples:
@@ -42,7 +45,8 @@ def show() -> None:
       2   there are changes to make
       69  the broker doesn't answer
       70  the broker refuses the request
-      78  topics.yaml or a setting is wrong, or asks for an impossible change
+      78  a setting, topics.yaml or a schema is wrong, or topics.yaml asks for an
+          impossible change
 
     \b
     Examples:
@@ -69,7 +73,8 @@ def apply(yes: bool) -> None:
       69  the broker doesn't answer
       70  the broker refused a change; nothing was changed if it could refuse
           in advance
-      78  topics.yaml or a setting is wrong, or asks for an impossible change
+      78  a setting, topics.yaml or a schema is wrong, or topics.yaml asks for an
+          impossible change
 
     \b
     Examples:
@@ -92,16 +97,16 @@ def apply(yes: bool) -> None:
 def _planned() -> tuple[TopicAdmin, list[Change]]:
     """Print the plan for every topic; return the changes to make."""
     settings = load_settings()
-    declared = load_topics(settings.topics.file, settings.topics.replication)
+    declared = declared_catalog(settings).topics
     admin = TopicAdmin(settings.kafka)
     changes = plan(declared, admin.read(topic.name for topic in declared), settings.topics.file)
-    terminal = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True)
     width = max(len(topic.name) for topic in declared)
     for change in changes:
-        terminal.print(_line(change, width), style=_STYLES[change.action], markup=False)
+        console.print(_line(change, width), style=_STYLES[change.action], markup=False)
     counts = Counter(change.action for change in changes)
     summary = ", ".join(f"{counts[action]} {words}" for action, words in _WORDS.items())
-    terminal.print(f"{summary}; Kafka at {settings.kafka.bootstrap_servers}", markup=False)
+    console.print(f"{summary}; Kafka at {settings.kafka.bootstrap_servers}", markup=False)
     rolled_up = {topic.state_of for topic in declared if topic.state_of}
     for change in changes:
         if change.grows and change.topic.key:

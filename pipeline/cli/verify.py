@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 import click
@@ -12,6 +12,7 @@ from rich.progress import TaskID
 
 from pipeline.catalog import Catalog, Family, load_catalog
 from pipeline.cli.progress import progress_bar
+from pipeline.cli.times import DayType
 from pipeline.cli.verify_output import facts_of, print_report
 from pipeline.config import load_settings
 from pipeline.lineage.report import Wanted
@@ -21,21 +22,13 @@ from pipeline.lineage.verify import verify as compare
 _FIRST_DAY, _LAST_DAY = date(1900, 1, 1), date(2299, 12, 31)  # range of DateTime64
 
 
-def _as_day(_context: click.Context, _parameter: click.Parameter, value: datetime | None) -> date | None:
-    day = value.date() if value else None
-    if day and not _FIRST_DAY <= day <= _LAST_DAY:
-        raise click.BadParameter(f"expected a day from {_FIRST_DAY} to {_LAST_DAY}, got {day}")
-    return day
-
-
 @click.command()
 @click.argument("families", nargs=-1, metavar="[FAMILY]...")
 @click.option(
     "--day",
-    type=click.DateTime(["%Y-%m-%d"]),
-    callback=_as_day,
+    type=DayType(_FIRST_DAY, _LAST_DAY),
     metavar="YYYY-MM-DD",
-    help="Only rows and lost records of events of this day, in UTC.  [default: all]",
+    help="Only rows and lost records of events of this day, in UTC; or today, yesterday.  [default: all]",
 )
 @click.option(
     "--by",

@@ -57,11 +57,6 @@ class Result:
     stopped: bool = False
     """True if it was stopped before its end."""
 
-    @property
-    def records_per_second(self) -> float:
-        """Records read in a second."""
-        return self.counts.records / self.seconds if self.seconds else 0.0
-
     def raise_damage(self) -> None:
         """Raise the first damage of the log, if there is one."""
         for damage in self.damages:

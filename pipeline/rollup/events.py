@@ -21,7 +21,8 @@ def check_event_types(family: Family) -> None:
     Raises:
         ConfigError: the schema allows other event types.
     """
-    declared = {value.encode() for value in family.schema.by_name["event_type"].values or ()}
+    field = family.schema.by_name.get("event_type")
+    declared = {value.encode() for value in (field and field.values) or ()}
     if declared != _EVENT_TYPES.keys():
         expected = ", ".join(value.decode() for value in _EVENT_TYPES)
         raise ConfigError(

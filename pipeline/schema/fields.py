@@ -113,7 +113,7 @@ def check_keys(where: str, raw: Mapping[str, Any], known: Collection[str]) -> No
     """
     for key in raw:
         if key not in known:
-            raise ConfigError(f"{where}.{key}: {unknown_key_message(known)}")
+            raise ConfigError(f"{where}.{key}: {unknown_key_message(known, key)}")
 
 
 def _type(where: str, raw: Any) -> tuple[str, str | None, int, int]:

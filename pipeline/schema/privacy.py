@@ -67,7 +67,9 @@ def read_treatment(where: str, raw: Any) -> Treatment:
                 raise ConfigError(f"{where}.text.keep: expected a regular expression: {error}") from None
         case {"metadata": {"keys": dict(keys), **others}, **more} if not more:
             if others:
-                raise ConfigError(f"{where}.metadata.{next(iter(others))}: {unknown_key_message(['keys'])}")
+                raise ConfigError(
+                    f"{where}.metadata.{next(iter(others))}: {unknown_key_message(['keys'], str(next(iter(others))))}"
+                )
             return Metadata({name: _values(f"{where}.metadata.keys.{name}", values) for name, values in keys.items()})
     raise ConfigError(f"{where}: expected {FORMS}; got {raw!r}")
 

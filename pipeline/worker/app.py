@@ -43,6 +43,7 @@ from pipeline.transport.consumer import MicroBatchConsumer
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.options import TransportOptions
 from pipeline.worker import web
+from pipeline.worker.assigned import assigned_topics
 from pipeline.worker.fresh_group import check_beginnings
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.memory import MemoryReturn
@@ -247,11 +248,12 @@ class App(faust.App):
         return await self._batch_consumer().renew(held)
 
     def on_rebalance_end(self) -> None:
-        """Log that the worker consumes, and from how many partitions."""
+        """Log that the worker consumes, and from which partitions of which topics."""
         super().on_rebalance_end()
         self._joined = True
         if self.failure is None:
-            log.info("consuming", partitions=len(self.consumer.assignment()))
+            assigned = self.consumer.assignment()
+            log.info("consuming", partitions=len(assigned), topics=assigned_topics(assigned))
 
     @property
     def troubles(self) -> list[str]:

@@ -9,6 +9,12 @@ _ASSIGNOR = "faust.assignor:PartitionAssignor"
 
 GROUP_NAMES = [
     Name(
+        f"{_GROUP}._do_heartbeat",
+        "its warning of an ordinary rebalance is dropped by `pipeline.logs`",
+        "self",
+        (f"{_GROUP}._do_heartbeat", '"Heartbeat failed for group %s because it is rebalancing", self.group_id'),
+    ),
+    Name(
         f"{_GROUP}._send_req",
         "replaced to see each answer of the coordinator first",
         "self request",

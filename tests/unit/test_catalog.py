@@ -101,6 +101,20 @@ def test_one_setting_replaces_every_replication_factor() -> None:
     assert {topic.replication for topic in load_topics(ROOT / "topics.yaml", 3)} == {3}
 
 
+def test_a_misspelt_default_is_named_before_the_key_that_it_leaves_missing(tmp_path: Path) -> None:
+    """The line names the key as it stands in the file, and where it stands."""
+
+    def misspell(document: dict[str, Any]) -> None:
+        document["defaults"]["retension_hours"] = document["defaults"].pop("retention_hours")
+
+    file = _edited(tmp_path, misspell)
+    with pytest.raises(ConfigError) as caught:
+        load_topics(file)
+    assert str(caught.value).startswith(
+        f"{file}: defaults.retension_hours: unknown key, perhaps retention_hours is meant; expected "
+    )
+
+
 @pytest.mark.parametrize(
     ("edit", "key", "expected"),
     [
@@ -110,12 +124,12 @@ def test_one_setting_replaces_every_replication_factor() -> None:
         (
             _topic(partition=8),
             f"topics.{UI_EVENTS}.partition",
-            "unknown key; expected partitions, replication, retention_hours, max_message_bytes, timestamps, cleanup,",
+            "unknown key, perhaps partitions is meant; expected partitions, replication, retention_hours, max_mess",
         ),
         (
             _topic(batch={"rows": 1}),
             f"topics.{UI_EVENTS}.batch.rows",
-            "unknown key; expected max_rows, max_bytes, linger_seconds",
+            "unknown key, perhaps max_rows is meant; expected max_rows, max_bytes, linger_seconds",
         ),
         (
             _topic(batch=3),

@@ -83,7 +83,7 @@ def test_an_unknown_variable_is_an_error(name: str, advice: str, monkeypatch: py
         ("CHIMERA_CLICKHOUSE__SECURE", "perhaps", "true or false"),
         ("CHIMERA_CLICKHOUSE__CA_CERT", "/no/such/file", "a file that exists"),
         ("CHIMERA_WORKER__INSERT_THREADS", "many", "a whole number"),
-        ("CHIMERA_LOG__LEVEL", "LOUD", "text that matches"),
+        ("CHIMERA_LOG__LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
     ],
 )
 def test_a_wrong_value_is_explained(name: str, value: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,10 @@ import click
 from pipeline.cli.dlq.ls import ls
 from pipeline.cli.dlq.settle import drop, requeue
 from pipeline.cli.dlq.show import show
+from pipeline.cli.groups import Group
 
 
-@click.group()
+@click.group(cls=Group)
 def dlq() -> None:
     """List, show, requeue and drop dead letters.
 

@@ -1,13 +1,14 @@
 """Options of `chimera dlq` that select dead letters, and reading the selected ones."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
 from pipeline.catalog import Catalog, Family, load_catalog
 from pipeline.cli.progress import progress_bar
+from pipeline.cli.times import TimeType
 from pipeline.config import Settings, load_settings
 from pipeline.dlq.index import UNSETTLED, Place, Selection
 from pipeline.dlq.letters import FOREIGN, OPEN, OTHER
@@ -19,19 +20,6 @@ STATES = (OPEN, *(outcome.value for outcome in Outcome))
 
 F = TypeVar("F", bound=Callable[..., Any])
 Found = list[tuple[Reading, Selection]]
-
-
-class _Time(click.ParamType):
-    """A time in ISO 8601; UTC if it has no offset."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        try:
-            time = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"expected ISO 8601, such as 2026-11-24 or 2026-11-24T12:00Z, got {value!r}", param, ctx)
-        return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 class _At(click.ParamType):
@@ -56,8 +44,12 @@ _OPTIONS = (
         metavar="REASON",
         help="Only this reason; may be repeated. `other`: unknown to this version; `foreign`: not written by a worker.",
     ),
-    click.option("--since", type=_Time(), help="Rejected at or after this time; ISO 8601, in UTC if it has no offset."),
-    click.option("--until", type=_Time(), help="Rejected before this time."),
+    click.option(
+        "--since",
+        type=TimeType(),
+        help="Rejected at or after this time: ISO 8601, UTC if it has no offset, or so long ago: 90s, 15m, 1h, 2d, 1w.",
+    ),
+    click.option("--until", type=TimeType(), help="Rejected before this time."),
     click.option(
         "--at",
         multiple=True,

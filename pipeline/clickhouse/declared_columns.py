@@ -1,0 +1,50 @@
+"""Columns of the tables as the migrations declare them, for checks without a server."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.catalog import Family
+from pipeline.clickhouse.contract import check_table
+from pipeline.clickhouse.live_columns import LiveColumn
+from pipeline.clickhouse.migrate import MIGRATIONS
+
+_COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
+_CREATE = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?(?P<table>\w+) \((?P<columns>.*?)\n\)", re.DOTALL)
+_ALTER = re.compile(r"ALTER TABLE (?P<table>\w+) (?P<changes>.*)", re.DOTALL)
+_TYPE = r"(?P<type>\w+(?:\((?:[^()]|\([^()]*\))*\))?)"
+_KIND = r"(?: (?P<kind>DEFAULT|MATERIALIZED|ALIAS|EPHEMERAL)\b)?"
+_COLUMN = re.compile(rf"^\s*(?P<name>\w+) {_TYPE}{_KIND}", re.MULTILINE)
+_ADDED = re.compile(rf"(?:ADD|MODIFY) COLUMN (?:IF (?:NOT )?EXISTS )?(?P<name>\w+) {_TYPE}{_KIND}")
+
+
+def declared_columns(directory: Path = MIGRATIONS) -> dict[str, dict[str, LiveColumn]]:
+    """Return the columns by table and name, after all migrations.
+
+    It reads CREATE TABLE with a column a line, and ADD and MODIFY COLUMN; another change of columns needs it here.
+    """
+    tables: dict[str, dict[str, LiveColumn]] = {}
+    for path in sorted(directory.glob("*.sql")):
+        statement = _COMMENT.sub("", path.read_text(encoding="utf-8")).strip()
+        if created := _CREATE.match(statement):
+            tables.setdefault(created["table"], dict(_found(_COLUMN, created["columns"])))
+        elif altered := _ALTER.match(statement):
+            tables.setdefault(altered["table"], {}).update(_found(_ADDED, altered["changes"]))
+    return tables
+
+
+def check_declared(family: Family, tables: dict[str, dict[str, LiveColumn]]) -> None:
+    """Compare the newest schema of a family with its table; a table that no migration creates is left to the worker.
+
+    Raises:
+        HaltError: as `check_table`: the worker would refuse to start.
+    """
+    if family.table in tables:
+        columns = tables[family.table].items()
+        filled = family.schema.by_name
+        check_table(family, {name: each.type for name, each in columns if name in filled or not each.kind})
+
+
+def _found(pattern: re.Pattern[str], text: str) -> Iterator[tuple[str, LiveColumn]]:
+    for column in pattern.finditer(text):
+        yield column["name"], LiveColumn(column["type"], column["kind"] or "")
