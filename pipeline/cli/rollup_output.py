@@ -76,12 +76,9 @@ def print_report(report: Report) -> None:
 def _print_differences(report: Report) -> None:
     """Print a line for each row that differs, and below it a line for each column; all fit in 80 columns."""
     if report.listed:
-        some = f"the first {len(report.listed):,} of " if len(report.listed) < report.found.total() else ""
-        click.echo(
-            f"Differences, {some}{report.found.total():,}, by hour (UTC) and session; late: late events explain it"
-        )
+        click.echo(f"{len(report.listed):,} of {report.found.total():,} differences, by hour (UTC) and session:")
     for difference, is_explained in report.listed:
-        late = ", late" if is_explained else ""
+        late = ", late events" if is_explained else ""
         click.echo(f"{difference.hour}  {difference.session_id}  {difference.kind}{late}")
         for name, found, expected in _cells(difference):
             click.echo(f"  {name:16}  session_stats {found:>12}  ui_events {expected:>12}")

@@ -19,8 +19,8 @@ from pipeline.errors import ChimeraError
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("client")]
 
 _MIXED = (
-    "SELECT 18446744073709551615 AS big, toDecimal64('1.25', 4) AS money, NULL AS nothing, nan AS odd, 'a,\"b' AS text, "
-    "[1, 2] AS many, toDateTime64('2026-11-24 12:00:00.5', 3, 'UTC') AS at"
+    "SELECT 18446744073709551615 AS big, toDecimal64('1.25', 4) AS money, NULL AS nothing, nan AS odd, 'a,\"b' AS text,"
+    " [1, 2] AS many, toDateTime64('2026-11-24 12:00:00.5', 3, 'UTC') AS at"
 )
 _CHANGES = [
     "CREATE TABLE evil (a UInt8) ENGINE = MergeTree ORDER BY a",
