@@ -22,7 +22,7 @@ _IN_PARENTHESES = "EXPLAIN AST SELECT * FROM (\n{query}\n)"  # parses the query 
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class QueryAnswer:
     """The answer to a query."""
 
     columns: tuple[tuple[str, str], ...]
@@ -32,7 +32,7 @@ class Answer:
 
 
 @contextmanager
-def asking(settings: ClickHouseSettings, text: str) -> Iterator[Answer]:
+def asking(settings: ClickHouseSettings, text: str) -> Iterator[QueryAnswer]:
     """Run a query that may read only, whatever the user's rights are.
 
     Args:
@@ -51,7 +51,7 @@ def asking(settings: ClickHouseSettings, text: str) -> Iterator[Answer]:
         limits = {} if restricted else {"readonly": _READ_ONLY}
         rows = client.execute_iter(query, with_column_types=True, settings=limits)
         columns: list[tuple[str, str]] = next(rows, [])
-        yield Answer(tuple(columns), rows)
+        yield QueryAnswer(tuple(columns), rows)
 
 
 def _check_select(settings: ClickHouseSettings, client: Any, query: str) -> None:
