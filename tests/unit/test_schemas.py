@@ -109,8 +109,16 @@ def test_a_wrong_record_is_refused_with_one_line(tmp_path: Path, content: Any, k
 @pytest.mark.parametrize(
     ("avro_type", "attributes", "key", "expected"),
     [
-        pytest.param("int", {"maximum": 9}, ".maximum", "unknown key; expected name, type", id="another word for max"),
-        pytest.param("int", {"mim": 9}, ".mim", "unknown key; expected name, type", id="min misspelt"),
+        pytest.param(
+            "int",
+            {"maximum": 9},
+            ".maximum",
+            "unknown key, perhaps max is meant; expected name, type",
+            id="another word for max",
+        ),
+        pytest.param(
+            "int", {"mim": 9}, ".mim", "unknown key, perhaps min is meant; expected name, type", id="min misspelt"
+        ),
         pytest.param("long", {"logicalType": "timestamp-millis"}, ".logicalType", "unknown key", id="beside its type"),
         pytest.param({"type": "int", "max": 9}, {}, ".type.max", "expected type, logicalType", id="inside the type"),
         pytest.param({"type": "string", "precision": 3}, {}, ".type.precision", "unknown key", id="digits of text"),
