@@ -16,6 +16,7 @@ COMMANDS = {
     "topics": "pipeline.cli.topics:topics",
     "migrate": "pipeline.cli.migrate:migrate",
     "produce": "pipeline.cli.produce:produce",
+    "tap": "pipeline.cli.tap:tap",
     "query": "pipeline.cli.query:query",
     "verify": "pipeline.cli.verify:verify",
     "rollup": "pipeline.cli.rollup:rollup",
@@ -23,6 +24,8 @@ COMMANDS = {
     "dlq": "pipeline.cli.dlq:dlq",
     "access": "pipeline.cli.access:access",
     "config": "pipeline.cli.config:config",
+    "doctor": "pipeline.cli.doctor:doctor",
+    "asyncapi": "pipeline.cli.asyncapi:asyncapi",
     "demo": "pipeline.cli.demo:demo",
 }
 

@@ -2,9 +2,9 @@
 
 import click
 
-from pipeline.cli.declared import refusals
 from pipeline.cli.groups import Group
 from pipeline.config import load_settings
+from pipeline.doctor.declared import refusals
 from pipeline.errors import ConfigError
 from pipeline.schema.compatibility import problems
 from pipeline.schema.versions import load_schemas

@@ -7,9 +7,9 @@ import click
 from rich.console import Console
 
 from pipeline.catalog import TopicSpec
-from pipeline.cli.declared import declared_catalog
 from pipeline.cli.groups import Group
 from pipeline.config import load_settings
+from pipeline.doctor.declared import declared_catalog
 from pipeline.kafka.topics import Action, Change, Setting, TopicAdmin, plan
 
 _CHANGES = 2

@@ -11,8 +11,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
-from pipeline.cli.declared import declared_catalog, refusals
 from pipeline.config import env_name, load_settings
+from pipeline.doctor.declared import declared_catalog, refusals
 from pipeline.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,8 @@ import orjson
 
 from pipeline.cli.columns import print_columns
 from pipeline.cli.dlq.options import STATES, as_json_option, in_state, read_topics, selecting
+from pipeline.dlq.fields import as_text
 from pipeline.dlq.index import Count
-from pipeline.dlq.show import as_text
 
 
 @click.command()
