@@ -129,7 +129,7 @@ def test_a_misspelt_default_is_named_before_the_key_that_it_leaves_missing(tmp_p
         (
             _topic(batch={"rows": 1}),
             f"topics.{UI_EVENTS}.batch.rows",
-            "unknown key, perhaps max_rows is meant; expected max_rows, max_bytes, linger_seconds",
+            "_rows is meant; expected max_rows, max_bytes, linger_seconds",
         ),
         (
             _topic(batch=3),
