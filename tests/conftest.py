@@ -65,7 +65,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Scheduling"
     return Scheduling(config, log)
 
 
-class Scheduling(LoadFileScheduling):
+class Scheduling(LoadFileScheduling):  # type: ignore[misc] # it has no types
     """Units of work for the processes: files, which share servers, and long tests, which share nothing."""
 
     def _split_scope(self, nodeid: str) -> str:

@@ -59,6 +59,11 @@ def cache_directory() -> Path:
     return Path(base) / "chimera" / "jars"
 
 
+def aot_cache() -> Path:
+    """Return the path of the broker's AOT cache, which `pipeline.devstack.aot_cache` makes; it may be missing."""
+    return cache_directory() / f"kafka-{KAFKA_VERSION}.aot"
+
+
 def fetch(progress: Progress = lambda _done, _total: None) -> list[Path]:
     """Return the paths of all jars, and download missing ones first. Needs no network once all jars are present.
 
