@@ -23,13 +23,13 @@ from support.kafka_topic import Topic
 from support.processes import Worker, eventually
 from support.replays import UiEvents
 from support.schema_registry import RegistryServer
+from support.tables import create_tables
 from support.verifying import Ended, Verify
 from xdist.scheduler.loadfile import LoadFileScheduling
 
 from pipeline.catalog import Family, load_catalog
 from pipeline.cli import main
 from pipeline.clickhouse.client import connect
-from pipeline.clickhouse.migrate import migrate
 from pipeline.config import ENV_PREFIX, KafkaSettings, Settings, env_name, load_settings
 from pipeline.devstack import Stack
 from pipeline.devstack.ports import free_port
@@ -143,7 +143,7 @@ def settings(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settin
 @pytest.fixture
 def client(settings: Settings) -> Iterator[Client]:
     """A connection to the test's own database with all tables."""
-    migrate(settings.clickhouse)
+    create_tables(settings.clickhouse)
     with connect(settings.clickhouse) as connected:
         yield connected
 

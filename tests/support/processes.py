@@ -13,7 +13,6 @@ from typing import ClassVar, Self, TypeVar
 from confluent_kafka import Consumer, TopicPartition
 
 from pipeline.catalog import Catalog, load_catalog
-from pipeline.clickhouse.migrate import migrate
 from pipeline.config import Settings, env_name
 from pipeline.devstack.process import spawn
 from pipeline.devstack.worker import WORKER_COMMAND, WorkerWeb
@@ -21,6 +20,7 @@ from pipeline.kafka.client import client_config
 from pipeline.kafka.topics import TopicAdmin, plan
 from support.fork_server import ForkServer, Process
 from support.kafka_requests import patiently, watermarks
+from support.tables import create_tables
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ def prepare(settings: Settings) -> Catalog:
     catalog = load_catalog(settings)
     admin = TopicAdmin(settings.kafka)
     admin.apply(plan(catalog.topics, admin.read(topic.name for topic in catalog.topics), settings.topics.file))
-    migrate(settings.clickhouse)
+    create_tables(settings.clickhouse)
     return catalog
 
 
