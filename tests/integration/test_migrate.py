@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from clickhouse_driver import Client
+from support.tables import create_tables
 
 from pipeline.cli.migrate import migrate as command
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.migrate import MIGRATIONS, migrate, pending
-from pipeline.config import Settings, env_name
+from pipeline.config import ClickHouseSettings, Settings, env_name
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser
 from pipeline.devstack.ports import free_port
 from pipeline.errors import ConfigError, HaltError, UnavailableError
@@ -52,6 +54,21 @@ def test_a_run_creates_all_tables_and_a_second_one_changes_nothing(settings: Set
     assert plan.output == f"{where} is up to date\n"
     assert _tables(client, settings) == _TABLES | {"schema_versions"}
     assert client.execute("SELECT p95(number) FROM numbers(101)") == [(95.0,)]
+
+
+def test_tables_of_other_tests_are_those_of_a_migration(settings: Settings, client: Client) -> None:
+    """`create_tables`, which other tests use, repeats the statements of a database that was migrated."""
+    made = []
+    makers: list[Callable[[ClickHouseSettings], object]] = [create_tables, create_tables, migrate]
+    for suffix, make in enumerate(makers):
+        database = settings.clickhouse.model_copy(update={"database": f"{settings.clickhouse.database}_{suffix}"})
+        make(database)
+        rows = client.execute(f"SELECT create_table_query FROM system.tables WHERE database = '{database.database}'")
+        versions = client.execute(f"SELECT version, md5 FROM {database.database}.schema_versions ORDER BY version")
+        made.append((sorted(text.replace(database.database, "") for (text,) in rows), versions))
+        assert pending(database) == ()
+        client.execute(f"DROP DATABASE {database.database} SYNC")
+    assert made[0] == made[1] == made[2]
 
 
 def test_every_table_drops_a_repeated_token(settings: Settings) -> None:

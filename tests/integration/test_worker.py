@@ -23,7 +23,7 @@ from pipeline.producer.encode import Encoder
 from pipeline.producer.producer import Producer
 from pipeline.schema.framing import SINGLE_OBJECT_HEADER_BYTES, frame_confluent
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.cold]
 
 _EVENTS = 300
 

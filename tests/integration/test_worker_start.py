@@ -16,7 +16,7 @@ from pipeline.devstack import Stack
 from pipeline.devstack.ports import HOST
 from pipeline.devstack.worker import WORKER_COMMAND
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.cold]
 
 _STOP_SECONDS = 10.0
 _ENDING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]

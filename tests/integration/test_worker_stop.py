@@ -16,7 +16,7 @@ from pipeline.devstack import Stack
 from pipeline.devstack.ports import free_port
 from pipeline.producer.encode import Encoder
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.cold]  # it bounds the time of a stop
 
 _EVENTS = 300
 _STOP_SECONDS = 10.0

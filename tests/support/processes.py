@@ -8,18 +8,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 
 from confluent_kafka import Consumer, TopicPartition
 
 from pipeline.catalog import Catalog, load_catalog
-from pipeline.clickhouse.migrate import migrate
 from pipeline.config import Settings, env_name
 from pipeline.devstack.process import spawn
 from pipeline.devstack.worker import WORKER_COMMAND, WorkerWeb
 from pipeline.kafka.client import client_config
 from pipeline.kafka.topics import TopicAdmin, plan
+from support.fork_server import ForkServer, Process
 from support.kafka_requests import patiently, watermarks
+from support.tables import create_tables
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ def prepare(settings: Settings) -> Catalog:
     catalog = load_catalog(settings)
     admin = TopicAdmin(settings.kafka)
     admin.apply(plan(catalog.topics, admin.read(topic.name for topic in catalog.topics), settings.topics.file))
-    migrate(settings.clickhouse)
+    create_tables(settings.clickhouse)
     return catalog
 
 
@@ -97,16 +98,23 @@ class Worker:
         command: program and arguments.
     """
 
+    fork_server: ClassVar[ForkServer | None] = None
+    """Starts the workers that it can start; the tests set it, and nothing else does."""
+
     def __init__(self, environ: Mapping[str, str], log_file: Path, command: Sequence[str] = WORKER_COMMAND) -> None:
         self._environ = dict(environ)
-        self._command = in_foreground(command)
+        self._command = command
         self._log_file = log_file
         self._began_at = log_file.stat().st_size if log_file.exists() else 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._web = WorkerWeb(int(self._environ[env_name("worker", "web_port")]))
 
     def __enter__(self) -> Self:
-        self._process = spawn(self._command, self._environ, self._log_file, stdin=subprocess.PIPE)
+        if self.fork_server:
+            self._process = self.fork_server.start(self._command, self._environ, self._log_file)
+        if self._process is None:
+            command = in_foreground(self._command)
+            self._process = spawn(command, self._environ, self._log_file, stdin=subprocess.PIPE)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -115,7 +123,7 @@ class Worker:
         self.process.stdin.close()
 
     @property
-    def process(self) -> "subprocess.Popen[bytes]":
+    def process(self) -> Process:
         """The process, once started."""
         assert self._process is not None, "not started"
         return self._process

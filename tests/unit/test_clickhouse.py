@@ -1,6 +1,9 @@
 """Kind and explanation of each failure of ClickHouse."""
 
+import os
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -139,3 +142,15 @@ def test_a_port_that_speaks_http_is_explained() -> None:
         with pytest.raises(HaltError, match="check CHIMERA_CLICKHOUSE__PORT"), explained(settings):
             connect(settings).execute("SELECT 1")
         answered.result(10)
+
+
+def test_the_driver_computes_dates_when_it_needs_them() -> None:
+    """Importing the client fills no table of all dates, and a date is right all the same."""
+    program = (
+        "import pipeline.clickhouse.client\n"
+        "from clickhouse_driver.columns.datecolumn import _date_lut, _date_lut_reverse\n"
+        "print(len(_date_lut), _date_lut[20_000], _date_lut_reverse[_date_lut[20_000]])"
+    )
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("CLICKHOUSE_DRIVER_")}
+    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout == "0 2024-10-04 20000\n"
