@@ -53,7 +53,7 @@ def query_cold(
             "no table has a volume `cold`; expected one, which `chimera storage apply` gives the tables where the "
             "server has a storage policy with it"
         )
-    all_rows(client, f"EXPLAIN SYNTAX SELECT * FROM ({query})")  # refuses all but a SELECT
+    all_rows(client, f"EXPLAIN SYNTAX SELECT * FROM ({query})")  # noqa: S608 (refuses all but a SELECT)
     rows, columns = named_rows(client, query, settings={"additional_table_filters": _filters(database, disks)})
     return [name for name, _ in columns], rows
 

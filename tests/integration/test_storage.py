@@ -13,7 +13,7 @@ from support.commands import Chimera, command
 from support.events import rows
 from support.processes import eventually
 from support.replays import UiEvents
-from support.session_stats import ALL_CLOSED, broken_day
+from support.session_stats import ALL_CLOSED, broken_day, store_rows
 from support.session_stats import DAY as STATS_DAY
 
 from pipeline.clickhouse.client import connect
@@ -162,7 +162,7 @@ def _hourly(client: Client, *, projected: bool) -> list[tuple[Any, ...]]:
 
 def test_a_warm_day_of_session_stats_is_repaired(settings: Settings, client: Client, chimera: Chimera) -> None:
     """The staging table of the repair has the tiers of the table."""
-    broken_day(client)
+    store_rows(client, broken_day(client)[:1])
     chimera("apply", "--yes")
     eventually(lambda: set(_tiers(client, TABLE).values()) == {_tier_of_the_day()}, "the day has moved")
     repair(settings.clickhouse, "ui_events", ALL_CLOSED, STATS_DAY)
