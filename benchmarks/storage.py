@@ -45,7 +45,7 @@ _LAST_BEFORE = 21  # newest migration without codecs and indexes
 _BLOCK = 50_000
 _PARTITIONS = 8
 _SEED = 5
-_TURNS = 5
+_TURNS = 3
 _LOOKUPS = 15
 _TOPIC = UUID(int=1)
 _DOCS = Path(__file__).parent.parent / "docs/storage.md"

@@ -18,7 +18,7 @@ from pipeline.storage.tables import live_tables, stored_tables
 
 
 @click.command()
-@click.argument("period", required=False, type=click.Choice([*Period]))
+@click.argument("period", required=False, type=click.Choice([each.value for each in Period]))
 @click.option("--execute", is_flag=True, help="Run the statements of the report; without it, nothing is changed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of Markdown.")
 def maintenance(period: str | None, execute: bool, as_json: bool) -> None:

@@ -20,8 +20,8 @@ FILES = [file for folder in ("pipeline", "tests", "benchmarks") for file in sort
 
 MOST_MODULES = 12
 # lineage/ compares what transport/, clickhouse/ and dlq/ wrote, so it is part of none of them; columns/ has the forms
-# of data that these hand to each other.
-MOST_PACKAGES = 16
+# of data that these hand to each other; storage/ keeps tables for years, which the data path doesn't know of.
+MOST_PACKAGES = 17
 MOST_LINES_OF_A_MODULE = 350
 MOST_LINES_OF_A_CLASS = 200
 MOST_LINES_OF_A_FUNCTION = 40

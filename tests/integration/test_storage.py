@@ -21,7 +21,6 @@ from pipeline.clickhouse.coordinates import Source
 from pipeline.clickhouse.migrate import MIGRATIONS, migrate
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
-from pipeline.columns import Column
 from pipeline.config import Settings, env_name
 from pipeline.rollup.audit import Audit
 from pipeline.rollup.repair import repair
@@ -43,7 +42,7 @@ def chimera(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch:
     return command(capsys, monkeypatch, "storage")
 
 
-def _runs(ages: list[int]) -> dict[str, Column]:
+def _runs(ages: list[int]) -> dict[str, Any]:
     """Rows of watcher_runs, ten for each age in days."""
     ages = [age for age in ages for _ in range(_ROWS)]
     zeros, texts = np.zeros(len(ages), np.int64), [b"valid"] * len(ages)
@@ -82,7 +81,7 @@ def test_days_move_and_are_deleted_as_declared(settings: Settings, client: Clien
     eventually(lambda: _tiers(client) == moved, "days are moved and deleted")
     assert chimera("plan").returncode == 0
     assert "7 as declared" in chimera("apply").stdout
-    expired = sink.in_expired_days("watcher_runs", np.asarray(columns["ts"]))
+    expired = sink.in_expired_days("watcher_runs", columns["ts"])
     assert expired.tolist() == [False] * 4 * _ROWS + [True] * 2 * _ROWS
     assert not sink.missing_rows("watcher_runs", "run_id", columns, tried=True).any()
     sink.insert("watcher_runs", {name: values[: 4 * _ROWS] for name, values in columns.items()}, "other")
