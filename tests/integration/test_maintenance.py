@@ -62,7 +62,8 @@ def test_maintenance_reports_and_mends(settings: Settings, client: Client, chime
     undeclared, past = _findings(facts, "past_retention")
     assert ("storage apply" in undeclared["text"], past["figures"]["rows"]) == (True, 7)
     assert [each["figures"]["parts"] for each in _findings(facts, "parts")] == [11]
-    (slow,) = _findings(facts, "slow_queries")
+    # On a busy machine, other queries are slow too.
+    (slow,) = [each for each in _findings(facts, "slow_queries") if "sleepEachRow" in each["text"]]
     assert ("filter by the time column" in slow["text"], slow["figures"]["runs"]) == (True, 1)
     assert _SECRET not in reported.stdout
     unused = {each["figures"].get("index") for each in _findings(facts, "indexes")}
