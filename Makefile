@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 MARK := $(VENV)/.installed
 SAME := --constraints requirements/development.txt
 
-.PHONY: help install lock demo test lint format bench bench-quick bench-rollup bench-verify replay-check chaos hostile fuzz clean
+.PHONY: help install lock demo test lint format bench bench-quick bench-rollup bench-verify bench-storage replay-check \
+	chaos hostile fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +58,9 @@ bench-rollup: $(MARK) ## Check and measure session_stats: rows, cost, state, rec
 
 bench-verify: $(MARK) ## Measure `chimera verify` over ten million rows: time, CPU, memory; five minutes
 	$(BIN)/python -m benchmarks.verify
+
+bench-storage: $(MARK) ## Measure bytes a row, insert cost and query times of the storage; writes docs/storage.md
+	$(BIN)/python -m benchmarks.storage --write-docs
 
 replay-check: $(MARK) ## Fill and rewrite a table under load and kills, and count its rows; ends with one JSON object
 	PYTHONPATH=tests $(BIN)/python -m replaying

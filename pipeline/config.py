@@ -134,6 +134,11 @@ class ClickHouseSettings(_Section):
     compression: str = Field(
         "auto", pattern="^(auto|lz4|none)$", description="of blocks on the network; `auto` is LZ4 for another machine"
     )
+    storage_policy: str = Field(
+        "tiered",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="policy with the volumes warm and cold, if there is one",
+    )
 
     @property
     def compressed(self) -> bool:

@@ -1,9 +1,9 @@
 """Topics, event families and the rollup, as values."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.schema.versions import Schema
@@ -32,6 +32,20 @@ class BatchPolicy(BaseModel, extra="forbid", frozen=True, strict=True):
         return max(self.linger_seconds, self.max_linger_seconds or 0) if rows < self.min_rows else self.linger_seconds
 
 
+class RowRetention(BaseModel, extra="forbid", frozen=True, strict=True):
+    """Ages of a table's days at which they move to slower disks, and are deleted."""
+
+    warm_after_days: int = Field(ge=1, le=36_500)
+    cold_after_days: int = Field(ge=1, le=36_500)
+    delete_after_days: int = Field(ge=1, le=36_500)
+
+    @model_validator(mode="after")
+    def _ages_grow(self) -> Self:
+        if not self.warm_after_days < self.cold_after_days < self.delete_after_days:
+            raise ValueError("warm_after_days, cold_after_days and delete_after_days, each more than the one before")
+        return self
+
+
 class TopicSpec(BaseModel, extra="forbid", frozen=True, strict=True):
     """A Kafka topic as topics.yaml declares it."""
 
@@ -44,6 +58,7 @@ class TopicSpec(BaseModel, extra="forbid", frozen=True, strict=True):
     cleanup: Literal["delete", "compact"] = "delete"
     state_of: str | None = None
     batch: BatchPolicy | None = None
+    rows: RowRetention | None = None
     family: str | None = None
     key: str | None = None
     table: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")

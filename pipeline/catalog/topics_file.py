@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from pipeline.catalog.model import DEAD_LETTERS, BatchPolicy, TopicSpec
+from pipeline.catalog.model import DEAD_LETTERS, BatchPolicy, RowRetention, TopicSpec
 from pipeline.errors import ConfigError
 from pipeline.validation_messages import unknown_key_message, validation_message
 
 _KEYS = ("version", "defaults", "dead_letters", "topics")
+# Mappings within a topic, and the keys of topics that take the defaults for them.
+_OF_FILLERS = {"batch": {"family"}, "rows": {"family", "state_of"}}
+_MAPPINGS: dict[str, type[BaseModel]] = {"batch": BatchPolicy, "rows": RowRetention}
 _TOPIC_KEYS = tuple(key for key in TopicSpec.model_fields if key != "name")
 
 
@@ -117,13 +120,15 @@ def _topic(
         if not isinstance(value, dict):
             raise ConfigError(f"{path}: {key}: expected a mapping, got {value!r}")
         _check_keys(path, key, value, _TOPIC_KEYS)
-        if isinstance(value.get("batch"), dict):
-            _check_keys(path, f"{key}.batch", value["batch"], BatchPolicy.model_fields)
+        for part, mapping in _MAPPINGS.items():
+            if isinstance(value.get(part), dict):
+                _check_keys(path, f"{key}.{part}", value[part], mapping.model_fields)
     merged = {**defaults, **own, **overrides, "name": name}
-    if isinstance(own.get("batch"), dict) and isinstance(defaults.get("batch"), dict):
-        merged["batch"] = {**defaults["batch"], **own["batch"]}
-    if "family" not in own and "batch" not in own:
-        merged.pop("batch", None)
+    for key, fillers in _OF_FILLERS.items():
+        if isinstance(own.get(key), dict) and isinstance(defaults.get(key), dict):
+            merged[key] = {**defaults[key], **own[key]}
+        if key not in own and not fillers & own.keys():
+            merged.pop(key, None)
     try:
         return TopicSpec.model_validate(merged)
     except ValidationError as error:
@@ -133,10 +138,11 @@ def _topic(
 def _explain(problem: Mapping[str, Any]) -> str:
     """The key, the expected value and the given one."""
     key = ".".join(map(str, problem["loc"]))
-    limits = ", ".join(BatchPolicy.model_fields)
+    mapping = _MAPPINGS.get(str(problem["loc"][0]))
+    keys = tuple(mapping.model_fields) if mapping else ()
     match problem["type"]:
         case "missing":
             return f"{key}: {validation_message(problem)}, it has none"
         case "model_type":
-            return f"{key}: {validation_message(problem)} of {limits}, got {problem['input']!r}"
+            return f"{key}: {validation_message(problem)} of {', '.join(keys)}, got {problem['input']!r}"
     return f"{key}: {validation_message(problem)}, got {problem['input']!r}"

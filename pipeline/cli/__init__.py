@@ -22,6 +22,8 @@ COMMANDS = {
     "rollup": "pipeline.cli.rollup:rollup",
     "replay": "pipeline.cli.replay:replay",
     "dlq": "pipeline.cli.dlq:dlq",
+    "storage": "pipeline.cli.storage:storage",
+    "maintenance": "pipeline.cli.maintenance:maintenance",
     "access": "pipeline.cli.access:access",
     "config": "pipeline.cli.config:config",
     "doctor": "pipeline.cli.doctor:doctor",

@@ -31,13 +31,15 @@ def all_rows(client: Any, query: str, params: Mapping[str, Any] | None = None, *
     return rows
 
 
-def named_rows(client: Any, query: str) -> tuple[list[tuple[Any, ...]], list[tuple[str, str]]]:
+def named_rows(client: Any, query: str, **options: Any) -> tuple[list[tuple[Any, ...]], list[tuple[str, str]]]:
     """Return all rows of a query, in its order, and name and type of its columns.
 
     Args and Raises: as for `all_rows`.
     """
-    ((count,),) = all_rows(client, f"SELECT count() FROM ({query})")  # noqa: S608 (a query of ours)
-    rows, columns = client.execute(query, with_column_types=True)  # the driver reads no Decimal within a tuple
+    ((count,),) = all_rows(client, f"SELECT count() FROM ({query})", **options)  # noqa: S608 (a query of ours)
+    rows, columns = client.execute(
+        query, with_column_types=True, **options
+    )  # the driver reads no Decimal within a tuple
     if len(rows) < count or not columns:
         raise ended_early()
     return rows, columns

@@ -46,6 +46,16 @@ def expired_times(client: Any, table: str, column: str, times: NDArray[Any], *, 
     return expired
 
 
+def ttl_clause(definition: str) -> str:
+    """Return the rules of a table's TTL as the server writes them; empty without any.
+
+    Args:
+        definition: `engine_full` of system.tables.
+    """
+    clause = _CLAUSE.search(_outline(definition))
+    return definition[slice(*clause.span("rules"))] if clause else ""
+
+
 def _over(client: Any, rule: str, column: str, times: NDArray[Any], *, otherwise: bool) -> Mask:
     """Return the mask of the times at which a rule is over; `otherwise` for all if it depends on another column."""
     column_type, number = _COLUMNS[column]

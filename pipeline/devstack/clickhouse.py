@@ -10,6 +10,8 @@ from typing import ClassVar
 from xml.etree import ElementTree as ET
 
 from pipeline.clickhouse.access import Limit, Role
+from pipeline.clickhouse.volumes import VOLUMES
+from pipeline.config import ClickHouseSettings
 from pipeline.devstack.extra import package_directory
 from pipeline.devstack.ports import HOST
 from pipeline.devstack.server import Server
@@ -110,6 +112,11 @@ class ClickHouseServer(Server):
         root = ET.Element("clickhouse")
         for name, value in values.items():
             ET.SubElement(root, name).text = value
+        # As on other servers; the engine has none without it.
+        log = ET.SubElement(root, "query_log")
+        for name, value in {"database": "system", "table": "query_log", "ttl": "event_date + INTERVAL 2 DAY"}.items():
+            ET.SubElement(log, name).text = value
+        root.append(_storage(self.directory / "disks"))
         # The engine applies a log level to `errorlog` only; `log` would be a full trace.
         ET.SubElement(ET.SubElement(root, "logger"), "errorlog").text = str(self.log_file)
         return root
@@ -124,6 +131,20 @@ class ClickHouseServer(Server):
             return False
         finally:
             connection.close()
+
+
+def _storage(directory: Path) -> ET.Element:
+    """Return a policy with the volumes that `pipeline.storage` moves days to; the first one is the data directory."""
+    root = ET.Element("storage_configuration")
+    disks, policies = ET.SubElement(root, "disks"), ET.SubElement(root, "policies")
+    volumes = ET.SubElement(ET.SubElement(policies, ClickHouseSettings().storage_policy), "volumes")
+    for volume in ("default", *VOLUMES):
+        ET.SubElement(ET.SubElement(volumes, volume), "disk").text = volume
+        if volume != "default":
+            path = directory / volume
+            path.mkdir(parents=True, exist_ok=True)
+            ET.SubElement(ET.SubElement(disks, volume), "path").text = f"{path}/"
+    return root
 
 
 def _users(users: Iterable[ClickHouseUser]) -> ET.Element:

@@ -12,8 +12,9 @@ _SPECIFIED = {match[1]: match[0] for match in re.finditer(r"CREATE TABLE (\w+) \
 _SCRIPTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(MIGRATIONS.glob("*.sql"))}
 _REPEATABLE = re.compile(
     r"CREATE (TABLE|FUNCTION) IF NOT EXISTS |CREATE OR REPLACE |"
-    r"ALTER TABLE \w+ (MODIFY|(ADD|DROP) COLUMN IF (NOT )?EXISTS) "
+    r"ALTER TABLE \w+\s+(MODIFY|(ADD|DROP) COLUMN IF (NOT )?EXISTS) "
 )
+_UNREPEATABLE = re.compile(r"\b(ADD|DROP) (COLUMN|INDEX|PROJECTION) (?!IF )")
 _DEDUPLICATION = """SETTINGS
     non_replicated_deduplication_window = 100000,
     replicated_deduplication_window = 100000,
@@ -52,6 +53,7 @@ def test_a_migration_is_one_repeatable_statement_that_names_no_database(name: st
     """A run after a dead one, or two at once, give the result of one run, in any configured database."""
     (statement,) = _statements(_SCRIPTS[name])
     assert _REPEATABLE.match(statement)
+    assert not _UNREPEATABLE.search(statement)
     assert "chimera_metrics" not in statement
 
 

@@ -20,7 +20,7 @@ FILES = [file for folder in ("pipeline", "tests", "benchmarks") for file in sort
 
 MOST_MODULES = 12
 # lineage/ compares what transport/, clickhouse/ and dlq/ wrote, so it is part of none of them; columns/ has the forms
-# of data that these hand to each other; doctor/ asks what worker/ and lineage/ ask, for people.
+# of data that these hand to each other; operations/ is what people run beside the data path.
 MOST_PACKAGES = 17
 MOST_LINES_OF_A_MODULE = 350
 MOST_LINES_OF_A_CLASS = 200

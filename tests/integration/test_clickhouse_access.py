@@ -40,6 +40,13 @@ from pipeline.producer.producer import Producer
 from pipeline.rollup.audit import Audit
 from pipeline.rollup.horizon import Horizon
 from pipeline.rollup.repair import plan, repair
+from pipeline.storage.cold import query_cold
+from pipeline.storage.maintenance import CHECKS, look
+from pipeline.storage.maintenance.report import Subject
+from pipeline.storage.projections import add_projection, drop_projection
+from pipeline.storage.recompress import recompress
+from pipeline.storage.retention import apply_plan, make_plans
+from pipeline.storage.tables import read_days, stored_tables
 
 pytestmark = pytest.mark.integration
 
@@ -121,6 +128,24 @@ def test_reader_and_writer_are_refused(server: ClickHouseServer, role: str, sql:
     """Reader and writer can't change tables, read other databases, reach other servers or files, or grant rights."""
     with _as(server, role) as client:
         assert _code(client, sql) in {_NOT_ENOUGH_PRIVILEGES, _READONLY}
+
+
+def test_an_admin_keeps_the_storage(server: ClickHouseServer) -> None:
+    """Retention, tiers, compression and projections need no right that the admin lacks, and no check is refused."""
+    settings = _settings(server, "chimera_admin")
+    tables = stored_tables(load_catalog(Settings()))
+    with connect(settings) as client:
+        for retention in make_plans(settings, client, tables):
+            apply_plan(settings, client, retention)
+        assert not any(each.statements for each in make_plans(settings, client, tables))
+        client.execute("INSERT INTO ui_events (ts) VALUES", [(datetime.now(UTC),)])
+        today = read_days(client, "ui_events", {})[-1]
+        assert recompress(settings, "ui_events", (today.day, today.partition_id, today.rows, today.size))[1]
+        assert (1, 1) in list(add_projection(settings, "ui_events", "hourly_user_agent"))
+        drop_projection(settings, "ui_events", "hourly_user_agent")
+        assert query_cold(client, _DATABASE, {"ui_events": ("cold",)}, "SELECT count() AS n FROM ui_events")[0] == ["n"]
+        sections = list(look(Subject(settings, client, tables), CHECKS))
+    assert {section.check.name: section.unavailable for section in sections if section.unavailable} == {}
 
 
 def test_a_reader_runs_every_specified_query_and_changes_nothing(server: ClickHouseServer) -> None:

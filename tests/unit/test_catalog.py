@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.catalog import load_catalog, load_topics
+from pipeline.catalog import RowRetention, load_catalog, load_topics
 from pipeline.config import SchemasSettings, Settings, TopicsSettings
 from pipeline.errors import ConfigError
+from pipeline.storage.tables import stored_tables
 
 ROOT = Path(__file__).parents[2]
 UI_EVENTS = "chimera.ui_events"
@@ -96,6 +97,20 @@ def test_a_topic_without_a_family_has_no_batch_policy(tmp_path: Path) -> None:
     assert other.batch is None
 
 
+def test_tables_have_the_specified_retention_unless_topics_yaml_gives_another(tmp_path: Path) -> None:
+    """Also session_stats, with the topic of its state; a topic without a table has none, and an age may differ."""
+    catalog = load_catalog(_settings(ROOT / "topics.yaml"))
+    specified = RowRetention(warm_after_days=90, cold_after_days=365, delete_after_days=1095)
+    assert {table.retention for table in stored_tables(catalog)} == {specified}
+    assert len(stored_tables(catalog)) == 7
+    assert {topic.rows for topic in catalog.topics if not topic.fills and not topic.state_of} == {None}
+    edited = _edited(tmp_path, lambda document: document["topics"][UI_EVENTS].update(rows={"delete_after_days": 400}))
+    (other,) = [topic for topic in load_topics(edited) if topic.name == UI_EVENTS]
+    assert other.rows == specified.model_copy(update={"delete_after_days": 400})
+    with pytest.raises(ConfigError, match="expected one of bench_runs"):
+        stored_tables(catalog, ["none_such"])
+
+
 def test_one_setting_replaces_every_replication_factor() -> None:
     """The setting `replication` overrides the file for each topic."""
     assert {topic.replication for topic in load_topics(ROOT / "topics.yaml", 3)} == {3}
@@ -136,6 +151,17 @@ def test_a_misspelt_default_is_named_before_the_key_that_it_leaves_missing(tmp_p
             f"topics.{UI_EVENTS}.batch",
             "expected a mapping of max_rows, max_bytes, linger_seconds, min_rows, max_linger_seconds, got 3",
         ),
+        (
+            _topic(rows={"cold_after_days": 10}),
+            f"topics.{UI_EVENTS}.rows",
+            "expected warm_after_days, cold_after_days and delete_after_days, each more than the one before",
+        ),
+        (
+            _topic(rows={"days": 1}),
+            f"topics.{UI_EVENTS}.rows.days",
+            "unknown key; expected warm_after_days",
+        ),
+        (_topic(rows={"warm_after_days": 0}), f"topics.{UI_EVENTS}.rows.warm_after_days", "expected at least 1, got 0"),
         (_topic(retention_hours=math.inf), f"topics.{UI_EVENTS}.retention_hours", "expected a finite number, got inf"),
         (_topic(retention_hours=math.nan), f"topics.{UI_EVENTS}.retention_hours", "expected a finite number, got nan"),
         (_topic(retention_hours=0), f"topics.{UI_EVENTS}.retention_hours", "expected at least 0.01, got 0"),
@@ -166,6 +192,9 @@ def test_a_misspelt_default_is_named_before_the_key_that_it_leaves_missing(tmp_p
         "misspelt key",
         "misspelt key of the batch policy",
         "number for a batch policy",
+        "cold before warm",
+        "misspelt age",
+        "no age",
         "for ever",
         "no number",
         "no time",
