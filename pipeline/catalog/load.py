@@ -16,8 +16,8 @@ def load_catalog(settings: Settings) -> Catalog:
     Raises:
         ConfigError: one line that names file, key and expected value.
     """
-    topics = load_topics(settings.topics.file, settings.topics.replication)
-    schemas = load_schemas(settings.schemas.directory)
+    topics = load_topics(settings.topics.file, settings.topics.replication, settings.topics.own_file)
+    schemas = load_schemas(settings.schemas.directory, settings.schemas.own_directory)
     by_name = {topic.name: topic for topic in topics}
     families = tuple(_family(topic, by_name, schemas, settings.topics.file) for topic in topics if topic.family)
     owners: dict[str, str] = {}

@@ -1,6 +1,6 @@
 """Reads topics.yaml: the declared topics, and the dead-letter topic of each family's topic."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,17 @@ from pipeline.errors import ConfigError
 from pipeline.validation_messages import unknown_key_message, validation_message
 
 _KEYS = ("version", "defaults", "dead_letters", "topics")
+_OWN_KEYS = ("version", "topics")
 _TOPIC_KEYS = tuple(key for key in TopicSpec.model_fields if key != "name")
 
 
-def load_topics(path: Path, replication: int | None = None) -> tuple[TopicSpec, ...]:
+def load_topics(path: Path, replication: int | None = None, own: Path | None = None) -> tuple[TopicSpec, ...]:
     """Read the topics that a topics.yaml declares, and add the dead-letter topics.
 
     Args:
         path: the topics.yaml.
         replication: replaces the replication factor of every topic.
+        own: file with topics of one's own, which take the defaults of the topics.yaml.
 
     Raises:
         ConfigError: the file is missing or wrong; one line that names file, key and expected value.
@@ -28,15 +30,26 @@ def load_topics(path: Path, replication: int | None = None) -> tuple[TopicSpec, 
     document = _checked(path, _document(path))
     defaults = document.get("defaults") or {}
     overrides = {} if replication is None else {"replication": replication}
-    topics = tuple(_topic(path, str(name), defaults, own, overrides) for name, own in document["topics"].items())
+    topics = [_topic(path, str(name), defaults, declared, overrides) for name, declared in document["topics"].items()]
+    if own is not None:
+        topics += _own_topics(own, {topic.name for topic in topics}, defaults, overrides)
     owners: dict[str, str] = {}
     for topic in topics:
         if topic.family and owners.setdefault(topic.family, topic.name) != topic.name:
             raise ConfigError(
-                f"{path}: topics.{topic.name}.family: expected one topic a family, "
+                f"{own or path}: topics.{topic.name}.family: expected one topic a family, "
                 f"but {topic.family!r} has {owners[topic.family]} already"
             )
-    return (*topics, *_dead_letters(path, topics, defaults, document.get("dead_letters"), overrides))
+    return (*topics, *_dead_letters(path, tuple(topics), defaults, document.get("dead_letters"), overrides))
+
+
+def _own_topics(path: Path, taken: Container[str], defaults: Any, overrides: dict[str, Any]) -> list[TopicSpec]:
+    """Read the topics of a file of one's own; a topic of the project can't be declared anew."""
+    declared = _checked(path, _document(path), _OWN_KEYS)["topics"]
+    for name in declared:
+        if name in taken:
+            raise ConfigError(f"{path}: topics.{name}: expected another name, because topics.yaml has this topic")
+    return [_topic(path, str(name), defaults, own, overrides) for name, own in declared.items()]
 
 
 class _Loader(yaml.SafeLoader):
@@ -67,15 +80,15 @@ def _document(path: Path) -> Any:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
-def _checked(path: Path, document: Any) -> dict[str, Any]:
+def _checked(path: Path, document: Any, keys: Sequence[str] = _KEYS) -> dict[str, Any]:
     """The document, with its top level checked."""
     if not isinstance(document, dict) or not isinstance(document.get("topics"), dict) or not document["topics"]:
         raise ConfigError(f"{path}: topics: expected a mapping of topic names to their settings")
     if document.get("version") != 1:
         raise ConfigError(f"{path}: version: expected 1, got {document.get('version')!r}")
-    unknown = sorted(set(document) - set(_KEYS))
+    unknown = sorted(set(document) - set(keys))
     if unknown:
-        raise ConfigError(f"{path}: {unknown[0]}: {unknown_key_message(_KEYS)}")
+        raise ConfigError(f"{path}: {unknown[0]}: {unknown_key_message(keys)}")
     return document
 
 

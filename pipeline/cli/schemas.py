@@ -2,10 +2,10 @@
 
 import click
 
-from pipeline.config import load_settings
+from pipeline.config import Settings, load_settings
 from pipeline.errors import ConfigError
 from pipeline.schema.compatibility import problems
-from pipeline.schema.versions import load_schemas
+from pipeline.schema.versions import Schema, load_schemas
 from pipeline.validation_messages import unknown_key_message
 
 
@@ -39,7 +39,7 @@ def check(context: click.Context) -> None:
       1   a version rejects valid records of an older one: one line per field
       78  a file isn't a valid schema
     """
-    families = load_schemas(load_settings().schemas.directory)
+    families = _schemas(load_settings())
     found = problems(families)
     for problem in found:
         click.echo(str(problem), err=True)
@@ -70,10 +70,14 @@ def fingerprints(families: tuple[str, ...]) -> None:
       0   listed
       78  a file isn't a valid schema, or there is no such family
     """
-    known = load_schemas(load_settings().schemas.directory)
+    known = _schemas(load_settings())
     for family in families or sorted(known):
         if family not in known:
             raise ConfigError(f"{family}: {unknown_key_message(known)}")
         for schema in known[family]:
             for octets, libraries in schema.fingerprints.items():
                 click.echo(f"{family:14} v{schema.version}  {octets.hex()}  {'; '.join(libraries)}")
+
+
+def _schemas(settings: Settings) -> dict[str, tuple[Schema, ...]]:
+    return load_schemas(settings.schemas.directory, settings.schemas.own_directory)

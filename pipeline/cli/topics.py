@@ -92,7 +92,7 @@ def apply(yes: bool) -> None:
 def _planned() -> tuple[TopicAdmin, list[Change]]:
     """Print the plan for every topic; return the changes to make."""
     settings = load_settings()
-    declared = load_topics(settings.topics.file, settings.topics.replication)
+    declared = load_topics(settings.topics.file, settings.topics.replication, settings.topics.own_file)
     admin = TopicAdmin(settings.kafka)
     changes = plan(declared, admin.read(topic.name for topic in declared), settings.topics.file)
     terminal = Console(highlight=False, soft_wrap=True)

@@ -57,17 +57,18 @@ def _declared() -> Mapping[str, Mapping[str, Any]]:
     return document
 
 
-def load_roles(database: str, topics: Path) -> tuple[Role, ...]:
+def load_roles(database: str, topics: Path, own: Path | None = None) -> tuple[Role, ...]:
     """Return the three roles.
 
     Args:
         database: database of the grants.
         topics: path of topics.yaml; the worker fills the tables of its families.
+        own: path of the topics of one's own.
 
     Raises:
         ConfigError: topics.yaml is missing or wrong.
     """
-    tables = (*(topic.fills for topic in load_topics(topics) if topic.fills), TABLE)
+    tables = (*(topic.fills for topic in load_topics(topics, own=own) if topic.fills), TABLE)
     return tuple(
         Role(
             name,

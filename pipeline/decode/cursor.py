@@ -9,14 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.columns import Ints, Mask, Spans, Verdicts, varints, zigzag
+from pipeline.columns import Ints, Mask, PartVerdicts, Spans, Verdicts, varints, zigzag
+from pipeline.decode.raw import Items, Nullable, Raw, Symbols
+from pipeline.decode.strict_walk import ItemPlaces, MalformedError, item_places
 from pipeline.errors import Reason
 
 _INT_MIN, _INT_MAX = -(2**31), 2**31 - 1
-
-
-Raw = NDArray[Any] | Spans
-"""A field of many records before validation: numbers or booleans, or the spans of its bytes."""
 
 
 class Cursor:
@@ -27,13 +25,18 @@ class Cursor:
     """
 
     def __init__(self, records: Spans) -> None:
-        self.verdicts = Verdicts(len(records))
+        self.verdicts: Verdicts = Verdicts(len(records))
         self._buffer = records.buffer
         self._position = records.starts
         self._end = records.starts + records.lengths
 
-    def read(self, avro_type: str, name: str) -> Raw:
-        """Read the next field of every record: int64, float32, float64 or bool, or spans of strings and bytes."""
+    def read(self, avro_type: Any, name: str) -> Raw:
+        """Read the next field of every record.
+
+        Args:
+            avro_type: type without logical types: a scalar, a union of null and a scalar, or a list or map of scalars.
+            name: name of the field.
+        """
         match avro_type:
             case "long":
                 return self._longs(name)
@@ -45,6 +48,16 @@ class Cursor:
                 return self._fixed(8, "<f8", name)
             case "boolean":
                 return self._booleans(name)
+            case [*branches]:
+                return self._nullable(branches, name)
+            case {"type": "enum", "symbols": symbols}:
+                return Symbols(self._places(len(symbols), name), symbols)
+            case {"type": "fixed", "size": size}:
+                start = self._position
+                self._advance(size, name)
+                return Spans(self._buffer, start, np.full(len(start), size))
+            case {"type": "array" | "map"}:
+                return self._items(avro_type, name)
         return self._spans(name)
 
     def finish(self) -> None:
@@ -61,6 +74,57 @@ class Cursor:
         value = self._longs(name)
         self.verdicts.fail((value < _INT_MIN) | (value > _INT_MAX), Reason.MALFORMED, f"{name}: wider than 32 bits")
         return value
+
+    def _places(self, count: int, name: str) -> Ints:
+        """Read the places of symbols, or of branches of a union."""
+        value = self._ints(name)
+        beyond = (value < 0) | (value >= count)
+        self.verdicts.fail(beyond, Reason.MALFORMED, f"{name}: no such branch or symbol")
+        value[beyond] = 0
+        return value
+
+    def _nullable(self, branches: list[Any], name: str) -> Nullable:
+        present = self._places(len(branches), name) != branches.index("null")
+        rows = np.flatnonzero(present)
+        part = self._part(rows)
+        values = part.read(next(branch for branch in branches if branch != "null"), name)
+        self._position = self._position.copy()
+        self._position[rows] = part._position
+        return Nullable(present, values)
+
+    def _items(self, avro_type: Any, name: str) -> Items:
+        """Read lists or maps: a walk over each record finds the items, then they are read by column."""
+        found = [ItemPlaces()] * len(self._position)
+        problems: dict[tuple[Reason, str], list[int]] = {}
+        after = self._position.copy()
+        for row in np.flatnonzero(self.verdicts.passed).tolist():
+            start = int(self._position[row])
+            try:
+                found[row] = item_places(avro_type, self._buffer.data, start, int(self._end[row]), name)
+                after[row] = found[row].end
+            except MalformedError as error:
+                problems.setdefault((error.reason, str(error)), []).append(row)
+        for (reason, detail), rows in problems.items():
+            bad = np.zeros(len(after), np.bool_)
+            bad[rows] = True
+            self.verdicts.fail(bad, reason, detail)
+        self._position = after
+        lengths = np.fromiter((len(each.items) for each in found), np.int64, len(found))
+        rows_of = np.repeat(np.arange(len(found)), lengths)
+        keys, member = None, avro_type.get("items")
+        if member is None:
+            member = avro_type["values"]
+            keys = self._part(rows_of, [place for each in found for place in each.keys])._spans(name)
+        items = self._part(rows_of, [place for each in found for place in each.items]).read(member, name)
+        return Items(lengths, items, keys)
+
+    def _part(self, rows: Ints, positions: list[int] | None = None) -> "Cursor":
+        """Make a cursor over values of some records; positions default to those of the records."""
+        part = Cursor.__new__(Cursor)
+        part.verdicts = PartVerdicts(self.verdicts, rows)
+        part._buffer, part._end = self._buffer, self._end[rows]
+        part._position = self._position[rows] if positions is None else np.array(positions, np.int64)
+        return part
 
     def _booleans(self, name: str) -> Mask:
         value = self._fixed(1, "u1", name)

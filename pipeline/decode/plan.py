@@ -16,6 +16,7 @@ from pipeline.columns.core import CompiledColumn, CompiledField, Core, DistinctT
 from pipeline.decode.validate import one_class
 from pipeline.schema.fields import Field
 from pipeline.schema.resolution import Resolution
+from pipeline.schema.types import NARROW_DECIMAL_PRECISION, PRIMITIVES
 
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
@@ -41,9 +42,10 @@ class CompiledPlan:
         written = []
         for name, avro_type in resolution.written.items():
             field = reader.get(name)
-            if field is not None and field.type != avro_type:
+            compiled = CompiledField(name, avro_type, "skip") if field is None else _compiled(field)
+            if not isinstance(avro_type, str) or compiled is None or (field and field.physical != avro_type):
                 return None
-            written.append(CompiledField(name, avro_type, "skip") if field is None else _compiled(field))
+            written.append(compiled)
         return cls(tuple(written), tuple(newest))
 
     def columns(self, core: Core, bodies: Spans) -> tuple[dict[str, Column], Mask]:
@@ -73,7 +75,10 @@ def _column(field: Field, column: CompiledColumn) -> tuple[Column, Mask | None]:
     return texts, bad[texts.codes] if bad.any() else None
 
 
-def _compiled(field: Field) -> CompiledField:
+def _compiled(field: Field) -> CompiledField | None:
+    """Return the field as the core reads it; None if the core doesn't know its type."""
+    if field.nullable or field.type not in PRIMITIVES or field.precision > NARROW_DECIMAL_PRECISION:
+        return None
     plain = CompiledField(field.name, field.type, field.type)
     match field.logical_type or field.type:
         case "uuid":
@@ -91,8 +96,10 @@ def _compiled(field: Field) -> CompiledField:
             )
         case "string":
             return _text(field, replace(plain, most=_INT_MAX if field.max_length is None else field.max_length))
-        case "boolean" | "bytes":
+        case "boolean":
             return plain
+        case "bytes":
+            return plain if field.max_length is None else None
     return replace(plain, kind="int", low=_bounds(field, 1)[0], high=_bounds(field, 1)[1])
 
 

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 from pipeline.catalog import Family
@@ -20,7 +20,9 @@ _SHOWN_BYTES = 64
 _CUT = CUT_PREFIX.removeprefix(HEADER_PREFIX)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_MS = 253_402_300_800_000  # of the year 9999
+_DAY_MS = 86_400_000
 _MAX_DECIMAL_BYTES = 16
+_DECIMAL_DIGITS = 40  # more than 16 bytes have
 
 
 def described(family: Family, letter: Letter, record: DlqRecord, content: Content, *, unmask: bool) -> dict[str, Any]:
@@ -87,9 +89,9 @@ def lines(said: Mapping[str, Any]) -> Iterator[str]:
         yield f"    it begins {said['begins']}"
 
 
-def as_text(time: datetime) -> str:
-    """Format a time as ISO 8601, to the millisecond."""
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def as_text(time: datetime, to: str = "milliseconds") -> str:
+    """Format a time as ISO 8601, to the millisecond or as given."""
+    return time.isoformat(timespec=to).replace("+00:00", "Z")
 
 
 def _masked_name(family: Family, content: Content, at: int, name: str) -> str:
@@ -113,8 +115,13 @@ def _readable(value: Any, field: Field | None) -> Any:
     match value, field and field.logical_type:
         case int(), "timestamp-millis" if 0 <= value < _MAX_MS:
             return as_text(_EPOCH + timedelta(milliseconds=value))
+        case int(), "timestamp-micros" if 0 <= value < _MAX_MS * 1000:
+            return as_text(_EPOCH + timedelta(microseconds=value), "microseconds")
+        case int(), "date" if 0 <= value < _MAX_MS // _DAY_MS:
+            return (_EPOCH + timedelta(days=value)).date().isoformat()
         case bytes(), "decimal" if field and len(value) <= _MAX_DECIMAL_BYTES:
-            return str(Decimal(int.from_bytes(value, "big", signed=True)).scaleb(-field.scale))
+            unscaled = Decimal(int.from_bytes(value, "big", signed=True))
+            return str(Context(prec=_DECIMAL_DIGITS).scaleb(unscaled, -field.scale))
     return _as_json(value)
 
 
