@@ -44,8 +44,10 @@ def _family(
     if name not in schemas:
         raise ConfigError(f"{where}.family: no schema {name}.v<N>.avsc; expected one of {', '.join(sorted(schemas))}")
     newest = schemas[name][-1]
-    key = newest.by_name.get(topic.key or "")
-    if key is None or key.logical_type != "uuid":
+    key, time = newest.by_name.get(topic.key or ""), newest.by_name.get("ts")
+    if time is None or time.logical_type != "timestamp-millis" or time.nullable or not time.required:
+        raise ConfigError(f"{newest.file}: ts: expected a timestamp-millis that is never null and has no default")
+    if key is None or key.logical_type != "uuid" or key.nullable:
         raise ConfigError(
             f"{where}.key: expected a field of {newest.file.name} with logicalType uuid, got {topic.key!r}"
         )

@@ -87,12 +87,12 @@ def _grants(declared: Iterable[str], database: str, tables: Iterable[str]) -> It
         yield from dict.fromkeys(grant.format(database=database, table=table) for table in tables)
 
 
-def statements(database: str, topics: Path) -> Iterator[str]:
+def statements(database: str, topics: Path, own: Path | None = None) -> Iterator[str]:
     """Yield the SQL statements that create the roles or bring existing ones up to date; they may be repeated.
 
     Args and Raises: as for `load_roles`.
     """
-    for role in load_roles(database, topics):
+    for role in load_roles(database, topics, own):
         yield f"CREATE ROLE IF NOT EXISTS {role.name}"
         yield f"GRANT {', '.join(role.grants)} TO {role.name} WITH REPLACE OPTION"
         limits = ", ".join(f"{name} = {_range(limit)}" for name, limit in role.limits.items())

@@ -75,6 +75,11 @@ def _column(field: Field, column: CompiledColumn) -> tuple[Column, Mask | None]:
     return texts, bad[texts.codes] if bad.any() else None
 
 
+def is_compiled(field: Field) -> bool:
+    """True if the core knows the type of a field."""
+    return _compiled(field) is not None
+
+
 def _compiled(field: Field) -> CompiledField | None:
     """Return the field as the core reads it; None if the core doesn't know its type."""
     if field.nullable or field.type not in PRIMITIVES or field.precision > NARROW_DECIMAL_PRECISION:

@@ -1,0 +1,86 @@
+"""Everything that the worker demands of one family before it starts, as a list: each check runs, whatever others find."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from pipeline.catalog import Catalog, Family
+from pipeline.clickhouse.contract import check_tables
+from pipeline.clickhouse.dependent_views import check_views
+from pipeline.clickhouse.engines import check_engines, check_sorting_keys
+from pipeline.clickhouse.pinned_settings import check_user
+from pipeline.clickhouse.row_policies import check_row_policies
+from pipeline.config import Settings
+from pipeline.decode.decoder import Decoder
+from pipeline.errors import ChimeraError, ConfigError
+from pipeline.privacy.hashing import configured_hasher
+from pipeline.privacy.sanitise import Sanitiser
+from pipeline.producer.encode import Encoder
+from pipeline.schema.compatibility import problems
+from pipeline.worker.fresh_group import check_group
+from pipeline.worker.preflight import check_topics, check_windows
+
+
+class Finding(NamedTuple):
+    """Result of one check."""
+
+    what: str
+    problem: str
+    """Explanation of what is missing; empty if nothing is."""
+
+
+def demands(
+    settings: Settings, catalog: Catalog, family: Family, examples: Sequence[Mapping[str, Any]], *, offline: bool
+) -> Iterator[Finding]:
+    """Yield the result of each check.
+
+    Args:
+        settings: servers and group.
+        catalog: has the family.
+        family: its topics, table and schemas are checked.
+        examples: events that have to be valid.
+        offline: leave out the checks that ask a server.
+    """
+    alone = Catalog((family.topic, family.dead_letters), (family,), None)
+    server, tables = settings.clickhouse, [family.table]
+    checks: list[tuple[str, Callable[[], object]]] = [
+        ("schema versions are compatible", partial(_check_versions, family)),
+        ("personal data is treated", partial(_sanitiser, settings, family)),
+        (f"{len(examples)} example events become rows", partial(_check_examples, settings, family, examples)),
+    ]
+    if not offline:
+        checks += [
+            ("topics exist and may be used", partial(check_topics, settings.kafka, alone, None)),
+            ("the user may insert", partial(check_user, server)),
+            ("the table fits the schema", partial(check_tables, server, [family])),
+            ("the table's engine stores a row once", partial(check_engines, server, tables)),
+            ("the sorting key can be looked for", partial(check_sorting_keys, server, tables)),
+            ("views that read from it store a row once", partial(check_views, server, tables)),
+            ("no row policy hides rows", partial(check_row_policies, server, tables)),
+            ("the deduplication window is wide enough", partial(check_windows, settings, alone)),
+        ]
+        if not settings.worker.allow_fresh_group:
+            checks.append(("the group would store nothing twice", partial(check_group, settings, alone)))
+    for what, check in checks:
+        try:
+            check()
+            yield Finding(what, "")
+        except ChimeraError as error:
+            yield Finding(what, str(error))
+
+
+def _check_versions(family: Family) -> None:
+    found = problems({family.name: family.schemas})
+    if found:
+        raise ConfigError("; ".join(map(str, found)))
+
+
+def _sanitiser(settings: Settings, family: Family) -> Sanitiser:
+    return Sanitiser(family.schema, configured_hasher(settings.privacy))
+
+
+def _check_examples(settings: Settings, family: Family, examples: Sequence[Mapping[str, Any]]) -> None:
+    encoder = Encoder(family)
+    values: list[bytes | None] = [encoder.encode(event).value for event in examples]
+    for rejection in Decoder(family, sanitise=_sanitiser(settings, family)).decode(values).rejections:
+        raise ConfigError(f"example {rejection.position + 1}: {rejection.reason}: {rejection.detail}")
