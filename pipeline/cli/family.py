@@ -33,7 +33,9 @@ def family() -> None:
 
 @family.command()
 @click.argument("name")
-@click.option("--from", "source", type=click.File("rb"), metavar="FILE", help="File with one JSON event; - is standard input.")
+@click.option(
+    "--from", "source", type=click.File("rb"), metavar="FILE", help="File with one JSON event; - is standard input."
+)
 @click.option("--key", metavar="FIELD", help="Field with the UUID that keys the records.  [default: the first UUID]")
 @click.option(
     "--folder",
@@ -149,7 +151,9 @@ def check(context: click.Context, name: str, *, offline: bool) -> None:
     missing = 0
     for finding in demands(settings, catalog, checked, examples, offline=offline):
         missing += bool(finding.problem)
-        click.echo(f"{'missing' if finding.problem else 'ok':8}{finding.what}{': ' * bool(finding.problem)}{finding.problem}")
+        click.echo(
+            f"{'missing' if finding.problem else 'ok':8}{finding.what}{': ' * bool(finding.problem)}{finding.problem}"
+        )
     context.exit(1 if missing else 0)
 
 

@@ -77,9 +77,7 @@ def topic_text(family: str, key: str) -> str:
     return f"  chimera.{family}:\n    family: {family}\n    key: {key}\n"
 
 
-def own_samples(
-    settings: Settings, catalog: Catalog
-) -> dict[str, Callable[[random.Random], Iterator[dict[str, Any]]]]:
+def own_samples(settings: Settings, catalog: Catalog) -> dict[str, Callable[[random.Random], Iterator[dict[str, Any]]]]:
     """Return the generators of sample events of one's own families that have example events, by name."""
     folder = OwnFolder.configured(settings)
     if folder is None:

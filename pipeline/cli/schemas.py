@@ -93,7 +93,9 @@ def fingerprints(families: tuple[str, ...]) -> None:
 
 @schemas.command("migrate")
 @click.argument("family")
-@click.option("--from", "older", type=click.IntRange(min=1), metavar="N", help="Older version.  [default: the last but one]")
+@click.option(
+    "--from", "older", type=click.IntRange(min=1), metavar="N", help="Older version.  [default: the last but one]"
+)
 @click.option("--drop-retired", is_flag=True, help="Drop the columns of fields that the newest version lacks.")
 @click.option("--folder", type=click.Path(path_type=Path, file_okay=False), help="Folder of migrations to write to.")
 @click.option("--print", "printed", is_flag=True, help="Print the statement, and write no file.")
@@ -156,7 +158,9 @@ def _place(settings: Settings, folder: Path | None) -> OwnFolder:
     if folder is not None:
         return OwnFolder.at(folder.parent)._replace(migrations=folder)
     if own is None:
-        raise ConfigError(f"{env_name('clickhouse', 'migrations')}: expected a folder of migrations of one's own; or use --folder")
+        raise ConfigError(
+            f"{env_name('clickhouse', 'migrations')}: expected a folder of migrations of one's own; or use --folder"
+        )
     return own
 
 

@@ -56,29 +56,7 @@ def column_type(field: Field) -> str:
     if field.items is not None:
         inner = column_type(field.items)
         return f"Array({inner})" if field.type == "array" else f"Map(String, {inner})"
-    match field.logical_type or field.type:
-        case "timestamp-millis" | "timestamp-micros" as unit:
-            return f"DateTime64({_UNITS[unit][0]}, 'UTC')"
-        case "decimal":
-            return f"Decimal({field.precision}, {field.scale})"
-        case "int" | "long" | "time-millis" | "time-micros":
-            return _smallest(field)
-        case "fixed":
-            return f"FixedString({field.size})"
-        case "string":
-            return _string_column(field)
-    return _PLAIN[field.logical_type or field.type]
-
-
-_PLAIN = {
-    "boolean": "Bool",
-    "float": "Float32",
-    "double": "Float64",
-    "bytes": "String",
-    "enum": "LowCardinality(String)",
-    "uuid": "UUID",
-    "date": "Date32",
-}
+    return _COLUMNS[field.logical_type or field.type](field)
 
 
 def _smallest(field: Field) -> str:
@@ -96,6 +74,24 @@ def _string_column(field: Field) -> str:
         return "LowCardinality(String)"
     match = _FIXED_PATTERN.fullmatch(field.pattern.pattern) if field.pattern else None
     return f"FixedString({match['length']})" if match and field.privacy == Keep() else "String"
+
+
+_COLUMNS: dict[str, Callable[[Field], str]] = {
+    "boolean": lambda _: "Bool",
+    "float": lambda _: "Float32",
+    "double": lambda _: "Float64",
+    "bytes": lambda _: "String",
+    "enum": lambda _: "LowCardinality(String)",
+    "uuid": lambda _: "UUID",
+    "date": lambda _: "Date32",
+    "timestamp-millis": lambda _: "DateTime64(3, 'UTC')",
+    "timestamp-micros": lambda _: "DateTime64(6, 'UTC')",
+    "decimal": lambda field: f"Decimal({field.precision}, {field.scale})",
+    "fixed": lambda field: f"FixedString({field.size})",
+    "string": _string_column,
+    **dict.fromkeys(("int", "long", "time-millis", "time-micros"), _smallest),
+}
+"""Type of the column for a scalar, by its logical type or else its type."""
 
 
 def _range(field: Field) -> tuple[Decimal, Decimal]:

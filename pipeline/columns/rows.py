@@ -72,10 +72,10 @@ class ItemsColumn:
 Column = NDArray[Any] | list[bytes] | DictionaryColumn | NullableColumn | ItemsColumn
 """The values of one field, row by row.
 
-Integers, times and dates are int64 in the field's unit, decimals unscaled int64 or, of more than 18 digits, WIDE; floats
-float32 or float64, booleans bool, UUIDs V16 (big-endian bytes), and bytes without a logical type a list. Strings are a
-DictionaryColumn of UTF-8 bytes, but strings of one length whose characters belong to one ASCII class, such as commits,
-are V<n>; so are bytes of a fixed size, and enums are a DictionaryColumn.
+Integers, times and dates are int64 in the field's unit, decimals unscaled int64 or, of more than 18 digits, WIDE;
+floats float32 or float64, booleans bool, UUIDs V16 (big-endian bytes), and bytes without a logical type a list. Strings
+are a DictionaryColumn of UTF-8 bytes, but strings of one length whose characters belong to one ASCII class, such as
+commits, are V<n>; so are bytes of a fixed size, and enums are a DictionaryColumn.
 """
 
 
@@ -216,7 +216,7 @@ def take(column: Column, rows: Ints) -> Column:
 
 
 def spread(column: Column, present: Mask) -> Column:
-    """Give each row a place: row i of the column becomes the row of the i-th true; the other rows' values mean nothing."""
+    """Give each row of a column the place of the next true; the values of the other rows mean nothing."""
     if present.all():
         return column
     if isinstance(column, np.ndarray):

@@ -55,7 +55,7 @@ def _promoted_value(verdicts: Verdicts, field: Field, written: Any, raw: Raw) ->
 
 
 def _places(field: Field, written: Any) -> Any:
-    """Return the place of each written symbol among the reader's; below 0 if the reader has neither it nor a default."""
+    """Return the place of each written symbol among the reader's; below 0 if that has neither it nor a default."""
     place_of = {symbol: place for place, symbol in enumerate(field.values or ())}
     other = place_of.get(field.default_symbol or "", -1)
     return np.array([place_of.get(symbol, other) for symbol in written], np.int64)

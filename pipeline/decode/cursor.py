@@ -22,12 +22,13 @@ class Cursor:
 
     Args:
         records: spans of the records' bodies, without framing.
+        verdicts: gets the problems; None for new ones.
     """
 
-    def __init__(self, records: Spans) -> None:
-        self.verdicts: Verdicts = Verdicts(len(records))
+    def __init__(self, records: Spans, verdicts: Verdicts | None = None) -> None:
+        self.verdicts = verdicts or Verdicts(len(records))
         self._buffer = records.buffer
-        self._position = records.starts
+        self.position = records.starts
         self._end = records.starts + records.lengths
 
     def read(self, avro_type: Any, name: str) -> Raw:
@@ -37,35 +38,38 @@ class Cursor:
             avro_type: type without logical types: a scalar, a union of null and a scalar, or a list or map of scalars.
             name: name of the field.
         """
+        if isinstance(avro_type, str):
+            return self._primitive(avro_type, name)
         match avro_type:
-            case "long":
-                return self._longs(name)
-            case "int":
-                return self._ints(name)
-            case "float":
-                return self._fixed(4, "<f4", name)
-            case "double":
-                return self._fixed(8, "<f8", name)
-            case "boolean":
-                return self._booleans(name)
             case [*branches]:
                 return self._nullable(branches, name)
             case {"type": "enum", "symbols": symbols}:
                 return Symbols(self._places(len(symbols), name), symbols)
             case {"type": "fixed", "size": size}:
-                start = self._position
+                start = self.position
                 self._advance(size, name)
                 return Spans(self._buffer, start, np.full(len(start), size))
-            case {"type": "array" | "map"}:
-                return self._items(avro_type, name)
+        return self._items(avro_type, name)
+
+    def _primitive(self, avro_type: str, name: str) -> NDArray[Any] | Spans:
+        match avro_type:
+            case "long":
+                return self._longs(name)
+            case "int":
+                return self._ints(name)
+            case "float" | "double":
+                width = 4 if avro_type == "float" else 8
+                return self._fixed(width, f"<f{width}", name)
+            case "boolean":
+                return self._booleans(name)
         return self._spans(name)
 
     def finish(self) -> None:
         """Reject each record that has bytes after its last field."""
-        self.verdicts.fail(self._position != self._end, Reason.TRAILING_BYTES, "bytes after the last field")
+        self.verdicts.fail(self.position != self._end, Reason.TRAILING_BYTES, "bytes after the last field")
 
     def _longs(self, name: str) -> Ints:
-        value, length, malformed = varints(self._buffer, self._position)
+        value, length, malformed = varints(self._buffer, self.position)
         self._advance(length, name)
         self.verdicts.fail(malformed, Reason.MALFORMED, f"{name}: not a canonical varint of at most 64 bits")
         return zigzag(value)
@@ -86,19 +90,19 @@ class Cursor:
     def _nullable(self, branches: list[Any], name: str) -> Nullable:
         present = self._places(len(branches), name) != branches.index("null")
         rows = np.flatnonzero(present)
-        part = self._part(rows)
+        part = self._part(rows, self.position[rows])
         values = part.read(next(branch for branch in branches if branch != "null"), name)
-        self._position = self._position.copy()
-        self._position[rows] = part._position
+        self.position = self.position.copy()
+        self.position[rows] = part.position
         return Nullable(present, values)
 
     def _items(self, avro_type: Any, name: str) -> Items:
         """Read lists or maps: a walk over each record finds the items, then they are read by column."""
-        found = [ItemPlaces()] * len(self._position)
+        found = [ItemPlaces()] * len(self.position)
         problems: dict[tuple[Reason, str], list[int]] = {}
-        after = self._position.copy()
+        after = self.position.copy()
         for row in np.flatnonzero(self.verdicts.passed).tolist():
-            start = int(self._position[row])
+            start = int(self.position[row])
             try:
                 found[row] = item_places(avro_type, self._buffer.data, start, int(self._end[row]), name)
                 after[row] = found[row].end
@@ -108,23 +112,22 @@ class Cursor:
             bad = np.zeros(len(after), np.bool_)
             bad[rows] = True
             self.verdicts.fail(bad, reason, detail)
-        self._position = after
+        self.position = after
         lengths = np.fromiter((len(each.items) for each in found), np.int64, len(found))
         rows_of = np.repeat(np.arange(len(found)), lengths)
         keys, member = None, avro_type.get("items")
         if member is None:
             member = avro_type["values"]
-            keys = self._part(rows_of, [place for each in found for place in each.keys])._spans(name)
-        items = self._part(rows_of, [place for each in found for place in each.items]).read(member, name)
+            places = np.array([place for each in found for place in each.keys], np.int64)
+            keys = self._part(rows_of, places)._spans(name)  # noqa: SLF001 (of this class)
+        places = np.array([place for each in found for place in each.items], np.int64)
+        items = self._part(rows_of, places).read(member, name)
         return Items(lengths, items, keys)
 
-    def _part(self, rows: Ints, positions: list[int] | None = None) -> "Cursor":
-        """Make a cursor over values of some records; positions default to those of the records."""
-        part = Cursor.__new__(Cursor)
-        part.verdicts = PartVerdicts(self.verdicts, rows)
-        part._buffer, part._end = self._buffer, self._end[rows]
-        part._position = self._position[rows] if positions is None else np.array(positions, np.int64)
-        return part
+    def _part(self, rows: Ints, positions: Ints) -> "Cursor":
+        """Make a cursor over values at these positions, each in one of some records."""
+        values = Spans(self._buffer, positions, self._end[rows] - positions)
+        return Cursor(values, PartVerdicts(self.verdicts, rows))
 
     def _booleans(self, name: str) -> Mask:
         value = self._fixed(1, "u1", name)
@@ -133,20 +136,20 @@ class Cursor:
 
     def _spans(self, name: str) -> Spans:
         length = self._longs(name)
-        negative, beyond = length < 0, length > self._end - self._position
+        negative, beyond = length < 0, length > self._end - self.position
         self.verdicts.fail(negative, Reason.MALFORMED, f"{name}: negative length")
         self.verdicts.fail(beyond, Reason.TRUNCATED, f"{name}: the record ends inside it")
         length[negative | beyond] = 0
-        start = self._position
-        self._position = start + length
+        start = self.position
+        self.position = start + length
         return Spans(self._buffer, start, length)
 
     def _fixed(self, width: int, dtype: str, name: str) -> NDArray[Any]:
-        value = self._buffer.gather(self._position, width, dtype)
+        value = self._buffer.gather(self.position, width, dtype)
         self._advance(width, name)
         return value
 
     def _advance(self, length: Ints | int, name: str) -> None:
-        after = self._position + length
+        after = self.position + length
         self.verdicts.fail(after > self._end, Reason.TRUNCATED, f"{name}: the record ends inside it")
-        self._position = np.minimum(after, self._end)
+        self.position = np.minimum(after, self._end)

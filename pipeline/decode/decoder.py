@@ -87,9 +87,7 @@ class Decoder:
         self._registry = registry
         self._sanitise = sanitise
         self._validation = validation or ValidationSettings()
-        self._layouts = {
-            orjson.dumps(check_writer_schema(schema.raw)): schema.version for schema in family.schemas
-        }
+        self._layouts = {orjson.dumps(check_writer_schema(schema.raw)): schema.version for schema in family.schemas}
         writers = {schema.version: self._writer(schema.raw) for schema in family.schemas}
         self._versions = {known: writers[schema.version] for known, schema in by_fingerprint(family.schemas).items()}
         self._unknown = UnknownSchemas(family.schemas, registry=registry is not None)

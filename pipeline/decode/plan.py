@@ -82,7 +82,9 @@ def is_compiled(field: Field) -> bool:
 
 def _compiled(field: Field) -> CompiledField | None:
     """Return the field as the core reads it; None if the core doesn't know its type."""
-    if field.nullable or field.type not in PRIMITIVES or field.precision > NARROW_DECIMAL_PRECISION:
+    low, high = _bounds(field, 10**field.scale)
+    unknown = field.nullable or field.type not in PRIMITIVES or field.precision > NARROW_DECIMAL_PRECISION
+    if unknown or low > _INT_MAX or high < _INT_MIN:  # no whole number of the core's width is within such bounds
         return None
     plain = CompiledField(field.name, field.type, field.type)
     match field.logical_type or field.type:
@@ -90,7 +92,6 @@ def _compiled(field: Field) -> CompiledField | None:
             return replace(plain, kind="uuid")
         case "decimal":
             limit = 10**field.precision - 1
-            low, high = _bounds(field, 10**field.scale)
             return replace(plain, kind="decimal", low=max(low, -limit), high=min(high, limit))
         case "float" | "double":
             least, most = field.minimum, field.maximum
@@ -101,11 +102,9 @@ def _compiled(field: Field) -> CompiledField | None:
             )
         case "string":
             return _text(field, replace(plain, most=_INT_MAX if field.max_length is None else field.max_length))
-        case "boolean":
-            return plain
-        case "bytes":
+        case "boolean" | "bytes":
             return plain if field.max_length is None else None
-    return replace(plain, kind="int", low=_bounds(field, 1)[0], high=_bounds(field, 1)[1])
+    return replace(plain, kind="int", low=low, high=high)
 
 
 def _text(field: Field, text: CompiledField) -> CompiledField:

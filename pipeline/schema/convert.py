@@ -2,8 +2,7 @@
 
 | declared | accepted |
 |---|---|
-| timestamp | aware datetime, ISO 8601 text with an offset or Z, whole milli- or microseconds since 1970; cut to the unit |
-| date, time of day | as `pipeline.schema.convert_times` says |
+| timestamp, date, time of day | as `pipeline.schema.convert_times` says |
 | money | text, int, Decimal, or a float that is exact in decimal; never rounded |
 | UUID | UUID, or text of the form 8-4-4-4-12 in either case |
 | int, long | int |

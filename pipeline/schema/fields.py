@@ -27,7 +27,8 @@ FORMER_ONE_OF = "values"
 _TEXT_KEYS = ("pattern", ONE_OF, FORMER_ONE_OF)
 _MANY_KEYS = ("max_items", "key_pattern")
 _KEYS = (
-    "name", "type", "doc", "default", "order", "aliases", "min", "max", *_TEXT_KEYS, "max_length", "privacy", *_MANY_KEYS
+    "name", "type", "doc", "default", "order", "aliases", "min", "max", *_TEXT_KEYS, "max_length", "privacy",
+    *_MANY_KEYS,
 )  # fmt: skip
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _OF_A_DAY = {"time-millis": 86_400_000, "time-micros": 86_400_000_000}
@@ -237,7 +238,7 @@ def _privacy(where: str, raw: Mapping[str, Any], declared: AvroType) -> Treatmen
     treatment = read_treatment(f"{where}.privacy", raw["privacy"])
     if declared.kind != "string":
         if not isinstance(treatment, Keep):
-            raise ConfigError(f'{where}.privacy: expected "keep" on {declared.kind}: it says that nothing in them is personal')
+            raise ConfigError(f'{where}.privacy: expected "keep" on {declared.kind}, if nothing in it is personal')
     elif isinstance(treatment, Keep) and "pattern" not in raw:
         raise ConfigError(f'{where}.privacy: expected a pattern beside "keep", because free text can\'t be kept')
     if isinstance(treatment, (UserAgent, Metadata)) and "pattern" in raw:

@@ -63,7 +63,14 @@ def draft(family: str, event: Mapping[str, Any] | None, key: str | None = None) 
     if fields[0]["type"] != _time("timestamp-millis"):
         fields[0] = {"name": TIME, "type": _time("timestamp-millis"), "min": 0, "max": LAST_MS}
     fields[0]["doc"] = "When it happened, UTC."
-    version = {"name": VERSION_FIELD, "type": "int", "doc": "Version of this schema.", "min": 0, "max": 255, "default": 1}
+    version = {
+        "name": VERSION_FIELD,
+        "type": "int",
+        "doc": "Version of this schema.",
+        "min": 0,
+        "max": 255,
+        "default": 1,
+    }
     name = "".join(part.capitalize() for part in family.split("_"))
     schema = {"type": "record", "name": name, "namespace": "chimera", "doc": f"An event of {family}."}
     return Draft({**schema, "fields": [*fields, version]}, chosen, example)
@@ -92,8 +99,8 @@ def _of_value(name: str, value: Any) -> Declaration:
             return _of_text(name, value)
         case list():
             return _of_members(name, "array", value)
-        case {**members}:
-            if members and _alike(list(members.values())) and all(re.fullmatch(_KEY, key) for key in members):
+        case dict() as members:
+            if members and _alike(list(members.values())) and all(re.fullmatch(_KEY, str(key)) for key in members):
                 return {**_of_members(name, "map", list(members.values())), "key_pattern": _KEY}
             return {"type": "string", "max_length": _METADATA_BYTES, "privacy": {"metadata": {"keys": {}}}}
     raise ConfigError(f"{name}: expected a value that JSON has")
@@ -105,7 +112,9 @@ def _wide(value: int) -> int:
 
 def _of_members(name: str, kind: str, values: list[Any]) -> Declaration:
     if not _alike(values):
-        raise ConfigError(f"{name}: a list of objects, of lists or of different types has no column; send it as an object")
+        raise ConfigError(
+            f"{name}: a list of objects, of lists or of different types has no column; send it as an object"
+        )
     guesses = [_of_value(name, value) for value in values] or [_FREE_TEXT]
     declared = guesses[0] if all(guess == guesses[0] for guess in guesses) else _common(guesses)
     member = "items" if kind == "array" else "values"

@@ -38,7 +38,7 @@ class Resolution:
     missing: tuple[Field, ...]
     """Fields of the newest schema that take their defaults."""
     flat: bool
-    """True if `written` has the types of the record's own bytes; otherwise fastavro must first re-encode these fields."""
+    """True if `written` has the types of the record's bytes; otherwise fastavro must first re-encode these fields."""
     refused: Mapping[str, Mapping[int, str]]
     """Name of each union field to the branches that can't be read, by index, with the explanation."""
 
@@ -124,16 +124,12 @@ def _layout(declared: Any) -> Any:
     match declared:
         case [*branches]:
             return [_layout(branch) for branch in branches]
-        case {"type": "array", "items": items}:
-            return {"type": "array", "items": _layout(items)}
-        case {"type": "map", "values": values}:
-            return {"type": "map", "values": _layout(values)}
-        case {"type": "enum", "name": name, "symbols": symbols}:
-            return {"type": "enum", "name": name, "symbols": symbols}
-        case {"type": "fixed", "name": name, "size": size}:
-            return {"type": "fixed", "name": name, "size": size}
+        case {"type": "array" | "map"}:
+            return {key: _layout(value) if key in {"items", "values"} else value for key, value in declared.items()}
         case {"type": str() as primitive} if primitive in PRIMITIVES:
             return primitive
+        case {"type": "enum" | "fixed"}:
+            return {key: value for key, value in declared.items() if key in {"type", "name", "symbols", "size"}}
     return declared
 
 
@@ -213,7 +209,7 @@ def _is_readable(field: Field, written: Any) -> bool:
         members = list(_members(field.type, written))
         return bool(members) and all(_is_readable(field.items, member) for member in members)
     meaning = _meaning(written)
-    if meaning != _NO_MEANING and meaning != (field.logical_type, field.precision, field.scale):
+    if meaning not in {_NO_MEANING, (field.logical_type, field.precision, field.scale)}:
         return False
     match written:
         case {"type": "enum" | "fixed" as kind, "name": name}:
