@@ -83,7 +83,7 @@ def _check_name(settings: Settings, place: OwnFolder, name: str) -> None:
         raise ConfigError(f"{name}: expected a name of small letters, digits and _, that begins with a letter")
     if (place.schemas / f"{name}.v1.avsc").exists():
         raise ConfigError(f"{place.schemas / name}.v1.avsc: expected a new name, because this family is there")
-    if any(known.name == name or known.table == name for known in _known(settings, place)):
+    if any(name in {known.name, known.table} for known in _known(settings, place)):
         raise ConfigError(f"{name}: expected a new name, because this family is there")
 
 
@@ -149,7 +149,7 @@ def check(context: click.Context, name: str, *, offline: bool) -> None:
     _print_fields(checked)
     examples = _examples(settings, catalog, name)
     missing = 0
-    for finding in demands(settings, catalog, checked, examples, offline=offline):
+    for finding in demands(settings, checked, examples, offline=offline):
         missing += bool(finding.problem)
         click.echo(
             f"{'missing' if finding.problem else 'ok':8}{finding.what}{': ' * bool(finding.problem)}{finding.problem}"

@@ -1,10 +1,10 @@
-"""Writes the statements for a family's table: CREATE TABLE for a new one, ALTER TABLE for another version of its schema.
+"""Writes the statements for a family's table: CREATE TABLE for a new one, ALTER TABLE for another version of a schema.
 
-A statement may be repeated without harm, and workers of the older version run on: they don't fill an added column, so it
-has a default, and they go on to fill the column of a retired field, so it stays until it is dropped.
+A statement may be repeated without harm, and workers of the older version run on: they don't fill an added column, so
+it has a default, and they go on to fill the column of a retired field, so it stays until it is dropped.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Any
@@ -35,7 +35,7 @@ def create_table(schema: Schema, table: str, key: str) -> str:
         f"{OFFSET} UInt64 MATERIALIZED 0 CODEC(T64, ZSTD(1))",
     ]
     listed = ",\n    ".join(columns)
-    return f"""-- Table of {schema.file.name}. Its last three columns are the record of each row: topic, partition and offset.
+    return f"""-- Table of {schema.file.name}. Its last three columns are the coordinates of each row's record.
 CREATE TABLE IF NOT EXISTS {table} (
     {listed}
 ) ENGINE=MergeTree
@@ -84,7 +84,8 @@ def _changed(older: Schema, newer: Schema) -> Iterator[str]:
 def _retired(older: Schema, newer: Schema) -> Iterator[str]:
     for field in older.fields:
         if field.name not in newer.by_name:
-            yield f"MODIFY COLUMN IF EXISTS `{field.name}` DEFAULT defaultValueOfTypeName('{_quoted(column_type(field))}')"
+            default = f"defaultValueOfTypeName('{_quoted(column_type(field))}')"
+            yield f"MODIFY COLUMN IF EXISTS `{field.name}` DEFAULT {default}"
 
 
 def _quoted(text: str) -> str:
@@ -106,27 +107,27 @@ def literal(field: Field, value: Any) -> str:
         field: the declaration.
         value: in the field's own unit; decimals as numbers, bytes as bytes.
     """
-    match value:
-        case None:
-            return "NULL"
-        case bool():
-            return "true" if value else "false"
-        case list() if field.items is not None:
-            return f"[{', '.join(literal(field.items, item) for item in value)}]"
-        case Mapping() if field.items is not None:
-            members = (f"'{_quoted(key)}', {literal(field.items, member)}" for key, member in value.items())
-            return f"map({', '.join(members)})"
-        case bytes():
-            return f"unhex('{value.hex()}')"
-        case Decimal():
-            return f"'{value:f}'"
-        case str():
-            return f"'{_quoted(value)}'"
-    match field.logical_type:
-        case "timestamp-millis":
-            return f"fromUnixTimestamp64Milli({value}, 'UTC')"
-        case "timestamp-micros":
-            return f"fromUnixTimestamp64Micro({value}, 'UTC')"
-        case "date":
-            return f"'{_FIRST_DAY + timedelta(days=value)}'"
-    return repr(value)
+    if isinstance(value, list) and field.items is not None:
+        return f"[{', '.join(literal(field.items, item) for item in value)}]"
+    if isinstance(value, Mapping) and field.items is not None:
+        members = (f"'{_quoted(key)}', {literal(field.items, member)}" for key, member in value.items())
+        return f"map({', '.join(members)})"
+    if value is not None and field.logical_type in _TIMES:
+        return _TIMES[field.logical_type](value)
+    return _LITERALS[type(value)](value)
+
+
+_TIMES: dict[str, Callable[[int], str]] = {
+    "timestamp-millis": lambda value: f"fromUnixTimestamp64Milli({value}, 'UTC')",
+    "timestamp-micros": lambda value: f"fromUnixTimestamp64Micro({value}, 'UTC')",
+    "date": lambda value: f"'{_FIRST_DAY + timedelta(days=value)}'",
+}
+_LITERALS: dict[type, Callable[[Any], str]] = {
+    type(None): lambda _: "NULL",
+    bool: lambda value: "true" if value else "false",
+    int: repr,
+    float: repr,
+    bytes: lambda value: f"unhex('{value.hex()}')",
+    Decimal: lambda value: f"'{value:f}'",
+    str: lambda value: f"'{_quoted(value)}'",
+}

@@ -56,7 +56,7 @@ def check_engines(settings: ClickHouseSettings, tables: Iterable[str], like: Map
 
 
 def check_sorting_keys(settings: ClickHouseSettings, tables: Iterable[str]) -> None:
-    """Check that the worker can look for the rows that a ReplacingMergeTree has replaced: by text, UUIDs, whole numbers.
+    """Check that the worker can look for the rows that a ReplacingMergeTree has replaced, by the sorting key.
 
     A missing table is left out.
 

@@ -89,10 +89,10 @@ def _compiled(field: Field) -> CompiledField | None:
     plain = CompiledField(field.name, field.type, field.type)
     match field.logical_type or field.type:
         case "uuid":
-            return replace(plain, kind="uuid")
+            plain = replace(plain, kind="uuid")
         case "decimal":
             limit = 10**field.precision - 1
-            return replace(plain, kind="decimal", low=max(low, -limit), high=min(high, limit))
+            plain = replace(plain, kind="decimal", low=max(low, -limit), high=min(high, limit))
         case "float" | "double":
             least, most = field.minimum, field.maximum
             return replace(
@@ -104,7 +104,9 @@ def _compiled(field: Field) -> CompiledField | None:
             return _text(field, replace(plain, most=_INT_MAX if field.max_length is None else field.max_length))
         case "boolean" | "bytes":
             return plain if field.max_length is None else None
-    return replace(plain, kind="int", low=low, high=high)
+        case _:
+            plain = replace(plain, kind="int", low=low, high=high)
+    return plain
 
 
 def _text(field: Field, text: CompiledField) -> CompiledField:

@@ -4,11 +4,11 @@ The types are guesses that fit the event. Each is a line in a file, to be read a
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from itertools import pairwise
 from typing import Any, NamedTuple
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from pipeline.errors import ConfigError
 from pipeline.schema.versions import VERSION_FIELD
@@ -24,6 +24,7 @@ _KEY = "^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"
 _HEX = re.compile(r"[0-9a-f]{32,64}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _FRACTION = re.compile(r"\.\d{4,6}")
 _LONGEST = 1024
 _METADATA_BYTES = 8192
@@ -84,26 +85,27 @@ def _declared(name: str, value: Any) -> Declaration:
 
 
 def _of_value(name: str, value: Any) -> Declaration:
-    match value:
-        case None:
-            return {**_FREE_TEXT, "type": ["null", "string"], "default": None}
-        case bool():
-            return {"type": "boolean"}
-        case int():
-            if not -_INT64 <= value < _INT64:
-                raise ConfigError(f"{name}: {value}: expected at most 64 bits; send it as text")
-            return {"type": "long"} if value < 0 else {"type": "long", "min": 0, "max": max(_UINT32, _wide(value))}
-        case float():
-            return {"type": "double"}
-        case str():
-            return _of_text(name, value)
-        case list():
-            return _of_members(name, "array", value)
-        case dict() as members:
-            if members and _alike(list(members.values())) and all(re.fullmatch(_KEY, str(key)) for key in members):
-                return {**_of_members(name, "map", list(members.values())), "key_pattern": _KEY}
-            return {"type": "string", "max_length": _METADATA_BYTES, "privacy": {"metadata": {"keys": {}}}}
+    for kind, declare in _BY_TYPE.items():
+        if isinstance(value, kind):
+            return declare(name, value)
     raise ConfigError(f"{name}: expected a value that JSON has")
+
+
+def _of_number(name: str, value: int) -> Declaration:
+    if not -_INT64 <= value < _INT64:
+        raise ConfigError(f"{name}: {value}: expected at most 64 bits; send it as text")
+    return {"type": "long"} if value < 0 else {"type": "long", "min": 0, "max": max(_UINT32, _wide(value))}
+
+
+def _of_list(name: str, value: list[Any]) -> Declaration:
+    return _of_members(name, "array", value)
+
+
+def _of_object(name: str, value: dict[str, Any]) -> Declaration:
+    members = list(value.values())
+    if members and _alike(members) and all(re.fullmatch(_KEY, key) for key in value):
+        return {**_of_members(name, "map", members), "key_pattern": _KEY}
+    return {"type": "string", "max_length": _METADATA_BYTES, "privacy": {"metadata": {"keys": {}}}}
 
 
 def _wide(value: int) -> int:
@@ -134,20 +136,17 @@ def _alike(values: list[Any]) -> bool:
 
 def _of_text(name: str, value: str) -> Declaration:
     if _UUID.fullmatch(value):
-        UUID(value)
         return {"type": {"type": "string", "logicalType": "uuid"}}
     if _is(datetime.fromisoformat, value) and datetime.fromisoformat(value).tzinfo is not None:
         unit, most = ("micros", LAST_MS * 1000) if _FRACTION.search(value) else ("millis", LAST_MS)
         return {"type": _time(f"timestamp-{unit}"), "min": 0, "max": most}
-    if _is(date.fromisoformat, value) and len(value) == len("2026-01-31"):
+    if _DATE.fullmatch(value) and _is(date.fromisoformat, value):
         return {"type": {"type": "int", "logicalType": "date"}, "min": 0, "max": 65_535}
-    if name == "user_agent":
-        return {"type": "string", "max_length": _LONGEST, "privacy": "user_agent"}
     if _HEX.fullmatch(value):
         return {"type": "string", "pattern": f"^[0-9a-f]{{{len(value)}}}$", "privacy": "keep"}
     if _TOKEN.fullmatch(value):
         return {"type": "string", "pattern": f"^{_TOKEN.pattern}$", "privacy": "text"}
-    return _FREE_TEXT
+    return {**_FREE_TEXT, "privacy": "user_agent" if name == "user_agent" else "text"}
 
 
 def _is(parse: Any, text: str) -> bool:
@@ -160,3 +159,14 @@ def _is(parse: Any, text: str) -> bool:
 
 def _time(logical_type: str) -> Declaration:
     return {"type": "long", "logicalType": logical_type}
+
+
+_BY_TYPE: dict[type, Callable[[str, Any], Declaration]] = {
+    type(None): lambda _, __: {**_FREE_TEXT, "type": ["null", "string"], "default": None},
+    bool: lambda _, __: {"type": "boolean"},  # before int, whose subtype it is
+    int: _of_number,
+    float: lambda _, __: {"type": "double"},
+    str: _of_text,
+    list: _of_list,
+    dict: _of_object,
+}

@@ -1,4 +1,4 @@
-"""Everything that the worker demands of one family before it starts, as a list: each check runs, whatever others find."""
+"""Everything that the worker demands of one family before it starts: each check runs, whatever others find."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -30,13 +30,12 @@ class Finding(NamedTuple):
 
 
 def demands(
-    settings: Settings, catalog: Catalog, family: Family, examples: Sequence[Mapping[str, Any]], *, offline: bool
+    settings: Settings, family: Family, examples: Sequence[Mapping[str, Any]], *, offline: bool
 ) -> Iterator[Finding]:
     """Yield the result of each check.
 
     Args:
         settings: servers and group.
-        catalog: has the family.
         family: its topics, table and schemas are checked.
         examples: events that have to be valid.
         offline: leave out the checks that ask a server.

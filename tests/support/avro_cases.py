@@ -223,9 +223,8 @@ def _of_type(avro_type: Any, field: dict[str, Any]) -> st.SearchStrategy[Any]:
             return st.sampled_from(symbols)
         case {"type": "fixed", "size": size}:
             return st.binary(min_size=size, max_size=size)
-        case {"type": str() as physical}:
-            return _values(physical, {**field, "type": avro_type})
-    return _values(avro_type, {**field, "type": avro_type})
+    physical = avro_type["type"] if isinstance(avro_type, dict) else avro_type
+    return _values(physical, {**field, "type": avro_type})
 
 
 def _values(avro_type: str, field: dict[str, Any]) -> st.SearchStrategy[Any]:
