@@ -130,6 +130,12 @@ class ClickHouseSettings(_Section):
     verify: bool = Field(True, description="check the server's certificate and name when secure")
     ca_cert: File | None = Field(None, description="PEM file of the authority that signed the server's certificate")
     migrations: PathText | None = Field(None, description="folder of migrations of one's own")
+    engine_prefix: str = Field(
+        "", pattern="^(Replicated|Shared)?$", description="prefix of the engines of tables that migrations create"
+    )
+    cluster: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_.-]+$", description="cluster on which migrations run their statements"
+    )
     connect_timeout_seconds: Seconds = 10.0
     query_timeout_seconds: Seconds = 300.0
     compression: str = Field(

@@ -28,6 +28,7 @@ from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.kept_windows import kept_windows
 from pipeline.clickhouse.lookups import all_rows, named_rows
 from pipeline.clickhouse.pinned_settings import INSERT_SETTINGS
+from pipeline.clickhouse.replicas import for_cluster
 from pipeline.config import ClickHouseSettings, env_name
 from pipeline.errors import ConfigError, HaltError
 
@@ -88,10 +89,11 @@ def migrate(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple
             scripts = _Scripts.read(settings, directory)
             versions = {version for version, path in scripts.files.items() if path.name in names}
             with connect(settings, database="") as client:
-                client.execute(f"CREATE DATABASE IF NOT EXISTS `{settings.database}`")
+                on_cluster = f" ON CLUSTER `{settings.cluster}`" if settings.cluster else ""
+                client.execute(f"CREATE DATABASE IF NOT EXISTS `{settings.database}`{on_cluster}")
             with connect(settings) as client:
                 migrator = Migrator(_Connection(client))
-                migrator.init_schema()
+                migrator.init_schema(settings.cluster)
                 noted = [migration for migration in scripts.migrations if migration.version in versions]
                 migrator.apply_migration(noted, multi_statement=True, fake=True)
                 migrator.apply_migration(scripts.migrations, multi_statement=True)
@@ -141,7 +143,13 @@ class _Scripts(NamedTuple):
                     for storage in storages
                     for version, name in storage.migration_filenames().items()
                 },
-                [migration for storage in storages for migration in storage.migrations()],
+                [
+                    migration._replace(
+                        script=for_cluster(migration.script, prefix=settings.engine_prefix, cluster=settings.cluster)
+                    )
+                    for storage in storages
+                    for migration in storage.migrations()
+                ],
             )
 
 

@@ -31,7 +31,8 @@ def check_times(
             continue
         column, present = rows.columns[field.name], np.ones(len(rows), np.bool_)
         if isinstance(column, NullableColumn):
-            column, present = column.values, column.present
+            present = column.present
+            column = column.values
         ahead_ms = np.asarray(column) // _PER_MS[field.logical_type] - written
         ahead, behind = validation.max_ahead_seconds, validation.max_behind_seconds
         too_far = (ahead_ms > ahead * 1000) & present

@@ -1,5 +1,6 @@
 """Everything that the worker demands of one family before it starts: each check runs, whatever others find."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,13 +13,17 @@ from pipeline.clickhouse.pinned_settings import check_user
 from pipeline.clickhouse.row_policies import check_row_policies
 from pipeline.config import Settings
 from pipeline.decode.decoder import Decoder
-from pipeline.errors import ChimeraError, ConfigError
+from pipeline.errors import ChimeraError, ConfigError, UnavailableError, UnclearError
 from pipeline.privacy.hashing import configured_hasher
 from pipeline.privacy.sanitise import Sanitiser
 from pipeline.producer.encode import Encoder
+from pipeline.retry import pauses
 from pipeline.schema.compatibility import problems
 from pipeline.worker.fresh_group import check_group
 from pipeline.worker.preflight import check_topics, check_windows
+
+_PATIENCE_SECONDS = 10.0
+_FIRST_PAUSE_SECONDS = 0.3
 
 
 class Finding(NamedTuple):
@@ -61,11 +66,24 @@ def demands(
         if not settings.worker.allow_fresh_group:
             checks.append(("the group would store nothing twice", partial(check_group, settings, alone)))
     for what, check in checks:
+        yield Finding(what, _problem(check))
+
+
+def _problem(check: Callable[[], object]) -> str:
+    """Run a check; a server that doesn't answer is asked again for a while, as the worker asks without limit."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    for pause in pauses(_FIRST_PAUSE_SECONDS, _PATIENCE_SECONDS):
         try:
             check()
-            yield Finding(what, "")
+        except (UnavailableError, UnclearError) as error:
+            if time.monotonic() + pause > deadline:
+                return str(error)
+            time.sleep(pause)
         except ChimeraError as error:
-            yield Finding(what, str(error))
+            return str(error)
+        else:
+            return ""
+    raise AssertionError("pauses have no end")
 
 
 def _check_versions(family: Family) -> None:
