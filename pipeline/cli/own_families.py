@@ -82,7 +82,7 @@ def own_samples(settings: Settings, catalog: Catalog) -> dict[str, Callable[[ran
     folder = OwnFolder.configured(settings)
     if folder is None:
         return {}
-    found = {}
+    found: dict[str, Callable[[random.Random], Iterator[dict[str, Any]]]] = {}
     for family in catalog.families:
         if family.schema.file.parent == folder.schemas and (examples := read_examples(folder.examples, family.name)):
             found[family.name] = partial(generated, family.schema, examples)

@@ -119,7 +119,8 @@ class Cursor:
         if member is None:
             member = avro_type["values"]
             places = np.array([place for each in found for place in each.keys], np.int64)
-            keys = self._part(rows_of, places)._spans(name)  # noqa: SLF001 (of this class)
+            keys = self._part(rows_of, places).read("string", name)
+            assert isinstance(keys, Spans)
         places = np.array([place for each in found for place in each.items], np.int64)
         items = self._part(rows_of, places).read(member, name)
         return Items(lengths, items, keys)

@@ -88,7 +88,7 @@ def _declared() -> tuple[dict[str, Any], dict[str, st.SearchStrategy[Any]]]:
             pattern = {"key_pattern": _KEYS} if form == "_map" else {}
             fields.append({"name": name + form, "type": declared, **attributes, **pattern})
             values[name + form] = drawn
-    head = [
+    head: list[dict[str, Any]] = [
         {"name": "ts", "type": {"type": "long", "logicalType": "timestamp-millis"}, "min": 0, "max": 4294967295999},
         {"name": "id", "type": {"type": "string", "logicalType": "uuid"}},
     ]
