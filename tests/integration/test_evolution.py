@@ -132,7 +132,8 @@ def test_a_field_is_added_while_old_and_new_run_together(
         own.use(former)
         own.publish({"total": 1.0})
         worker.wait_for(lambda: own.select("count()") == [(1,)], "the running worker stores on")
-    with Worker(old, log) as worker:  # it was killed, and starts again with the table of the new version
+        assert worker.terminate() == 0
+    with Worker(old, log) as worker:  # it starts again with the table of the new version
         own.publish({"total": 2.0})
         own.use(own.folder)
         own.publish({"total": 3.0, "state": "shut"})
