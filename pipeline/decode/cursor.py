@@ -115,12 +115,14 @@ class Cursor:
         self.position = after
         lengths = np.fromiter((len(each.items) for each in found), np.int64, len(found))
         rows_of = np.repeat(np.arange(len(found)), lengths)
-        keys, member = None, avro_type.get("items")
+        keys: Spans | None = None
+        member = avro_type.get("items")
         if member is None:
             member = avro_type["values"]
             places = np.array([place for each in found for place in each.keys], np.int64)
-            keys = self._part(rows_of, places).read("string", name)
-            assert isinstance(keys, Spans)
+            read = self._part(rows_of, places).read("string", name)
+            assert isinstance(read, Spans)
+            keys = read
         places = np.array([place for each in found for place in each.items], np.int64)
         items = self._part(rows_of, places).read(member, name)
         return Items(lengths, items, keys)

@@ -48,7 +48,7 @@ def test_no_personal_text_is_left_in_any_of_them() -> None:
 
 def test_a_value_that_cant_be_treated_rejects_its_own_record() -> None:
     """The row that has it, not the one with its place among the values."""
-    good = {"note": None, "notes": [], "named": {}, "more": None}
+    good: dict[str, Any] = {"note": None, "notes": [], "named": {}, "more": None}
     rows = _decoded(good, {**good, "more": "no JSON"}, {**good, "more": "{}"})
     assert [(each.position, each.reason) for each in rows.rejections] == [(1, Reason.INVALID_JSON)]
     assert rows.positions.tolist() == [0, 2]
