@@ -129,6 +129,13 @@ class ClickHouseSettings(_Section):
     secure: bool = False
     verify: bool = Field(True, description="check the server's certificate and name when secure")
     ca_cert: File | None = Field(None, description="PEM file of the authority that signed the server's certificate")
+    migrations: PathText | None = Field(None, description="folder of migrations of one's own")
+    engine_prefix: str = Field(
+        "", pattern="^(Replicated|Shared)?$", description="prefix of the engines of tables that migrations create"
+    )
+    cluster: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_.-]+$", description="cluster on which migrations run their statements"
+    )
     connect_timeout_seconds: Seconds = 10.0
     query_timeout_seconds: Seconds = 300.0
     compression: str = Field(
@@ -228,6 +235,7 @@ class TopicsSettings(_Section):
     """File that declares the topics, and their replication."""
 
     file: PathText = Field(default_factory=lambda: _project_file("topics.yaml"))
+    own_file: PathText | None = Field(None, description="file that declares topics of one's own, beside the others")
     replication: int | None = Field(
         None, ge=1, le=32_767, description="replication factor of every topic, instead of the one in topics.yaml"
     )
@@ -237,6 +245,7 @@ class SchemasSettings(_Section):
     """Directory of the Avro schemas."""
 
     directory: PathText = Field(default_factory=lambda: _project_file("schemas/avro"))
+    own_directory: PathText | None = Field(None, description="directory of schemas of one's own, beside the others")
 
 
 class PrivacySettings(_Section):

@@ -16,8 +16,8 @@ def load_catalog(settings: Settings) -> Catalog:
     Raises:
         ConfigError: one line that names file, key and expected value.
     """
-    topics = load_topics(settings.topics.file, settings.topics.replication)
-    schemas = load_schemas(settings.schemas.directory)
+    topics = load_topics(settings.topics.file, settings.topics.replication, settings.topics.own_file)
+    schemas = load_schemas(settings.schemas.directory, settings.schemas.own_directory)
     by_name = {topic.name: topic for topic in topics}
     families = tuple(_family(topic, by_name, schemas, settings.topics.file) for topic in topics if topic.family)
     owners: dict[str, str] = {}
@@ -44,8 +44,10 @@ def _family(
     if name not in schemas:
         raise ConfigError(f"{where}.family: no schema {name}.v<N>.avsc; expected one of {', '.join(sorted(schemas))}")
     newest = schemas[name][-1]
-    key = newest.by_name.get(topic.key or "")
-    if key is None or key.logical_type != "uuid":
+    key, time = newest.by_name.get(topic.key or ""), newest.by_name.get("ts")
+    if time is None or time.logical_type != "timestamp-millis" or time.nullable or not time.required:
+        raise ConfigError(f"{newest.file}: ts: expected a timestamp-millis that is never null and has no default")
+    if key is None or key.logical_type != "uuid" or key.nullable:
         raise ConfigError(
             f"{where}.key: expected a field of {newest.file.name} with logicalType uuid, got {topic.key!r}"
         )

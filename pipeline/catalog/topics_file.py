@@ -1,6 +1,6 @@
 """Reads topics.yaml: the declared topics, and the dead-letter topic of each family's topic."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,17 @@ _KEYS = ("version", "defaults", "dead_letters", "topics")
 # Mappings within a topic, and the keys of topics that take the defaults for them.
 _OF_FILLERS = {"batch": {"family"}, "rows": {"family", "state_of"}}
 _MAPPINGS: dict[str, type[BaseModel]] = {"batch": BatchPolicy, "rows": RowRetention}
+_OWN_KEYS = ("version", "topics")
 _TOPIC_KEYS = tuple(key for key in TopicSpec.model_fields if key != "name")
 
 
-def load_topics(path: Path, replication: int | None = None) -> tuple[TopicSpec, ...]:
+def load_topics(path: Path, replication: int | None = None, own: Path | None = None) -> tuple[TopicSpec, ...]:
     """Read the topics that a topics.yaml declares, and add the dead-letter topics.
 
     Args:
         path: the topics.yaml.
         replication: replaces the replication factor of every topic.
+        own: file with topics of one's own, which take the defaults of the topics.yaml.
 
     Raises:
         ConfigError: the file is missing or wrong; one line that names file, key and expected value.
@@ -31,15 +33,26 @@ def load_topics(path: Path, replication: int | None = None) -> tuple[TopicSpec, 
     document = _checked(path, _document(path))
     defaults = document.get("defaults") or {}
     overrides = {} if replication is None else {"replication": replication}
-    topics = tuple(_topic(path, str(name), defaults, own, overrides) for name, own in document["topics"].items())
+    topics = [_topic(path, str(name), defaults, declared, overrides) for name, declared in document["topics"].items()]
+    if own is not None:
+        topics += _own_topics(own, {topic.name for topic in topics}, defaults, overrides)
     owners: dict[str, str] = {}
     for topic in topics:
         if topic.family and owners.setdefault(topic.family, topic.name) != topic.name:
             raise ConfigError(
-                f"{path}: topics.{topic.name}.family: expected one topic a family, "
+                f"{own or path}: topics.{topic.name}.family: expected one topic a family, "
                 f"but {topic.family!r} has {owners[topic.family]} already"
             )
-    return (*topics, *_dead_letters(path, topics, defaults, document.get("dead_letters"), overrides))
+    return (*topics, *_dead_letters(path, tuple(topics), defaults, document.get("dead_letters"), overrides))
+
+
+def _own_topics(path: Path, taken: Container[str], defaults: Any, overrides: dict[str, Any]) -> list[TopicSpec]:
+    """Read the topics of a file of one's own; a topic of the project can't be declared anew."""
+    declared = _checked(path, _document(path), _OWN_KEYS)["topics"]
+    for name in declared:
+        if name in taken:
+            raise ConfigError(f"{path}: topics.{name}: expected another name, because topics.yaml has this topic")
+    return [_topic(path, str(name), defaults, own, overrides) for name, own in declared.items()]
 
 
 class _Loader(yaml.SafeLoader):
@@ -70,10 +83,10 @@ def _document(path: Path) -> Any:
         raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
 
 
-def _checked(path: Path, document: Any) -> dict[str, Any]:
+def _checked(path: Path, document: Any, keys: Sequence[str] = _KEYS) -> dict[str, Any]:
     """The document, with its top level checked."""
     if isinstance(document, dict):
-        _check_keys(path, "", document, _KEYS)
+        _check_keys(path, "", document, keys)
     if not isinstance(document, dict) or not isinstance(document.get("topics"), dict) or not document["topics"]:
         raise ConfigError(f"{path}: topics: expected a mapping of topic names to their settings")
     if document.get("version") != 1:

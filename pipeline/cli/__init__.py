@@ -13,6 +13,7 @@ from pipeline.errors import ChimeraError
 COMMANDS = {
     "stack": "pipeline.cli.stack:stack",
     "schemas": "pipeline.cli.schemas:schemas",
+    "family": "pipeline.cli.family:family",
     "topics": "pipeline.cli.topics:topics",
     "migrate": "pipeline.cli.migrate:migrate",
     "produce": "pipeline.cli.produce:produce",

@@ -37,5 +37,5 @@ def sql() -> None:
       chimera access sql | clickhouse-client --host clickhouse.example --secure --user admin --multiquery
     """
     settings = load_settings()
-    for statement in statements(settings.clickhouse.database, settings.topics.file):
+    for statement in statements(settings.clickhouse.database, settings.topics.file, settings.topics.own_file):
         click.echo(f"{statement};")

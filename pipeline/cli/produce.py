@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 
 from pipeline.catalog import Catalog, Family, load_catalog
+from pipeline.cli.own_families import own_samples
 from pipeline.cli.progress import tracked
 from pipeline.cli.rates import rate_text
 from pipeline.config import Settings, load_settings
@@ -110,7 +111,8 @@ def _publish_sample(count: int, names: list[str], seed: int, hours: float, *, dr
     catalog = load_catalog(settings)
     wanted = [catalog.family(name).name for name in names]
     start, span_hours = _span(settings, catalog, wanted, hours, dry_run=dry_run)
-    events = sample(count, seed=seed, start=start, hours=hours, families=wanted, told_in_hours=span_hours)
+    own = own_samples(settings, catalog)
+    events = sample(count, seed=seed, start=start, hours=hours, families=wanted, told_in_hours=span_hours, own=own)
     _publish(settings, catalog, events, count, dry_run=dry_run)
 
 

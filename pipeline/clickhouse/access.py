@@ -57,17 +57,18 @@ def _declared() -> Mapping[str, Mapping[str, Any]]:
     return document
 
 
-def load_roles(database: str, topics: Path) -> tuple[Role, ...]:
+def load_roles(database: str, topics: Path, own: Path | None = None) -> tuple[Role, ...]:
     """Return the three roles.
 
     Args:
         database: database of the grants.
         topics: path of topics.yaml; the worker fills the tables of its families.
+        own: path of the topics of one's own.
 
     Raises:
         ConfigError: topics.yaml is missing or wrong.
     """
-    tables = (*(topic.fills for topic in load_topics(topics) if topic.fills), TABLE)
+    tables = (*(topic.fills for topic in load_topics(topics, own=own) if topic.fills), TABLE)
     return tuple(
         Role(
             name,
@@ -86,12 +87,12 @@ def _grants(declared: Iterable[str], database: str, tables: Iterable[str]) -> It
         yield from dict.fromkeys(grant.format(database=database, table=table) for table in tables)
 
 
-def statements(database: str, topics: Path) -> Iterator[str]:
+def statements(database: str, topics: Path, own: Path | None = None) -> Iterator[str]:
     """Yield the SQL statements that create the roles or bring existing ones up to date; they may be repeated.
 
     Args and Raises: as for `load_roles`.
     """
-    for role in load_roles(database, topics):
+    for role in load_roles(database, topics, own):
         yield f"CREATE ROLE IF NOT EXISTS {role.name}"
         yield f"GRANT {', '.join(role.grants)} TO {role.name} WITH REPLACE OPTION"
         limits = ", ".join(f"{name} = {_range(limit)}" for name, limit in role.limits.items())

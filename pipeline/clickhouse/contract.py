@@ -1,24 +1,15 @@
 """Checks that tables fit their schemas: the same columns, and every valid value fits its column."""
 
-import math
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping
-from decimal import Decimal
+from collections.abc import Collection, Iterable, Mapping
 
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.column_types import unfit
 from pipeline.clickhouse.coordinates import COORDINATES
 from pipeline.clickhouse.live_columns import LiveColumn, read_columns
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import HaltError
-from pipeline.schema.fields import Field
-from pipeline.schema.privacy import Keep
-
-_TYPE = re.compile(r"(?P<name>\w+)(?:\((?P<arguments>.*)\))?")
-_FIXED_PATTERN = re.compile(r"\^(\[[^\]]+\]|\w)\{(?P<length>\d+)\}\$")
-# Range of DateTime64, 1900 to 2299, in milliseconds since 1970.
-_FIRST_MS, _LAST_MS = -2_208_988_800_000, 10_413_791_999_999
 
 
 def check_tables(settings: ClickHouseSettings, families: Iterable[Family]) -> dict[str, dict[str, str]]:
@@ -115,79 +106,7 @@ def check_table(family: Family, columns: Mapping[str, str]) -> None:
     for field in schema.fields:
         if field.name not in columns:
             raise HaltError(f"{where}: no column for field {field.name} of {schema.file.name}")
-        expected = _expected(field, columns[field.name])
+        expected = unfit(field, columns[field.name])
         if expected is not None:
             column = f"column {field.name} {columns[field.name]}"
             raise HaltError(f"{where}: {column}: expected in {schema.file.name} {expected}")
-
-
-def _expected(field: Field, column_type: str) -> str | None:
-    """Describe the field that a column of this type needs; None if the field fits."""
-    match = _TYPE.fullmatch(column_type)
-    name, arguments = (match["name"], (match["arguments"] or "").replace(" ", "")) if match else (column_type, "")
-    check = _CHECKS.get((name, arguments)) or _CHECKS.get((name, "..."))
-    if check is None:
-        return "another column type: no Avro type is known for this one"
-    return check(field, arguments)
-
-
-def _is(avro_type: str, logical_type: str | None = None) -> Callable[[Field, str], str | None]:
-    def check(field: Field, _: str) -> str | None:
-        same = (field.type, field.logical_type) == (avro_type, logical_type)
-        return None if same else logical_type or avro_type
-
-    return check
-
-
-def _timestamp(field: Field, _: str) -> str | None:
-    within = _within(field, _FIRST_MS, _LAST_MS)
-    return None if field.logical_type == "timestamp-millis" and within else "timestamp-millis from 1900 to 2299"
-
-
-def _integer(field: Field, low: int, high: int) -> str | None:
-    plain = field.type in {"int", "long"} and field.logical_type is None
-    return None if plain and _within(field, low, high) else f"int or long with min and max from {low} to {high}"
-
-
-def _unsigned(bits: int) -> Callable[[Field, str], str | None]:
-    return lambda field, _: _integer(field, 0, (1 << bits) - 1)
-
-
-def _decimal(field: Field, arguments: str) -> str | None:
-    precision, scale = map(int, arguments.split(","))
-    fits = field.logical_type == "decimal" and field.precision <= precision and field.scale == scale
-    return None if fits else f"decimal with precision {precision} and scale {scale}"
-
-
-def _fixed_string(field: Field, arguments: str) -> str | None:
-    """Expect a fixed length: ClickHouse pads shorter values with zero bytes and refuses longer ones."""
-    match = _FIXED_PATTERN.fullmatch(field.pattern.pattern) if field.pattern else None
-    fits = match is not None and match["length"] == arguments and field.privacy == Keep()
-    return None if fits else f"a string that privacy keeps, with a pattern of the form ^[...]{{{arguments}}}$"
-
-
-def _few_values(field: Field, _: str) -> str | None:
-    """Expect a closed set or a pattern: it keeps free text out of a column that is stored as a dictionary."""
-    fits = field.type == "string" and (field.values or field.pattern)
-    return None if fits else "a string with values or a pattern"
-
-
-def _within(field: Field, low: int, high: int) -> bool:
-    minimum = -math.inf if field.minimum is None else field.minimum
-    maximum = math.inf if field.maximum is None else field.maximum
-    return Decimal(minimum) >= low and Decimal(maximum) <= high
-
-
-_CHECKS: dict[tuple[str, str], Callable[[Field, str], str | None]] = {
-    ("DateTime64", "3,'UTC'"): _timestamp,
-    ("UUID", ""): _is("string", "uuid"),
-    ("String", ""): _is("string"),
-    ("LowCardinality", "String"): _few_values,
-    ("FixedString", "..."): _fixed_string,
-    ("UInt8", ""): _unsigned(8),
-    ("UInt16", ""): _unsigned(16),
-    ("UInt32", ""): _unsigned(32),
-    ("Float32", ""): _is("float"),
-    ("Decimal", "..."): _decimal,
-}
-"""Check of a field for a column, by the name and the arguments of the column's type; "..." stands for any arguments."""

@@ -18,13 +18,13 @@ _COLUMN = re.compile(rf"^\s*(?P<name>\w+) {_TYPE}{_KIND}", re.MULTILINE)
 _ADDED = re.compile(rf"(?:ADD|MODIFY) COLUMN (?:IF (?:NOT )?EXISTS )?(?P<name>\w+) {_TYPE}{_KIND}")
 
 
-def declared_columns(directory: Path = MIGRATIONS) -> dict[str, dict[str, LiveColumn]]:
-    """Return the columns by table and name, after all migrations.
+def declared_columns(own: Path | None = None) -> dict[str, dict[str, LiveColumn]]:
+    """Return the columns by table and name, after all migrations; `own` is the folder of one's own.
 
     It reads CREATE TABLE with a column a line, and ADD and MODIFY COLUMN; another change of columns needs it here.
     """
     tables: dict[str, dict[str, LiveColumn]] = {}
-    for path in sorted(directory.glob("*.sql")):
+    for path in (*sorted(MIGRATIONS.glob("*.sql")), *(sorted(own.glob("*.sql")) if own else ())):
         statement = _COMMENT.sub("", path.read_text(encoding="utf-8")).strip()
         if created := _CREATE.match(statement):
             tables.setdefault(created["table"], dict(_found(_COLUMN, created["columns"])))

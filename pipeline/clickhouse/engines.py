@@ -8,6 +8,7 @@ them.
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.lookups import all_rows
@@ -18,6 +19,12 @@ from pipeline.errors import HaltError
 _TABLES = "SELECT name, engine FROM system.tables WHERE database = currentDatabase()"
 _DECLARATION = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+) .*?\bENGINE=(\w+)", re.DOTALL)
 _PLAIN = "MergeTree"
+_SORTING_KEY = (
+    "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = %(table)s "
+    "AND is_in_sorting_key AND table IN (SELECT name FROM system.tables WHERE database = currentDatabase() "
+    "AND engine LIKE '%%Replacing%%')"
+)
+_LOOKED_FOR = re.compile(r"U?Int\d+|UUID|Bool|String|FixedString\(\d+\)|LowCardinality\(String\)")
 _FORMS = ("", "Replicated", "Shared")  # the latter two are those of clusters and of ClickHouse Cloud
 
 
@@ -37,8 +44,9 @@ def check_engines(settings: ClickHouseSettings, tables: Iterable[str], like: Map
     """
     with explained(settings), connect(settings) as client:
         engines = dict(all_rows(client, _TABLES))
+    declared = _declared(settings.migrations)
     for table in engines.keys() & set(tables):
-        allowed = tuple(dict.fromkeys((_declared().get((like or {}).get(table, table), _PLAIN), _PLAIN)))
+        allowed = tuple(dict.fromkeys((declared.get((like or {}).get(table, table), _PLAIN), _PLAIN)))
         if engines[table] not in {form + engine for form in _FORMS for engine in allowed}:
             raise HaltError(
                 f"table {settings.database}.{table} at {settings.address}: engine {engines[table]}: expected "
@@ -47,8 +55,28 @@ def check_engines(settings: ClickHouseSettings, tables: Iterable[str], like: Map
             )
 
 
+def check_sorting_keys(settings: ClickHouseSettings, tables: Iterable[str]) -> None:
+    """Check that the worker can look for the rows that a ReplacingMergeTree has replaced, by the sorting key.
+
+    A missing table is left out.
+
+    Raises:
+        HaltError: a column of the sorting key has another type.
+        UnavailableError: the server doesn't answer.
+    """
+    with explained(settings), connect(settings) as client:
+        for table in tables:
+            for name, column_type in all_rows(client, _SORTING_KEY, {"table": table}):
+                if not _LOOKED_FOR.fullmatch(column_type):
+                    raise HaltError(
+                        f"table {settings.database}.{table} at {settings.address}: column {name} {column_type} of the "
+                        "sorting key: expected text, UUID, Bool or a whole number, by which replaced rows are found"
+                    )
+
+
 @cache
-def _declared() -> dict[str, str]:
-    """Engine of each table in the migrations."""
-    texts = (file.read_text(encoding="utf-8") for file in sorted(MIGRATIONS.glob("*.sql")))
+def _declared(own: Path | None) -> dict[str, str]:
+    """Engine of each table in the migrations; `own` is the folder of one's own."""
+    files = [*sorted(MIGRATIONS.glob("*.sql")), *(sorted(own.glob("*.sql")) if own else ())]
+    texts = (file.read_text(encoding="utf-8") for file in files)
     return {match[1]: match[2] for text in texts if (match := _DECLARATION.search(text))}

@@ -29,7 +29,7 @@ from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.row_policies import check_all_rows_seen
 from pipeline.clickhouse.samples import stored_without_coordinates
 from pipeline.clickhouse.ttl import expired_times
-from pipeline.columns import Column, DictionaryColumn, Mask, select
+from pipeline.columns import Column, DictionaryColumn, ItemsColumn, Mask, NullableColumn, select
 
 _DAY_MS = 86_400_000
 _LAST_DAY = 65_535  # of Date, whose first is 1970-01-01
@@ -123,7 +123,10 @@ def _texts(column: Column) -> list[str]:
     """Return the values as the server's toString writes them."""
     if isinstance(column, np.ndarray):
         is_id = column.dtype == np.dtype("V16")
+        if column.dtype == np.bool_:
+            return ["true" if value else "false" for value in column]
         return [str(UUID(bytes=value.tobytes())) if is_id else str(value) for value in column]
+    assert not isinstance(column, (NullableColumn, ItemsColumn))  # of a sorting key
     return [value.decode() for value in (column.to_list() if isinstance(column, DictionaryColumn) else column)]
 
 

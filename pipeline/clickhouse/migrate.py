@@ -3,7 +3,8 @@
 A migration is a file `migrations/<NNN>_<what>.sql` with one statement. The statement can be repeated without harm,
 because ClickHouse has no transactional DDL. So a run that died between a statement and its entry in `schema_versions`,
 or two hosts that migrate at once, give the same result as one run. An applied file is never edited; a change is a new
-file. Files name no database: it comes from the settings.
+file. Files name no database: it comes from the settings. A folder of one's own, which a setting names, has files
+`<NNNN>_<what>.sql` with numbers from 1000 on; they are applied after those of this version.
 
 Each table remembers the deduplication tokens of its last 400,000 blocks, ui_events of 800,000. On replicated engines it
 remembers them for 7 days, which is how long topics keep records. A token must outlive the inserts between an insert and
@@ -14,10 +15,10 @@ already keeps its window: its migration is noted as applied, and isn't run.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clickhouse_migrations.exceptions import MigrationException
 from clickhouse_migrations.migration import MigrationStorage
@@ -27,13 +28,17 @@ from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.kept_windows import kept_windows
 from pipeline.clickhouse.lookups import all_rows, named_rows
 from pipeline.clickhouse.pinned_settings import INSERT_SETTINGS
-from pipeline.config import ClickHouseSettings
+from pipeline.clickhouse.replicas import for_cluster
+from pipeline.config import ClickHouseSettings, env_name
 from pipeline.errors import ConfigError, HaltError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+FIRST_OWN = 1000
+"""Least number of a migration of one's own."""
 
 _INITIALISED = "SELECT count() FROM system.tables WHERE database = %(database)s AND name = 'schema_versions'"
 _FILE_NAME = re.compile(r"[0-9]{3}_[a-z0-9_]+\.sql")
+_OWN_FILE_NAME = re.compile(r"[1-9][0-9]{3}_[a-z0-9_]+\.sql")
 
 
 def pending(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple[Path, ...]:
@@ -44,24 +49,27 @@ def pending(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple
         HaltError: the server refuses the login, or a newer version has migrated the database.
         UnavailableError: the server doesn't answer.
     """
-    _check_files(directory)
+    scripts = _Scripts.read(settings, directory)
+    files = scripts.files
     with _explained(settings, directory):
-        storage = MigrationStorage(directory)
-        names, rows = storage.migration_filenames(), _status(settings, storage)
+        rows = _status(settings, scripts.migrations)
     if rows is None:
-        return tuple(directory / names[version] for version in sorted(names))
+        return tuple(files[version] for version in sorted(files))
     for row in rows:
         if row.state == STATUS_MD5_MISMATCH:
             raise ConfigError(
-                f"{directory / names[row.version]}: edited after it was applied to database {settings.database!r}; "
+                f"{files[row.version]}: edited after it was applied to database {settings.database!r}; "
                 "expected the file unchanged, and the change in a new migration"
             )
         if row.state == STATUS_UNKNOWN:
+            why = "a newer version of chimera has migrated the database; use that version"
+            if row.version >= FIRST_OWN:
+                why = f"it is one of your own; expected {env_name('clickhouse', 'migrations')} to name its folder"
             raise HaltError(
                 f"database {settings.database!r} at {settings.address} has migration {row.version}, which is not in "
-                f"{directory}: a newer version of chimera has migrated the database; use that version"
+                f"{settings.migrations if settings.migrations and row.version >= FIRST_OWN else directory}: {why}"
             )
-    return tuple(directory / names[row.version] for row in rows if row.state == STATUS_PENDING)
+    return tuple(files[row.version] for row in rows if row.state == STATUS_PENDING)
 
 
 def migrate(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple[Path, ...]:
@@ -78,16 +86,17 @@ def migrate(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple
     if planned:
         names = {path.name for path in kept(settings, planned)}
         with _explained(settings, directory):
-            storage = MigrationStorage(directory)
-            versions = {version for version, name in storage.migration_filenames().items() if name in names}
+            scripts = _Scripts.read(settings, directory)
+            versions = {version for version, path in scripts.files.items() if path.name in names}
             with connect(settings, database="") as client:
-                client.execute(f"CREATE DATABASE IF NOT EXISTS `{settings.database}`")
+                on_cluster = f" ON CLUSTER `{settings.cluster}`" if settings.cluster else ""
+                client.execute(f"CREATE DATABASE IF NOT EXISTS `{settings.database}`{on_cluster}")
             with connect(settings) as client:
                 migrator = Migrator(_Connection(client))
-                migrator.init_schema()
-                noted = [migration for migration in storage.migrations() if migration.version in versions]
+                migrator.init_schema(settings.cluster)
+                noted = [migration for migration in scripts.migrations if migration.version in versions]
                 migrator.apply_migration(noted, multi_statement=True, fake=True)
-                migrator.apply_migration(storage.migrations(), multi_statement=True)
+                migrator.apply_migration(scripts.migrations, multi_statement=True)
     return planned
 
 
@@ -106,11 +115,49 @@ def kept(settings: ClickHouseSettings, planned: Iterable[Path]) -> tuple[Path, .
         return kept_windows(client, settings.database, planned)
 
 
-def _check_files(directory: Path) -> None:
+class _Scripts(NamedTuple):
+    """All migrations: those of this version, and those of one's own."""
+
+    files: Mapping[int, Path]
+    """Number of a migration to its file."""
+    migrations: Sequence[Any]
+    """As the library's storage gives them."""
+
+    @classmethod
+    def read(cls, settings: ClickHouseSettings, directory: Path) -> "_Scripts":
+        """Read and check the files.
+
+        Raises:
+            ConfigError: a file is misnamed or isn't one statement, or the folder is missing.
+        """
+        _check_files(directory, _FILE_NAME, "<NNN>_<what>.sql, with three digits")
+        folders = [directory]
+        if settings.migrations is not None:
+            _check_files(settings.migrations, _OWN_FILE_NAME, f"<NNNN>_<what>.sql, with a number from {FIRST_OWN} on")
+            folders.append(settings.migrations)
+        with _explained(settings, folders[-1]):
+            storages = [MigrationStorage(folder) for folder in folders]
+            return cls(
+                {
+                    version: storage.storage_dir / name
+                    for storage in storages
+                    for version, name in storage.migration_filenames().items()
+                },
+                [
+                    migration._replace(
+                        script=for_cluster(migration.script, prefix=settings.engine_prefix, cluster=settings.cluster)
+                    )
+                    for storage in storages
+                    for migration in storage.migrations()
+                ],
+            )
+
+
+def _check_files(directory: Path, form: re.Pattern[str], expected: str) -> None:
     """Check names and statement counts. One statement per file: without transactions, a run could end between two."""
     for path in sorted(directory.glob("*.sql")):
-        if not _FILE_NAME.fullmatch(path.name):
-            raise ConfigError(f"{path}: expected a name of the form <NNN>_<what>.sql, with three digits")
+        if not form.fullmatch(path.name):
+            raise ConfigError(f"{path}: expected a name of the form {expected}")
         try:
             count = len(Migrator.script_to_statements(path.read_text(encoding="utf-8"), multi_statement=True))
         except UnicodeDecodeError as error:
@@ -140,14 +187,14 @@ class _Connection:
         self._client.execute(f"INSERT INTO {table} ({names}) VALUES", rows, settings=dict(INSERT_SETTINGS))
 
 
-def _status(settings: ClickHouseSettings, storage: Any) -> list[Any] | None:
+def _status(settings: ClickHouseSettings, migrations: Sequence[Any]) -> list[Any] | None:
     """Return the library's rows of status; None if no migration was ever applied."""
     with connect(settings, database="") as client:
         ((initialised,),) = all_rows(client, _INITIALISED, {"database": settings.database})
     if not initialised:
         return None
     with connect(settings) as client:
-        status: list[Any] = Migrator(_Connection(client)).migration_status(storage.migrations())
+        status: list[Any] = Migrator(_Connection(client)).migration_status(migrations)
     return status
 
 

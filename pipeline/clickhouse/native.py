@@ -1,17 +1,14 @@
 """Inserts of numpy columns over ClickHouse's native protocol.
 
-The driver's own writers take one Python object per value; a micro-batch already has arrays. Each type is laid out as
-the server's `serializeBinaryBulk` methods do it, and as the driver's own columns do.
+The driver's own writers take one Python object per value; a micro-batch already has arrays, which
+`pipeline.clickhouse.column_writers` lays out.
 
 No other module uses undocumented parts of clickhouse-driver; `insert_block` and `write_block` have all of them.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 from clickhouse_driver import Client
 from clickhouse_driver.block import BlockInfo, ColumnOrientedBlock
 from clickhouse_driver.errors import UnexpectedPacketFromServerError
@@ -20,32 +17,9 @@ from clickhouse_driver.protocol import ClientPacketTypes, ServerPacketTypes
 from clickhouse_driver.varint import write_varint
 from clickhouse_driver.writer import write_binary_str, write_binary_uint8
 
+from pipeline.clickhouse.column_writers import OutputBuffer, writer
 from pipeline.clickhouse.live_columns import LiveColumn, parse_columns
-from pipeline.columns import Column, DictionaryColumn
-
-
-class OutputBuffer(Protocol):
-    """The methods of the driver's buffered writers that this module calls."""
-
-    def write(self, data: bytes) -> None: ...  # noqa: D102 (the driver's method)
-    def write_strings(self, items: Sequence[bytes]) -> None: ...  # noqa: D102 (the driver's method)
-
-
-Writer = Callable[[OutputBuffer, Any], None]
-"""Writes the values of one column."""
-
-_NUMBERS = {
-    **{f"Int{bits}": f"<i{bits // 8}" for bits in (8, 16, 32, 64)},
-    **{f"UInt{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
-    "Float32": "<f4",
-    "Float64": "<f8",
-    "Bool": "u1",
-    "DateTime": "<u4",
-    "Date": "<u2",
-}
-_DICTIONARY_VERSION = 1
-_DICTIONARY_FLAGS = 1 << 9 | 1 << 10  # additional keys follow; they replace the dictionary of the block before
-_INDEX_TYPES = {1: 0, 2: 1, 4: 2}  # bytes of an index to the server's number of its type
+from pipeline.columns import Column
 
 
 def insert_block(
@@ -146,63 +120,4 @@ def write_block(buffer: OutputBuffer, types: Sequence[tuple[str, str]], columns:
         write_binary_str(name, buffer)
         write_binary_str(type_name, buffer)
         write_binary_uint8(0, buffer)  # not a sparse column
-        _writer(type_name)(buffer, columns[name])
-
-
-@cache
-def _writer(type_name: str) -> Writer:
-    for pattern, writer_of in _WRITERS:
-        if match := re.fullmatch(pattern, type_name):
-            return writer_of(match)
-    raise TypeError(f"no writer for a column of type {type_name}")
-
-
-def _numbers(dtype: str) -> Writer:
-    def write(buffer: OutputBuffer, column: np.ndarray[Any, Any]) -> None:
-        buffer.write(column.astype(dtype, copy=False).tobytes())
-
-    return write
-
-
-def _fixed_strings(width: int) -> Writer:
-    def write(buffer: OutputBuffer, column: Column) -> None:
-        if isinstance(column, np.ndarray) and column.dtype.itemsize == width:
-            buffer.write(column.tobytes())
-            return
-        values = column.to_list() if isinstance(column, DictionaryColumn) else list(column)
-        buffer.write(b"".join(value.ljust(width, b"\0") for value in values))
-
-    return write
-
-
-def _write_uuids(buffer: OutputBuffer, column: np.ndarray[Any, Any]) -> None:
-    """Write each UUID as two little-endian 64-bit numbers, the more significant one first."""
-    buffer.write(column.view(">u8").astype("<u8").tobytes())
-
-
-def _write_strings(buffer: OutputBuffer, column: Column) -> None:
-    buffer.write_strings(column.to_list() if isinstance(column, DictionaryColumn) else column)  # type: ignore[arg-type]
-
-
-def _write_dictionary(buffer: OutputBuffer, column: Column) -> None:
-    """Write the distinct values, then an index for each row."""
-    encoded = column if isinstance(column, DictionaryColumn) else DictionaryColumn.encode(column)  # type: ignore[arg-type]
-    codes = encoded.codes.astype(np.min_scalar_type(len(encoded.values)))
-    flags = _DICTIONARY_FLAGS | _INDEX_TYPES[codes.dtype.itemsize]
-    buffer.write(np.array([_DICTIONARY_VERSION, flags, len(encoded.values)], "<i8").tobytes())
-    buffer.write_strings(encoded.values)
-    buffer.write(np.array([len(codes)], "<i8").tobytes())
-    buffer.write(codes.tobytes())
-
-
-_WRITERS: tuple[tuple[str, Callable[[re.Match[str]], Writer]], ...] = (
-    ("|".join(_NUMBERS), lambda match: _numbers(_NUMBERS[match[0]])),
-    (r"DateTime64\(.*\)", lambda _: _numbers("<i8")),
-    (r"Decimal\([1-9], ?\d+\)", lambda _: _numbers("<i4")),
-    (r"Decimal\(1[0-8], ?\d+\)", lambda _: _numbers("<i8")),
-    (r"FixedString\((\d+)\)", lambda match: _fixed_strings(int(match[1]))),
-    (r"String", lambda _: _write_strings),
-    (r"UUID", lambda _: _write_uuids),
-    (r"LowCardinality\(String\)", lambda _: _write_dictionary),
-)
-"""Pattern of a type's name, and the function that makes a writer from its match."""
+        writer(type_name)(buffer, columns[name])

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.columns import Column, DictionaryColumn, Rejection, Rows
+from pipeline.columns import Column, DictionaryColumn, ItemsColumn, NullableColumn, Rejection, Rows, take
 from pipeline.errors import HaltError, Reason
 
 MOST_ROWS = 100
@@ -97,4 +97,8 @@ def _without(rows: Rows, codes: dict[int, int]) -> Rows:
 
 
 def _part(column: Column, part: slice) -> Column:
-    return DictionaryColumn(column.codes[part], column.values) if isinstance(column, DictionaryColumn) else column[part]
+    if isinstance(column, DictionaryColumn):
+        return DictionaryColumn(column.codes[part], column.values)
+    if isinstance(column, (NullableColumn, ItemsColumn)):
+        return take(column, np.arange(part.start, part.stop))
+    return column[part]

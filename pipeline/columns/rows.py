@@ -41,12 +41,41 @@ class DictionaryColumn:
         return list(map(self.values.__getitem__, self.codes.tolist()))
 
 
-Column = NDArray[Any] | list[bytes] | DictionaryColumn
+WIDE = np.dtype([("low", "<u8"), ("high", "<i8")])
+"""Whole numbers of 128 bits: unscaled decimals of more than 18 digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class NullableColumn:
+    """A column of which some rows have no value."""
+
+    present: Mask
+    values: "Column"
+    """A value for each row; that of a row without one means nothing."""
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsColumn:
+    """A column of lists, or of maps if it has keys: row i has the next `lengths[i]` of the items."""
+
+    lengths: Ints
+    items: "Column"
+    keys: "Column | None" = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+
+Column = NDArray[Any] | list[bytes] | DictionaryColumn | NullableColumn | ItemsColumn
 """The values of one field, row by row.
 
-Integers and timestamps (ms) are int64, decimals unscaled int64, floats float32 or float64, booleans bool, UUIDs V16
-(big-endian bytes), and bytes without a logical type a list. Strings are a DictionaryColumn of UTF-8 bytes, but strings
-of one length whose characters belong to one ASCII class, such as commits, are V<n>.
+Integers, times and dates are int64 in the field's unit, decimals unscaled int64 or, of more than 18 digits, WIDE;
+floats float32 or float64, booleans bool, UUIDs V16 (big-endian bytes), and bytes without a logical type a list. Strings
+are a DictionaryColumn of UTF-8 bytes, but strings of one length whose characters belong to one ASCII class, such as
+commits, are V<n>; so are bytes of a fixed size, and enums are a DictionaryColumn.
 """
 
 
@@ -104,6 +133,9 @@ class Verdicts:
         self._problem_of = np.zeros(count, np.int32)  # 0 while a record is fine, else 1 + the index of its problem
         self._problems: list[tuple[Reason, str]] = []
 
+    def __len__(self) -> int:
+        return len(self._problem_of)
+
     @property
     def passed(self) -> Mask:
         """True for each record without a problem."""
@@ -122,6 +154,35 @@ class Verdicts:
         return [Rejection(place, *self._problems[code - 1]) for place, code in zip(places, codes, strict=True)]
 
 
+class PartVerdicts(Verdicts):
+    """Verdicts on values of which a record has none or several: each problem is one of the value's record.
+
+    Args:
+        whole: verdicts on the records.
+        rows: index of each value's record.
+    """
+
+    def __init__(self, whole: Verdicts, rows: Ints) -> None:
+        super().__init__(0)
+        self._whole, self._rows = whole, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def passed(self) -> Mask:
+        """True for each value of a record without a problem."""
+        passed: Mask = self._whole.passed[self._rows]
+        return passed
+
+    def fail(self, bad: Mask, reason: Reason, detail: str) -> None:
+        """Reject the records that have a value of `bad`."""
+        if bad.any():
+            records = np.zeros(len(self._whole), np.bool_)
+            records[self._rows[bad]] = True
+            self._whole.fail(records, reason, detail)
+
+
 def select(column: Column, keep: Mask) -> Column:
     """The rows of a column where `keep` is true; a dictionary loses the values of the other rows."""
     if isinstance(column, list):
@@ -129,7 +190,46 @@ def select(column: Column, keep: Mask) -> Column:
     if isinstance(column, DictionaryColumn):
         used, codes = np.unique(column.codes[keep], return_inverse=True)
         return DictionaryColumn(codes.astype(np.uint32), [column.values[code] for code in used.tolist()])
+    if isinstance(column, NullableColumn):
+        return NullableColumn(column.present[keep], select(column.values, keep))
+    if isinstance(column, ItemsColumn):
+        return take(column, np.flatnonzero(keep))
     return column[keep]
+
+
+def take(column: Column, rows: Ints) -> Column:
+    """The rows of a column with these indices, in their order; a dictionary keeps all its values."""
+    if isinstance(column, list):
+        return [column[row] for row in rows.tolist()]
+    if isinstance(column, DictionaryColumn):
+        return DictionaryColumn(column.codes[rows], column.values)
+    if isinstance(column, NullableColumn):
+        return NullableColumn(column.present[rows], take(column.values, rows))
+    if isinstance(column, ItemsColumn):
+        lengths = column.lengths[rows]
+        before = np.cumsum(lengths) - lengths
+        starts = (np.cumsum(column.lengths) - column.lengths)[rows]
+        items = np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
+        keys = None if column.keys is None else take(column.keys, items)
+        return ItemsColumn(lengths, take(column.items, items), keys)
+    return column[rows]
+
+
+def spread(column: Column, present: Mask) -> Column:
+    """Give each row of a column the place of the next true; the values of the other rows mean nothing."""
+    if present.all():
+        return column
+    if isinstance(column, np.ndarray):
+        every = np.zeros(len(present), column.dtype)
+        every[present] = column
+        return every
+    if isinstance(column, DictionaryColumn):
+        codes = np.zeros(len(present), np.uint32)
+        codes[present] = column.codes
+        return DictionaryColumn(codes, column.values or [b""])
+    assert isinstance(column, list)
+    values = iter(column)
+    return [next(values) if there else b"" for there in present.tolist()]
 
 
 def merge(parts: Sequence[Rows]) -> Rows:
@@ -146,17 +246,27 @@ def merge(parts: Sequence[Rows]) -> Rows:
 
 def _concatenate(columns: Sequence[Column], order: Ints) -> Column:
     """Concatenate columns of one form, and arrange their rows by `order`."""
+    return take(_joined(columns), order)
+
+
+def _joined(columns: Sequence[Column]) -> Column:
     arrays = [column for column in columns if isinstance(column, np.ndarray)]
     if arrays:
-        return np.concatenate(arrays)[order]
+        return np.concatenate(arrays)
+    nullable = [column for column in columns if isinstance(column, NullableColumn)]
+    if nullable:
+        present = np.concatenate([column.present for column in nullable])
+        return NullableColumn(present, _joined([column.values for column in nullable]))
+    lists = [column for column in columns if isinstance(column, ItemsColumn)]
+    if lists:
+        keys = [column.keys for column in lists if column.keys is not None]
+        lengths = np.concatenate([column.lengths for column in lists])
+        return ItemsColumn(lengths, _joined([column.items for column in lists]), _joined(keys) if keys else None)
     dictionaries = [column for column in columns if isinstance(column, DictionaryColumn)]
     if dictionaries:
         offsets = accumulate((len(column.values) for column in dictionaries), initial=0)
         codes = np.concatenate(
             [column.codes + np.uint32(offset) for column, offset in zip(dictionaries, offsets, strict=False)]
         )
-        return DictionaryColumn(codes[order], []).with_values(
-            [value for column in dictionaries for value in column.values]
-        )
-    texts = [text for column in columns if isinstance(column, list) for text in column]
-    return [texts[row] for row in order.tolist()]
+        return DictionaryColumn(codes, []).with_values([value for column in dictionaries for value in column.values])
+    return [text for column in columns if isinstance(column, list) for text in column]

@@ -9,36 +9,31 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+import orjson
 
 from pipeline.catalog import Family
 from pipeline.columns import Column, Ints, Mask, Rejection, Rows, Spans, Verdicts, merge
 from pipeline.columns.core import compiled
 from pipeline.config import ValidationSettings
-from pipeline.decode.cursor import Cursor, Raw
+from pipeline.decode.composed import promoted, validate_field
+from pipeline.decode.cursor import Cursor
 from pipeline.decode.frames import Frames
 from pipeline.decode.plan import CompiledPlan
+from pipeline.decode.raw import Raw
 from pipeline.decode.reference import Reference
 from pipeline.decode.strict_walk import MalformedError
 from pipeline.decode.times import check_times
 from pipeline.decode.unknown import UnknownSchemas
-from pipeline.decode.validate import check_utf8, validate
 from pipeline.errors import Reason
+from pipeline.schema.defaults import encoded_default
 from pipeline.schema.fields import Field
 from pipeline.schema.framing import CONFLUENT_HEADER_BYTES, SINGLE_OBJECT_HEADER_BYTES, guessed_form
 from pipeline.schema.resolution import Resolution, resolve
-from pipeline.schema.versions import by_fingerprint
-from pipeline.schema.writer_schema import UnresolvableError
+from pipeline.schema.versions import VERSION_FIELD, by_fingerprint
+from pipeline.schema.writer_schema import UnresolvableError, check_writer_schema
 
 _MAX_WRITER_SCHEMAS = 1000
 _SLICE_ROWS = 16384
-_DTYPES: dict[str, type[np.generic]] = {
-    "boolean": np.bool_,
-    "int": np.int64,
-    "long": np.int64,
-    "float": np.float32,
-    "double": np.float64,
-}
-
 Sanitise = Callable[[Rows], Rows]
 """Function that reduces valid rows to the values that may be stored."""
 
@@ -65,6 +60,8 @@ class _WriterSchema:
     """Reads records one by one if the schema isn't flat; None if the columnar path reads them."""
     plan: CompiledPlan | None = None
     """Plan of the compiled core; None if it can't read these records."""
+    version: int | None = None
+    """Version of the family's schema; None for a schema that isn't one of them."""
 
 
 class Decoder:
@@ -90,16 +87,15 @@ class Decoder:
         self._registry = registry
         self._sanitise = sanitise
         self._validation = validation or ValidationSettings()
+        self._layouts = {orjson.dumps(check_writer_schema(schema.raw)): schema.version for schema in family.schemas}
         writers = {schema.version: self._writer(schema.raw) for schema in family.schemas}
         self._versions = {known: writers[schema.version] for known, schema in by_fingerprint(family.schemas).items()}
         self._unknown = UnknownSchemas(family.schemas, registry=registry is not None)
         self._by_id: dict[int, _WriterSchema | UnresolvableError] = {}  # schemas of the registry, cleared when full
-        self._default_texts = {
-            field.name: Spans.of([field.default.encode("latin-1" if field.type == "bytes" else "utf-8")])
-            for field in family.schema.fields
-            if not field.required and field.type in {"string", "bytes"}
+        self._defaults = {
+            field.name: Spans.of([encoded_default(field)]) for field in family.schema.fields if not field.required
         }
-        own, nothing = resolve(family.schema.raw, family.schema), Spans.of([])
+        own, nothing = _WriterSchema(resolve(family.schema.raw, family.schema), None), Spans.of([])
         self._no_rows = self._columns(own, nothing, nothing.starts)
 
     def decode(self, values: Sequence[bytes | None], timestamps: Sequence[int] | Ints | None = None) -> Rows:
@@ -162,9 +158,12 @@ class Decoder:
     def _writer(self, schema: Any) -> _WriterSchema | UnresolvableError:
         try:
             resolution = resolve(schema, self._newest)
+            version = self._layouts.get(orjson.dumps(resolution.writer))
             if resolution.flat:
-                return _WriterSchema(resolution, None, CompiledPlan.of(resolution, self._newest.fields))
-            return _WriterSchema(resolution, Reference(resolution.writer, resolution.written, resolution.refused))
+                plan = CompiledPlan.of(resolution, self._newest.fields)
+                return _WriterSchema(resolution, None, plan, version)
+            reference = Reference(resolution.writer, resolution.written, resolution.refused)
+            return _WriterSchema(resolution, reference, version=version)
         except UnresolvableError as error:
             return error
 
@@ -208,7 +207,7 @@ class Decoder:
 
     def _rows(self, writer: _WriterSchema, bodies: Spans, positions: Ints) -> Iterator[Rows]:
         if writer.reference is not None:
-            yield self._flattened(writer.resolution, writer.reference, bodies, positions)
+            yield self._flattened(writer, writer.reference, bodies, positions)
             return
         core = compiled()
         if core is not None and writer.plan is not None:
@@ -217,9 +216,9 @@ class Decoder:
             bodies, positions = bodies[marked], positions[marked]
             if not len(positions):
                 return
-        yield self._columns(writer.resolution, bodies, positions)
+        yield self._columns(writer, bodies, positions)
 
-    def _flattened(self, resolution: Resolution, reference: Reference, bodies: Spans, positions: Ints) -> Rows:
+    def _flattened(self, writer: _WriterSchema, reference: Reference, bodies: Spans, positions: Ints) -> Rows:
         flat, places, rejections = [], [], []
         for position, body in zip(positions.tolist(), bodies.values(), strict=True):
             try:
@@ -227,11 +226,12 @@ class Decoder:
                 places.append(position)
             except MalformedError as error:
                 rejections.append(Rejection(position, error.reason, str(error)))
-        rows = self._columns(resolution, Spans.of(flat), np.array(places, np.int64))
+        rows = self._columns(writer, Spans.of(flat), np.array(places, np.int64))
         return replace(rows, rejections=tuple(sorted([*rows.rejections, *rejections])))
 
-    def _columns(self, resolution: Resolution, bodies: Spans, positions: Ints) -> Rows:
+    def _columns(self, writer: _WriterSchema, bodies: Spans, positions: Ints) -> Rows:
         """Read records of a flat schema: check their form, then hold the well-formed ones to the newest schema."""
+        resolution = writer.resolution
         cursor = Cursor(bodies)
         read: dict[str, Raw] = {}
         for name, avro_type in resolution.written.items():
@@ -244,19 +244,20 @@ class Decoder:
             whole = cursor.verdicts.passed
             positions = positions[whole]
             read = {name: raw[whole] for name, raw in read.items()}
-        read |= {field.name: self._default(field, len(positions)) for field in resolution.missing}
+        read |= {field.name: self._default(field, len(positions), writer.version) for field in resolution.missing}
         verdicts = Verdicts(len(positions))
         columns: dict[str, Column] = {}
         for field in self._newest.fields:
-            raw = _promoted(verdicts, field, resolution.written.get(field.name), read[field.name])
-            columns[field.name] = validate(verdicts, field, raw)
+            raw = promoted(verdicts, field, resolution.written.get(field.name), read[field.name])
+            columns[field.name] = validate_field(verdicts, field, raw)
         return Rows(columns, positions, tuple(rejections)).passed(verdicts)
 
-    def _default(self, field: Field, count: int) -> Raw:
+    def _default(self, field: Field, count: int, version: int | None) -> Raw:
         """Repeat the field's default for `count` records; it is read and checked like a written value."""
-        if field.name not in self._default_texts:
-            return np.full(count, field.default, _DTYPES[field.type])
-        return self._default_texts[field.name][np.zeros(count, np.int64)]
+        default = self._defaults[field.name]
+        if field.name == VERSION_FIELD and version is not None:
+            default = Spans.of([encoded_default(replace(field, default=version))])
+        return Cursor(default[np.zeros(count, np.int64)]).read(field.physical, field.name)
 
 
 def _reject_unframed(verdicts: Verdicts, values: Spans, unframed: Mask) -> None:
@@ -271,13 +272,3 @@ def _reject_unframed(verdicts: Verdicts, values: Spans, unframed: Mask) -> None:
         alike[bare[forms == form]] = True
         verdicts.fail(alike, Reason.UNFRAMED, f"{expected}; it looks like {form}")
     verdicts.fail(unframed, Reason.UNFRAMED, expected)
-
-
-def _promoted(verdicts: Verdicts, field: Field, written_as: str | None, raw: Raw) -> Raw:
-    """Promote values to the type of the reader's field."""
-    if isinstance(raw, Spans):
-        if written_as == "string" and field.type == "bytes":
-            check_utf8(verdicts, field, raw.values())
-        return raw
-    dtype = _DTYPES[field.type]
-    return raw if raw.dtype == dtype else raw.astype(np.float64).astype(dtype)

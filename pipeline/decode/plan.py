@@ -16,6 +16,7 @@ from pipeline.columns.core import CompiledColumn, CompiledField, Core, DistinctT
 from pipeline.decode.validate import one_class
 from pipeline.schema.fields import Field
 from pipeline.schema.resolution import Resolution
+from pipeline.schema.types import NARROW_DECIMAL_PRECISION, PRIMITIVES
 
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 
@@ -41,9 +42,10 @@ class CompiledPlan:
         written = []
         for name, avro_type in resolution.written.items():
             field = reader.get(name)
-            if field is not None and field.type != avro_type:
+            compiled = CompiledField(name, avro_type, "skip") if field is None else _compiled(field)
+            if not isinstance(avro_type, str) or compiled is None or (field and field.physical != avro_type):
                 return None
-            written.append(CompiledField(name, avro_type, "skip") if field is None else _compiled(field))
+            written.append(compiled)
         return cls(tuple(written), tuple(newest))
 
     def columns(self, core: Core, bodies: Spans) -> tuple[dict[str, Column], Mask]:
@@ -73,15 +75,24 @@ def _column(field: Field, column: CompiledColumn) -> tuple[Column, Mask | None]:
     return texts, bad[texts.codes] if bad.any() else None
 
 
-def _compiled(field: Field) -> CompiledField:
+def is_compiled(field: Field) -> bool:
+    """True if the core knows the type of a field."""
+    return _compiled(field) is not None
+
+
+def _compiled(field: Field) -> CompiledField | None:
+    """Return the field as the core reads it; None if the core doesn't know its type."""
+    low, high = _bounds(field, 10**field.scale)
+    unknown = field.nullable or field.type not in PRIMITIVES or field.precision > NARROW_DECIMAL_PRECISION
+    if unknown or low > _INT_MAX or high < _INT_MIN:  # no whole number of the core's width is within such bounds
+        return None
     plain = CompiledField(field.name, field.type, field.type)
     match field.logical_type or field.type:
         case "uuid":
-            return replace(plain, kind="uuid")
+            plain = replace(plain, kind="uuid")
         case "decimal":
             limit = 10**field.precision - 1
-            low, high = _bounds(field, 10**field.scale)
-            return replace(plain, kind="decimal", low=max(low, -limit), high=min(high, limit))
+            plain = replace(plain, kind="decimal", low=max(low, -limit), high=min(high, limit))
         case "float" | "double":
             least, most = field.minimum, field.maximum
             return replace(
@@ -92,8 +103,10 @@ def _compiled(field: Field) -> CompiledField:
         case "string":
             return _text(field, replace(plain, most=_INT_MAX if field.max_length is None else field.max_length))
         case "boolean" | "bytes":
-            return plain
-    return replace(plain, kind="int", low=_bounds(field, 1)[0], high=_bounds(field, 1)[1])
+            return plain if field.max_length is None else None
+        case _:
+            plain = replace(plain, kind="int", low=low, high=high)
+    return plain
 
 
 def _text(field: Field, text: CompiledField) -> CompiledField:

@@ -12,6 +12,7 @@ from fastavro.read import SchemaResolutionError
 
 from pipeline.decode.strict_walk import MalformedError, branch_index, field_ends, record_end
 from pipeline.errors import Reason
+from pipeline.schema.resolution import record_layout
 
 
 class Reference:
@@ -19,21 +20,20 @@ class Reference:
 
     Args:
         writer: the checked writer schema.
-        fields: name to primitive type of the fields to read; the writer schema has them all.
+        fields: name to Avro type, without logical types, of the fields to read; the writer schema has them all.
         refused: name of each union field to the branches that can't be read, by index, with the explanation.
     """
 
     def __init__(
-        self, writer: Any, fields: Mapping[str, str], refused: Mapping[str, Mapping[int, str]] | None = None
+        self, writer: Any, fields: Mapping[str, Any], refused: Mapping[str, Mapping[int, str]] | None = None
     ) -> None:
         self._refused = {name: branches for name, branches in (refused or {}).items() if branches}
         self._named: dict[str, Any] = {}
         self._writer: Any = fastavro.parse_schema(_physical(writer), self._named, _write_hint=False)
-        declared = [{"name": name, "type": avro_type} for name, avro_type in fields.items()]
-        self._reader = fastavro.parse_schema({**writer, "fields": declared})
+        self._reader = fastavro.parse_schema(record_layout(writer["name"], fields))
 
     def read(self, body: bytes) -> Any:
-        """Read the fields of one record, as values of primitive types; declared bounds aren't checked.
+        """Read the fields of one record, without logical types; declared bounds aren't checked.
 
         Args:
             body: the record, without framing.

@@ -4,8 +4,8 @@ It accepts only canonical varints, booleans of 0 or 1 and existing indexes, and 
 of a checked writer schema takes at least a byte and nesting is limited, so that the bytes bound the length of the walk.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from pipeline.errors import Reason
 from pipeline.schema.fields import PRIMITIVES
@@ -61,6 +61,37 @@ def record_end(schema: Any, named: dict[str, Any], body: bytes, start: int) -> i
     return walk.at
 
 
+class ItemPlaces(NamedTuple):
+    """Places of the items of one list, or of the values of a map, in the bytes."""
+
+    items: Sequence[int] = ()
+    keys: Sequence[int] = ()
+    """Places of a map's keys."""
+    end: int = 0
+
+
+def item_places(schema: Any, data: bytes, start: int, end: int, name: str) -> ItemPlaces:
+    """Walk over one list or map of scalars that begins at `start`; its record ends at `end`.
+
+    Args:
+        schema: an array or a map of a scalar type, as parsed JSON.
+        data: bytes of many records.
+        start: first byte of the list.
+        end: end of its record.
+        name: name of the field.
+
+    Raises:
+        MalformedError: as `walk_strictly`.
+    """
+    walk = _Walk({}, data, end)
+    walk.at, walk.places = start, []
+    walk.blocks(schema, name)
+    items, keys = walk.places, list[int]()
+    if schema["type"] == "map":
+        keys, items = items[::2], items[1::2]
+    return ItemPlaces(items, keys, walk.at)
+
+
 def branch_index(body: bytes, start: int) -> int:
     """Return the index of a union's branch at `start` of a record that was walked before."""
     walk = _Walk({}, body)
@@ -71,10 +102,12 @@ def branch_index(body: bytes, start: int) -> int:
 class _Walk:
     """A position in the bytes of a record; each method passes over one part."""
 
-    def __init__(self, named: dict[str, Any], body: bytes) -> None:
+    def __init__(self, named: dict[str, Any], body: bytes, end: int | None = None) -> None:
         self.named = named
         self.body = body
+        self.end = len(body) if end is None else end
         self.at = 0
+        self.places: list[int] | None = None  # gets the place of each item, if it is a list
 
     def value(self, schema: Any, name: str) -> None:
         kind = schema["type"] if isinstance(schema, dict) else schema
@@ -107,7 +140,7 @@ class _Walk:
                 self.skip(_WIDTHS[kind], name)
 
     def skip(self, width: int, name: str) -> None:
-        if width > len(self.body) - self.at:
+        if width > self.end - self.at:
             raise MalformedError(Reason.TRUNCATED, f"{name}: the record ends inside it")
         self.at += width
 
@@ -143,6 +176,11 @@ class _Walk:
             raise MalformedError(Reason.MALFORMED, f"{name}: negative length")
         self.skip(length, name)
 
+    def place(self) -> None:
+        """Note the place of an item, if places are wanted."""
+        if self.places is not None:
+            self.places.append(self.at)
+
     def blocks(self, schema: Any, name: str) -> None:
         """Pass over the blocks of an array or a map; the block's size in bytes follows a negative count."""
         while count := self.integer(64, name):
@@ -152,7 +190,9 @@ class _Walk:
                 end = self.at + size
             for _ in range(abs(count)):
                 if schema["type"] == "map":
+                    self.place()
                     self.sized(name)
+                self.place()
                 self.value(schema["values" if schema["type"] == "map" else "items"], name)
             if end not in (None, self.at):
                 raise MalformedError(Reason.MALFORMED, f"{name}: a block of another size than it says")

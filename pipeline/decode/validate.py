@@ -7,16 +7,18 @@ that record.
 import math
 import re
 from dataclasses import dataclass
+from decimal import Context, Decimal
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.columns import ByteBuffer, Column, DictionaryColumn, Ints, Mask, Spans, Verdicts
-from pipeline.decode.cursor import Raw
+from pipeline.columns import WIDE, ByteBuffer, Column, DictionaryColumn, Ints, Mask, Spans, Verdicts
+from pipeline.decode.raw import Symbols
 from pipeline.errors import Reason
 from pipeline.schema.fields import Field
+from pipeline.schema.types import NARROW_DECIMAL_PRECISION
 
 UUID_TEXT_BYTES = 36
 _UUID_DASHES = [8, 13, 18, 23]
@@ -28,6 +30,8 @@ _UUID_DIGITS = (
     (24, 36, 20),
 )  # start and stop in the text, start in the digits
 _NOT_HEX = 0x100
+_LOW_BITS = 2**64 - 1
+_BOUND_DIGITS = 400  # a bound may be any finite decimal number
 _ONE_CLASS = re.compile(r"\^(?P<class>\[[^\]\[\\^]+\])\{(?P<count>[1-9][0-9]*)\}\$")
 
 
@@ -43,19 +47,29 @@ def _hex_pairs() -> NDArray[np.uint16]:
 _HEX_PAIRS = _hex_pairs()
 
 
-def validate(verdicts: Verdicts, field: Field, raw: Raw) -> Column:
-    """Check one field of every record, reject the records that fail, and return the column in its final form.
+def validate(verdicts: Verdicts, field: Field, raw: NDArray[Any] | Spans | Symbols) -> Column:
+    """Check a scalar of every record, reject the records that fail, and return the column in its final form.
 
     Args:
-        verdicts: one verdict per record; failures are added.
+        verdicts: one verdict per value; failures are added.
         field: the declaration.
-        raw: the field as it was read: numbers, booleans, or spans of bytes.
+        raw: the field as it was read: numbers, booleans, symbols, or spans of bytes.
     """
+    if isinstance(raw, Symbols):
+        verdicts.fail(raw.places < 0, Reason.NOT_IN_SET, f"{field.name}: not one of {', '.join(raw.symbols)}")
+        symbols = [symbol.encode() for symbol in raw.symbols]
+        return DictionaryColumn(raw.places.clip(0).astype(np.uint32), symbols)
     if not isinstance(raw, Spans):
         return _numbers(verdicts, field, raw)
     if field.logical_type == "decimal":
-        return _decimals(verdicts, field, raw)
+        narrow = field.precision <= NARROW_DECIMAL_PRECISION
+        return _decimals(verdicts, field, raw) if narrow else _wide_decimals(verdicts, field, raw)
+    if field.type == "fixed":
+        return raw.buffer.gather(raw.starts, field.size)
     if field.type == "bytes":
+        if field.max_length is not None:
+            too_long = raw.lengths > field.max_length
+            verdicts.fail(too_long, Reason.TOO_LONG, f"{field.name}: over {field.max_length} bytes")
         return raw.values()
     return _Strings(verdicts, field, raw).column()
 
@@ -121,6 +135,24 @@ def _decimals(verdicts: Verdicts, field: Field, spans: Spans) -> Ints:
     verdicts.fail(too_wide, Reason.OUT_OF_BOUNDS, f"{field.name}: more than {field.precision} digits")
     _check_bounds(verdicts, field, values, 10**field.scale)
     return values
+
+
+def _wide_decimals(verdicts: Verdicts, field: Field, spans: Spans) -> NDArray[Any]:
+    """Read two's complement big-endian integers of up to 38 digits, as `WIDE`."""
+    verdicts.fail(spans.lengths == 0, Reason.MALFORMED, f"{field.name}: a decimal has at least one byte")
+    numbers = [int.from_bytes(number, "big", signed=True) for number in spans.values()]
+    limit, scaled = 10**field.precision, Context(prec=_BOUND_DIGITS).scaleb
+    low = None if field.minimum is None else math.ceil(scaled(Decimal(field.minimum), field.scale))
+    high = None if field.maximum is None else math.floor(scaled(Decimal(field.maximum), field.scale))
+    for refused, problem in (
+        (lambda number: not -limit < number < limit, f"more than {field.precision} digits"),
+        (lambda number: low is not None and number < low, f"below {field.minimum}"),
+        (lambda number: high is not None and number > high, f"above {field.maximum}"),
+    ):
+        bad = np.fromiter(map(refused, numbers), np.bool_, len(numbers))
+        verdicts.fail(bad, Reason.OUT_OF_BOUNDS, f"{field.name}: {problem}")
+    within = (max(-limit, min(limit, number)) for number in numbers)
+    return np.array([(number & _LOW_BITS, number >> 64) for number in within], WIDE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import json
 import math
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 from pipeline.catalog import Family
@@ -12,7 +12,9 @@ from pipeline.schema.fields import Field
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_MS = 253_402_300_800_000  # of the year 9999
+_DAY_MS = 86_400_000
 _MAX_DECIMAL_BYTES = 16
+_DECIMAL_DIGITS = 40  # more than 16 bytes have
 
 
 def shown_fields(family: Family, content: Content, *, unmask: bool) -> dict[str, Any]:
@@ -39,9 +41,9 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
-def as_text(time: datetime) -> str:
-    """Format a time as ISO 8601, to the millisecond."""
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def as_text(time: datetime, to: str = "milliseconds") -> str:
+    """Format a time as ISO 8601, to the millisecond or as given."""
+    return time.isoformat(timespec=to).replace("+00:00", "Z")
 
 
 def ms_as_text(ms: int) -> str:
@@ -71,8 +73,13 @@ def readable(value: Any, field: Field | None) -> Any:
     match value, field and field.logical_type:
         case int(), "timestamp-millis" if 0 <= value < _MAX_MS:
             return ms_as_text(value)
+        case int(), "timestamp-micros" if 0 <= value < _MAX_MS * 1000:
+            return as_text(_EPOCH + timedelta(microseconds=value), "microseconds")
+        case int(), "date" if 0 <= value < _MAX_MS // _DAY_MS:
+            return (_EPOCH + timedelta(days=value)).date().isoformat()
         case bytes(), "decimal" if field and len(value) <= _MAX_DECIMAL_BYTES:
-            return str(Decimal(int.from_bytes(value, "big", signed=True)).scaleb(-field.scale))
+            unscaled = Decimal(int.from_bytes(value, "big", signed=True))
+            return str(Context(prec=_DECIMAL_DIGITS).scaleb(unscaled, -field.scale))
     return _as_json(value)
 
 

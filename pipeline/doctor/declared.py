@@ -30,7 +30,7 @@ def refusals(settings: Settings) -> list[str]:
 
 
 def _refusals(settings: Settings, catalog: Catalog) -> Iterator[str]:
-    tables = declared_columns()
+    tables = declared_columns(settings.clickhouse.migrations)
     for family in catalog.families:
         try:
             check_declared(family, tables)

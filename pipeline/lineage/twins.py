@@ -12,7 +12,13 @@ from pipeline.clickhouse.lookups import all_rows
 from pipeline.columns import Column, DictionaryColumn, Mask, Rows
 
 _TABLE = "SELECT engine, sorting_key FROM system.tables WHERE database = currentDatabase() AND name = %(table)s"
-_TYPES = {"uuid": "UUID", "timestamp-millis": "DateTime64(3, 'UTC')", "int": "Int64", "long": "Int64"}
+_TYPES = {
+    "uuid": "UUID",
+    "timestamp-millis": "DateTime64(3, 'UTC')",
+    "int": "Int64",
+    "long": "Int64",
+    "boolean": "Bool",
+}
 # ruff: noqa: S608 (names of ours)
 
 
@@ -76,6 +82,7 @@ def _values(column: Column) -> list[Any]:
         return [value.decode() for value in column.to_list()]
     if isinstance(column, list):
         return [value.decode() for value in column]
+    assert isinstance(column, np.ndarray)  # a sorting key has no lists and no nulls
     if column.dtype == "V16":
         return [uuid.UUID(bytes=value.tobytes()) for value in column]
     if column.dtype.kind == "V":

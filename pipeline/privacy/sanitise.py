@@ -9,7 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.columns import Column, DictionaryColumn, Rows, Verdicts
+from pipeline.columns import (
+    Column,
+    DictionaryColumn,
+    ItemsColumn,
+    NullableColumn,
+    PartVerdicts,
+    Rows,
+    Verdicts,
+    select,
+    spread,
+)
 from pipeline.errors import ConfigError, Reason
 from pipeline.privacy.hashing import Hasher
 from pipeline.privacy.metadata import MetadataFilter
@@ -56,6 +66,13 @@ class Sanitiser:
         memory = self._memories.get(name)
         if memory is None:
             return column
+        if isinstance(column, NullableColumn):
+            there = PartVerdicts(verdicts, np.flatnonzero(column.present))
+            values = self._column(name, select(column.values, column.present), there)
+            return NullableColumn(column.present, spread(values, column.present))
+        if isinstance(column, ItemsColumn):
+            of = PartVerdicts(verdicts, np.repeat(np.arange(len(column)), column.lengths))
+            return replace(column, items=self._column(name, column.items, of))
         if not isinstance(column, DictionaryColumn):
             column = DictionaryColumn.encode(column.tolist() if isinstance(column, np.ndarray) else column)
         treated = _accepted(name, memory.treated(column.values, len(column)), column.codes, verdicts)
@@ -110,7 +127,7 @@ class _Memory:
 
 def _treat(field: Field, hasher: Hasher) -> _Treat | None:
     """Return the function that treats distinct values of a field; None if they are stored unchanged."""
-    match field.privacy:
+    match (field.items or field).privacy:
         case Text(keep):
             return lambda values: _texts(values, keep)
         case UserAgent():

@@ -14,8 +14,10 @@ import fastavro
 from pipeline.catalog import Family
 from pipeline.errors import ChimeraError
 from pipeline.schema.convert import UnfitError, converter
-from pipeline.schema.fields import Field
+from pipeline.schema.defaults import physical_default
 from pipeline.schema.framing import frame_confluent, frame_single_object
+from pipeline.schema.resolution import record_layout
+from pipeline.schema.versions import VERSION_FIELD
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 _KINDS: dict[type, str] = {
@@ -54,17 +56,19 @@ class Encoder:
         self._family = family
         self._schema_id = schema_id
         self._convert = {field.name: converter(field) for field in schema.fields}
-        self._defaults = {field.name: _default(field) for field in schema.fields if not field.required}
+        self._defaults = {field.name: physical_default(field) for field in schema.fields if not field.required}
+        if VERSION_FIELD in self._defaults:
+            self._defaults[VERSION_FIELD] = schema.version
         # This class converts the values, so fastavro gets the schema without logical types.
-        fields = [{"name": field.name, "type": field.type} for field in schema.fields]
-        self._schema = fastavro.parse_schema({"type": "record", "name": family.name, "fields": fields})
+        layout = record_layout(family.name, {field.name: field.physical for field in schema.fields})
+        self._schema = fastavro.parse_schema(layout)
 
     def encode(self, event: Mapping[str, Any]) -> Message:
         """Encode an event.
 
         Args:
             event: values by field name, in the forms of `pipeline.schema.convert`. A field with a default may be
-                left out.
+                left out; `schema_version` is then the version of the schema.
 
         Raises:
             InvalidEventError: the worker would reject it.
@@ -106,11 +110,6 @@ class Encoder:
         for name in self._convert:
             if name not in event and name not in self._defaults:
                 yield f"{name}: required, but missing"
-
-
-def _default(field: Field) -> Any:
-    """Return a field's default. Avro writes the default of a bytes field as text, one character per byte."""
-    return field.default.encode("latin-1") if field.type == "bytes" else field.default
 
 
 def _shown_name(name: Any) -> str:

@@ -1,8 +1,9 @@
 """Realistic sample events of all families, related as in the specification and repeatable by seed."""
 
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.sample.stories import KINDS, Event, Story, StoryKind, World
@@ -12,6 +13,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 _HOUR_MS = 3_600_000
 _PUSHES = 12  # commits per repository within a sample
 _GAP_MS = 20_000  # distance of a story's events, if there are enough events
+_OWN_WEIGHT = 5  # turns out of twenty
 _FEWEST_EVENTS = 40  # per place of a story: stories must end in a short sample too
 
 
@@ -23,6 +25,7 @@ def sample(
     hours: float,
     families: Collection[str] = (),
     told_in_hours: float | None = None,
+    own: Mapping[str, Callable[[random.Random], Iterator[dict[str, Any]]]] | None = None,
 ) -> Iterator[Event]:
     """Yield `count` events in order of time, spread evenly over the `hours` after `start`; `ts` is in ms since 1970.
 
@@ -36,16 +39,19 @@ def sample(
         hours: time span of the events.
         families: families of the events; empty for all.
         told_in_hours: time span in place of `hours`: the same events, closer together.
+        own: families without a story here, with the function that yields their events.
 
     Raises:
         ConfigError: a family has no sample events.
     """
-    known = frozenset[str]().union(*(kind.families for kind in KINDS))
-    wanted = frozenset(families or known)
+    kinds = [*KINDS, *(_kind_of(name, events) for name, events in (own or {}).items())]
+    told_families = frozenset[str]().union(*(kind.families for kind in KINDS))
+    wanted, known = frozenset(families or told_families), told_families | (own or {}).keys()
     if unknown := wanted - known:
         raise ConfigError(f"no sample events of {min(unknown)!r}; expected some of {', '.join(sorted(known))}")
     world = World(random.Random(seed))  # noqa: S311 (sample data, not secrets)
-    told = _told(world, count, hours * _HOUR_MS / max(count, 1), wanted)
+    kinds = [kind for kind in kinds if kind.families & wanted]
+    told = _told(world, count, hours * _HOUR_MS / max(count, 1), wanted, kinds)
     span_ms = (hours if told_in_hours is None else told_in_hours) * _HOUR_MS
     return _timed(world, told, count, start, span_ms)
 
@@ -61,9 +67,15 @@ def _timed(world: World, told: Iterator[Event], count: int, start: datetime, spa
         yield family, event
 
 
-def _told(world: World, count: int, step: float, families: frozenset[str]) -> Iterator[Event]:
+def _kind_of(name: str, events: Callable[[random.Random], Iterator[dict[str, Any]]]) -> StoryKind:
+    """Make a kind of story of a family's events, none of which has to do with another."""
+    return StoryKind(lambda world: ((name, event) for event in events(world.rng)), _OWN_WEIGHT, frozenset({name}))
+
+
+def _told(
+    world: World, count: int, step: float, families: frozenset[str], kinds: Sequence[StoryKind]
+) -> Iterator[Event]:
     """Yield the events of many concurrent stories, without end: each turn takes one from a story of some kind."""
-    kinds = [kind for kind in KINDS if kind.families & families]
     weight = sum(kind.weight for kind in kinds)
     on: dict[StoryKind, list[Story]] = {}
     for kind in kinds:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from pipeline.schema.convert import UnfitError, converter
+from pipeline.schema.defaults import meant_default
 from pipeline.schema.fields import Field
 from pipeline.schema.privacy import FORMS
 from pipeline.schema.resolution import resolve
@@ -58,11 +59,8 @@ def _refused_default(field: Field) -> Iterator[str]:
     """Yield the problem if the field refuses its own default."""
     if field.required:
         return
-    value = field.default
-    if field.logical_type == "decimal":  # JSON writes the bytes as code points
-        value = Decimal(int.from_bytes(value.encode("latin-1"), "big", signed=True)).scaleb(-field.scale)
     try:
-        converter(field)(value)
+        converter(field)(meant_default(field))
     except UnfitError as error:
         yield f"default: expected {error}, got {field.default!r}"
 
@@ -82,14 +80,31 @@ def _narrowed(former: Field, field: Field) -> Iterator[str]:
     """Yield each declaration that refuses values which the former field allowed."""
     if field.logical_type != former.logical_type or (former.type, field.type) == ("bytes", "string"):
         yield f"expected {former.logical_type or former.type}, got {field.logical_type or field.type}"
+    elif former.nullable and not field.nullable:
+        yield "expected a union with null, as before"
+    elif field.items is not None and former.items is not None:
+        yield from _narrowed_items(former, field)
+        yield from _narrowed(former.items, field.items)
+    elif field.type == "enum":
+        if lost := set(former.values or ()) - set(field.values or ()) if field.default_symbol is None else None:
+            yield f"symbols: expected {', '.join(sorted(lost))} as before, or a default"
     elif field.type == "string":
         yield from _narrowed_values(former, field) if former.values else _narrowed_text(former, field)
+    elif field.type == "bytes" and field.logical_type is None:
+        yield from _narrowed_length(former, field)
     else:
         (low, high), (former_low, former_high) = _range(field), _range(former)
         if low > former_low:
             yield f"min: expected at most {former_low}, got {low}"
         if high < former_high:
             yield f"max: expected at least {former_high}, got {high}"
+
+
+def _narrowed_items(former: Field, field: Field) -> Iterator[str]:
+    if field.max_items is not None and field.max_items < (former.max_items or math.inf):
+        yield f"max_items: expected {former.max_items or 'none'}, as before, or more; got {field.max_items}"
+    if field.key_pattern != former.key_pattern:
+        yield f"key_pattern: expected {former.key_pattern.pattern if former.key_pattern else 'none'}, as before"
 
 
 def _narrowed_values(former: Field, field: Field) -> Iterator[str]:
@@ -105,6 +120,10 @@ def _narrowed_text(former: Field, field: Field) -> Iterator[str]:
         yield "one_of: expected none, as before"
     if field.pattern is not None and field.pattern != former.pattern:
         yield f"pattern: expected {former.pattern.pattern if former.pattern else 'none'}, as before, or none"
+    yield from _narrowed_length(former, field)
+
+
+def _narrowed_length(former: Field, field: Field) -> Iterator[str]:
     if field.max_length is not None and field.max_length < (former.max_length or math.inf):
         yield f"max_length: expected {former.max_length or 'none'}, as before, or more; got {field.max_length}"
 

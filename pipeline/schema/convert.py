@@ -2,12 +2,15 @@
 
 | declared | accepted |
 |---|---|
-| timestamp | aware datetime, ISO 8601 text with an offset or Z, whole milliseconds since 1970; cut to the millisecond |
+| timestamp, date, time of day | as `pipeline.schema.convert_times` says |
 | money | text, int, Decimal, or a float that is exact in decimal; never rounded |
 | UUID | UUID, or text of the form 8-4-4-4-12 in either case |
 | int, long | int |
 | float, double | finite int or float; bounds apply to the stored value |
-| string, boolean, bytes | str, bool, bytes |
+| string, boolean, enum | str, bool, str |
+| bytes, fixed | bytes, or Base64 text |
+| array, map | list or tuple; mapping of texts to values |
+| a field that may be null | None, or the above |
 | metadata | str with a JSON object, or a mapping |
 """
 
@@ -15,33 +18,32 @@ import json
 import math
 import re
 import uuid
+from base64 import b64decode
+from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping
 from ctypes import c_float
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any
 
+from pipeline.schema.convert_times import CONVERT_TIMES, Convert, UnfitError, integer_bounds
 from pipeline.schema.fields import Field
 from pipeline.schema.metadata import InvalidMetadataError, read_metadata
 from pipeline.schema.privacy import Metadata
 
-Convert = Callable[[Any], Any]
-"""Function that returns the value for Avro, or raises UnfitError."""
+__all__ = ["Convert", "UnfitError", "converter"]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _HALF_SURROGATE = re.compile("[\ud800-\udfff]")
-_BITS = {"int": 32, "long": 64}
+_DIGITS = 40  # more than a decimal has
 _FLOAT_DIGITS = 15  # a decimal number of 15 digits survives a round trip through a float
-
-
-class UnfitError(Exception):
-    """A value that doesn't fit its field; the message names the expected value."""
 
 
 def converter(field: Field) -> Convert:
     """Return the function that checks and converts one field's values."""
+    if field.nullable:
+        value_of = converter(replace(field, null=None))
+        return lambda value: None if value is None else value_of(value)
     return _MAKERS[field.logical_type or field.type](field)
 
 
@@ -59,7 +61,7 @@ def _uuid(_: Field) -> Convert:
 
 
 def _integer(field: Field) -> Convert:
-    low, high = _integer_bounds(field)
+    low, high = integer_bounds(field)
 
     def convert(value: Any) -> int:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -67,36 +69,6 @@ def _integer(field: Field) -> Convert:
         return value
 
     return convert
-
-
-def _timestamp(field: Field) -> Convert:
-    low, high = _integer_bounds(field)
-    expected = f"ISO 8601 with an offset or Z, an aware datetime, or whole milliseconds from {low} to {high}"
-
-    def convert(value: Any) -> int:
-        if isinstance(value, str):
-            value = _parsed(value)
-        if isinstance(value, datetime) and value.tzinfo is not None:
-            value = (value - _EPOCH) // _MILLISECOND
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise UnfitError(expected)
-        return value
-
-    return convert
-
-
-def _parsed(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
-
-
-def _integer_bounds(field: Field) -> tuple[int, int]:
-    limit = 1 << _BITS[field.type] - 1
-    low = -limit if field.minimum is None else max(-limit, math.ceil(field.minimum))
-    high = limit - 1 if field.maximum is None else min(limit - 1, math.floor(field.maximum))
-    return low, high
 
 
 def _float(field: Field) -> Convert:
@@ -125,7 +97,7 @@ def _single(value: float) -> float:
 
 
 def _decimal(field: Field) -> Convert:
-    widest = Decimal(10**field.precision - 1).scaleb(-field.scale)
+    widest = Context(prec=_DIGITS).scaleb(Decimal(10**field.precision - 1), -field.scale)
     low = -widest if field.minimum is None else max(-widest, Decimal(field.minimum))
     high = widest if field.maximum is None else min(widest, Decimal(field.maximum))
     expected = f"a decimal number from {low} to {high} with at most {field.scale} digits after the point"
@@ -137,13 +109,15 @@ def _decimal(field: Field) -> Convert:
             raise UnfitError(expected)
         try:
             number = exactly.quantize(_exact(value), step)
-            unscaled = int(number.scaleb(field.scale))
+            unscaled = int(exactly.scaleb(number, field.scale))
         except (ArithmeticError, ValueError):
             raise UnfitError(expected) from None
         if not low <= number <= high:
             raise UnfitError(expected)
         size = (unscaled if unscaled >= 0 else ~unscaled).bit_length() // 8 + 1
-        return unscaled.to_bytes(size, "big", signed=True)
+        if field.size and size > field.size:
+            raise UnfitError(expected)
+        return unscaled.to_bytes(field.size or size, "big", signed=True)
 
     return convert
 
@@ -213,17 +187,72 @@ def _utf8_length(text: str) -> int:
         raise UnfitError("text without lone surrogates") from None
 
 
-def _instance(wanted: type, expected: str) -> Callable[[Field], Convert]:
-    def convert(value: Any) -> Any:
-        if not isinstance(value, wanted):
-            raise UnfitError(expected)
+def _boolean(_: Field) -> Convert:
+    def convert(value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise UnfitError("true or false")
         return value
 
-    return lambda _: convert
+    return convert
+
+
+def _bytes(field: Field) -> Convert:
+    longest = field.size or field.max_length or math.inf
+    size = f"{field.size} bytes" if field.size else "bytes" if field.max_length is None else f"at most {longest} bytes"
+
+    def convert(value: Any) -> bytes:
+        if isinstance(value, str):
+            try:
+                value = b64decode(value, validate=True)
+            except (Base64Error, ValueError):
+                raise UnfitError(f"{size}, as Base64 in text") from None
+        if not isinstance(value, bytes) or len(value) > longest or (field.size and len(value) != field.size):
+            raise UnfitError(f"{size}, as Base64 in text")
+        return value
+
+    return convert
+
+
+def _enum(field: Field) -> Convert:
+    def convert(value: Any) -> str:
+        if not isinstance(value, str) or value not in (field.values or ()):
+            raise UnfitError(f"one of {', '.join(field.values or ())}")
+        return value
+
+    return convert
+
+
+def _members(field: Field) -> tuple[Convert, float]:
+    """Return the converter of a list's items or a map's values, and the most of them."""
+    assert field.items is not None
+    return converter(field.items), math.inf if field.max_items is None else field.max_items
+
+
+def _array(field: Field) -> Convert:
+    convert_item, most = _members(field)
+
+    def convert(value: Any) -> list[Any]:
+        if not isinstance(value, (list, tuple)) or len(value) > most:
+            raise UnfitError("a list" if most == math.inf else f"a list of at most {most} items")
+        return [convert_item(item) for item in value]
+
+    return convert
+
+
+def _map(field: Field) -> Convert:
+    convert_value, most = _members(field)
+    convert_key = _string(Field(field.name, "string", pattern=field.key_pattern))
+
+    def convert(value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping) or len(value) > most:
+            raise UnfitError("an object" if most == math.inf else f"an object of at most {most} members")
+        return {convert_key(key): convert_value(member) for key, member in value.items()}
+
+    return convert
 
 
 _MAKERS: dict[str, Callable[[Field], Convert]] = {
-    "timestamp-millis": _timestamp,
+    **CONVERT_TIMES,
     "decimal": _decimal,
     "uuid": _uuid,
     "int": _integer,
@@ -231,6 +260,10 @@ _MAKERS: dict[str, Callable[[Field], Convert]] = {
     "float": _float,
     "double": _float,
     "string": _string,
-    "boolean": _instance(bool, "true or false"),
-    "bytes": _instance(bytes, "bytes"),
+    "boolean": _boolean,
+    "bytes": _bytes,
+    "fixed": _bytes,
+    "enum": _enum,
+    "array": _array,
+    "map": _map,
 }

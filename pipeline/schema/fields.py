@@ -1,11 +1,12 @@
 """The fields of an Avro schema, with their bounds and closed sets.
 
-`min` and `max` are in the field's own unit (milliseconds for `ts`, a decimal string for money), `max_length` is in
-UTF-8 bytes, and `pattern` is a Python regular expression that must match the whole string.
+`min` and `max` are in the field's own unit (milliseconds for `ts`, days for a date, a decimal string for money),
+`max_length` is in bytes, of UTF-8 for text, and `pattern` is a Python regular expression that must match the whole
+string. On a list, a map or a field that may be null, they hold for each item, each value of the map, or the value.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -13,22 +14,24 @@ from typing import Any, Final
 
 from pipeline.errors import ConfigError
 from pipeline.schema.privacy import Keep, Metadata, Treatment, UserAgent, read_treatment
-from pipeline.validation_messages import unknown_key_message
+from pipeline.schema.types import PRIMITIVES, AvroType, TypeReader, check_keys, whole
 
-PRIMITIVES = frozenset({"boolean", "int", "long", "float", "double", "string", "bytes"})
-LOGICAL_TYPES = {"uuid": "string", "decimal": "bytes", "timestamp-millis": "long"}
+__all__ = ["FORMER_ONE_OF", "NO_DEFAULT", "ONE_OF", "PRIMITIVES", "Field", "check_keys", "read_field"]
+
 NUMERIC = frozenset({"int", "long", "float", "double"})
-MAX_DECIMAL_PRECISION = 18  # decimal digits of a 64-bit unscaled value
 NO_DEFAULT: Final[Any] = object()
 ONE_OF = "one_of"
 FORMER_ONE_OF = "values"
 """Former name of `one_of`. It is Avro's word for the type of a map's values, so libraries keep it."""
 
-_TEXT_KEYS = ("pattern", ONE_OF, FORMER_ONE_OF, "max_length", "privacy")
-_KEYS = ("name", "type", "doc", "default", "order", "aliases", "min", "max", *_TEXT_KEYS)
-_TYPE_KEYS = ("type", "logicalType")
-_DECIMAL_KEYS = (*_TYPE_KEYS, "precision", "scale")
+_TEXT_KEYS = ("pattern", ONE_OF, FORMER_ONE_OF)
+_MANY_KEYS = ("max_items", "key_pattern")
+_KEYS = (
+    "name", "type", "doc", "default", "order", "aliases", "min", "max", *_TEXT_KEYS, "max_length", "privacy",
+    *_MANY_KEYS,
+)  # fmt: skip
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_OF_A_DAY = {"time-millis": 86_400_000, "time-micros": 86_400_000_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,37 +40,75 @@ class Field:
 
     name: str
     type: str
-    """Avro primitive type."""
+    """A primitive type of Avro, enum, fixed, array or map; of the value, if the field may be null."""
     logical_type: str | None = None
     default: Any = NO_DEFAULT
     minimum: int | float | Decimal | None = None
     maximum: int | float | Decimal | None = None
     pattern: re.Pattern[str] | None = None
     values: tuple[str, ...] | None = None
+    """Closed set of a string, or the symbols of an enum."""
     max_length: int | None = None
     precision: int = 0
     scale: int = 0
     privacy: Treatment | None = None
+    null: int | None = None
+    """Place of null in the union; None for a field that always has a value."""
+    size: int = 0
+    """Bytes of a fixed."""
+    type_name: str = ""
+    """Name of an enum or a fixed."""
+    default_symbol: str | None = None
+    """Symbol that stands for those of a writer's enum that this one lacks."""
+    items: "Field | None" = None
+    """Conditions for a list's items or a map's values; its name is the field's."""
+    max_items: int | None = None
+    key_pattern: re.Pattern[str] | None = None
+    """Pattern of a map's keys."""
+
+    @property
+    def nullable(self) -> bool:
+        """True if the field may have no value."""
+        return self.null is not None
 
     @property
     def undeclared(self) -> bool:
-        """True for a string that accepts open text but declares no treatment of personal data."""
-        closed = self.logical_type is not None or self.values is not None
-        return self.type == "string" and not closed and self.privacy is None
+        """True for open text or bytes without a declared treatment of personal data."""
+        if self.items is not None:
+            return self.items.undeclared
+        open_form = self.type in {"string", "bytes", "fixed"} and self.logical_type is None and self.values is None
+        return open_form and self.privacy is None
 
     @property
     def required(self) -> bool:
         """True if the field has no default, so that each record must contain it."""
         return self.default is NO_DEFAULT
 
+    @property
+    def physical(self) -> Any:
+        """Avro type of the bytes, as parsed JSON: without logical types and attributes."""
+        layout: Any = self.type
+        match self.type:
+            case "enum":
+                default = {} if self.default_symbol is None else {"default": self.default_symbol}
+                layout = {"type": "enum", "name": self.type_name, "symbols": list(self.values or ()), **default}
+            case "fixed":
+                layout = {"type": "fixed", "name": self.type_name, "size": self.size}
+            case "array" | "map" if self.items is not None:
+                layout = {"type": self.type, "items" if self.type == "array" else "values": self.items.physical}
+        if self.null is None:
+            return layout
+        return ["null", layout] if self.null == 0 else [layout, "null"]
 
-def read_field(where: str, position: int, raw: Any) -> Field:
+
+def read_field(where: str, position: int, raw: Any, types: TypeReader | None = None) -> Field:
     """Read one field of an .avsc.
 
     Args:
         where: the file, for messages.
         position: index of the field in the record, from 0; identifies the field in messages until its name is known.
         raw: the declaration, as parsed JSON.
+        types: reader of the record's types; None if the field names no type of another field.
 
     Raises:
         ConfigError: one line that names file, field, attribute and expected value.
@@ -79,71 +120,70 @@ def read_field(where: str, position: int, raw: Any) -> Field:
         raise ConfigError(f"{where}: fields[{position}].name: expected letters, digits and _, got {name!r}")
     where = f"{where}: {name}"
     check_keys(where, raw, _KEYS)
-    avro_type, logical_type, precision, scale = _type(where, raw.get("type"))
-    _check_applicable(where, raw, avro_type, logical_type)
-    minimum, maximum = (_bound(where, key, raw, logical_type) for key in ("min", "max"))
-    if minimum is not None and maximum is not None and minimum > maximum:
-        raise ConfigError(f"{where}.min: expected at most max, {maximum}, got {minimum}")
+    declared = (types or TypeReader()).read(where, raw.get("type"))
+    _check_applicable(where, raw, declared)
+    default = raw.get("default", NO_DEFAULT)
+    if declared.null is not None and default is not NO_DEFAULT and (default is None) != (declared.null == 0):
+        expected = "null" if declared.null == 0 else "a value"
+        raise ConfigError(f"{where}.default: expected {expected}, of the first type of the union, got {default!r}")
+    if declared.items is None:
+        return _field(where, raw, declared, default)
     return Field(
-        name=name,
-        type=avro_type,
-        logical_type=logical_type,
-        default=raw.get("default", NO_DEFAULT),
-        minimum=minimum,
-        maximum=maximum,
-        pattern=_pattern(where, raw),
-        values=_values(where, raw),
-        max_length=_max_length(where, raw),
-        precision=precision,
-        scale=scale,
-        privacy=_privacy(where, raw),
+        name,
+        declared.kind,
+        default=default,
+        items=_field(where, raw, declared.items, NO_DEFAULT),
+        max_items=whole(f"{where}.max_items", raw["max_items"], 1) if "max_items" in raw else None,
+        key_pattern=_pattern(where, raw, "key_pattern") if declared.kind == "map" else None,
     )
 
 
-def check_keys(where: str, raw: Mapping[str, Any], known: Collection[str]) -> None:
-    """Refuse an unknown attribute: Avro ignores it, so that a misspelt bound would have no effect.
-
-    Args:
-        where: place of the attributes, for messages.
-        raw: the attributes.
-        known: the known names.
-
-    Raises:
-        ConfigError: the first unknown attribute, and the known ones.
-    """
-    for key in raw:
-        if key not in known:
-            raise ConfigError(f"{where}.{key}: {unknown_key_message(known, key)}")
-
-
-def _type(where: str, raw: Any) -> tuple[str, str | None, int, int]:
-    """Avro type, logical type, precision and scale; both numbers are 0 unless it is a decimal."""
-    declared = raw if isinstance(raw, dict) else {"type": raw}
-    avro_type, logical_type = declared.get("type"), declared.get("logicalType")
-    if not isinstance(avro_type, str) or avro_type not in PRIMITIVES:
-        raise ConfigError(f"{where}.type: expected one of {', '.join(sorted(PRIMITIVES))}, got {avro_type!r}")
-    if "logicalType" in declared and (
-        not isinstance(logical_type, str) or LOGICAL_TYPES.get(logical_type) != avro_type
-    ):
-        expected = ", ".join(f"{name} on {base}" for name, base in LOGICAL_TYPES.items())
-        raise ConfigError(f"{where}.logicalType: expected {expected}; got {logical_type!r} on {avro_type}")
-    if logical_type != "decimal":
-        check_keys(f"{where}.type", declared, _TYPE_KEYS)
-        return avro_type, logical_type, 0, 0
-    check_keys(f"{where}.type", declared, _DECIMAL_KEYS)
-    precision = _whole(f"{where}.precision", declared.get("precision"), 1, MAX_DECIMAL_PRECISION)
-    return avro_type, logical_type, precision, _whole(f"{where}.scale", declared.get("scale", 0), 0, precision)
+def _field(where: str, raw: Mapping[str, Any], declared: AvroType, default: Any) -> Field:
+    """Read the conditions of a scalar."""
+    minimum, maximum = (_bound(where, key, raw, declared.logical_type) for key in ("min", "max"))
+    if minimum is not None and maximum is not None and minimum > maximum:
+        raise ConfigError(f"{where}.min: expected at most max, {maximum}, got {minimum}")
+    if declared.logical_type in _OF_A_DAY:
+        last = _OF_A_DAY[declared.logical_type] - 1
+        minimum, maximum = max(minimum or 0, 0), last if maximum is None else min(maximum, last)
+    return Field(
+        name=raw["name"],
+        type=declared.kind,
+        logical_type=declared.logical_type,
+        default=default,
+        minimum=minimum,
+        maximum=maximum,
+        pattern=_pattern(where, raw, "pattern"),
+        values=declared.symbols or _values(where, raw),
+        max_length=whole(f"{where}.max_length", raw["max_length"], 1) if "max_length" in raw else None,
+        precision=declared.precision,
+        scale=declared.scale,
+        privacy=_privacy(where, raw, declared),
+        null=declared.null,
+        size=declared.size,
+        type_name=declared.name,
+        default_symbol=declared.default_symbol,
+    )
 
 
-def _check_applicable(where: str, raw: Mapping[str, Any], avro_type: str, logical_type: str | None) -> None:
-    textual = avro_type == "string" and logical_type is None
-    numeric = avro_type in NUMERIC or logical_type == "decimal"
-    for key in _TEXT_KEYS:
-        if key in raw and not textual:
-            raise ConfigError(f"{where}.{key}: expected on a plain string only, this is {logical_type or avro_type}")
-    for key in ("min", "max"):
-        if key in raw and not numeric:
-            raise ConfigError(f"{where}.{key}: expected on a number only, this is {logical_type or avro_type}")
+def _check_applicable(where: str, raw: Mapping[str, Any], declared: AvroType) -> None:
+    """Refuse attributes that the type has no use for, and those that contradict each other."""
+    leaf = declared.items or declared
+    textual = leaf.kind == "string" and leaf.logical_type is None
+    opaque = leaf.kind in {"bytes", "fixed"} and leaf.logical_type is None
+    fits = {
+        **dict.fromkeys(_TEXT_KEYS, (textual, "a plain string")),
+        "max_length": (textual or (opaque and leaf.kind == "bytes"), "a plain string or bytes"),
+        "privacy": (textual or opaque, "a plain string, bytes or fixed"),
+        **dict.fromkeys(("min", "max"), (leaf.kind in NUMERIC or leaf.logical_type == "decimal", "a number")),
+        "max_items": (declared.kind in {"array", "map"}, "an array or a map"),
+        "key_pattern": (declared.kind == "map", "a map"),
+    }
+    for key, (applies, expected) in fits.items():
+        if key in raw and not applies:
+            raise ConfigError(f"{where}.{key}: expected on {expected} only, this is {leaf.logical_type or leaf.kind}")
+    if declared.kind == "map" and "key_pattern" not in raw:
+        raise ConfigError(f"{where}.key_pattern: expected the pattern of the map's keys, because free text is no key")
     closed = _closed_set_key(raw)
     if ONE_OF in raw and FORMER_ONE_OF in raw:
         raise ConfigError(f"{where}.{FORMER_ONE_OF}: expected none beside {ONE_OF}, its newer name")
@@ -169,15 +209,15 @@ def _bound(where: str, key: str, raw: Mapping[str, Any], logical_type: str | Non
     return bound
 
 
-def _pattern(where: str, raw: Mapping[str, Any]) -> re.Pattern[str] | None:
-    if "pattern" not in raw:
+def _pattern(where: str, raw: Mapping[str, Any], key: str) -> re.Pattern[str] | None:
+    if key not in raw:
         return None
-    if not isinstance(raw["pattern"], str):
-        raise ConfigError(f"{where}.pattern: expected a regular expression, got {raw['pattern']!r}")
+    if not isinstance(raw[key], str):
+        raise ConfigError(f"{where}.{key}: expected a regular expression, got {raw[key]!r}")
     try:
-        return re.compile(raw["pattern"])
+        return re.compile(raw[key])
     except re.error as error:
-        raise ConfigError(f"{where}.pattern: expected a regular expression: {error}") from None
+        raise ConfigError(f"{where}.{key}: expected a regular expression: {error}") from None
 
 
 def _values(where: str, raw: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -190,24 +230,17 @@ def _values(where: str, raw: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(values)
 
 
-def _max_length(where: str, raw: Mapping[str, Any]) -> int | None:
-    return _whole(f"{where}.max_length", raw["max_length"], 1) if "max_length" in raw else None
-
-
-def _privacy(where: str, raw: Mapping[str, Any]) -> Treatment | None:
+def _privacy(where: str, raw: Mapping[str, Any], declared: AvroType) -> Treatment | None:
     if "privacy" not in raw:
         return None
     if (closed := _closed_set_key(raw)) in raw:
         raise ConfigError(f"{where}.privacy: expected none beside {closed}, which holds nothing personal")
     treatment = read_treatment(f"{where}.privacy", raw["privacy"])
-    if isinstance(treatment, Keep) and "pattern" not in raw:
+    if declared.kind != "string":
+        if not isinstance(treatment, Keep):
+            raise ConfigError(f'{where}.privacy: expected "keep" on {declared.kind}, if nothing in it is personal')
+    elif isinstance(treatment, Keep) and "pattern" not in raw:
         raise ConfigError(f'{where}.privacy: expected a pattern beside "keep", because free text can\'t be kept')
     if isinstance(treatment, (UserAgent, Metadata)) and "pattern" in raw:
         raise ConfigError(f"{where}.pattern: expected none on a user agent or metadata")
     return treatment
-
-
-def _whole(where: str, value: Any, least: int, most: int = 2**31 - 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ConfigError(f"{where}: expected a whole number, {least} to {most}, got {value!r}")
-    return value

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import fastavro
 
-from pipeline.schema.fields import FORMER_ONE_OF, Field
+from pipeline.schema.fields import FORMER_ONE_OF, PRIMITIVES, Field
 
 CANONICAL = "Avro: Java, JavaScript, fastavro"
 
@@ -39,6 +39,8 @@ def fingerprints(raw: Mapping[str, Any], fields: Sequence[Field]) -> dict[bytes,
         fields: its fields.
     """
     found: dict[bytes, list[str]] = {fingerprint(raw): [CANONICAL]}
+    if any(field.nullable or field.type not in PRIMITIVES for field in fields):
+        return {octets: tuple(names) for octets, names in found.items()}  # the other forms of such types aren't known
     for form in _FORMS:
         for former in (False, True) if FORMER_ONE_OF in form.keeps else (False,):
             library = f"{form.library}, with values" if former else form.library

@@ -6,7 +6,7 @@ text "0.1" isn't a two's complement number. A type without a logical type has th
 libraries drop logical types from the canonical form.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +33,12 @@ class Resolution:
 
     writer: Any
     """The checked writer schema."""
-    written: Mapping[str, str]
-    """Name to primitive type of each field, in the order of its bytes."""
+    written: Mapping[str, Any]
+    """Name to Avro type of each field, without logical types, in the order of its bytes."""
     missing: tuple[Field, ...]
     """Fields of the newest schema that take their defaults."""
     flat: bool
-    """True if `written` describes the record's own bytes; otherwise fastavro must first re-encode these fields."""
+    """True if `written` has the types of the record's bytes; otherwise fastavro must first re-encode these fields."""
     refused: Mapping[str, Mapping[int, str]]
     """Name of each union field to the branches that can't be read, by index, with the explanation."""
 
@@ -57,8 +57,8 @@ def resolve(writer: Any, newest: Schema) -> Resolution:
     _check_record(writer)
     if _short_name(writer) != _short_name(newest.raw):
         raise UnresolvableError(f"expected a record named {_short_name(newest.raw)}")
-    declared = {field["name"]: field["type"] for field in writer["fields"]}
-    written = {name: _primitive(declaration) for name, declaration in declared.items()}
+    named: dict[str, Any] = {}
+    declared = {field["name"]: _spelt_out(field["type"], named) for field in writer["fields"]}
     refused = {}
     for field in newest.fields:
         if field.name in declared:
@@ -66,11 +66,97 @@ def resolve(writer: Any, newest: Schema) -> Resolution:
         elif field.required:
             raise UnresolvableError(f"{field.name}: not written, and without a default")
     missing = tuple(field for field in newest.fields if field.name not in declared)
-    primitive = {name: avro_type for name, avro_type in written.items() if avro_type is not None}
-    if len(primitive) == len(written):
-        return Resolution(writer, primitive, missing, flat=True, refused={})
-    readable = {field.name: field.type for field in newest.fields if field.name in declared}
+    written = {name: _layout(declaration) for name, declaration in declared.items()}
+    if all(_is_direct(newest.by_name.get(name), layout) for name, layout in written.items()):
+        return Resolution(writer, written, missing, flat=True, refused={})
+    readable = {field.name: field.physical for field in newest.fields if field.name in declared}
     return Resolution(writer, readable, missing, flat=False, refused=refused)
+
+
+def layout_of_value(layout: Any) -> Any:
+    """Return the type of a value that may be null; any other type as it is."""
+    return next(branch for branch in layout if branch != "null") if isinstance(layout, list) else layout
+
+
+def record_layout(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a record with fields of these types; a named type is defined once."""
+    seen = set[str]()
+    return {
+        "type": "record",
+        "name": name,
+        "fields": [{"name": field, "type": _defined_once(layout, seen)} for field, layout in fields.items()],
+    }
+
+
+def _defined_once(layout: Any, seen: set[str]) -> Any:
+    match layout:
+        case [*branches]:
+            return [_defined_once(branch, seen) for branch in branches]
+        case {"name": name}:
+            if name in seen:
+                return name
+            seen.add(name)
+        case {"items": inner} | {"values": inner}:
+            return {key: _defined_once(inner, seen) if value is inner else value for key, value in layout.items()}
+    return layout
+
+
+def _spelt_out(declared: Any, named: dict[str, Any]) -> Any:
+    """Replace the names of enums and fixed types by their definitions; other named types stay as they are."""
+    match declared:
+        case str() if declared in named:
+            return named[declared]
+        case [*branches]:
+            return [_spelt_out(branch, named) for branch in branches]
+        case {"type": "array", "items": items}:
+            return {**declared, "items": _spelt_out(items, named)}
+        case {"type": "map", "values": values}:
+            return {**declared, "values": _spelt_out(values, named)}
+        case {"type": "record", "fields": fields}:
+            return {**declared, "fields": [{**each, "type": _spelt_out(each["type"], named)} for each in fields]}
+        case {"type": "enum" | "fixed", "name": name}:
+            named[name] = declared
+    return declared
+
+
+def _layout(declared: Any) -> Any:
+    """Return the type without logical types."""
+    match declared:
+        case [*branches]:
+            return [_layout(branch) for branch in branches]
+        case {"type": "array" | "map"}:
+            return {key: _layout(value) if key in {"items", "values"} else value for key, value in declared.items()}
+        case {"type": str() as primitive} if primitive in PRIMITIVES:
+            return primitive
+        case {"type": "enum" | "fixed"}:
+            return {key: value for key, value in declared.items() if key in {"type", "name", "symbols", "size"}}
+    return declared
+
+
+def _is_direct(field: Field | None, layout: Any) -> bool:
+    """True if columns are read from a field's bytes as they are; the newest schema may lack the field."""
+    if isinstance(layout, list):
+        others = [branch for branch in layout if branch != "null"]
+        may_be_null = field is None or field.nullable
+        return len(layout) == 2 and len(others) == 1 and may_be_null and _is_direct_value(field, others[0])
+    return _is_direct_value(field, layout)
+
+
+def _is_direct_value(field: Field | None, layout: Any) -> bool:
+    items = None if field is None else field.items
+    match layout:
+        case {"type": "array", "items": inner} | {"type": "map", "values": inner}:
+            return _is_scalar(inner) and (field is None or (items is not None and _is_direct_value(items, inner)))
+    return _is_scalar(layout)
+
+
+def _is_scalar(layout: Any) -> bool:
+    match layout:
+        case str():
+            return layout in PRIMITIVES
+        case {"type": "enum" | "fixed"}:
+            return True
+    return False
 
 
 def _check_record(schema: Any) -> None:
@@ -117,14 +203,29 @@ def _is_readable(field: Field, written: Any) -> bool:
     Under a logical type, a promotion changes what the bytes mean: the text of an amount isn't a two's complement
     number, and a 32-bit time counts seconds or days. Only a UUID is text in both types.
     """
+    if written == "null":
+        return field.nullable
+    if field.items is not None:
+        members = list(_members(field.type, written))
+        return bool(members) and all(_is_readable(field.items, member) for member in members)
+    meaning = _meaning(written)
+    if meaning not in {_NO_MEANING, (field.logical_type, field.precision, field.scale)}:
+        return False
+    match written:
+        case {"type": "enum" | "fixed" as kind, "name": name}:
+            return (kind, name, written.get("size", 0)) == (field.type, field.type_name, field.size)
     primitive = _primitive(written)
     if primitive is None:
         return False
-    meaning = _meaning(written)
-    if meaning != _NO_MEANING:
-        return primitive == field.type and meaning == (field.logical_type, field.precision, field.scale)
     promoted = primitive in PROMOTIONS.get(field.type, ()) and field.logical_type in _PROMOTED_TO
-    return primitive == field.type or promoted
+    return primitive == field.type or (promoted and meaning == _NO_MEANING)
+
+
+def _members(kind: str, written: Any) -> Iterator[Any]:
+    """Yield the type of a list's items or a map's values, if the written type is one."""
+    match written:
+        case {"type": "array", "items": member} | {"type": "map", "values": member} if written["type"] == kind:
+            yield member
 
 
 def _meaning(declared: Any) -> tuple[str | None, int, int]:
@@ -142,7 +243,10 @@ def _described(written: Any) -> str:
 
 
 def _wanted(field: Field) -> str:
-    return f"{field.type}{_suffix(field.logical_type, field.precision, field.scale)}"
+    suffix = _suffix(field.logical_type, field.precision, field.scale)
+    if field.items is not None:
+        return f"{field.type} of {_wanted(field.items)}"
+    return f"{field.type}{f' {field.type_name}' if field.type_name else ''}{suffix}"
 
 
 def _suffix(logical_type: str | None, precision: int, scale: int) -> str:

@@ -2,10 +2,12 @@
 
 import json
 import re
+import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,14 @@ import fastavro
 import fastavro.schema
 
 from pipeline.errors import ConfigError
+from pipeline.schema.defaults import encoded_default
 from pipeline.schema.fields import Field, check_keys, read_field
 from pipeline.schema.fingerprints import fingerprints
+from pipeline.schema.types import TypeReader
 
 FILE_NAME = re.compile(r"^(?P<family>[a-z][a-z0-9_]*)\.v(?P<version>[1-9][0-9]*)\.avsc$")
+VERSION_FIELD = "schema_version"
+"""Field with the version of the schema that a record was written with; a producer may leave it out."""
 _RECORD_KEYS = ("type", "name", "namespace", "doc", "aliases", "fields")
 _FULL_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
@@ -60,28 +66,39 @@ def by_fingerprint(schemas: Sequence[Schema]) -> dict[bytes, Schema]:
     return known
 
 
-def load_schemas(directory: Path) -> dict[str, tuple[Schema, ...]]:
-    """Read all schemas of a directory: family name to its versions, oldest first.
+def load_schemas(directory: Path, own: Path | None = None) -> dict[str, tuple[Schema, ...]]:
+    """Read all schemas: family name to its versions, oldest first.
+
+    Args:
+        directory: the schemas.
+        own: directory of schemas of one's own; it may have more versions of a family of the other directory.
 
     Raises:
         ConfigError: one line that names file, key and expected value.
     """
     families: dict[str, list[Schema]] = {}
+    for path in [*_files(directory), *(_files(own) if own else ())]:
+        schema = load_schema(path)
+        families.setdefault(schema.family, []).append(schema)
+    for family, versions in families.items():
+        versions.sort(key=lambda schema: schema.version)
+        for one, next_one in pairwise(versions):
+            if one.version == next_one.version:
+                raise ConfigError(f"{next_one.file}: expected another version, because {one.file} has it")
+        missing = set(range(1, versions[-1].version)) - {schema.version for schema in versions}
+        if missing:
+            raise ConfigError(f"{directory}/{family}.v{min(missing)}.avsc: missing; every version is kept")
+    return {family: tuple(versions) for family, versions in families.items()}
+
+
+def _files(directory: Path) -> list[Path]:
     try:
         files = sorted(directory.glob("*.avsc"))
     except OSError as error:
         raise ConfigError(f"{directory}: {error.strerror}; expected a directory of schemas") from None
     if not files:
         raise ConfigError(f"{directory}: no schemas; expected files named <family>.v<N>.avsc")
-    for path in files:
-        schema = load_schema(path)
-        families.setdefault(schema.family, []).append(schema)
-    for family, versions in families.items():
-        versions.sort(key=lambda schema: schema.version)
-        missing = set(range(1, versions[-1].version)) - {schema.version for schema in versions}
-        if missing:
-            raise ConfigError(f"{directory}/{family}.v{min(missing)}.avsc: missing; every version is kept")
-    return {family: tuple(versions) for family, versions in families.items()}
+    return files
 
 
 def load_schema(path: Path) -> Schema:
@@ -101,7 +118,20 @@ def load_schema(path: Path) -> Schema:
         raise ConfigError(f"{path}: not an Avro schema: {' '.join(str(error).split())}") from None
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: not an Avro schema: missing or misplaced {error}") from None
+    _check_defaults(path, fields)
     return Schema(match["family"], int(match["version"]), path, raw, parsed, fields, fingerprints(raw, fields))
+
+
+def _check_defaults(path: Path, fields: Sequence[Field]) -> None:
+    """Refuse a default that isn't of its field's type; `schemas check` compares it with the bounds."""
+    for field in fields:
+        if not field.required:
+            try:
+                encoded_default(field)
+            except (ValueError, TypeError, AttributeError, OverflowError, struct.error) as error:
+                raise ConfigError(
+                    f"{path}: {field.name}.default: expected a value of {field.type}, got {field.default!r}"
+                ) from error
 
 
 def _record(path: Path, raw: Any) -> tuple[Field, ...]:
@@ -116,7 +146,8 @@ def _record(path: Path, raw: Any) -> tuple[Field, ...]:
     declared = raw.get("fields")
     if not isinstance(declared, list) or not declared:
         raise ConfigError(f"{path}: fields: expected a list of at least one field, got {declared!r}")
-    fields = tuple(read_field(str(path), position, field) for position, field in enumerate(declared))
+    types = TypeReader()
+    fields = tuple(read_field(str(path), position, field, types) for position, field in enumerate(declared))
     for name, count in Counter(field.name for field in fields).items():
         if count > 1:
             raise ConfigError(f"{path}: {name}: expected one field of that name, got {count}")

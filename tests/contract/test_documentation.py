@@ -47,7 +47,7 @@ def test_every_setting_is_documented() -> None:
 def test_documented_defaults(name: str) -> None:
     """A documented default equals the default in the code; words stand for no default, a secret or a path."""
     default = SETTINGS[name]
-    if isinstance(default, (Path, SecretStr)) or default is None:
+    if isinstance(default, (Path, SecretStr)) or default in {None, ""}:
         assert ROWS[name] is None
     else:
         assert ROWS[name] == (str(default).lower() if isinstance(default, bool) else str(default))

@@ -70,7 +70,7 @@ def cases(draw: st.DrawFn, *, corrupt: bool) -> Case:
     writer = draw(st.sampled_from(family.schemas))
     declared = {field["name"]: field for field in newest["fields"]}
     values = st.fixed_dictionaries(
-        {field["name"]: _values(_physical(field), declared.get(field["name"], field)) for field in writer.raw["fields"]}
+        {field["name"]: _of_type(field["type"], declared.get(field["name"], field)) for field in writer.raw["fields"]}
     )
     bodies = [encode(writer.raw, value) for value in draw(st.lists(values, min_size=1, max_size=8))]
     if corrupt:
@@ -97,19 +97,23 @@ def damaged(draw: st.DrawFn, body: bytes) -> bytes:
     return body[:start] + filling + rest
 
 
-def _physical(field: dict[str, Any]) -> str:
-    declared = field["type"]
-    return str(declared["type"] if isinstance(declared, dict) else declared)
-
-
 @st.composite
 def _fields(draw: st.DrawFn, name: str) -> dict[str, Any]:
-    kinds = [_plain(), _number(), _text(), _logical()]
-    field = {"name": name, **draw(st.one_of(kinds))}
+    field = {"name": name, **draw(st.one_of(_plain(), _number(), _text(), _logical(), _named(name), _composed(name)))}
     if draw(st.booleans()):
-        default = draw(_values(_physical(field), field).filter(_is_json))
-        field["default"] = default.decode("latin-1") if isinstance(default, bytes) else default
+        field["default"] = draw(_default(field))
     return field
+
+
+def _default(field: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Draw a default as JSON writes it."""
+    declared = field["type"]
+    if isinstance(declared, list) and declared[0] == "null":
+        return st.none()
+    if isinstance(declared, dict) and declared["type"] in {"array", "map"}:
+        return st.just([] if declared["type"] == "array" else {})
+    values = _of_type(declared[0] if isinstance(declared, list) else declared, field)
+    return values.filter(_is_json).map(lambda value: value.decode("latin-1") if isinstance(value, bytes) else value)
 
 
 def _is_json(value: Any) -> bool:
@@ -141,16 +145,45 @@ def _text() -> st.SearchStrategy[dict[str, Any]]:
 
 @st.composite
 def _logical(draw: st.DrawFn) -> dict[str, Any]:
-    kind = draw(st.sampled_from(["uuid", "timestamp-millis", "decimal"]))
+    kind = draw(st.sampled_from(["uuid", "timestamp-millis", "timestamp-micros", "date", "time-millis", "decimal"]))
     if kind == "uuid":
         return {"type": {"type": "string", "logicalType": "uuid"}}
-    if kind == "timestamp-millis":
+    if kind in {"date", "time-millis"}:
+        return {"type": {"type": "int", "logicalType": kind}}
+    if kind != "decimal":
         return {"type": {"type": "long", "logicalType": kind}, "min": 0, "max": 4294967295999}
-    precision = draw(st.integers(1, 18))
+    precision = draw(st.integers(1, 38))
     scale = draw(st.integers(0, precision))
     bounds = st.fixed_dictionaries({}, optional={"min": st.sampled_from(["0", "-0.5"]), "max": st.just("99.5")})
     declared = {"type": "bytes", "logicalType": "decimal", "precision": precision, "scale": scale}
     return {"type": declared, **draw(bounds)}
+
+
+def _named(name: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Draw an enum, bytes of a fixed size, or a decimal in such bytes."""
+    fixed = {"type": "fixed", "name": f"Fixed_{name}", "size": 9}
+    return st.sampled_from(
+        [
+            {"type": {"type": "enum", "name": f"Enum_{name}", "symbols": ["open", "shut", "ajar"]}},
+            {"type": fixed},
+            {"type": {**fixed, "logicalType": "decimal", "precision": 20, "scale": 3}},
+        ]
+    )
+
+
+@st.composite
+def _composed(draw: st.DrawFn, name: str) -> dict[str, Any]:
+    """Draw a scalar or null, a list or a map."""
+    scalar = draw(st.one_of(_plain(), _number(), _text(), _logical(), _named(name)))
+    avro_type = scalar["type"]
+    match draw(st.sampled_from(["null first", "null last", "array", "map"])):
+        case "null first":
+            return {**scalar, "type": ["null", avro_type]}
+        case "null last":
+            return {**scalar, "type": [avro_type, "null"]}
+        case "array":
+            return {**scalar, "type": {"type": "array", "items": avro_type}, "max_items": 3}
+    return {**scalar, "type": {"type": "map", "values": avro_type}, "key_pattern": _SLUG_PATTERN}
 
 
 @st.composite
@@ -160,12 +193,38 @@ def _older(draw: st.DrawFn, newest: list[dict[str, Any]]) -> list[dict[str, Any]
     for field in newest:
         if "default" in field and draw(st.booleans()):
             continue
-        promoted = not isinstance(field["type"], dict) or field["type"]["logicalType"] == "uuid"
-        narrower = draw(st.sampled_from([None, *sorted(PROMOTIONS.get(_physical(field), ()))])) if promoted else None
-        older.append({"name": field["name"], "type": narrower or field["type"]})
+        declared = field["type"]
+        if isinstance(declared, list) and draw(st.booleans()):  # a field that may be null now
+            declared = next(branch for branch in declared if branch != "null")
+        promoted = isinstance(declared, str) or "uuid" in str(declared)
+        simple = declared if isinstance(declared, str) else "string"
+        narrower = None
+        if promoted and not isinstance(declared, list) and "items" not in declared and "values" not in declared:
+            narrower = draw(st.sampled_from([None, *sorted(PROMOTIONS.get(simple, ()))]))
+        pattern = {key: field[key] for key in ("key_pattern",) if key in field}
+        older.append({"name": field["name"], "type": narrower or declared, **pattern})
     dropped = st.sampled_from(["boolean", "int", "long", "float", "double", "string", "bytes"])
     older += [{"name": name, "type": draw(dropped)} for name in draw(st.sets(st.sampled_from("xyz")))]
     return list(draw(st.permutations(older))) or [{"name": "x", "type": "int"}]
+
+
+def _of_type(avro_type: Any, field: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """Draw values of any type; many of them keep the field's conditions."""
+    match avro_type:
+        case [*branches]:
+            value = next(branch for branch in branches if branch != "null")
+            return st.none() | _of_type(value, field)
+        case {"type": "array", "items": items}:
+            return st.lists(_of_type(items, field), max_size=4)
+        case {"type": "map", "values": values}:
+            keys = st.from_regex(_SLUG_PATTERN, fullmatch=True) | st.text(max_size=3)
+            return st.dictionaries(keys, _of_type(values, field), max_size=3)
+        case {"type": "enum", "symbols": symbols}:
+            return st.sampled_from(symbols)
+        case {"type": "fixed", "size": size}:
+            return st.binary(min_size=size, max_size=size)
+    physical = avro_type["type"] if isinstance(avro_type, dict) else avro_type
+    return _values(physical, {**field, "type": avro_type})
 
 
 def _values(avro_type: str, field: dict[str, Any]) -> st.SearchStrategy[Any]:

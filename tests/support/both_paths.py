@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numpy as np
+
 from pipeline.columns import Column, DictionaryColumn, Rows, core
 from pipeline.decode.decoder import Decoder
+from support import oracle
 
 T = TypeVar("T")
 PATHS = ("compiled", "numpy")
@@ -46,4 +49,6 @@ def plain(rows: Rows) -> tuple[Any, ...]:
 def _plain(column: Column) -> Any:
     if isinstance(column, DictionaryColumn):
         return column.to_list()
-    return column if isinstance(column, list) else (column.dtype.str, column.tobytes())
+    if isinstance(column, np.ndarray):
+        return column.dtype.str, column.tobytes()
+    return oracle.values_of(column)

@@ -8,14 +8,15 @@ import io
 import math
 import uuid
 from collections.abc import Callable, Sequence
-from decimal import Decimal
+from decimal import Context, Decimal
+from itertools import islice
 from typing import Any
 
 import fastavro
 import numpy as np
 from fastavro.read import SchemaResolutionError
 
-from pipeline.columns import DictionaryColumn, Rows
+from pipeline.columns import WIDE, Column, DictionaryColumn, ItemsColumn, NullableColumn, Rows
 from pipeline.decode.strict_walk import MalformedError, field_ends
 from pipeline.errors import Reason
 from pipeline.schema.fields import Field
@@ -61,7 +62,9 @@ def _require_meanings(newest: Schema, written: Sequence[tuple[str, Any]]) -> Non
         field = newest.by_name.get(name)
         branches = declared if isinstance(declared, list) else [declared]
         if field is not None:
-            readable = {field.type} if field.logical_type in {"decimal", "timestamp-millis"} else _READABLE[field.type]
+            plain = field.logical_type in {None, "uuid"}
+            readable = _READABLE.get(field.type, {field.type}) if plain else {field.type}
+            readable = readable | ({"null"} if field.nullable else set())
             _require(any(_kind(branch) in readable for branch in branches), Reason.WRONG_SCHEMA)
 
 
@@ -89,18 +92,39 @@ def without_logical_types(schema: Any) -> Any:
 
 def rows_of(rows: Rows) -> list[Row]:
     """Convert columns to one dict per row, for comparison with `read`."""
-    columns = {
-        name: column.to_list()
-        if isinstance(column, DictionaryColumn)
-        else column
-        if isinstance(column, list)
-        else column.tolist()
-        for name, column in rows.columns.items()
-    }
+    columns = {name: values_of(column) for name, column in rows.columns.items()}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
+def values_of(column: Column) -> list[Any]:
+    """Convert a column to one Python value per row; a map is a dict, null is None."""
+    match column:
+        case list():
+            return list(column)
+        case DictionaryColumn():
+            return list(column.to_list())
+        case NullableColumn(present, values):
+            pairs = zip(present.tolist(), values_of(values), strict=True)
+            return [value if there else None for there, value in pairs]
+        case ItemsColumn(lengths, items, keys):
+            members = iter(values_of(items) if keys is None else zip(values_of(keys), values_of(items), strict=True))
+            lists = [list(islice(members, length)) for length in lengths.tolist()]
+            return lists if keys is None else list(map(dict, lists))
+        case np.ndarray() if column.dtype == WIDE:
+            return [(high << 64) | low for low, high in column.tolist()]
+    assert isinstance(column, np.ndarray)
+    return list(column.tolist())
+
+
 def _checked(field: Field, value: Any) -> Any:
+    if value is None:
+        return None
+    if field.items is not None:
+        _require(field.max_items is None or len(value) <= field.max_items, Reason.TOO_LONG)
+        if field.type == "array":
+            return [_checked(field.items, item) for item in value]
+        key = Field(field.name, "string", pattern=field.key_pattern)
+        return {_string(key, name): _checked(field.items, member) for name, member in value.items()}
     checks: dict[str, Callable[[Field, Any], Any]] = {
         "uuid": _uuid,
         "decimal": _decimal,
@@ -110,7 +134,9 @@ def _checked(field: Field, value: Any) -> Any:
         "double": _double,
         "int": _integer,
         "long": _integer,
-        "timestamp-millis": _integer,
+        **dict.fromkeys(("timestamp-millis", "timestamp-micros", "date", "time-millis", "time-micros"), _integer),
+        "enum": lambda _, symbol: symbol.encode(),
+        "fixed": _bytes,
         "boolean": _boolean,
     }
     return checks[field.logical_type or field.type](field, value)
@@ -130,8 +156,10 @@ def _octets(value: Any) -> bytes:
     return value.encode("latin-1") if isinstance(value, str) else bytes(value)
 
 
-def _bytes(_field: Field, value: Any) -> bytes:
-    return _octets(value)
+def _bytes(field: Field, value: Any) -> bytes:
+    octets = _octets(value)
+    _require(field.max_length is None or len(octets) <= field.max_length, Reason.TOO_LONG)
+    return octets
 
 
 def _boolean(_field: Field, value: bool) -> bool:
@@ -164,7 +192,7 @@ def _decimal(field: Field, value: Any) -> int:
     _require(octets != b"", Reason.MALFORMED)
     unscaled = int.from_bytes(octets, "big", signed=True)
     _require(len(str(abs(unscaled))) <= field.precision, Reason.OUT_OF_BOUNDS)
-    _require_within(Decimal(unscaled).scaleb(-field.scale), field.minimum, field.maximum)
+    _require_within(Context(prec=100).scaleb(Decimal(unscaled), -field.scale), field.minimum, field.maximum)
     return unscaled
 
 
@@ -182,7 +210,3 @@ def _string(field: Field, text: str) -> bytes:
     _require(field.values is None or text in field.values, Reason.NOT_IN_SET)
     _require(field.pattern is None or field.pattern.fullmatch(text) is not None, Reason.PATTERN_MISMATCH)
     return text.encode()
-
-
-def _values(column: Any) -> list[Any]:
-    return column.to_list() if isinstance(column, DictionaryColumn) else column.tolist()

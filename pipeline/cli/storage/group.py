@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from pipeline.catalog import load_catalog
+from pipeline.cli.groups import Group
 from pipeline.clickhouse.client import connect, explained
 from pipeline.config import Settings, load_settings
 from pipeline.storage.tables import Amount, StoredTable, stored_tables
@@ -17,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _UNIT = 1024.0
 
 
-@click.group()
+@click.group(cls=Group)
 def storage() -> None:
     """Keep tables for years: retention, tiers, compression, single days.
 
