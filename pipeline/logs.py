@@ -109,4 +109,4 @@ def accept_any_text() -> None:
 
 def be_silent() -> None:
     """Drop our log lines, for a command whose screen shows the same."""
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL + 1))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

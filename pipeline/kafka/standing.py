@@ -1,18 +1,18 @@
 """Standing of a consumer group: its members, its committed offsets, and beginning and end of each partition.
 
-The requests are batched: one for the group, one for its commits, two for the offsets of all partitions of a broker.
-They run at the same time, so a look takes no longer than the slowest one. Nothing is written, and no group is joined.
+The requests are batched: two for the group, one for its commits, two for the offsets of all partitions of a broker.
+Nothing is written, and no group is joined.
 """
 
+import re
+import struct
 import time
-from collections.abc import Iterable, Mapping
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotInTimeError
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from pipeline.config import KafkaSettings
 from pipeline.errors import UnavailableError
@@ -21,8 +21,8 @@ from pipeline.kafka.failures import NO_TOPIC, NOT_NOW, explain_kafka
 
 _PROBE_SECONDS = 2.0
 _PAUSE_SECONDS = 0.2
-_MARGIN_SECONDS = 0.5  # after the client's own timeout
-_NOT_THERE = NO_TOPIC | {KafkaError._NOENT}  # noqa: SLF001 (librdkafka's codes are public under names with an underscore)
+_LEADERLESS = NO_TOPIC | {KafkaError.LEADER_NOT_AVAILABLE}
+_INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
 
 
 class Place(NamedTuple):
@@ -47,7 +47,7 @@ class Standing:
     """State of the group and of the topics at one time."""
 
     state: str
-    """State of the group in Kafka's words, in lower case: stable, empty, dead, preparing_rebalancing, …"""
+    """State of the group in Kafka's words, in lower case: stable, empty, missing, preparing_rebalance, …"""
     members: tuple[Member, ...]
     begins: Mapping[Place, int]
     """Offset of the first record of each partition; a partition without a leader is missing."""
@@ -72,7 +72,7 @@ class GroupObserver:
         self._settings = settings
         self._topics = tuple(topics)
         self._answer_seconds = answer_seconds
-        self._client: AdminClient | None = None
+        self._clients: tuple[Consumer, AdminClient] | None = None
         self._places: tuple[Place, ...] = ()
         self._missing: frozenset[str] = frozenset()
 
@@ -89,21 +89,25 @@ class GroupObserver:
         deadline = time.monotonic() + self._answer_seconds
         while True:
             try:
-                if self._client is None:
-                    self._client = AdminClient({**client_config(self._settings), "log_level": 0})
+                consumer, admin = self._clients = self._clients or self._connected()
                 if anew or not self._places:
-                    self._find_places(self._client)
-                return self._ask(self._client)
-            except (KafkaException, NotInTimeError) as error:
-                self._client, self._places = None, ()  # an old client remembers what it missed
-                failure = error.args[0] if isinstance(error, KafkaException) else KafkaError(KafkaError._TIMED_OUT)  # noqa: SLF001
+                    self._find_places(consumer)
+                return self._ask(consumer, admin)
+            except KafkaException as error:
+                self._places = ()
+                failure = error.args[0]
                 if failure.code() not in NOT_NOW or time.monotonic() > deadline:
                     what = f"group {self._settings.group_id} or its topics"
                     raise explain_kafka(failure, self._settings, what, probe_seconds=_PROBE_SECONDS) from None
             time.sleep(_PAUSE_SECONDS)
 
-    def _find_places(self, client: AdminClient) -> None:
-        """Find the topics' partitions. See `pipeline.kafka.failures` for why topics aren't described."""
+    def _connected(self) -> tuple[Consumer, AdminClient]:
+        """Make clients. The admin's later requests, with futures, end the process at some answers: decision 90."""
+        config: dict[str, Any] = {**client_config(self._settings), "log_level": 0}
+        group = {"group.id": self._settings.group_id, "enable.auto.commit": False}
+        return Consumer({**config, **group}), AdminClient(config)
+
+    def _find_places(self, client: Consumer) -> None:
         found = client.list_topics(timeout=self._answer_seconds)
         if not found.brokers:
             raise UnavailableError(f"Kafka at {self._settings.bootstrap_servers} is not available: no broker is alive")
@@ -113,26 +117,25 @@ class GroupObserver:
             Place(name, number) for name, topic in there.items() for number in sorted(topic.partitions)
         )
 
-    def _ask(self, client: AdminClient) -> Standing:
-        asked = [TopicPartition(*place) for place in self._places]
-        wait = {"request_timeout": self._answer_seconds}
-        first: Any = OffsetSpec.earliest()  # type: ignore[no-untyped-call] # confluent-kafka declares no types here
-        last: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        group, until = self._settings.group_id, time.monotonic() + self._answer_seconds + _MARGIN_SECONDS
-        described = client.describe_consumer_groups([group], **wait)[group]
-        committed = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], **wait)[group]
-        begins = client.list_offsets(dict.fromkeys(asked, first), **wait) if asked else {}
-        ends = client.list_offsets(dict.fromkeys(asked, last), **wait) if asked else {}
-        found = _result(described, until)
-        commits = _result(committed, until).topic_partitions
+    def _ask(self, client: Consumer, admin: AdminClient) -> Standing:
+        asked, group = [TopicPartition(*place) for place in self._places], self._settings.group_id
+        commits = client.committed(asked, self._answer_seconds) if asked else []
+        found = admin.list_groups(group, timeout=self._answer_seconds)
+        described = next((each for each in found if each.id == group), None)
         return Standing(
-            state=found.state.name.lower(),
-            members=tuple(_member(each) for each in found.members),
-            begins=_offsets(begins, until),
-            ends=_offsets(ends, until),
-            commits={Place(each.topic, each.partition): each.offset for each in commits if each.offset >= 0},
+            state=_snake(str(described.state)) if described else "missing",
+            members=tuple(map(_member, described.members)) if described else (),
+            begins=self._offsets(client, OFFSET_BEGINNING),
+            ends=self._offsets(client, OFFSET_END),
+            commits={place: offset for place, offset in _answers(commits) if offset >= 0},
             missing=self._missing,
         )
+
+    def _offsets(self, client: Consumer, which: int) -> dict[Place, int]:
+        """Return the beginnings or the ends of the partitions that have a leader; Kafka takes them for times."""
+        asked = [TopicPartition(*place, which) for place in self._places]
+        found = client.offsets_for_times(asked, self._answer_seconds) if asked else []
+        return {place: offset for place, offset in _answers(found) if offset >= 0}
 
 
 class RecordTimes:
@@ -182,22 +185,31 @@ class RecordTimes:
 
 
 def _member(described: Any) -> Member:
-    assigned = described.assignment.topic_partitions if described.assignment else ()
-    places = frozenset(Place(each.topic, each.partition) for each in assigned)
-    return Member(described.member_id, described.client_id, described.host.lstrip("/"), places)
+    places = frozenset(_assigned(described.assignment)) if described.assignment else frozenset[Place]()
+    return Member(described.id, described.client_id, described.client_host.lstrip("/"), places)
 
 
-def _offsets(asked: Mapping[TopicPartition, Future[Any]], until: float) -> dict[Place, int]:
-    """Return the offsets of the partitions that have a leader."""
-    offsets = {}
-    for partition, future in asked.items():
-        try:
-            offsets[Place(partition.topic, partition.partition)] = _result(future, until).offset
-        except KafkaException as error:
-            if error.args[0].code() not in _NOT_THERE and error.args[0].code() != KafkaError.LEADER_NOT_AVAILABLE:
-                raise
-    return offsets
+def _assigned(assignment: bytes) -> Iterator[Place]:
+    """Yield the partitions of an assignment in the form of Kafka's consumers: version, topics, partitions."""
+    (count,) = _INT32.unpack_from(assignment, 2)
+    at = 6
+    for _ in range(count):
+        (length,) = _INT16.unpack_from(assignment, at)
+        topic = assignment[at + 2 : at + 2 + length].decode()
+        at += 2 + length
+        (partitions,) = _INT32.unpack_from(assignment, at)
+        yield from (Place(topic, _INT32.unpack_from(assignment, at + 4 + 4 * each)[0]) for each in range(partitions))
+        at += 4 + 4 * partitions
 
 
-def _result(future: Future[Any], until: float) -> Any:
-    return future.result(max(0.0, until - time.monotonic()))
+def _answers(found: Iterable[TopicPartition]) -> Iterator[tuple[Place, int]]:
+    """Yield the offsets; raise a failure, but for a partition without a leader, which has none."""
+    for each in found:
+        if each.error is None:
+            yield Place(each.topic, each.partition), each.offset
+        elif each.error.code() not in _LEADERLESS:
+            raise KafkaException(each.error)
+
+
+def _snake(words: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", words).lower()
