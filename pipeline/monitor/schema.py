@@ -1,4 +1,4 @@
-"""JSON schema of /status.json, made of the model. `python -m pipeline.monitor.schema` prints docs/status.schema.json."""
+"""JSON schema of /status.json, made of the model; `python -m pipeline.monitor.schema` prints it."""
 
 import json
 import sys

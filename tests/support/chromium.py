@@ -117,6 +117,12 @@ class Chromium:
             await asyncio.sleep(0.1)
         raise AssertionError(expression)
 
+    async def offline(self) -> None:
+        """Cut the browser off from every server."""
+        await self.call("Network.enable")
+        none = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+        await self.call("Network.emulateNetworkConditions", offline=True, **none)
+
     async def picture(self, file: Path) -> None:
         """Write a picture of the whole page as PNG."""
         size = (await self.call("Page.getLayoutMetrics"))["cssContentSize"]
