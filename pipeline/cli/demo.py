@@ -49,9 +49,8 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
 
     Starts Kafka, ClickHouse, a worker and the monitor, whose page it names, and creates topics and tables. Publishes
     sample events of all six families, some of them damaged. Waits until every event is stored or rejected and every
-    finished hour is in session_stats.
-    Then runs some of the specification's queries. The last line of the output is one JSON object: produced, stored,
-    rejected, rows_per_s, session_stats (rows) and differing (rows that SQL over ui_events computes differently).
+    finished hour is in session_stats. Then runs some of the specification's queries. The last line is one JSON object:
+    produced, stored, rejected, rows_per_s, session_stats (rows), and differing (rows that SQL computes differently).
     rows_per_s is limited by the producer of the sample; `make bench` measures the worker alone.
 
     The demo stops everything it has started, unless it succeeds and --keep is given.

@@ -10,7 +10,7 @@ from pipeline.cli.monitored import from_monitor, looked_at_once
 from pipeline.cli.status_output import screen
 from pipeline.config import load_settings
 from pipeline.errors import UnavailableError
-from pipeline.monitor.state import Verdict
+from pipeline.monitor.state import Health
 
 _WIDE = 200
 
@@ -48,6 +48,6 @@ def status(url: str | None, as_json: bool) -> None:
     else:
         terminal = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
         terminal.print(screen(state))
-    if Verdict.CRITICAL in {state.kafka.verdict, state.clickhouse.verdict}:
+    if Health.CRITICAL in {state.kafka.verdict, state.clickhouse.verdict}:
         sys.exit(UnavailableError.exit_code)
-    sys.exit(0 if state.verdict is Verdict.OK else 1)
+    sys.exit(0 if state.verdict is Health.OK else 1)

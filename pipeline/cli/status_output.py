@@ -6,15 +6,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.monitor.state import Consumption, FamilyState, PipelineState, Verdict
+from pipeline.monitor.state import Consumption, FamilyState, Health, PipelineState
 from pipeline.monitor.troubles import duration
 
-_COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.CRITICAL: "red", Verdict.UNKNOWN: "dim"}
-_MARKS = {Verdict.OK: "✓", Verdict.WARNING: "!", Verdict.CRITICAL: "✗", Verdict.UNKNOWN: "?"}
+_COLOURS = {Health.OK: "green", Health.WARNING: "yellow", Health.CRITICAL: "red", Health.UNKNOWN: "dim"}
+_MARKS = {Health.OK: "✓", Health.WARNING: "!", Health.CRITICAL: "✗", Health.UNKNOWN: "?"}
 _OF_CONSUMPTION = {
-    Consumption.OK: Verdict.OK,
-    Consumption.WARNING: Verdict.WARNING,
-    Consumption.UNKNOWN: Verdict.UNKNOWN,
+    Consumption.OK: Health.OK,
+    Consumption.WARNING: Health.WARNING,
+    Consumption.UNKNOWN: Health.UNKNOWN,
 }
 _BARS = "▁▂▃▄▅▆▇█"
 _UNKNOWN = "-"
@@ -73,10 +73,10 @@ def _foot(state: PipelineState) -> Iterator[RenderableType]:
     yield Text(f"group {state.group.id}: {state.group.state}, {members} worker{'' if members == 1 else 's'}")
     for name, server in (("Kafka", state.kafka), ("ClickHouse", state.clickhouse)):
         version = f", {state.storage.version}" if name == "ClickHouse" and state.storage.version else ""
-        word = {Verdict.OK: "answers", Verdict.UNKNOWN: "not asked yet"}.get(server.verdict, "is away")
+        word = {Health.OK: "answers", Health.UNKNOWN: "not asked yet"}.get(server.verdict, "is away")
         since = (
             ""
-            if server.verdict is not Verdict.CRITICAL or server.since is None
+            if server.verdict is not Health.CRITICAL or server.since is None
             else f" since {server.since:%H:%M:%S} UTC"
         )
         yield Text(f"{name} {server.address} {word}{since}{version}", style="" if word == "answers" else "red")
@@ -85,10 +85,10 @@ def _foot(state: PipelineState) -> Iterator[RenderableType]:
         yield Text(f"session_stats: {state.rollup.open_windows:,} open windows{newest}")
 
 
-def _verdict(state: PipelineState, family: FamilyState) -> Verdict:
-    if state.kafka.verdict is not Verdict.OK:
-        return Verdict.UNKNOWN
-    return Verdict.CRITICAL if family.missing else _OF_CONSUMPTION.get(family.consumption, Verdict.CRITICAL)
+def _verdict(state: PipelineState, family: FamilyState) -> Health:
+    if state.kafka.verdict is not Health.OK:
+        return Health.UNKNOWN
+    return Health.CRITICAL if family.missing else _OF_CONSUMPTION.get(family.consumption, Health.CRITICAL)
 
 
 def _number(value: float | None) -> str:

@@ -10,7 +10,7 @@ from pipeline.config import KafkaSettings
 from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import explain_kafka
 from pipeline.kafka.offsets import offset_of
-from pipeline.kafka.standing import Place
+from pipeline.kafka.standing import LogPlace
 
 _PROBE_SECONDS = 2.0
 _BATCH = 1000
@@ -27,14 +27,14 @@ class LogFollower:
     def __init__(self, settings: KafkaSettings, *, answer_seconds: float) -> None:
         self._settings = settings
         self._answer_seconds = answer_seconds
-        self._positions: dict[Place, int] = {}
+        self._positions: dict[LogPlace, int] = {}
         self._consumer: Consumer | None = None
 
-    def left(self, logs: Mapping[Place, range]) -> int:
+    def left(self, logs: Mapping[LogPlace, range]) -> int:
         """Number of offsets in these logs that aren't read yet."""
         return sum(len(part) for part in self._unread(logs).values())
 
-    def read(self, logs: Mapping[Place, range]) -> Iterator[Message]:
+    def read(self, logs: Mapping[LogPlace, range]) -> Iterator[Message]:
         """Read what these logs have and an earlier call hasn't read; a log that was made anew is read again.
 
         Raises:
@@ -53,7 +53,7 @@ class LogFollower:
         finally:
             consumer.unassign()  # an idle client fetches nothing
 
-    def _unread(self, logs: Mapping[Place, range]) -> dict[Place, range]:
+    def _unread(self, logs: Mapping[LogPlace, range]) -> dict[LogPlace, range]:
         unread = {}
         for place, log in logs.items():
             position = self._positions.get(place, log.start)
@@ -63,12 +63,12 @@ class LogFollower:
                 unread[place] = part
         return unread
 
-    def _until_read(self, consumer: Consumer, unread: dict[Place, range]) -> Iterator[Message]:
+    def _until_read(self, consumer: Consumer, unread: dict[LogPlace, range]) -> Iterator[Message]:
         deadline = time.monotonic() + self._answer_seconds
         while unread:
             messages = consumer.consume(_BATCH, 0.2)
             for message in messages:
-                place = Place(message.topic() or "", message.partition() or 0)
+                place = LogPlace(message.topic() or "", message.partition() or 0)
                 error = message.error()
                 if error is not None and error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 (a public code)
                     raise KafkaException(error)

@@ -25,7 +25,7 @@ _LEADERLESS = NO_TOPIC | {KafkaError.LEADER_NOT_AVAILABLE}
 _INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
 
 
-class Place(NamedTuple):
+class LogPlace(NamedTuple):
     """A partition of a topic."""
 
     topic: str
@@ -39,7 +39,7 @@ class Member:
     id: str
     client: str
     host: str
-    places: frozenset[Place]
+    places: frozenset[LogPlace]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ class Standing:
     state: str
     """State of the group in Kafka's words, in lower case: stable, empty, missing, preparing_rebalance, …"""
     members: tuple[Member, ...]
-    begins: Mapping[Place, int]
+    begins: Mapping[LogPlace, int]
     """Offset of the first record of each partition; a partition without a leader is missing."""
-    ends: Mapping[Place, int]
+    ends: Mapping[LogPlace, int]
     """Offset behind the last record, likewise."""
-    commits: Mapping[Place, int]
+    commits: Mapping[LogPlace, int]
     """Committed offsets; a partition without a commit is missing."""
     missing: frozenset[str]
     """Topics that Kafka doesn't have."""
@@ -73,7 +73,7 @@ class GroupObserver:
         self._topics = tuple(topics)
         self._answer_seconds = answer_seconds
         self._clients: tuple[Consumer, AdminClient] | None = None
-        self._places: tuple[Place, ...] = ()
+        self._places: tuple[LogPlace, ...] = ()
         self._missing: frozenset[str] = frozenset()
 
     def look(self, *, anew: bool) -> Standing:
@@ -114,7 +114,7 @@ class GroupObserver:
         there = {name: found.topics[name] for name in self._topics if name in found.topics}
         self._missing = frozenset(self._topics) - there.keys()
         self._places = tuple(
-            Place(name, number) for name, topic in there.items() for number in sorted(topic.partitions)
+            LogPlace(name, number) for name, topic in there.items() for number in sorted(topic.partitions)
         )
 
     def _ask(self, client: Consumer, admin: AdminClient) -> Standing:
@@ -131,7 +131,7 @@ class GroupObserver:
             missing=self._missing,
         )
 
-    def _offsets(self, client: Consumer, which: int) -> dict[Place, int]:
+    def _offsets(self, client: Consumer, which: int) -> dict[LogPlace, int]:
         """Return the beginnings or the ends of the partitions that have a leader; Kafka takes them for times."""
         asked = [TopicPartition(*place, which) for place in self._places]
         found = client.offsets_for_times(asked, self._answer_seconds) if asked else []
@@ -151,9 +151,9 @@ class RecordTimes:
         self._answer_seconds = answer_seconds
         self._consumer: Consumer | None = None
 
-    def read(self, places: Mapping[Place, int]) -> dict[Place, int]:
+    def read(self, places: Mapping[LogPlace, int]) -> dict[LogPlace, int]:
         """Return the timestamp, in ms, of the first record at or after each offset; without an answer, none."""
-        times: dict[Place, int] = {}
+        times: dict[LogPlace, int] = {}
         if not places:
             return times
         consumer = self._consumer = self._consumer or Consumer(self._options())
@@ -162,7 +162,7 @@ class RecordTimes:
         try:
             while len(times) < len(places) and (left := deadline - time.monotonic()) > 0:
                 for message in consumer.consume(1, left):
-                    place = Place(message.topic() or "", message.partition() or 0)
+                    place = LogPlace(message.topic() or "", message.partition() or 0)
                     if message.error() is None and place in places and place not in times:
                         times[place] = message.timestamp()[1]
                         consumer.incremental_unassign([TopicPartition(*place)])
@@ -185,11 +185,11 @@ class RecordTimes:
 
 
 def _member(described: Any) -> Member:
-    places = frozenset(_assigned(described.assignment)) if described.assignment else frozenset[Place]()
+    places = frozenset(_assigned(described.assignment)) if described.assignment else frozenset[LogPlace]()
     return Member(described.id, described.client_id, described.client_host.lstrip("/"), places)
 
 
-def _assigned(assignment: bytes) -> Iterator[Place]:
+def _assigned(assignment: bytes) -> Iterator[LogPlace]:
     """Yield the partitions of an assignment in the form of Kafka's consumers: version, topics, partitions."""
     (count,) = _INT32.unpack_from(assignment, 2)
     at = 6
@@ -198,15 +198,15 @@ def _assigned(assignment: bytes) -> Iterator[Place]:
         topic = assignment[at + 2 : at + 2 + length].decode()
         at += 2 + length
         (partitions,) = _INT32.unpack_from(assignment, at)
-        yield from (Place(topic, _INT32.unpack_from(assignment, at + 4 + 4 * each)[0]) for each in range(partitions))
+        yield from (LogPlace(topic, _INT32.unpack_from(assignment, at + 4 + 4 * each)[0]) for each in range(partitions))
         at += 4 + 4 * partitions
 
 
-def _answers(found: Iterable[TopicPartition]) -> Iterator[tuple[Place, int]]:
+def _answers(found: Iterable[TopicPartition]) -> Iterator[tuple[LogPlace, int]]:
     """Yield the offsets; raise a failure, but for a partition without a leader, which has none."""
     for each in found:
         if each.error is None:
-            yield Place(each.topic, each.partition), each.offset
+            yield LogPlace(each.topic, each.partition), each.offset
         elif each.error.code() not in _LEADERLESS:
             raise KafkaException(each.error)
 

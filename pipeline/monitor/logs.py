@@ -13,7 +13,7 @@ from pipeline.dlq.unsettled import Unsettled
 from pipeline.kafka.following import LogFollower
 from pipeline.kafka.standing import Standing
 from pipeline.monitor.server_watch import moment
-from pipeline.monitor.state import DeadLetters, RollupState
+from pipeline.monitor.state import RollupState, UnsettledLetters
 from pipeline.rollup.slots import MANIFEST, Key
 from pipeline.rollup.snapshot import DamagedSnapshotError, Glance, glance
 
@@ -69,14 +69,14 @@ class WrittenLogs:
             if logs or topic in standing.missing:
                 self._read.add(topic)
 
-    def dead_letters(self, topic: str, now: float) -> DeadLetters:
+    def dead_letters(self, topic: str, now: float) -> UnsettledLetters:
         """Return the dead letters of a topic that are still to be settled."""
         with self._lock:
             counts, oldest = self._letters[topic].counts(), self._letters[topic].oldest()
         known = topic in self._read
         age = None if oldest is None else max(0.0, now - oldest)
         unread = self._unread.get(topic, 0)
-        return DeadLetters(topic, sum(counts.values()) if known else None, counts, age, unread)
+        return UnsettledLetters(topic, sum(counts.values()) if known else None, counts, age, unread)
 
     def rollup(self, newest_hour: float | None) -> RollupState | None:
         """Return the rollup's state; None without a rollup."""

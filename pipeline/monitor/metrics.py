@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from pipeline.monitor.state import Consumption, FamilyState, PipelineState, Verdict
+from pipeline.monitor.state import Consumption, FamilyState, Health, PipelineState
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -34,12 +34,12 @@ class MonitorMetric:
 
 def _by_server(state: PipelineState) -> Iterator[_Sample]:
     for name, server in (("kafka", state.kafka), ("clickhouse", state.clickhouse)):
-        if server.verdict is not Verdict.UNKNOWN:
-            yield (name,), float(server.verdict is Verdict.OK)
+        if server.verdict is not Health.UNKNOWN:
+            yield (name,), float(server.verdict is Health.OK)
 
 
 def _families(state: PipelineState) -> tuple[FamilyState, ...]:
-    return state.families if state.kafka.verdict is Verdict.OK else ()
+    return state.families if state.kafka.verdict is Health.OK else ()
 
 
 def _of_family(read: Callable[[FamilyState], float | None]) -> Callable[[PipelineState], Iterator[_Sample]]:
@@ -54,13 +54,13 @@ def _of_partition(read: Callable[[Any], float | None]) -> Callable[[PipelineStat
 
 def _of_table(read: Callable[[Any], float | datetime | None]) -> Callable[[PipelineState], Iterator[_Sample]]:
     return lambda state: (
-        ((table.name,), read(table)) for table in state.tables if state.clickhouse.verdict is Verdict.OK
+        ((table.name,), read(table)) for table in state.tables if state.clickhouse.verdict is Health.OK
     )
 
 
 def _of_disk(read: Callable[[Any], float]) -> Callable[[PipelineState], Iterator[_Sample]]:
     return lambda state: (
-        ((disk.name,), read(disk)) for disk in state.storage.disks if state.clickhouse.verdict is Verdict.OK
+        ((disk.name,), read(disk)) for disk in state.storage.disks if state.clickhouse.verdict is Health.OK
     )
 
 
@@ -135,7 +135,7 @@ METRICS = (
         "group_members",
         "Workers in the consumer group.",
         (),
-        lambda state: [((), float(len(state.group.members)))] if state.kafka.verdict is Verdict.OK else [],
+        lambda state: [((), float(len(state.group.members)))] if state.kafka.verdict is Health.OK else [],
     ),
     MonitorMetric("dead_letters_unsettled", "Dead letters that wait for a person.", ("family", "reason"), _letters),
     MonitorMetric(
@@ -172,7 +172,7 @@ METRICS = (
         "merges",
         "Merges that ClickHouse is doing in the database.",
         (),
-        lambda state: [((), state.storage.merges)] if state.clickhouse.verdict is Verdict.OK else [],
+        lambda state: [((), state.storage.merges)] if state.clickhouse.verdict is Health.OK else [],
     ),
     MonitorMetric("disk_free_bytes", "Free bytes of a disk.", ("disk",), _of_disk(lambda disk: disk.free_bytes)),
     MonitorMetric("disk_total_bytes", "Bytes of a disk.", ("disk",), _of_disk(lambda disk: disk.total_bytes)),
@@ -268,6 +268,6 @@ def _consumption(state: PipelineState) -> StateSetMetricFamily:
 
 def _group_state(state: PipelineState) -> StateSetMetricFamily:
     found = StateSetMetricFamily(f"{PREFIX}{GROUP_STATE}", "State of the consumer group, in Kafka's words.")
-    if state.kafka.verdict is Verdict.OK:
+    if state.kafka.verdict is Health.OK:
         found.add_metric((), {state.group.state: True})
     return found

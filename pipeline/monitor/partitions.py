@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from pipeline.catalog import Family
-from pipeline.kafka.standing import Member, Place, Standing
+from pipeline.kafka.standing import LogPlace, Member, Standing
 from pipeline.monitor.consumption import PartitionWindow, Seen
-from pipeline.monitor.state import Consumption, DeadLetters, FamilyState, GroupState, MemberState, PartitionState
+from pipeline.monitor.state import Consumption, FamilyState, GroupState, MemberState, PartitionState, UnsettledLetters
 
 MOST_ASKED = 64
 """Records whose timestamps are asked for at one look; more wait for the next look."""
@@ -22,8 +22,8 @@ class PartitionWatch:
 
     def __init__(self, families: Iterable[Family]) -> None:
         self._topics = frozenset(family.topic.name for family in families)
-        self._windows: dict[Place, PartitionWindow] = {}
-        self._owners: Mapping[Place, str] = {}
+        self._windows: dict[LogPlace, PartitionWindow] = {}
+        self._owners: Mapping[LogPlace, str] = {}
         self._missing: frozenset[str] = frozenset()
 
     def add(self, at: float, standing: Standing) -> None:
@@ -39,18 +39,18 @@ class PartitionWatch:
             seen = Seen(at, standing.begins.get(place, end), end, standing.commits.get(place), self._owners.get(place))
             self._windows.setdefault(place, PartitionWindow()).add(seen)
 
-    def unknown(self) -> dict[Place, int]:
+    def unknown(self) -> dict[LogPlace, int]:
         """Offsets whose records have to be asked for their timestamps, the longest queues first."""
         asked = {place: offset for place, window in self._windows.items() if (offset := window.unknown) is not None}
         longest = sorted(asked, key=lambda place: -self._lag(place))
         return {place: asked[place] for place in longest[:MOST_ASKED]}
 
-    def learn(self, offsets: Mapping[Place, int], times_ms: Mapping[Place, int]) -> None:
+    def learn(self, offsets: Mapping[LogPlace, int], times_ms: Mapping[LogPlace, int]) -> None:
         """Note the timestamps of the records at these offsets."""
         for place, time_ms in times_ms.items():
             self._windows[place].learn(offsets[place], time_ms / 1000)
 
-    def family(self, family: Family, letters: DeadLetters, now: float) -> FamilyState:
+    def family(self, family: Family, letters: UnsettledLetters, now: float) -> FamilyState:
         """Return the state of a family."""
         retention = family.topic.retention_hours * 3600
         places = sorted(place for place in self._windows if place.topic == family.topic.name)
@@ -78,7 +78,7 @@ class PartitionWatch:
             dead_letters=letters,
         )
 
-    def _lag(self, place: Place) -> int:
+    def _lag(self, place: LogPlace) -> int:
         seen = self._windows[place].newest
         return seen.lag if seen else 0
 
@@ -98,7 +98,7 @@ def label(member: Member) -> str:
     return f"{member.host}#{member.id[-4:]}"
 
 
-def _partition(place: Place, window: PartitionWindow, retention_seconds: float, now: float) -> PartitionState:
+def _partition(place: LogPlace, window: PartitionWindow, retention_seconds: float, now: float) -> PartitionState:
     seen, age = window.newest, window.age(now)
     left = None if age is None or seen is None or not seen.lag else retention_seconds - age
     return PartitionState(

@@ -4,12 +4,12 @@ import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipeline.monitor.state import ServerState, Verdict
+from pipeline.monitor.state import Health, ServerState
 
 
 @dataclass(slots=True)
 class _Course:
-    verdict: Verdict = Verdict.UNKNOWN
+    verdict: Health = Health.UNKNOWN
     since: float | None = None
     looked_at: float | None = None
     reason: str | None = None
@@ -34,13 +34,13 @@ class ServerWatch:
         """Note a look that succeeded, in seconds since 1970."""
         with self._lock:
             self._heard_at = self._course.looked_at = at
-            self._become(Verdict.OK, at, None)
+            self._become(Health.OK, at, None)
 
     def failed(self, at: float, reason: str) -> None:
         """Note a look that failed."""
         with self._lock:
             self._heard_at = at
-            self._become(Verdict.CRITICAL, at, reason)
+            self._become(Health.CRITICAL, at, reason)
 
     def state(self, now: float) -> ServerState:
         """Return the state at this time."""
@@ -48,7 +48,7 @@ class ServerWatch:
             if self._heard_at is None:
                 self._heard_at = now
             elif now - self._heard_at > self._silence_seconds:
-                self._become(Verdict.CRITICAL, self._heard_at, "no answer, and the look hangs")
+                self._become(Health.CRITICAL, self._heard_at, "no answer, and the look hangs")
             course = self._course
             return ServerState(
                 verdict=course.verdict,
@@ -58,7 +58,7 @@ class ServerWatch:
                 reason=course.reason,
             )
 
-    def _become(self, verdict: Verdict, at: float, reason: str | None) -> None:
+    def _become(self, verdict: Health, at: float, reason: str | None) -> None:
         if verdict is not self._course.verdict:
             self._course.verdict, self._course.since = verdict, at
         self._course.reason = reason

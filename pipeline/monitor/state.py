@@ -13,7 +13,7 @@ VERSION = 1
 """Version of the model; it rises when a field goes or changes its meaning."""
 
 
-class Verdict(enum.StrEnum):
+class Health(enum.StrEnum):
     """Summary of the pipeline's state, or severity of a trouble."""
 
     OK = "ok"
@@ -40,7 +40,7 @@ class Consumption(enum.StrEnum):
 class ServerState:
     """Kafka or ClickHouse, or a part of what is read from it."""
 
-    verdict: Verdict
+    verdict: Health
     address: str
     since: datetime | None
     """Begin of this verdict."""
@@ -74,7 +74,7 @@ class PartitionState:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetters:
+class UnsettledLetters:
     """Dead letters of a family that are neither requeued nor dropped."""
 
     topic: str
@@ -111,7 +111,7 @@ class FamilyState:
     retention_left_seconds: float | None
     """The least of the partitions."""
     partitions: tuple[PartitionState, ...]
-    dead_letters: DeadLetters
+    dead_letters: UnsettledLetters
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ class Trouble:
 
     id: str
     """Name of its section in docs/runbook.md."""
-    severity: Verdict
+    severity: Health
     where: str
     text: str
     action: str
@@ -232,7 +232,7 @@ class PipelineState:
     version: int
     at: datetime
     started_at: datetime
-    verdict: Verdict
+    verdict: Health
     summary: str
     kafka: ServerState
     clickhouse: ServerState

@@ -11,7 +11,7 @@ _HOUR_SECONDS = 3600.0
 _STEP_SECONDS = 30.0
 
 
-class TableWatch:
+class TableHistory:
     """Looks at the tables.
 
     Args:

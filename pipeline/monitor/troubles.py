@@ -8,12 +8,12 @@ from pipeline.monitor.state import (
     Consumption,
     FamilyState,
     GroupState,
+    Health,
     RollupState,
     ServerState,
     StorageState,
     TableState,
     Trouble,
-    Verdict,
 )
 
 LETTERS_OLD_SECONDS = 86_400.0
@@ -27,7 +27,7 @@ STORED_SECONDS = 120.0
 CLOCK_SECONDS = 5.0
 SNAPSHOT_SECONDS = 600.0
 
-_WARNING, _CRITICAL = Verdict.WARNING, Verdict.CRITICAL
+_WARNING, _CRITICAL = Health.WARNING, Health.CRITICAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Found:
     """A trouble without its begin."""
 
     id: str
-    severity: Verdict
+    severity: Health
     where: str
     text: str
     action: str
@@ -63,16 +63,16 @@ class Facts:
 def find_troubles(facts: Facts) -> Iterator[Found]:
     """Yield the troubles of the model."""
     yield from _servers(facts)
-    if facts.kafka.verdict is Verdict.OK:
+    if facts.kafka.verdict is Health.OK:
         yield from _group(facts)
         for family in facts.families:
             yield from _family(family, facts)
     for family in facts.families:
         yield from _letters(family)
-    if facts.clickhouse.verdict is Verdict.OK:
+    if facts.clickhouse.verdict is Health.OK:
         yield from _tables(facts)
         yield from _storage(facts)
-    if facts.kafka.verdict is Verdict.OK and facts.rollup is not None:
+    if facts.kafka.verdict is Health.OK and facts.rollup is not None:
         yield from _rollup(facts, facts.rollup)
 
 

@@ -19,8 +19,8 @@ from pipeline.monitor.journal import Journal, LastHour
 from pipeline.monitor.logs import WrittenLogs
 from pipeline.monitor.partitions import PartitionWatch, group_state
 from pipeline.monitor.server_watch import ServerWatch, moment
-from pipeline.monitor.state import VERSION, FamilyState, PipelineState, Trouble, Verdict
-from pipeline.monitor.tables import TableWatch
+from pipeline.monitor.state import VERSION, FamilyState, Health, PipelineState, Trouble
+from pipeline.monitor.tables import TableHistory
 from pipeline.monitor.troubles import Begins, Facts, find_troubles
 
 _TOPICS_SECONDS = 60.0
@@ -53,7 +53,7 @@ class Watch:
         self._letters = ServerWatch(settings.kafka.bootstrap_servers, 60 * silence)  # the first reading may be long
         self._partitions = PartitionWatch(catalog.families)
         tables = [*(family.table for family in catalog.families), *([TABLE] if catalog.rollup else [])]
-        self._tables = TableWatch(tables)
+        self._tables = TableHistory(tables)
         self._journal, self._hour, self._begins = Journal(), LastHour(), Begins()
         self._standing: Standing | None = None
         self._clock_seconds: float | None = None
@@ -123,7 +123,7 @@ class Watch:
     def look_at_logs(self) -> None:
         """Read what is new of the dead letters and the rollup's snapshots."""
         standing = self._standing
-        if standing is None or self._kafka.state(self._clock()).verdict is not Verdict.OK:
+        if standing is None or self._kafka.state(self._clock()).verdict is not Health.OK:
             return
         try:
             self._logs.look(standing)
@@ -187,7 +187,7 @@ class Watch:
 
     def _note_failure(self, server: ServerWatch, name: str, reason: str) -> None:
         now = self._clock()
-        if server.state(now).verdict is not Verdict.CRITICAL:
+        if server.state(now).verdict is not Health.CRITICAL:
             log.warning("look failed", server=name, reason=reason)
             with self._lock:
                 self._journal.note(now, "away", f"{name} doesn't answer")
@@ -195,7 +195,7 @@ class Watch:
 
     def _note_success(self, server: ServerWatch, name: str) -> None:
         now = self._clock()
-        if server.state(now).verdict is Verdict.CRITICAL:
+        if server.state(now).verdict is Health.CRITICAL:
             log.info("look succeeds again", server=name)
             with self._lock:
                 self._journal.note(now, "back", f"{name} answers again")
@@ -211,17 +211,17 @@ class Watch:
             self._stopping.wait(max(0.1, self._interval - (time.monotonic() - began)))
 
 
-def _verdict(troubles: Iterable[Trouble], servers: Iterable[Verdict]) -> Verdict:
+def _verdict(troubles: Iterable[Trouble], servers: Iterable[Health]) -> Health:
     severities = {trouble.severity for trouble in troubles}
-    if Verdict.CRITICAL in severities:
-        return Verdict.CRITICAL
-    if Verdict.UNKNOWN in servers:
-        return Verdict.UNKNOWN
-    return Verdict.WARNING if severities else Verdict.OK
+    if Health.CRITICAL in severities:
+        return Health.CRITICAL
+    if Health.UNKNOWN in servers:
+        return Health.UNKNOWN
+    return Health.WARNING if severities else Health.OK
 
 
-def _summary(verdict: Verdict, troubles: tuple[Trouble, ...]) -> str:
-    if verdict is Verdict.UNKNOWN:
+def _summary(verdict: Health, troubles: tuple[Trouble, ...]) -> str:
+    if verdict is Health.UNKNOWN:
         return "Looking for the first time"
     if not troubles:
         return "All is well"

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from pipeline.monitor.state import (
     VERSION,
     Consumption,
-    DeadLetters,
     DiskState,
     Event,
     FamilyState,
     GroupState,
+    Health,
     History,
     MemberState,
     PartitionState,
@@ -22,7 +22,7 @@ from pipeline.monitor.state import (
     StorageState,
     TableState,
     Trouble,
-    Verdict,
+    UnsettledLetters,
 )
 
 NOW = datetime(2026, 11, 29, 12, 34, 56, tzinfo=UTC)
@@ -44,11 +44,11 @@ def busy() -> PipelineState:
         version=VERSION,
         at=NOW,
         started_at=NOW - timedelta(hours=7),
-        verdict=Verdict.OK,
+        verdict=Health.OK,
         summary="All is well",
-        kafka=ServerState(Verdict.OK, "kafka-1.example:9093", NOW - timedelta(hours=7), NOW, None),
-        clickhouse=ServerState(Verdict.OK, "clickhouse.example:9440", NOW - timedelta(hours=7), NOW, None),
-        dead_letters=ServerState(Verdict.OK, "kafka-1.example:9093", NOW - timedelta(hours=7), NOW, None),
+        kafka=ServerState(Health.OK, "kafka-1.example:9093", NOW - timedelta(hours=7), NOW, None),
+        clickhouse=ServerState(Health.OK, "clickhouse.example:9440", NOW - timedelta(hours=7), NOW, None),
+        dead_letters=ServerState(Health.OK, "kafka-1.example:9093", NOW - timedelta(hours=7), NOW, None),
         group=GroupState("chimera", "stable", tuple(MemberState(each, "faust", each[:9], 9) for each in _WORKERS)),
         families=families,
         tables=(*(_table(name, rate) for name, rate in RATES.items()), _table("session_stats", 2.0)),
@@ -92,14 +92,14 @@ def clickhouse_away() -> PipelineState:
     """ClickHouse doesn't answer for 34 s; workers hold their partitions, and the lag grows."""
     reason = "ClickHouse at clickhouse.example:9440 is not available: Connection refused"
     server = ServerState(
-        Verdict.CRITICAL, "clickhouse.example:9440", NOW - timedelta(seconds=34), NOW - timedelta(seconds=38), reason
+        Health.CRITICAL, "clickhouse.example:9440", NOW - timedelta(seconds=34), NOW - timedelta(seconds=38), reason
     )
     action = "Bring ClickHouse back; workers repeat their inserts, and nothing is lost until Kafka's retention ends."
-    away = Trouble("clickhouse-away", Verdict.CRITICAL, "ClickHouse", reason, action, NOW - timedelta(seconds=34))
+    away = Trouble("clickhouse-away", Health.CRITICAL, "ClickHouse", reason, action, NOW - timedelta(seconds=34))
     state = _lagging(busy(), Consumption.STALLED, seconds=34.0)
     stalled = Trouble(
         "stalled",
-        Verdict.CRITICAL,
+        Health.CRITICAL,
         "ui_events",
         "8 partitions don't move; 738,956 records wait",
         "Ask the worker's /ready for the reason.",
@@ -114,10 +114,10 @@ def kafka_away() -> PipelineState:
         "Kafka at kafka-1.example:9093 is not available: Local: All broker connections are down (_ALL_BROKERS_DOWN)"
     )
     server = ServerState(
-        Verdict.CRITICAL, "kafka-1.example:9093", NOW - timedelta(minutes=3), NOW - timedelta(seconds=184), reason
+        Health.CRITICAL, "kafka-1.example:9093", NOW - timedelta(minutes=3), NOW - timedelta(seconds=184), reason
     )
     action = "Bring Kafka back; workers go on where they were."
-    trouble = Trouble("kafka-away", Verdict.CRITICAL, "Kafka", reason, action, NOW - timedelta(minutes=3))
+    trouble = Trouble("kafka-away", Health.CRITICAL, "Kafka", reason, action, NOW - timedelta(minutes=3))
     return _troubled(replace(busy(), kafka=server), trouble)
 
 
@@ -126,7 +126,7 @@ def no_worker() -> PipelineState:
     state = _lagging(busy(), Consumption.STOPPED, seconds=432.0)
     text = "no worker runs; 9,848,909 records wait"
     trouble = Trouble(
-        "no-worker", Verdict.CRITICAL, "group chimera", text, "Start a worker.", NOW - timedelta(minutes=7)
+        "no-worker", Health.CRITICAL, "group chimera", text, "Start a worker.", NOW - timedelta(minutes=7)
     )
     return _troubled(replace(state, group=GroupState("chimera", "empty", ())), trouble)
 
@@ -135,13 +135,13 @@ def many_dead_letters() -> PipelineState:
     """A producer sends what can't be read; the oldest dead letter is over a day old."""
     state = busy()
     reasons = {"unknown_schema": 48_211, "out_of_bounds": 1204, "truncated": 96, "invalid_utf8": 12}
-    letters = DeadLetters("chimera.llm_events.dlq", sum(reasons.values()), reasons, 94_000.0, 0)
+    letters = UnsettledLetters("chimera.llm_events.dlq", sum(reasons.values()), reasons, 94_000.0, 0)
     families = tuple(
         replace(each, dead_letters=letters) if each.name == "llm_events" else each for each in state.families
     )
     text = "49,523 dead letters wait for a person: 48,211 unknown_schema, 1,204 out_of_bounds, 96 truncated"
     action = "Look at them with `chimera dlq show --topic llm_events`, then requeue or drop them."
-    trouble = Trouble("dead-letters", Verdict.WARNING, "llm_events", text, action, NOW - timedelta(hours=2))
+    trouble = Trouble("dead-letters", Health.WARNING, "llm_events", text, action, NOW - timedelta(hours=2))
     return _troubled(replace(state, families=families), trouble)
 
 
@@ -251,7 +251,9 @@ def _family(name: str, rate: float) -> FamilyState:
         lost_records=0,
         retention_left_seconds=604_799.4 if lag else None,
         partitions=partitions,
-        dead_letters=DeadLetters(f"chimera.{name}.dlq", sum(reasons.values()), reasons, 5400.0 if reasons else None, 0),
+        dead_letters=UnsettledLetters(
+            f"chimera.{name}.dlq", sum(reasons.values()), reasons, 5400.0 if reasons else None, 0
+        ),
     )
 
 
