@@ -24,7 +24,7 @@ _CLIENT_SECONDS = 10.0  # a client that is slower is let go
 _HTML = "text/html; charset=utf-8"
 
 
-class Answer(NamedTuple):
+class WebAnswer(NamedTuple):
     """An answer of the web server."""
 
     status: HTTPStatus
@@ -46,7 +46,7 @@ class MonitorWeb:
     def __init__(self, settings: MonitorSettings, state: Callable[[], PipelineState]) -> None:
         self._state = state
         self._metrics = MonitorMetrics(state)
-        self._pages: dict[str, Callable[[], Answer]] = {
+        self._pages: dict[str, Callable[[], WebAnswer]] = {
             "/": lambda: _ok(_HTML, page()),
             "/runbook": lambda: _ok(_HTML, runbook_page()),
             "/metrics": lambda: _ok(CONTENT_TYPE, self._metrics.page()),
@@ -60,7 +60,7 @@ class MonitorWeb:
             raise ConfigError(f"{setting}: expected a port to listen on, got {where}: {error.strerror}") from None
 
     def serve(self) -> None:
-        """Answer requests until `stop` is called from another thread."""
+        """WebAnswer requests until `stop` is called from another thread."""
         self._server.serve_forever(poll_interval=0.5)
         self._server.server_close()
 
@@ -111,11 +111,11 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _ok(content_type: str, body: bytes) -> Answer:
-    return Answer(HTTPStatus.OK, content_type, body)
+def _ok(content_type: str, body: bytes) -> WebAnswer:
+    return WebAnswer(HTTPStatus.OK, content_type, body)
 
 
-def _handler(pages: dict[str, Callable[[], Answer]]) -> type[BaseHTTPRequestHandler]:
+def _handler(pages: dict[str, Callable[[], WebAnswer]]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = _CLIENT_SECONDS
         protocol_version = "HTTP/1.1"
@@ -123,13 +123,13 @@ def _handler(pages: dict[str, Callable[[], Answer]]) -> type[BaseHTTPRequestHand
         def do_GET(self) -> None:
             found = pages.get(self.path.partition("?")[0])
             self._send(
-                found() if found else Answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"no such page\n")
+                found() if found else WebAnswer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"no such page\n")
             )
 
         def do_HEAD(self) -> None:
             self.do_GET()
 
-        def _send(self, answer: Answer) -> None:
+        def _send(self, answer: WebAnswer) -> None:
             self.send_response_only(answer.status)  # without the header that names the server's software
             self.send_header("Content-Type", answer.content_type)
             self.send_header("Content-Length", str(len(answer.body)))
