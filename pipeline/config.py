@@ -26,7 +26,7 @@ _INT32 = 2**31 - 1  # Kafka's sizes and counts
 _HEARTBEATS = 3  # in a session: a lost heartbeat must not cost the partitions
 
 
-def _project_file(relative: str) -> Path:
+def project_file(relative: str) -> Path:
     """Path of a project file: beside the package in a checkout, inside the package in an installed wheel."""
     package = Path(__file__).parent
     in_checkout = package.parent / relative
@@ -234,7 +234,7 @@ class ValidationSettings(_Section):
 class TopicsSettings(_Section):
     """File that declares the topics, and their replication."""
 
-    file: PathText = Field(default_factory=lambda: _project_file("topics.yaml"))
+    file: PathText = Field(default_factory=lambda: project_file("topics.yaml"))
     own_file: PathText | None = Field(None, description="file that declares topics of one's own, beside the others")
     replication: int | None = Field(
         None, ge=1, le=32_767, description="replication factor of every topic, instead of the one in topics.yaml"
@@ -244,7 +244,7 @@ class TopicsSettings(_Section):
 class SchemasSettings(_Section):
     """Directory of the Avro schemas."""
 
-    directory: PathText = Field(default_factory=lambda: _project_file("schemas/avro"))
+    directory: PathText = Field(default_factory=lambda: project_file("schemas/avro"))
     own_directory: PathText | None = Field(None, description="directory of schemas of one's own, beside the others")
 
 
@@ -254,6 +254,15 @@ class PrivacySettings(_Section):
     hash_key: Secret | None = Field(
         None, min_length=32, description="secret of at least 32 characters, for example from `openssl rand -hex 32`"
     )
+
+
+class MonitorSettings(_Section):
+    """The monitor, `chimera monitor`: its web server and its looks at the servers."""
+
+    web_host: Host = "127.0.0.1"
+    web_port: Port = 6067
+    interval_seconds: Seconds = Field(5.0, description="time between two looks at a server")
+    answer_seconds: Seconds = Field(4.0, description="longest wait of a look for an answer")
 
 
 class LogSettings(_Section):
@@ -279,6 +288,7 @@ class Settings(BaseSettings):
     topics: TopicsSettings = TopicsSettings()
     schemas: SchemasSettings = SchemasSettings()
     privacy: PrivacySettings = PrivacySettings()
+    monitor: MonitorSettings = MonitorSettings()
     log: LogSettings = LogSettings()
 
 

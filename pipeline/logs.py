@@ -112,3 +112,8 @@ def accept_any_text() -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # else a caller has replaced or closed it
         sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def be_silent() -> None:
+    """Drop our log lines, for a command whose screen shows the same."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))

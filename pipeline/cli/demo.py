@@ -19,7 +19,7 @@ from pipeline.cli.terminal import terminal
 from pipeline.clickhouse.migrate import migrate
 from pipeline.config import ENV_PREFIX, Settings, env_name, load_settings
 from pipeline.demo import DAMAGED, Tally, check_sessions, follow
-from pipeline.devstack import Stack, WorkerProcess
+from pipeline.devstack import MonitorProcess, Stack, WorkerProcess
 from pipeline.errors import ConfigError
 from pipeline.kafka.topics import TopicAdmin, plan
 from pipeline.rollup.verify import Report
@@ -37,7 +37,7 @@ from pipeline.rollup.verify import Report
     "--seed", default=1, show_default=True, help="Random seed; the same seed gives the same events at other times."
 )
 @click.option(
-    "--keep", is_flag=True, help="Leave Kafka, ClickHouse and the worker running, and print how to stop them."
+    "--keep", is_flag=True, help="Leave Kafka, ClickHouse, worker and monitor running, and print how to stop them."
 )
 @click.option(
     "--directory",
@@ -48,10 +48,10 @@ from pipeline.rollup.verify import Report
 def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
     """Run the whole pipeline on this machine and check the result.
 
-    Starts Kafka, ClickHouse and a worker, and creates topics and tables. Publishes sample events of all six families,
-    some of them damaged. Waits until every event is stored or rejected and every finished hour is in session_stats.
-    Then runs some of the specification's queries. The last line of the output is one JSON object: produced, stored,
-    rejected, rows_per_s, session_stats (rows) and differing (rows that SQL over ui_events computes differently).
+    Starts Kafka, ClickHouse, a worker and the monitor, whose page it names, and creates topics and tables. Publishes
+    sample events of all six families, some of them damaged. Waits until every event is stored or rejected and every
+    finished hour is in session_stats. Then runs some of the specification's queries. The last line is one JSON object:
+    produced, stored, rejected, rows_per_s, session_stats (rows), and differing (rows that SQL computes differently).
     rows_per_s is limited by the producer of the sample; `make bench` measures the worker alone.
 
     The demo stops everything it has started, unless it succeeds and --keep is given.
@@ -75,15 +75,16 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
     with ExitStack() as running:
         home = directory or _temporary(running)
         stack, worker, settings = _start(console, home, running)
+        monitor = _watch(console, home, stack, running)
         outcome = _run(console, settings, worker, events, seed)
         sessions = _check_sessions(console, settings, worker)
         show_answers(console, settings.clickhouse)
         report(outcome, sessions)
         if keep:
-            worker.let_go()
-            stack.let_go()
+            for process in (monitor, worker, stack):
+                process.let_go()
             running.pop_all()
-            say_how_to_stop(home, stack, worker)
+            say_how_to_stop(home, stack, worker, monitor)
 
 
 def _check_empty(directory: Path | None) -> None:
@@ -125,6 +126,15 @@ def _start(console: Console, home: Path, running: ExitStack) -> tuple[Stack, Wor
         environment = {**os.environ, **stack.login("chimera_writer"), **often}
         worker = running.enter_context(WorkerProcess(home / "worker", environment))
     return stack, worker, settings
+
+
+def _watch(console: Console, home: Path, stack: Stack, running: ExitStack) -> MonitorProcess:
+    """Start the monitor, with a login that can't write, and print the address of its page."""
+    environment = {**os.environ, **stack.login("chimera_monitor")}
+    with step(console, "The monitor is watching"):
+        monitor = running.enter_context(MonitorProcess(home / "monitor", environment))
+    console.print(f"  Look at it meanwhile: {monitor.url}")
+    return monitor
 
 
 def _run(console: Console, settings: Settings, worker: WorkerProcess, events: int, seed: int) -> Tally:

@@ -18,7 +18,7 @@ from pipeline.clickhouse.lookups import named_rows
 from pipeline.clickhouse.queries import load_queries
 from pipeline.config import ClickHouseSettings
 from pipeline.demo import Tally
-from pipeline.devstack import Stack, WorkerProcess
+from pipeline.devstack import MonitorProcess, Stack, WorkerProcess
 from pipeline.errors import ChimeraError
 from pipeline.rollup.verify import Report
 
@@ -112,9 +112,12 @@ def _shown(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def say_how_to_stop(home: Path, stack: Stack, worker: WorkerProcess) -> None:
-    """Print the variables that lead to the running servers, and the command that stops them."""
+def say_how_to_stop(home: Path, stack: Stack, worker: WorkerProcess, monitor: MonitorProcess) -> None:
+    """Print the variables that lead to the running servers, the page, and the command that stops all."""
     variables = " ".join(f"{name}={value}" for name, value in stack.environment.items())
     click.echo(f"Left running, with data and logs in {home}.", err=True)
+    directory = shlex.quote(str(home))
     click.echo(f"To use it:   export {variables}", err=True)
-    click.echo(f"To stop it:  kill {worker.pid} && chimera stack down --directory {shlex.quote(str(home))}", err=True)
+    click.echo(f"To see it:   {monitor.url}", err=True)
+    click.echo(f"Processes:   chimera stack status --directory {directory}", err=True)
+    click.echo(f"To stop it:  kill {monitor.pid} {worker.pid} && chimera stack down --directory {directory}", err=True)

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from pipeline.cli.groups import Group
 from pipeline.cli.terminal import terminal
-from pipeline.devstack import Server, Stack, jars
+from pipeline.devstack import Server, Stack, demo_processes, jars
 from pipeline.devstack.extra import check_installed, require
 from pipeline.devstack.lock import holder
 from pipeline.devstack.ports import HOST
@@ -112,7 +112,8 @@ def down(directory: Path) -> None:
 def status(directory: Path, as_json: bool) -> None:
     """Show the running servers.
 
-    Shows addresses, processes, memory, data, logs, and the variables that `up` printed.
+    Shows addresses, processes, memory, data, logs, and the variables that `up` printed; also the worker and the monitor
+    of a demo that was kept in this directory.
 
     \b
     Exit codes:
@@ -127,6 +128,7 @@ def status(directory: Path, as_json: bool) -> None:
     known = Stack(directory)
     servers = [_describe(server) for server in known.servers]
     running = all(server["process"] for server in servers)
+    beside = [facts for server in demo_processes(directory) if (facts := _describe(server))["process"]]
     if as_json:
         click.echo(
             orjson.dumps(
@@ -135,12 +137,13 @@ def status(directory: Path, as_json: bool) -> None:
                     "directory": str(directory),
                     "process": holder(known.lock_file),
                     "servers": servers,
+                    "processes": beside,
                     "environment": known.environment if running else {},
                 }
             )
         )
     else:
-        click.echo("\n".join([*map(_line, servers), *([_exports(known)] if running else [])]))
+        click.echo("\n".join([*map(_line, [*servers, *beside]), *([_exports(known)] if running else [])]))
     if not running:
         click.get_current_context().exit(_NOT_RUNNING)
 

@@ -58,7 +58,7 @@ def _declared() -> Mapping[str, Mapping[str, Any]]:
 
 
 def load_roles(database: str, topics: Path, own: Path | None = None) -> tuple[Role, ...]:
-    """Return the three roles.
+    """Return the roles.
 
     Args:
         database: database of the grants.

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -38,8 +39,9 @@ def _environ(temporary: Path) -> dict[str, str]:
 
 
 def _processes(home: Path) -> list[psutil.Process]:
-    """Return the broker, ClickHouse and worker processes of this directory."""
-    locks = [*(server.lock_file for server in Stack(home).servers), home / "worker" / "lock"]
+    """Return the broker, ClickHouse, monitor and worker processes of this directory."""
+    beside = [home / name / "lock" for name in ("monitor", "worker")]
+    locks = [*(server.lock_file for server in Stack(home).servers), *beside]
     return [psutil.Process(pid) for pid in map(holder, locks) if pid]
 
 
@@ -104,7 +106,19 @@ def test_kept_servers_run_until_the_printed_command_stops_them(tmp_path: Path) -
     try:
         assert done.returncode == 0
         assert json.loads(done.stdout.splitlines()[-1])["produced"] == _EVENTS
-        assert len(left) == 3
+        shown = subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", "stack", "status", "--json", f"--directory={home}"],
+            env=_environ(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=True,
+        )
+        assert [process["name"] for process in json.loads(shown.stdout)["processes"]] == ["worker", "monitor"]
+        page = done.stderr.partition("To see it:")[2].split()[0]
+        with urllib.request.urlopen(f"{page}status.json", timeout=_SECONDS) as answer:
+            assert json.load(answer)["version"] == 1
+        assert len(left) == 4
     finally:
         subprocess.run(to_stop, shell=True, env=_environ(tmp_path), timeout=_SECONDS, check=True)
     assert _survivors(left) == []
@@ -143,7 +157,7 @@ def test_a_failed_demo_prints_its_reason_and_leaves_nothing_running(
             assert demo.stdout is not None
             assert any("The worker is consuming" in line for line in demo.stdout)
             running = _processes(home)
-            assert len(running) == 3
+            assert len(running) == 4
             eventually(lambda: _rows(home), "the first rows")
             disturb(demo, home)
             output, complaints = demo.communicate(timeout=_SECONDS)

@@ -1,0 +1,215 @@
+"""Standing of a consumer group: its members, its committed offsets, and beginning and end of each partition.
+
+The requests are batched: two for the group, one for its commits, two for the offsets of all partitions of a broker.
+Nothing is written, and no group is joined.
+"""
+
+import re
+import struct
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from pipeline.config import KafkaSettings
+from pipeline.errors import UnavailableError
+from pipeline.kafka.client import client_config
+from pipeline.kafka.failures import NO_TOPIC, NOT_NOW, explain_kafka
+
+_PROBE_SECONDS = 2.0
+_PAUSE_SECONDS = 0.2
+_LEADERLESS = NO_TOPIC | {KafkaError.LEADER_NOT_AVAILABLE}
+_INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
+
+
+class LogPlace(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of the group, and the partitions that the group has given to it."""
+
+    id: str
+    client: str
+    host: str
+    places: frozenset[LogPlace]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """State of the group and of the topics at one time."""
+
+    state: str
+    """State of the group in Kafka's words, in lower case: stable, empty, missing, preparing_rebalance, …"""
+    members: tuple[Member, ...]
+    begins: Mapping[LogPlace, int]
+    """Offset of the first record of each partition; a partition without a leader is missing."""
+    ends: Mapping[LogPlace, int]
+    """Offset behind the last record, likewise."""
+    commits: Mapping[LogPlace, int]
+    """Committed offsets; a partition without a commit is missing."""
+    missing: frozenset[str]
+    """Topics that Kafka doesn't have."""
+
+
+class GroupObserver:
+    """Looks at a consumer group and at topics. A failure leaves it usable: the next look asks anew.
+
+    Args:
+        settings: the broker and the group.
+        topics: names.
+        answer_seconds: longest wait for an answer.
+    """
+
+    def __init__(self, settings: KafkaSettings, topics: Iterable[str], *, answer_seconds: float) -> None:
+        self._settings = settings
+        self._topics = tuple(topics)
+        self._answer_seconds = answer_seconds
+        self._clients: tuple[Consumer, AdminClient] | None = None
+        self._places: tuple[LogPlace, ...] = ()
+        self._missing: frozenset[str] = frozenset()
+
+    def look(self, *, anew: bool) -> Standing:
+        """Ask for the standing.
+
+        Args:
+            anew: ask for the topics' partitions again; otherwise those of the last look are taken.
+
+        Raises:
+            UnavailableError: the broker doesn't answer in time.
+            HaltError: the broker refuses; the message says which right is missing.
+        """
+        deadline = time.monotonic() + self._answer_seconds
+        while True:
+            try:
+                consumer, admin = self._clients = self._clients or self._connected()
+                if anew or not self._places:
+                    self._find_places(consumer)
+                return self._ask(consumer, admin)
+            except KafkaException as error:
+                self._places = ()
+                failure = error.args[0]
+                if failure.code() not in NOT_NOW or time.monotonic() > deadline:
+                    what = f"group {self._settings.group_id} or its topics"
+                    raise explain_kafka(failure, self._settings, what, probe_seconds=_PROBE_SECONDS) from None
+            time.sleep(_PAUSE_SECONDS)
+
+    def _connected(self) -> tuple[Consumer, AdminClient]:
+        """Make clients. The admin's later requests, with futures, end the process at some answers: decision 90."""
+        config: dict[str, Any] = {**client_config(self._settings), "log_level": 0}
+        group = {"group.id": self._settings.group_id, "enable.auto.commit": False}
+        return Consumer({**config, **group}), AdminClient(config)
+
+    def _find_places(self, client: Consumer) -> None:
+        found = client.list_topics(timeout=self._answer_seconds)
+        if not found.brokers:
+            raise UnavailableError(f"Kafka at {self._settings.bootstrap_servers} is not available: no broker is alive")
+        there = {name: found.topics[name] for name in self._topics if name in found.topics}
+        self._missing = frozenset(self._topics) - there.keys()
+        self._places = tuple(
+            LogPlace(name, number) for name, topic in there.items() for number in sorted(topic.partitions)
+        )
+
+    def _ask(self, client: Consumer, admin: AdminClient) -> Standing:
+        asked, group = [TopicPartition(*place) for place in self._places], self._settings.group_id
+        commits = client.committed(asked, self._answer_seconds) if asked else []
+        found = admin.list_groups(group, timeout=self._answer_seconds)
+        described = next((each for each in found if each.id == group), None)
+        return Standing(
+            state=_snake(str(described.state)) if described else "missing",
+            members=tuple(map(_member, described.members)) if described else (),
+            begins=self._offsets(client, OFFSET_BEGINNING),
+            ends=self._offsets(client, OFFSET_END),
+            commits={place: offset for place, offset in _answers(commits) if offset >= 0},
+            missing=self._missing,
+        )
+
+    def _offsets(self, client: Consumer, which: int) -> dict[LogPlace, int]:
+        """Return the beginnings or the ends of the partitions that have a leader; Kafka takes them for times."""
+        asked = [TopicPartition(*place, which) for place in self._places]
+        found = client.offsets_for_times(asked, self._answer_seconds) if asked else []
+        return {place: offset for place, offset in _answers(found) if offset >= 0}
+
+
+class RecordTimes:
+    """Timestamps of records at given offsets, read without a group; few at a time.
+
+    Args:
+        settings: the broker.
+        answer_seconds: longest wait for the records.
+    """
+
+    def __init__(self, settings: KafkaSettings, *, answer_seconds: float) -> None:
+        self._settings = settings
+        self._answer_seconds = answer_seconds
+        self._consumer: Consumer | None = None
+
+    def read(self, places: Mapping[LogPlace, int]) -> dict[LogPlace, int]:
+        """Return the timestamp, in ms, of the first record at or after each offset; without an answer, none."""
+        times: dict[LogPlace, int] = {}
+        if not places:
+            return times
+        consumer = self._consumer = self._consumer or Consumer(self._options())
+        deadline = time.monotonic() + self._answer_seconds
+        consumer.assign([TopicPartition(*place, offset) for place, offset in places.items()])
+        try:
+            while len(times) < len(places) and (left := deadline - time.monotonic()) > 0:
+                for message in consumer.consume(1, left):
+                    place = LogPlace(message.topic() or "", message.partition() or 0)
+                    if message.error() is None and place in places and place not in times:
+                        times[place] = message.timestamp()[1]
+                        consumer.incremental_unassign([TopicPartition(*place)])
+        finally:
+            consumer.unassign()
+        return times
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            **client_config(self._settings),
+            "group.id": self._settings.group_id,  # the client needs one; it neither joins nor commits
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_uncommitted",
+            "fetch.message.max.bytes": 65_536,  # one record is wanted; the broker sends a whole batch all the same
+            "queued.min.messages": 1,
+            "queued.max.messages.kbytes": 1024,
+            "log_level": 0,
+        }
+
+
+def _member(described: Any) -> Member:
+    places = frozenset(_assigned(described.assignment)) if described.assignment else frozenset[LogPlace]()
+    return Member(described.id, described.client_id, described.client_host.lstrip("/"), places)
+
+
+def _assigned(assignment: bytes) -> Iterator[LogPlace]:
+    """Yield the partitions of an assignment in the form of Kafka's consumers: version, topics, partitions."""
+    (count,) = _INT32.unpack_from(assignment, 2)
+    at = 6
+    for _ in range(count):
+        (length,) = _INT16.unpack_from(assignment, at)
+        topic = assignment[at + 2 : at + 2 + length].decode()
+        at += 2 + length
+        (partitions,) = _INT32.unpack_from(assignment, at)
+        yield from (LogPlace(topic, _INT32.unpack_from(assignment, at + 4 + 4 * each)[0]) for each in range(partitions))
+        at += 4 + 4 * partitions
+
+
+def _answers(found: Iterable[TopicPartition]) -> Iterator[tuple[LogPlace, int]]:
+    """Yield the offsets; raise a failure, but for a partition without a leader, which has none."""
+    for each in found:
+        if each.error is None:
+            yield LogPlace(each.topic, each.partition), each.offset
+        elif each.error.code() not in _LEADERLESS:
+            raise KafkaException(each.error)
+
+
+def _snake(words: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", words).lower()

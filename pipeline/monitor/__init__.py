@@ -1,0 +1,5 @@
+"""Monitor: looks at the group, the topics, the tables and the dead letters from outside, and shows one model of them.
+
+It is no worker, so it also sees that no worker runs. It writes nothing, joins no group, and needs logins that may only
+read. `looks` has the way from the servers to the model of `state`; `pages` its faces.
+"""

@@ -1,0 +1,99 @@
+"""The faces of the model: metrics in OpenMetrics form, JSON that keeps to its schema, a screen of text."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from pydantic import TypeAdapter
+from rich.console import Console
+from support.pipeline_states import STATES, busy, kafka_away
+
+from pipeline.cli.status_output import screen
+from pipeline.monitor.metrics import BUILD, CONSUMPTION, GROUP_STATE, METRICS, PREFIX, MonitorMetrics
+from pipeline.monitor.runbook import runbook_page
+from pipeline.monitor.state import PipelineState
+
+ROOT = Path(__file__).parents[2]
+_MODEL: TypeAdapter[PipelineState] = TypeAdapter(PipelineState)
+
+
+def _families(state: PipelineState) -> dict[str, Any]:
+    parse: Any = text_string_to_metric_families  # the library declares no types here
+    return {family.name: family for family in parse(MonitorMetrics(lambda: state).page().decode())}
+
+
+def test_the_published_schema_is_that_of_the_model() -> None:
+    """docs/status.schema.json is made of the classes; `python -m pipeline.monitor.schema` writes it."""
+    from pipeline.monitor.schema import document
+
+    assert json.loads((ROOT / "docs/status.schema.json").read_text(encoding="utf-8")) == document()
+
+
+@pytest.mark.parametrize("make", STATES.values(), ids=STATES)
+def test_the_json_keeps_to_the_schema(make: Callable[[], PipelineState]) -> None:
+    """What /status.json gives is read back as the same model, without a field more."""
+    state = make()
+    assert _MODEL.validate_json(orjson.dumps(state)) == state
+
+
+@pytest.mark.parametrize("make", STATES.values(), ids=STATES)
+def test_metrics_are_of_openmetrics_form(make: Callable[[], PipelineState]) -> None:
+    """A strict parser reads them, and no `_created` is among them."""
+    page = MonitorMetrics(make).page().decode()
+    assert page.endswith("# EOF\n")
+    assert "_created" not in page
+    assert _families(make())
+
+
+def test_every_metric_is_documented() -> None:
+    """The table in docs/monitor.md has each metric, and no other."""
+    text = (ROOT / "docs/monitor.md").read_text(encoding="utf-8")
+    listed = {line.split("`")[1].partition("{")[0] for line in text.splitlines() if line.startswith(f"| `{PREFIX}")}
+    wanted = {f"{PREFIX}{metric.name}{'_total' if metric.counter else ''}" for metric in METRICS}
+    assert listed == wanted | {f"{PREFIX}{name}" for name in (CONSUMPTION, GROUP_STATE, f"{BUILD}_info")}
+
+
+def test_an_unknown_lag_is_no_sample() -> None:
+    """While Kafka is away there is no lag: a zero, or an old number, would be taken for the truth."""
+    assert _families(busy())[f"{PREFIX}lag_records"].samples
+    away = _families(kafka_away())
+    assert not away[f"{PREFIX}lag_records"].samples
+    assert {sample.labels["server"]: sample.value for sample in away[f"{PREFIX}up"].samples} == {
+        "kafka": 0.0,
+        "clickhouse": 1.0,
+    }
+
+
+@pytest.mark.parametrize("make", STATES.values(), ids=STATES)
+def test_the_screen_fits_into_80_columns(make: Callable[[], PipelineState]) -> None:
+    """The table isn't wrapped: each family has one line, in which nothing is cut."""
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(screen(make()))
+    text = console.export_text()
+    assert "…" not in text
+    for family in busy().families:
+        assert sum(f" {family.name} " in line for line in text.splitlines()) == 1
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_every_trouble_has_a_section_in_the_runbook() -> None:
+    """The page links to it by the trouble's id; each section is found in the page that the monitor serves."""
+    import re
+
+    source = (ROOT / "pipeline/monitor/troubles.py").read_text(encoding="utf-8")
+    ids = set(re.findall(r'Found\("([a-z-]+)"', source))
+    assert len(ids) > 10
+    served = set(re.findall(r'<h2 id="([a-z-]+)"', runbook_page().decode()))
+    assert ids <= served
+
+
+def test_a_summary_names_the_worst() -> None:
+    """One line says what is wrong, and how much more there is."""
+    state = kafka_away()
+    assert state.summary.startswith("Kafka at kafka-1.example:9093")
+    assert replace(state, troubles=()).troubles == ()
