@@ -18,6 +18,8 @@ COMMANDS = {
     "verify": "pipeline.cli.verify:verify",
     "rollup": "pipeline.cli.rollup:rollup",
     "replay": "pipeline.cli.replay:replay",
+    "backup": "pipeline.cli.backup:backup",
+    "restore": "pipeline.cli.restore:restore",
     "dlq": "pipeline.cli.dlq:dlq",
     "access": "pipeline.cli.access:access",
     "config": "pipeline.cli.config:config",

@@ -110,6 +110,7 @@ class ClickHouseServer(Server):
         root = ET.Element("clickhouse")
         for name, value in values.items():
             ET.SubElement(root, name).text = value
+        _add_backups_disk(root, self.directory / "backups")
         # The engine applies a log level to `errorlog` only; `log` would be a full trace.
         ET.SubElement(ET.SubElement(root, "logger"), "errorlog").text = str(self.log_file)
         return root
@@ -124,6 +125,18 @@ class ClickHouseServer(Server):
             return False
         finally:
             connection.close()
+
+
+def _add_backups_disk(root: ET.Element, directory: Path) -> None:
+    """Add a disk `backups` to a configuration, and allow backups on it."""
+    directory.mkdir(exist_ok=True)
+    storage = root.find("storage_configuration")
+    storage = ET.SubElement(root, "storage_configuration") if storage is None else storage
+    disks = storage.find("disks")
+    disk = ET.SubElement(ET.SubElement(storage, "disks") if disks is None else disks, "backups")
+    for name, value in {"type": "local", "path": f"{directory}/"}.items():
+        ET.SubElement(disk, name).text = value
+    ET.SubElement(ET.SubElement(root, "backups"), "allowed_disk").text = "backups"
 
 
 def _users(users: Iterable[ClickHouseUser]) -> ET.Element:
