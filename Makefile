@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 MARK := $(VENV)/.installed
 SAME := --constraints requirements/development.txt
 
-.PHONY: help install lock demo test lint format bench bench-quick bench-rollup bench-verify replay-check chaos hostile fuzz clean
+.PHONY: help install lock demo test lint format bench bench-quick bench-rollup bench-verify replay-check recovery-check \
+	chaos hostile fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,6 +60,9 @@ bench-verify: $(MARK) ## Measure `chimera verify` over ten million rows: time, C
 
 replay-check: $(MARK) ## Fill and rewrite a table under load and kills, and count its rows; ends with one JSON object
 	PYTHONPATH=tests $(BIN)/python -m replaying
+
+recovery-check: $(MARK) ## Recover to ten random moments beside live ingest, and compare with the log; ends with one JSON object
+	PYTHONPATH=tests $(BIN)/python -m recovering
 
 chaos: $(MARK) ## Kill, freeze and restart workers and servers under load; writes docs/reliability.md; 45 minutes
 	PYTHONPATH=tests $(BIN)/python -m chaos --write-docs

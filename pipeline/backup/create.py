@@ -6,6 +6,7 @@ are in the backup; all others can be read from the log again.
 
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +16,7 @@ from pipeline.backup.destination import Destination
 from pipeline.backup.figures import Counted, Days, compare_takes, take
 from pipeline.backup.manifest import TABLE, BackupRecord, Manifest, Noted
 from pipeline.backup.operations import CREATED, UNKNOWN, OperationError, follow, look, start
-from pipeline.catalog import Catalog
+from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.session_stats import TABLE as SESSION_STATS
@@ -135,18 +136,23 @@ def note_offsets(settings: Settings, catalog: Catalog) -> dict[str, Noted]:
     topics = [family.topic for family in catalog.families]
     ids = TopicAdmin(settings.kafka).ids(topic.name for topic in topics)
     check_topics_exist(settings.kafka, topics, ids)
-    noted = {}
-    for family in catalog.families:
-        with LogReader(settings.kafka, family.topic.name) as reader:
-            offsets = FamilyLog(settings, family, reader).committed()
-        noted[family.name] = Noted(family.topic.name, ids[family.topic.name], dict(sorted(offsets.items())))
-    return noted
+    with ThreadPoolExecutor(len(catalog.families)) as pool:
+        committed = pool.map(partial(_committed, settings), catalog.families)
+        return {
+            family.name: Noted(family.topic.name, ids[family.topic.name], dict(sorted(offsets.items())))
+            for family, offsets in zip(catalog.families, committed, strict=True)
+        }
+
+
+def _committed(settings: Settings, family: Family) -> dict[int, int]:
+    with LogReader(settings.kafka, family.topic.name) as reader:
+        return FamilyLog(settings, family, reader).committed()
 
 
 def counted_tables(catalog: Catalog, noted: Mapping[str, Noted], tables: Collection[str]) -> dict[str, Counted]:
     """Return those of some tables whose rows are counted: the families' and session_stats."""
     counted = {
-        family.table: Counted(family.table, "ts", noted.get(family.name), replaces=family.table in _REPLACING)
+        family.table: Counted(family.table, "ts", noted.get(family.name), replaces=family.table in REPLACING)
         for family in catalog.families
         if family.table in tables and family.name in noted
     }
@@ -155,7 +161,7 @@ def counted_tables(catalog: Catalog, noted: Mapping[str, Noted], tables: Collect
     return counted
 
 
-_REPLACING = frozenset({"bench_runs"})  # as the migrations declare it
+REPLACING = frozenset({"bench_runs"})  # as the migrations declare it
 
 
 def _take(

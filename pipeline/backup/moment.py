@@ -6,8 +6,10 @@ is before a moment if none of its noted offsets is above the moment's.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from pipeline.backup.manifest import BackupRecord
 from pipeline.catalog import Catalog
@@ -66,13 +68,14 @@ class Start:
     lost: tuple[Lost, ...]
 
 
-def cuts_at(settings: Settings, catalog: Catalog, time: datetime) -> dict[str, Cut]:
+def cuts_at(settings: Settings, catalog: Catalog, time: datetime, *, known: bool = False) -> dict[str, Cut]:
     """Return the offsets of a moment by family.
 
     Args:
         settings: the broker.
         catalog: families.
         time: the moment, exclusive.
+        known: True if only the begins of the logs are asked for.
 
     Raises:
         UnreachableError: the log of a topic begins after the time, so its offsets aren't known any more.
@@ -82,22 +85,25 @@ def cuts_at(settings: Settings, catalog: Catalog, time: datetime) -> dict[str, C
     topics = [family.topic for family in catalog.families]
     ids = TopicAdmin(settings.kafka).ids(topic.name for topic in topics)
     check_topics_exist(settings.kafka, topics, ids)
-    cuts = {}
-    for family in catalog.families:
-        name = family.topic.name
-        with TopicReader(settings.kafka, name) as reader:
-            logs = reader.ranges()
-            found = reader.first_since(round(time.timestamp() * 1000), logs)
-        for number, log in logs.items():
-            if log and log.start and found.get(number) == log.start:
-                raise UnreachableError(
-                    f"topic {name}, partition {number}: the log begins at {log.start}, after {time.isoformat()}: "
-                    "retention has deleted the records of that time; expected a later time, or a backup "
-                    "as it is: `chimera backup restore`"
-                )
-        ends = {number: found.get(number, log.stop) for number, log in logs.items()}
-        cuts[family.name] = Cut(name, ids[name], ends, {number: log.start for number, log in logs.items()})
-    return cuts
+    with ThreadPoolExecutor(len(topics)) as pool:
+        names = [topic.name for topic in topics]
+        found = pool.map(partial(_cut_at, settings, time, known=known), names, [ids[name] for name in names])
+        return dict(zip((family.name for family in catalog.families), found, strict=True))
+
+
+def _cut_at(settings: Settings, time: datetime, name: str, topic_id: str, *, known: bool) -> Cut:
+    with TopicReader(settings.kafka, name) as reader:
+        logs = reader.ranges()
+        found = reader.first_since(round(time.timestamp() * 1000), logs)
+    for number, log in logs.items():
+        if log and log.start and found.get(number) == log.start and not known:
+            raise UnreachableError(
+                f"topic {name}, partition {number}: the log begins at {log.start}, after {time.isoformat()}: "
+                "retention has deleted the records of that time; expected a later time, or a backup "
+                "as it is: `chimera backup restore`"
+            )
+    ends = {number: found.get(number, log.stop) for number, log in logs.items()}
+    return Cut(name, topic_id, ends, {number: log.start for number, log in logs.items()})
 
 
 def choose(records: Iterable[BackupRecord], cuts: Mapping[str, Cut], name: str = "") -> Start:
@@ -158,7 +164,7 @@ def _why_none(usable: Sequence[BackupRecord], cuts: Mapping[str, Cut], name: str
         return f"a recovery begins with a whole backup that is ok, and {what}: see `chimera backup list`"
     topic = _recreated(usable[-1], cuts)[0]
     return (
-        f"topic {topic} was created anew since backup {usable[-1].name}: it has another topic id, so the offsets of "
-        "the backup say nothing about its log; expected a backup of this topic: restore one as it is with `chimera backup "
+        f"topic {topic} was created anew since backup {usable[-1].name}: it has another topic id, so the backup's "
+        "offsets say nothing about its log; expected a backup of this topic: restore one as it is with `chimera backup "
         "restore`, or make a new one"
     )

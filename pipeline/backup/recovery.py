@@ -9,8 +9,9 @@ import time as clock
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
+from pipeline.backup.create import REPLACING
 from pipeline.backup.figures import at_or_above
 from pipeline.backup.manifest import TABLE, Manifest
 from pipeline.backup.moment import Cut, Start, UnreachableError, choose, cuts_at
@@ -65,12 +66,17 @@ class RecoveryPlan:
     @property
     def to_read(self) -> int:
         """Number of offsets between the backup and the moment."""
-        noted = self.start.record.noted
-        return sum(
-            max(0, end - (noted[family].offsets.get(number, 0) if family in noted else 0))
-            for family, cut in self.cuts.items()
-            for number, end in cut.ends.items()
-        )
+        return sum(self.follows(family) for family in self.cuts)
+
+    def follows(self, family: str) -> int:
+        """Number of these offsets in the topic of a family."""
+        first = self.firsts(family)
+        return sum(max(0, end - first[number]) for number, end in self.cuts[family].ends.items())
+
+    def firsts(self, family: str) -> dict[int, int]:
+        """Offsets of a family's topic below which the backup has all rows, by partition."""
+        noted = self.start.record.noted.get(family)
+        return {number: noted.offsets.get(number, 0) if noted else 0 for number in self.cuts[family].ends}
 
 
 @dataclass(slots=True)
@@ -123,9 +129,11 @@ def plan_recovery(settings: Settings, catalog: Catalog, time: datetime, into: st
         UnavailableError, HaltError: a server doesn't answer, or refuses.
     """
     manifest = Manifest(settings.clickhouse)
-    cuts, last = cuts_at(settings, catalog, time), manifest.restore_of(into)
+    last = manifest.restore_of(into)
     same = last.get("to") == time.isoformat() and bool(tables_of(settings.clickhouse, into))
-    if same and name in {"", last["backup"]}:
+    resumed = same and name in {"", last["backup"]}
+    cuts = cuts_at(settings, catalog, time, known=resumed)
+    if resumed:
         kept = {family: _kept(cut, last["cuts"][family]) for family, cut in cuts.items()}
         start = choose(manifest.records(), kept, last["backup"])
         return RecoveryPlan(time, kept, start, into, resumed=True)
@@ -158,20 +166,22 @@ def recover(
     """
     began, done, record = clock.monotonic(), Recovered(), plan.start.record
     target = settings.model_copy(update={"clickhouse": settings.clickhouse.model_copy(update={"database": plan.into})})
-    await_commits(settings, catalog, plan.cuts, wait_seconds)
+    behind = [family for family in catalog.families if plan.follows(family.name)]
+    await_commits(settings, behind, plan.cuts, wait_seconds)
     facts = {"to": plan.time.isoformat(), "cuts": {family: _facts(cut) for family, cut in plan.cuts.items()}}
     tables = check_tables_in(record, (), ())
     bring(settings, record, tables, (), plan.into, facts=facts, progress=lambda size: report("Restoring", size))
     migrate(target.clickhouse)
-    hours = _cut_off(settings, target, catalog, plan, done)
-    for family in catalog.families:
+    deleted = _cut_off(settings, target, catalog, plan, done)
+    for family in (*behind, *_replaced(catalog, plan, deleted)):
         report(f"Filling {family.name}", 0)
-        _fill(target, catalog, family, plan, done, despite_unknown=despite_unknown, report=report)
+        again = family.table in REPLACING and family.table in deleted.tables
+        _fill(target, catalog, family, plan, done, again=again, despite_unknown=despite_unknown, report=report)
     _check_cuts(settings, catalog, plan)
     if catalog.rollup and SESSION_STATS in tables:
         report("Bringing session_stats in line", 0)
         source = catalog.rollup.source
-        touched = hours | _hours_above(target, source, plan)
+        touched = deleted.hours | _hours_above(target, source, plan)
         done.closed_before, done.followed = bring_in_line(
             target, catalog.rollup, plan.cuts[source.name], plan.time, start=plan.start, touched=touched
         )
@@ -181,14 +191,14 @@ def recover(
     return done
 
 
-def await_commits(settings: Settings, catalog: Catalog, cuts: Mapping[str, Cut], seconds: float) -> None:
+def await_commits(settings: Settings, families: Iterable[Family], cuts: Mapping[str, Cut], seconds: float) -> None:
     """Wait until the group has committed all records of a moment: until then they are the workers'.
 
     Raises:
         UnavailableError: they aren't committed in time.
     """
     deadline = clock.monotonic() + seconds
-    for family in catalog.families:
+    for family in families:
         with LogReader(settings.kafka, family.topic.name) as reader:
             log, ends = FamilyLog(settings, family, reader), cuts[family.name].ends
             while behind := _behind(log.committed(), ends):
@@ -237,21 +247,32 @@ def _behind(committed: Mapping[int, int], ends: Mapping[int, int]) -> tuple[int,
     )
 
 
-def _cut_off(settings: Settings, target: Settings, catalog: Catalog, plan: RecoveryPlan, done: Recovered) -> set[int]:
-    """Delete rows at or above the moment's offsets; return the hours of those of the rollup's source."""
-    manifest, hours = Manifest(settings.clickhouse), set[int]()
+def _cut_off(settings: Settings, target: Settings, catalog: Catalog, plan: RecoveryPlan, done: Recovered) -> "_Deleted":
+    """Delete rows at or above the moment's offsets; return what this run and killed ones have deleted."""
+    manifest = Manifest(settings.clickhouse)
+    last, source = manifest.restore_of(plan.into), catalog.rollup.source.name if catalog.rollup else ""
+    deleted = _Deleted(set(last.get("hours", ())), set(last.get("deleted", ())))
     with explained(target.clickhouse), connect(target.clickhouse) as client:
         for family, cut in _there(client, catalog, plan):
             where = at_or_above(cut.topic_id, cut.ends)
             count = all_rows(client, f"SELECT count() FROM `{family.table}` WHERE {where}")[0][0]  # noqa: S608 (ours)
             if not count:
                 continue
-            if catalog.rollup and catalog.rollup.source.name == family.name:
-                hours |= _hours(client, family.table, where)
-                manifest.note_restore(plan.into, "deleting", {"hours": sorted(hours)})
+            deleted.tables.add(family.table)
+            if family.name == source:
+                deleted.hours.update(_hours(client, family.table, where))
+            facts = {"hours": sorted(deleted.hours), "deleted": sorted(deleted.tables)}
+            manifest.note_restore(plan.into, "deleting", facts)
             client.execute(f"ALTER TABLE `{family.table}` DELETE WHERE {where} SETTINGS mutations_sync = 2")
             done.deleted += count
-    return hours | set(manifest.restore_of(plan.into).get("hours", ()))
+    return deleted
+
+
+class _Deleted(NamedTuple):
+    """Hours of deleted rows of the rollup's source, and the tables of all deleted rows."""
+
+    hours: set[int]
+    tables: set[str]
 
 
 def _fill(
@@ -261,14 +282,13 @@ def _fill(
     plan: RecoveryPlan,
     done: Recovered,
     *,
+    again: bool,
     despite_unknown: bool,
     report: Report,
 ) -> None:
-    """Insert the rows of a family that lie between the backup and the moment."""
-    cut, noted = plan.cuts[family.name], plan.start.record.noted.get(family.name)
-    first = {number: noted.offsets.get(number, 0) if noted else 0 for number in cut.ends}
-    if done.deleted and family.table == "bench_runs":  # a deleted row may have replaced an older one
-        first = dict.fromkeys(cut.ends, 0)
+    """Insert the rows of a family that lie between the backup and the moment; `again` for all before it, too."""
+    cut = plan.cuts[family.name]
+    first = dict.fromkeys(cut.ends, 0) if again else plan.firsts(family.name)  # a deleted row may have replaced one
     order = Order(family, Bound(by_partition=first), Bound(by_partition=cut.ends), despite_unknown=despite_unknown)
     result = Result()
     with explained(target.clickhouse), open_source(target, catalog, order) as source:
@@ -279,6 +299,12 @@ def _fill(
         f"{family.topic.name}, partition {each.partition}, offsets {each.first} to {each.next_offset - 1}"
         for each in result.deleted
     ]
+
+
+def _replaced(catalog: Catalog, plan: RecoveryPlan, deleted: "_Deleted") -> list[Family]:
+    """Return the families that have no record between backup and moment, and whose deleted rows have replaced others."""
+    found = [family for family in catalog.families if family.table in REPLACING and family.table in deleted.tables]
+    return [family for family in found if not plan.follows(family.name)]
 
 
 def _check_cuts(settings: Settings, catalog: Catalog, plan: RecoveryPlan) -> None:
@@ -296,7 +322,7 @@ def _check_cuts(settings: Settings, catalog: Catalog, plan: RecoveryPlan) -> Non
             if end > cut.ends.get(number, 0) and cut.topic_id == now[family].topic_id:
                 raise HaltError(
                     f"topic {cut.topic}, partition {number}: the broker has given timestamps before "
-                    f"{plan.time.isoformat()} to offsets {cut.ends.get(number, 0)} to {end - 1} meanwhile: its clock "
+                    f"{plan.time.isoformat()} to offsets {cut.ends.get(number, 0)} to {end - 1}: its clock "
                     f"is behind; expected a moment that has passed: drop database {plan.into}, and recover again"
                 )
 

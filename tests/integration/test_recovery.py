@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from support.backups import StoredEvents, at
 from support.commands import Chimera, command
+from support.processes import eventually
 from support.replays import UiEvents
 
+from pipeline.backup.manifest import Manifest
 from pipeline.clickhouse.client import connect
 from pipeline.config import Settings
 from pipeline.devstack.process import spawn
@@ -76,9 +78,11 @@ def test_a_recovery_that_is_killed_goes_on(
     moment = stored.add(3_000)
     stored.add(500)
     arguments = ("restore", "--to", at(moment), "--execute")
+    manifest = Manifest(stored.log.settings.clickhouse)
     executable = str(Path(sys.executable).with_name("chimera"))
-    for number, seconds in enumerate((0.6, 0.9, 1.2, 1.6, 2.2)):
+    for number, seconds in enumerate((0.0, 0.3, 0.8, 1.5)):
         running = spawn([executable, *arguments], dict(environ), tmp_path / f"{number}.log")
+        eventually(lambda: running.poll() is not None or manifest.restore_of(f"{own}_recovered"), "begun")  # noqa: B023
         time.sleep(seconds)
         running.send_signal(signal.SIGKILL)
         running.wait(30)
