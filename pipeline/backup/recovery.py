@@ -6,16 +6,16 @@ what is missing below them, bring session_stats in line, and, in place, exchange
 """
 
 import time as clock
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from pipeline.backup.create import REPLACING
 from pipeline.backup.figures import at_or_above
-from pipeline.backup.manifest import TABLE, Manifest
-from pipeline.backup.moment import Cut, Start, UnreachableError, choose, cuts_at
-from pipeline.backup.restore import bring, check_tables_in, tables_of
+from pipeline.backup.manifest import Manifest
+from pipeline.backup.moment import Cut, UnreachableError, cuts_at
+from pipeline.backup.recovery_plan import RecoveryPlan
+from pipeline.backup.restore import bring, check_tables_in
 from pipeline.backup.sessions import bring_in_line
 from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.client import connect, explained
@@ -43,40 +43,6 @@ WHERE {TOPIC_ID} = toUUID('{{topic_id}}')
 
 Report = Callable[[str, int], None]
 """Function that is called with the step that is under way, and with a number of bytes, rows or offsets."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecoveryPlan:
-    """A recovery that was checked, and can be made.
-
-    Args:
-        time: the moment, exclusive.
-        cuts: its offsets by family.
-        start: backup to begin with.
-        into: database that gets the tables.
-        resumed: True if it goes on with one that was killed.
-    """
-
-    time: datetime
-    cuts: Mapping[str, Cut]
-    start: Start
-    into: str
-    resumed: bool
-
-    @property
-    def to_read(self) -> int:
-        """Number of offsets between the backup and the moment."""
-        return sum(self.follows(family) for family in self.cuts)
-
-    def follows(self, family: str) -> int:
-        """Number of these offsets in the topic of a family."""
-        first = self.firsts(family)
-        return sum(max(0, end - first[number]) for number, end in self.cuts[family].ends.items())
-
-    def firsts(self, family: str) -> dict[int, int]:
-        """Offsets of a family's topic below which the backup has all rows, by partition."""
-        noted = self.start.record.noted.get(family)
-        return {number: noted.offsets.get(number, 0) if noted else 0 for number in self.cuts[family].ends}
 
 
 @dataclass(slots=True)
@@ -112,32 +78,6 @@ class Recovered:
     def whole(self) -> bool:
         """True if nothing is known to be lost, doubled or too new."""
         return not (self.gone or self.withheld or self.doubled or self.too_new)
-
-
-def plan_recovery(settings: Settings, catalog: Catalog, time: datetime, into: str, name: str = "") -> RecoveryPlan:
-    """Find the offsets of a moment and the backup to begin with; changes nothing.
-
-    Args:
-        settings: both servers.
-        catalog: families.
-        time: the moment, exclusive; not in the future.
-        into: database that gets the tables.
-        name: backup to begin with; empty for the best one.
-
-    Raises:
-        UnreachableError: no backup and no log lead to the moment.
-        UnavailableError, HaltError: a server doesn't answer, or refuses.
-    """
-    manifest = Manifest(settings.clickhouse)
-    last = manifest.restore_of(into)
-    same = last.get("to") == time.isoformat() and bool(tables_of(settings.clickhouse, into))
-    resumed = same and name in {"", last["backup"]}
-    cuts = cuts_at(settings, catalog, time, known=resumed)
-    if resumed:
-        kept = {family: _kept(cut, last["cuts"][family]) for family, cut in cuts.items()}
-        start = choose(manifest.records(), kept, last["backup"])
-        return RecoveryPlan(time, kept, start, into, resumed=True)
-    return RecoveryPlan(time, cuts, choose(manifest.records(), cuts, name), into, resumed=False)
 
 
 def recover(
@@ -212,35 +152,6 @@ def await_commits(settings: Settings, families: Iterable[Family], cuts: Mapping[
                 clock.sleep(_POLL_SECONDS)
 
 
-def exchange(settings: Settings, into: str, tables: Iterable[str]) -> None:
-    """Put recovered tables in the place of the live ones, which get to the other database; may be repeated.
-
-    Raises:
-        UnavailableError, HaltError: ClickHouse doesn't answer, or refuses.
-    """
-    manifest, live = Manifest(settings.clickhouse), settings.clickhouse.database
-    last = manifest.restore_of(into)
-    chosen = sorted(set(tables) - {TABLE, "schema_versions"})
-    with explained(settings.clickhouse), connect(settings.clickhouse, database="") as client:
-        if "uuids" not in last:
-            last = {**last, "uuids": _uuids(client, into, chosen)}
-            manifest.note_restore(into, "exchanging", {"uuids": last["uuids"]})
-        there = _uuids(client, live, chosen)
-        for table in chosen:
-            if there.get(table) == last["uuids"][table]:
-                continue  # a killed process has done it
-            verb = (
-                f"EXCHANGE TABLES `{live}`.`{table}` AND" if table in there else f"RENAME TABLE `{into}`.`{table}` TO"
-            )
-            client.execute(f"{verb} `{into if table in there else live}`.`{table}`")
-    manifest.note_restore(into, "exchanged", {})
-
-
-def _uuids(client: Any, database: str, tables: Collection[str]) -> dict[str, str]:
-    query = "SELECT name, toString(uuid) FROM system.tables WHERE database = %(database)s"
-    return {name: uuid for name, uuid in all_rows(client, query, {"database": database}) if name in tables}
-
-
 def _behind(committed: Mapping[int, int], ends: Mapping[int, int]) -> tuple[int, int] | None:
     return next(
         ((number, committed.get(number, 0)) for number, end in ends.items() if committed.get(number, 0) < end), None
@@ -302,7 +213,7 @@ def _fill(
 
 
 def _replaced(catalog: Catalog, plan: RecoveryPlan, deleted: "_Deleted") -> list[Family]:
-    """Return the families that have no record between backup and moment, and whose deleted rows have replaced others."""
+    """Return families without records between backup and moment whose deleted rows may have replaced others."""
     found = [family for family in catalog.families if family.table in REPLACING and family.table in deleted.tables]
     return [family for family in found if not plan.follows(family.name)]
 
@@ -360,8 +271,3 @@ def _there(client: Any, catalog: Catalog, plan: RecoveryPlan) -> Iterator[tuple[
 
 def _facts(cut: Cut) -> dict[str, Any]:
     return {"topic_id": cut.topic_id, "ends": {str(number): end for number, end in cut.ends.items()}}
-
-
-def _kept(cut: Cut, facts: Mapping[str, Any]) -> Cut:
-    """Return the cut that an earlier run has kept; the log's begin is today's."""
-    return Cut(cut.topic, facts["topic_id"], {int(number): end for number, end in facts["ends"].items()}, cut.begins)

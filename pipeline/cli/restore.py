@@ -8,8 +8,10 @@ from typing import Any
 import click
 import orjson
 
+from pipeline.backup.exchange import exchange
 from pipeline.backup.put_back import check_stopped
-from pipeline.backup.recovery import Recovered, RecoveryPlan, exchange, plan_recovery, recover
+from pipeline.backup.recovery import Recovered, recover
+from pipeline.backup.recovery_plan import RecoveryPlan, plan_recovery
 from pipeline.backup.restore import check_tables_in
 from pipeline.catalog import load_catalog
 from pipeline.cli.progress import progress_bar

@@ -16,8 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from recovering.moments import Judged, Timestamps, judge
 from replaying.world import World
+
+from recovering.moments import Judged, Timestamps, judge
 
 _VARIETY = 50_000
 _APART_SECONDS = 6.0  # between two backups, so that moments fit between them
