@@ -15,7 +15,7 @@ from pipeline.backup.figures import at_or_above
 from pipeline.backup.manifest import Manifest
 from pipeline.backup.moment import Cut, UnreachableError, cuts_at
 from pipeline.backup.recovery_plan import RecoveryPlan
-from pipeline.backup.restore import bring, check_tables_in
+from pipeline.backup.restore import DoublesError, bring, check_tables_in
 from pipeline.backup.sessions import bring_in_line
 from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.client import connect, explained
@@ -104,6 +104,11 @@ def recover(
         UnavailableError: a server doesn't answer, or the workers haven't committed the moment's records.
         HaltError: a server refuses, or the broker's clock was behind the moment.
     """
+    if plan.exchanging:
+        raise DoublesError(
+            f"database {plan.into} has the tables of before a recovery in place to {plan.time.isoformat()}; nothing was "
+            f"changed: name another database with --into, or drop this one: DROP DATABASE {plan.into}"
+        )
     began, done, record = clock.monotonic(), Recovered(), plan.start.record
     target = settings.model_copy(update={"clickhouse": settings.clickhouse.model_copy(update={"database": plan.into})})
     behind = [family for family in catalog.families if plan.follows(family.name)]

@@ -22,6 +22,7 @@ class RecoveryPlan:
         start: backup to begin with.
         into: database that gets the tables.
         resumed: True if it goes on with one that was killed.
+        exchanging: True if its tables are in place, or some of them: then the database has live tables of before.
     """
 
     time: datetime
@@ -29,6 +30,7 @@ class RecoveryPlan:
     start: Start
     into: str
     resumed: bool
+    exchanging: bool = False
 
     @property
     def to_read(self) -> int:
@@ -68,7 +70,8 @@ def plan_recovery(settings: Settings, catalog: Catalog, time: datetime, into: st
     if resumed:
         kept = {family: _kept(cut, last["cuts"][family]) for family, cut in cuts.items()}
         start = choose(manifest.records(), kept, last["backup"])
-        return RecoveryPlan(time, kept, start, into, resumed=True)
+        exchanging = last["step"] in {"exchanging", "exchanged"}
+        return RecoveryPlan(time, kept, start, into, resumed=True, exchanging=exchanging)
     return RecoveryPlan(time, cuts, choose(manifest.records(), cuts, name), into, resumed=False)
 
 

@@ -93,6 +93,10 @@ def restore(
     if plan.start.lost and not allow_lost:
         _print_lost(plan)
         context.exit(1)
+    if in_place and plan.exchanging:
+        exchange(settings, plan.into, check_tables_in(plan.start.record, (), ()))
+        click.echo(f"{time.isoformat()} is in place; the tables of before are in database {plan.into}", err=True)
+        return
     with _steps() as report:
         done = recover(
             settings, catalog, plan, despite_unknown=despite_unknown, wait_seconds=wait_seconds, report=report

@@ -3,8 +3,7 @@
 import shutil
 import signal
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -80,15 +79,20 @@ def test_a_recovery_that_is_killed_goes_on(
     arguments = ("restore", "--to", at(moment), "--execute")
     manifest = Manifest(stored.log.settings.clickhouse)
     executable = str(Path(sys.executable).with_name("chimera"))
-    for number, seconds in enumerate((0.0, 0.3, 0.8, 1.5)):
+    into = f"{own}_recovered"
+    reached: list[Callable[[], bool]] = [
+        lambda: bool(manifest.restore_of(into)),
+        lambda: manifest.restore_of(into)["step"] != "restoring",
+        lambda: stored.log.stored(f"{into}.ui_events")[0] > 1_000,
+    ]
+    for number, step in enumerate(reached):
         running = spawn([executable, *arguments], dict(environ), tmp_path / f"{number}.log")
-        eventually(lambda: running.poll() is not None or manifest.restore_of(f"{own}_recovered"), "begun")  # noqa: B023
-        time.sleep(seconds)
+        eventually(lambda: running.poll() is not None or step(), "begun")  # noqa: B023
         running.send_signal(signal.SIGKILL)
         running.wait(30)
     done = chimera(*arguments, "--json")
     assert (done.returncode, done.facts["resumed"]) == (0, True), done
-    assert stored.has(f"{own}_recovered", 4_000)
+    assert stored.has(into, 4_000)
     again = chimera(*arguments, "--json")
     assert (again.returncode, again.facts["inserted"], again.facts["deleted"]) == (0, 0, 0)
     assert chimera("restore", "--to", at(other), "--execute").returncode == 1
@@ -105,6 +109,8 @@ def test_a_recovery_in_place_exchanges_the_tables(stored: StoredEvents, chimera:
         assert done.returncode == 0, done
         assert stored.has(own, 200)
         assert stored.has(f"{own}_recovered", 300)
+    assert chimera("restore", "--to", at(moment), "--execute").returncode == 1  # it would change the tables of before
+    assert stored.has(f"{own}_recovered", 300)
 
 
 def test_offsets_that_nothing_has_are_named(stored: StoredEvents, chimera: Chimera) -> None:
