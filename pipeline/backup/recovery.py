@@ -106,8 +106,8 @@ def recover(
     """
     if plan.exchanging:
         raise DoublesError(
-            f"database {plan.into} has the tables of before a recovery in place to {plan.time.isoformat()}; nothing was "
-            f"changed: name another database with --into, or drop this one: DROP DATABASE {plan.into}"
+            f"database {plan.into} has the tables of before a recovery in place to {plan.time.isoformat()}; nothing "
+            f"was changed: name another database with --into, or drop this one: DROP DATABASE {plan.into}"
         )
     began, done, record = clock.monotonic(), Recovered(), plan.start.record
     target = settings.model_copy(update={"clickhouse": settings.clickhouse.model_copy(update={"database": plan.into})})

@@ -18,10 +18,12 @@ from typing import Any
 
 from replaying.world import World
 
+from pipeline.errors import UnavailableError
 from recovering.moments import Judged, Timestamps, judge
 
 _VARIETY = 50_000
 _APART_SECONDS = 6.0  # between two backups, so that moments fit between them
+_ATTEMPTS = 5
 _COMMIT_SECONDS = 3.0  # after a moment, before it is recovered
 
 
@@ -94,12 +96,19 @@ def _backup(kind: str) -> float:
 
 def _restore(moment: float, into: str) -> dict[str, Any]:
     time_of = datetime.fromtimestamp(round(moment * 1000) / 1000, UTC).isoformat()
-    return _chimera("restore", "--to", time_of, "--into", into, "--execute")
+    began = time.monotonic()
+    facts = _chimera("restore", "--to", time_of, "--into", into, "--execute")
+    return facts | {"seconds": time.monotonic() - began}
 
 
 def _chimera(*arguments: str) -> dict[str, Any]:
+    """Run a command, and again if a server doesn't answer in time, as on a machine with other work: it goes on."""
     executable = str(Path(sys.executable).with_name("chimera"))
-    done = subprocess.run([executable, *arguments, "--json"], capture_output=True, text=True, check=False)
+    for _ in range(_ATTEMPTS):
+        done = subprocess.run([executable, *arguments, "--json"], capture_output=True, text=True, check=False)
+        if done.returncode != UnavailableError.exit_code:
+            break
+        _say(f"again: {done.stderr.strip()}")
     assert done.returncode == 0, (arguments, done.stdout, done.stderr)
     facts: dict[str, Any] = json.loads(done.stdout)
     return facts
