@@ -1,7 +1,6 @@
 """Example for Airflow 3: a full backup each night, an incremental one each hour, a verification each night.
 
-Airflow's workers have the package, and CHIMERA_KAFKA__…, CHIMERA_CLICKHOUSE__… and CHIMERA_BACKUP__… in their
-environment.
+Airflow's workers have the package, and the settings for Kafka, ClickHouse and backups in their environment.
 """
 
 from datetime import UTC, datetime, timedelta

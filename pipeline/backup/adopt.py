@@ -2,6 +2,7 @@
 
 import secrets
 from datetime import UTC, datetime
+from typing import Any
 
 from pipeline.backup.create import settle
 from pipeline.backup.destination import Destination
@@ -28,9 +29,19 @@ def adopt(settings: Settings, name: str) -> tuple[BackupRecord, ...]:
         ConfigError: there is no whole backup of this name.
         UnavailableError, HaltError: ClickHouse doesn't answer, or refuses.
     """
-    clickhouse, manifest = settings.clickhouse, Manifest(settings.clickhouse)
+    manifest = Manifest(settings.clickhouse)
     destination = Destination.configured(settings.backup)
     manifest.ensure()
+    manifest.add_missing(_entries_in(settings, name, destination))
+    if manifest.record(name).state != "ok":
+        manifest.add(name, "done", {"ended_at": datetime.now(UTC).isoformat(), "error": ""})
+    settle(settings, manifest)
+    return manifest.records()
+
+
+def _entries_in(settings: Settings, name: str, destination: Destination) -> list[tuple[Any, ...]]:
+    """Return the entries of the manifest that is in a backup: name, at, event and facts."""
+    clickhouse = settings.clickhouse
     scratch = f"{clickhouse.database}_adopt_{secrets.token_hex(4)}"
     database = name.rsplit("-", 3)[0]
     try:
@@ -49,10 +60,4 @@ def adopt(settings: Settings, name: str) -> tuple[BackupRecord, ...]:
         ) from None
     finally:
         execute_again(clickhouse, f"DROP DATABASE IF EXISTS `{scratch}` SYNC")
-    manifest.add_missing(
-        [(each[0], each[1].replace(tzinfo=UTC) if each[1].tzinfo is None else each[1], *each[2:]) for each in rows]
-    )
-    if manifest.record(name).state != "ok":
-        manifest.add(name, "done", {"ended_at": datetime.now(UTC).isoformat(), "error": ""})
-    settle(settings, manifest)
-    return manifest.records()
+    return [(each, at if at.tzinfo else at.replace(tzinfo=UTC), *rest) for each, at, *rest in rows]

@@ -72,22 +72,7 @@ def create(
     noted = note_offsets(settings, catalog)
     base = _base(manifest.records(), wish, tables, destination, noted)
     counted = counted_tables(catalog, noted, tables)
-    now = datetime.now(UTC)
-    kind = "incremental" if base else "full"
-    name = f"{clickhouse.database}-{now:%Y%m%dT%H%M%SZ}-{kind}-{secrets.token_hex(2)}"
-    facts = {
-        "kind": kind,
-        "database": clickhouse.database,
-        "base": base and base.name,
-        "destination": destination.place,
-        "tables": list(tables),
-        "days": list(wish.days),
-        "whole": not wish.tables and not wish.days,
-        "began_at": now.isoformat(),
-        "group": settings.kafka.group_id,
-        "topics": {family: _as_facts(each) for family, each in noted.items()},
-        "migrations": _migrations(clickhouse, tables),
-    }
+    name, facts = _entry(settings, wish, tables, base, noted)
     report("Counting rows", 0)
     known = (base.figures if base else None) or {}
     before = _take(clickhouse, counted.values(), wish.days, known)
@@ -99,9 +84,34 @@ def create(
     except ChimeraError as error:
         manifest.add(name, "failed", {"ended_at": datetime.now(UTC).isoformat(), "error": str(error)})
         raise
-    done = _done(settings.clickhouse, name) | {"figures": compare_takes(before, after)}
-    manifest.add(name, "done", done)
+    manifest.add(name, "done", _done(clickhouse, name) | {"figures": compare_takes(before, after)})
     return manifest.record(name)
+
+
+def _entry(
+    settings: Settings,
+    wish: Wish,
+    tables: Sequence[str],
+    base: BackupRecord | None,
+    noted: Mapping[str, Noted],
+) -> tuple[str, dict[str, Any]]:
+    """Return the name of a new backup, and the facts that are known before it begins."""
+    now, kind = datetime.now(UTC), "incremental" if base else "full"
+    database = settings.clickhouse.database
+    name = f"{database}-{now:%Y%m%dT%H%M%SZ}-{kind}-{secrets.token_hex(2)}"
+    return name, {
+        "kind": kind,
+        "database": database,
+        "base": base and base.name,
+        "destination": Destination.configured(settings.backup).place,
+        "tables": list(tables),
+        "days": list(wish.days),
+        "whole": not wish.tables and not wish.days,
+        "began_at": now.isoformat(),
+        "group": settings.kafka.group_id,
+        "topics": {family: _as_facts(each) for family, each in noted.items()},
+        "migrations": _migrations(settings.clickhouse, tables),
+    }
 
 
 def settle(settings: Settings, manifest: Manifest) -> None:

@@ -24,7 +24,7 @@ class UnreachableError(ChimeraError):
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class MomentCut:
     """One topic at a moment.
 
     Args:
@@ -68,7 +68,7 @@ class Start:
     lost: tuple[Lost, ...]
 
 
-def cuts_at(settings: Settings, catalog: Catalog, time: datetime, *, known: bool = False) -> dict[str, Cut]:
+def cuts_at(settings: Settings, catalog: Catalog, time: datetime, *, known: bool = False) -> dict[str, MomentCut]:
     """Return the offsets of a moment by family.
 
     Args:
@@ -91,7 +91,7 @@ def cuts_at(settings: Settings, catalog: Catalog, time: datetime, *, known: bool
         return dict(zip((family.name for family in catalog.families), found, strict=True))
 
 
-def _cut_at(settings: Settings, time: datetime, name: str, topic_id: str, *, known: bool) -> Cut:
+def _cut_at(settings: Settings, time: datetime, name: str, topic_id: str, *, known: bool) -> MomentCut:
     with TopicReader(settings.kafka, name) as reader:
         logs = reader.ranges()
         found = reader.first_since(round(time.timestamp() * 1000), logs)
@@ -103,10 +103,10 @@ def _cut_at(settings: Settings, time: datetime, name: str, topic_id: str, *, kno
                 "as it is: `chimera backup restore`"
             )
     ends = {number: found.get(number, log.stop) for number, log in logs.items()}
-    return Cut(name, topic_id, ends, {number: log.start for number, log in logs.items()})
+    return MomentCut(name, topic_id, ends, {number: log.start for number, log in logs.items()})
 
 
-def choose(records: Iterable[BackupRecord], cuts: Mapping[str, Cut], name: str = "") -> Start:
+def choose(records: Iterable[BackupRecord], cuts: Mapping[str, MomentCut], name: str = "") -> Start:
     """Return the backup to begin with: the newest before the moment, unless the log lacks what follows it.
 
     Then the oldest after the moment is the next choice, because it needs no log.
@@ -130,7 +130,7 @@ def choose(records: Iterable[BackupRecord], cuts: Mapping[str, Cut], name: str =
     return (whole[-1:] or after[:1] or before[-1:] or starts[:1])[0]
 
 
-def _before(record: BackupRecord, cuts: Mapping[str, Cut]) -> bool:
+def _before(record: BackupRecord, cuts: Mapping[str, MomentCut]) -> bool:
     return all(
         offset <= cuts[family].ends.get(number, 0)
         for family, noted in record.noted.items()
@@ -139,7 +139,7 @@ def _before(record: BackupRecord, cuts: Mapping[str, Cut]) -> bool:
     )
 
 
-def _lost(record: BackupRecord, cuts: Mapping[str, Cut]) -> tuple[Lost, ...]:
+def _lost(record: BackupRecord, cuts: Mapping[str, MomentCut]) -> tuple[Lost, ...]:
     noted = record.noted
     return tuple(
         Lost(cut.topic, number, range(first, min(cut.begins[number], end)))
@@ -149,7 +149,7 @@ def _lost(record: BackupRecord, cuts: Mapping[str, Cut]) -> tuple[Lost, ...]:
     )
 
 
-def _recreated(record: BackupRecord, cuts: Mapping[str, Cut]) -> list[str]:
+def _recreated(record: BackupRecord, cuts: Mapping[str, MomentCut]) -> list[str]:
     """Return the topics that were created anew since the backup: its offsets say nothing about their logs."""
     return [
         cuts[family].topic
@@ -158,7 +158,7 @@ def _recreated(record: BackupRecord, cuts: Mapping[str, Cut]) -> list[str]:
     ]
 
 
-def _why_none(usable: Sequence[BackupRecord], cuts: Mapping[str, Cut], name: str) -> str:
+def _why_none(usable: Sequence[BackupRecord], cuts: Mapping[str, MomentCut], name: str) -> str:
     if not usable:
         what = f"backup {name} isn't one" if name else "there is none"
         return f"a recovery begins with a whole backup that is ok, and {what}: see `chimera backup list`"

@@ -47,11 +47,7 @@ def plan_restore(
     clickhouse, manifest = settings.clickhouse, Manifest(settings.clickhouse)
     record = manifest.record(name)
     chosen = check_tables_in(record, tables, days)
-    target = clickhouse.database if in_place else into or clickhouse.database + _BESIDE
-    if not in_place and target == clickhouse.database:
-        raise ConfigError(f"--into {target} is the configured database; expected another one, or --in-place")
-    if in_place and into:
-        raise ConfigError("--into and --in-place contradict each other; expected one of them")
+    target = _target(clickhouse, into, in_place=in_place)
     kept = kept_tables(clickhouse) if in_place else ()
     chain = chain_of(name, manifest.records())
     last = manifest.restore_of(clickhouse.database + _STAGED if in_place else target)
@@ -83,6 +79,16 @@ def put_back(settings: Settings, plan: Restoration, progress: Callable[[int], No
     chosen = [table for table in plan.tables if table not in plan.kept]
     bring(settings, plan.record, chosen, plan.days, staged, progress=progress)
     move_in(settings.clickhouse, staged, chosen, plan.kept)
+
+
+def _target(clickhouse: ClickHouseSettings, into: str | None, *, in_place: bool) -> str:
+    """Return the database to restore into."""
+    if in_place and into:
+        raise ConfigError("--into and --in-place contradict each other; expected one of them")
+    target = clickhouse.database if in_place else into or clickhouse.database + _BESIDE
+    if not in_place and target == clickhouse.database:
+        raise ConfigError(f"--into {target} is the configured database; expected another one, or --in-place")
+    return target
 
 
 def check_stopped(settings: Settings) -> None:

@@ -8,16 +8,17 @@ what is missing below them, bring session_stats in line, and, in place, exchange
 import time as clock
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from pipeline.backup.create import REPLACING
 from pipeline.backup.figures import at_or_above
 from pipeline.backup.manifest import Manifest
-from pipeline.backup.moment import Cut, UnreachableError, cuts_at
+from pipeline.backup.moment import MomentCut, UnreachableError, cuts_at
 from pipeline.backup.recovery_plan import RecoveryPlan
-from pipeline.backup.restore import DoublesError, bring, check_tables_in
+from pipeline.backup.restore import bring, check_tables_in
 from pipeline.backup.sessions import bring_in_line
-from pipeline.catalog import Catalog, Family
+from pipeline.catalog import Catalog, Family, RollupSpec
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.coordinates import OFFSET, PARTITION, TOPIC_ID, Source
 from pipeline.clickhouse.lookups import all_rows
@@ -91,52 +92,39 @@ def recover(
 ) -> Recovered:
     """Make a recovery, or go on with it.
 
-    Args:
-        settings: both servers.
-        catalog: families and the rollup.
-        plan: the plan.
-        despite_unknown: True to fill days that have rows of unknown origin, too.
-        wait_seconds: time that the workers have to commit the records of the moment.
-        report: called meanwhile.
+    Days that have rows of unknown origin are filled `despite_unknown` only. The workers have `wait_seconds` to commit
+    the records of the moment.
 
     Raises:
         DoublesError: the database has tables of other origin.
         UnavailableError: a server doesn't answer, or the workers haven't committed the moment's records.
         HaltError: a server refuses, or the broker's clock was behind the moment.
     """
-    if plan.exchanging:
-        raise DoublesError(
-            f"database {plan.into} has the tables of before a recovery in place to {plan.time.isoformat()}; nothing "
-            f"was changed: name another database with --into, or drop this one: DROP DATABASE {plan.into}"
-        )
+    plan.check_not_exchanged()
     began, done, record = clock.monotonic(), Recovered(), plan.start.record
     target = settings.model_copy(update={"clickhouse": settings.clickhouse.model_copy(update={"database": plan.into})})
     behind = [family for family in catalog.families if plan.follows(family.name)]
     await_commits(settings, behind, plan.cuts, wait_seconds)
-    facts = {"to": plan.time.isoformat(), "cuts": {family: _facts(cut) for family, cut in plan.cuts.items()}}
     tables = check_tables_in(record, (), ())
-    bring(settings, record, tables, (), plan.into, facts=facts, progress=lambda size: report("Restoring", size))
+    bring(settings, record, tables, (), plan.into, facts=_facts(plan), progress=partial(report, "Restoring"))
     migrate(target.clickhouse)
     deleted = _cut_off(settings, target, catalog, plan, done)
     for family in (*behind, *_replaced(catalog, plan, deleted)):
-        report(f"Filling {family.name}", 0)
         again = family.table in REPLACING and family.table in deleted.tables
         _fill(target, catalog, family, plan, done, again=again, despite_unknown=despite_unknown, report=report)
     _check_cuts(settings, catalog, plan)
     if catalog.rollup and SESSION_STATS in tables:
         report("Bringing session_stats in line", 0)
-        source = catalog.rollup.source
-        touched = deleted.hours | _hours_above(target, source, plan)
-        done.closed_before, done.followed = bring_in_line(
-            target, catalog.rollup, plan.cuts[source.name], plan.time, start=plan.start, touched=touched
-        )
+        _follow(target, catalog.rollup, plan, deleted, done)
     _count(target, catalog, plan, done)
     done.seconds = clock.monotonic() - began
     Manifest(settings.clickhouse).note_restore(plan.into, "recovered", {"seconds": round(done.seconds, 3)})
     return done
 
 
-def await_commits(settings: Settings, families: Iterable[Family], cuts: Mapping[str, Cut], seconds: float) -> None:
+def await_commits(
+    settings: Settings, families: Iterable[Family], cuts: Mapping[str, MomentCut], seconds: float
+) -> None:
     """Wait until the group has committed all records of a moment: until then they are the workers'.
 
     Raises:
@@ -203,6 +191,7 @@ def _fill(
     report: Report,
 ) -> None:
     """Insert the rows of a family that lie between the backup and the moment; `again` for all before it, too."""
+    report(f"Filling {family.name}", 0)
     cut = plan.cuts[family.name]
     first = dict.fromkeys(cut.ends, 0) if again else plan.firsts(family.name)  # a deleted row may have replaced one
     order = Order(family, Bound(by_partition=first), Bound(by_partition=cut.ends), despite_unknown=despite_unknown)
@@ -243,6 +232,14 @@ def _check_cuts(settings: Settings, catalog: Catalog, plan: RecoveryPlan) -> Non
                 )
 
 
+def _follow(target: Settings, rollup: RollupSpec, plan: RecoveryPlan, deleted: "_Deleted", done: Recovered) -> None:
+    """Bring session_stats in line with ui_events at the moment."""
+    touched = deleted.hours | _hours_above(target, rollup.source, plan)
+    done.closed_before, done.followed = bring_in_line(
+        target, rollup, plan.cuts[rollup.source.name], plan.time, start=plan.start, touched=touched
+    )
+
+
 def _hours_above(target: Settings, source: Family, plan: RecoveryPlan) -> set[int]:
     """Return the hours of rows at or above the backup's offsets: a fill may have added any of them."""
     noted, cut = plan.start.record.noted.get(source.name), plan.cuts[source.name]
@@ -267,12 +264,17 @@ def _count(target: Settings, catalog: Catalog, plan: RecoveryPlan, done: Recover
             done.too_new += too_new
 
 
-def _there(client: Any, catalog: Catalog, plan: RecoveryPlan) -> Iterator[tuple[Family, Cut]]:
+def _there(client: Any, catalog: Catalog, plan: RecoveryPlan) -> Iterator[tuple[Family, MomentCut]]:
     names = {name for (name,) in all_rows(client, "SELECT name FROM system.tables WHERE database = currentDatabase()")}
     for family in catalog.families:
         if family.table in names:
             yield family, plan.cuts[family.name]
 
 
-def _facts(cut: Cut) -> dict[str, Any]:
-    return {"topic_id": cut.topic_id, "ends": {str(number): end for number, end in cut.ends.items()}}
+def _facts(plan: RecoveryPlan) -> dict[str, Any]:
+    """Return the moment and its offsets for the manifest."""
+    cuts = {
+        family: {"topic_id": cut.topic_id, "ends": {str(number): end for number, end in cut.ends.items()}}
+        for family, cut in plan.cuts.items()
+    }
+    return {"to": plan.time.isoformat(), "cuts": cuts}

@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.backup.manifest import Manifest
-from pipeline.backup.moment import Cut, Start, choose, cuts_at
-from pipeline.backup.restore import tables_of
+from pipeline.backup.moment import MomentCut, Start, choose, cuts_at
+from pipeline.backup.restore import DoublesError, tables_of
 from pipeline.catalog import Catalog
 from pipeline.config import Settings
 
@@ -26,11 +26,23 @@ class RecoveryPlan:
     """
 
     time: datetime
-    cuts: Mapping[str, Cut]
+    cuts: Mapping[str, MomentCut]
     start: Start
     into: str
     resumed: bool
     exchanging: bool = False
+
+    def check_not_exchanged(self) -> None:
+        """Check that the database doesn't have live tables of before.
+
+        Raises:
+            DoublesError: it has them, and a recovery would change them.
+        """
+        if self.exchanging:
+            raise DoublesError(
+                f"database {self.into} has the tables of before a recovery in place to {self.time.isoformat()}; "
+                f"nothing was changed: name another database with --into, or drop this one: DROP DATABASE {self.into}"
+            )
 
     @property
     def to_read(self) -> int:
@@ -75,6 +87,8 @@ def plan_recovery(settings: Settings, catalog: Catalog, time: datetime, into: st
     return RecoveryPlan(time, cuts, choose(manifest.records(), cuts, name), into, resumed=False)
 
 
-def _kept(cut: Cut, facts: Mapping[str, Any]) -> Cut:
+def _kept(cut: MomentCut, facts: Mapping[str, Any]) -> MomentCut:
     """Return the cut that an earlier run has kept; the log's begin is today's."""
-    return Cut(cut.topic, facts["topic_id"], {int(number): end for number, end in facts["ends"].items()}, cut.begins)
+    return MomentCut(
+        cut.topic, facts["topic_id"], {int(number): end for number, end in facts["ends"].items()}, cut.begins
+    )

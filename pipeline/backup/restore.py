@@ -68,42 +68,30 @@ def bring(
 ) -> bool:
     """Restore tables into a database that has none of them, or go on with a restore of the same that was killed.
 
-    Args:
-        settings: ClickHouse and the destination's keys.
-        record: backup.
-        tables: tables of it.
-        days: days of them; empty for all.
-        into: database, which isn't the configured one; made if it is missing.
-        facts: more facts for the manifest.
-        progress: called with the number of bytes that are read.
-
-    Returns:
-        False if it was done already.
+    The database isn't the configured one; it is made if it is missing. Return False if all was done already.
 
     Raises:
         DoublesError: the database has tables of other origin.
         UnavailableError, HaltError: ClickHouse doesn't answer, refuses, or the restore failed.
     """
-    assert into != settings.clickhouse.database
-    manifest, last = Manifest(settings.clickhouse), Manifest(settings.clickhouse).restore_of(into)
-    there = tables_of(settings.clickhouse, into)
+    clickhouse, manifest = settings.clickhouse, Manifest(settings.clickhouse)
+    last, taken = manifest.restore_of(into), sorted(set(tables_of(clickhouse, into)) & set(tables))
     wanted = {"backup": record.name, "tables": sorted(tables), "days": list(days)}
-    same = all(last.get(name) == value for name, value in wanted.items()) and bool(set(there) & set(tables))
-    if same and last["step"] != "restoring":
-        return False
-    if same and _finished(settings.clickhouse, last["id"], progress):
-        manifest.note_restore(into, "restored", {})
-        return False
-    if same:
-        _drop(settings.clickhouse, into, tables)
-    elif taken := sorted(set(there) & set(tables)):
+    if taken and any(last.get(name) != value for name, value in wanted.items()):
         raise DoublesError(
-            f"database {into} at {settings.clickhouse.address} has a table {taken[0]} already; expected none of "
+            f"database {into} at {clickhouse.address} has a table {taken[0]} already; expected none of "
             f"{', '.join(sorted(tables))}: name another database with --into, or drop this one: DROP DATABASE {into}"
         )
+    if taken and last["step"] != "restoring":
+        return False
+    if taken:
+        if _finished(clickhouse, last["id"], progress):
+            manifest.note_restore(into, "restored", {})
+            return False
+        _drop(clickhouse, into, tables)
     operation = f"{into}-{secrets.token_hex(8)}"
     manifest.note_restore(into, "restoring", {**wanted, **(facts or {}), "id": operation})
-    with explained(settings.clickhouse), connect(settings.clickhouse, database="") as client:
+    with explained(clickhouse), connect(clickhouse, database="") as client:
         client.execute(f"CREATE DATABASE IF NOT EXISTS `{into}`")
     run_restore(settings, record, tables, days=days, into=into, operation=operation, progress=progress)
     manifest.note_restore(into, "restored", {})

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.backup.figures import at_or_above
-from pipeline.backup.moment import Cut, Start
+from pipeline.backup.moment import MomentCut, Start
 from pipeline.catalog import RollupSpec
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.coordinates import PARTITION, TOPIC_ID, Source
@@ -53,7 +53,7 @@ def closed_before(newest_ms: int, appended_ms: int | None, time_ms: int, setting
 
 
 def bring_in_line(
-    settings: Settings, rollup: RollupSpec, cut: Cut, time: datetime, *, start: Start, touched: Collection[int]
+    settings: Settings, rollup: RollupSpec, cut: MomentCut, time: datetime, *, start: Start, touched: Collection[int]
 ) -> tuple[int, list[Followed]]:
     """Bring session_stats in line with ui_events at a moment; it may be repeated.
 
@@ -84,7 +84,7 @@ def bring_in_line(
     return before, follow(settings, rollup, hours, Horizon(before)) if hours else []
 
 
-def _closed(settings: Settings, client: Any, table: str, cut: Cut, time: datetime) -> int:
+def _closed(settings: Settings, client: Any, table: str, cut: MomentCut, time: datetime) -> int:
     """Return the hour before which all partitions with events have closed all hours."""
     above = at_or_above(cut.topic_id, cut.ends)
     query = _NEWEST.format(table=table, topic_id=Source.of(cut.topic_id, 0).topic_id, above=above)

@@ -9,7 +9,7 @@ import pytest
 from pipeline.backup.destination import Destination
 from pipeline.backup.figures import compare_takes, differences
 from pipeline.backup.manifest import BackupRecord, chain_of
-from pipeline.backup.moment import Cut, UnreachableError, choose
+from pipeline.backup.moment import MomentCut, UnreachableError, choose
 from pipeline.backup.prune import plan_pruning
 from pipeline.backup.sessions import closed_before
 from pipeline.config import BackupSettings, RollupSettings
@@ -31,8 +31,8 @@ def _record(name: str, offset: int = 0, *, base: str | None = None, days: float 
     return BackupRecord(name, facts | more, events)
 
 
-def _cuts(*ends: int, begins: int = 0, topic_id: str = _TOPIC) -> Mapping[str, Cut]:
-    return {"ui_events": Cut("t", topic_id, dict(enumerate(ends)), dict.fromkeys(range(len(ends)), begins))}
+def _cuts(*ends: int, begins: int = 0, topic_id: str = _TOPIC) -> Mapping[str, MomentCut]:
+    return {"ui_events": MomentCut("t", topic_id, dict(enumerate(ends)), dict.fromkeys(range(len(ends)), begins))}
 
 
 def test_a_recovery_begins_with_the_newest_backup_before_its_moment() -> None:
