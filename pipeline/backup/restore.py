@@ -76,7 +76,7 @@ def bring(
     """
     clickhouse, manifest = settings.clickhouse, Manifest(settings.clickhouse)
     last, taken = manifest.restore_of(into), sorted(set(tables_of(clickhouse, into)) & set(tables))
-    wanted = {"backup": record.name, "tables": sorted(tables), "days": list(days)}
+    wanted = {"backup": record.name, "tables": sorted(tables), "days": list(days), "to": (facts or {}).get("to")}
     if taken and any(last.get(name) != value for name, value in wanted.items()):
         raise DoublesError(
             f"database {into} at {clickhouse.address} has a table {taken[0]} already; expected none of "
