@@ -19,8 +19,8 @@ PACKAGE = ROOT / "pipeline"
 FILES = [file for folder in ("pipeline", "tests", "benchmarks") for file in sorted((ROOT / folder).rglob("*.py"))]
 
 MOST_MODULES = 12
-# lineage/ compares what transport/, clickhouse/ and dlq/ wrote, so it is part of none of them; backup/ drives it; columns/
-# has the forms of data that these hand to each other.
+# lineage/ compares what transport/, clickhouse/ and dlq/ wrote, so it is part of none of them; backup/ drives it;
+# columns/ has the forms of data that these hand to each other.
 MOST_PACKAGES = 17
 MOST_LINES_OF_A_MODULE = 350
 MOST_LINES_OF_A_CLASS = 200
