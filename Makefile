@@ -8,6 +8,7 @@ MARK := $(VENV)/.installed
 SAME := --constraints requirements/development.txt
 
 .PHONY: help install lock demo test lint format bench bench-quick bench-rollup bench-verify bench-storage replay-check \
+	recovery-check \
 	chaos hostile fuzz clean
 
 help: ## List the targets
@@ -64,6 +65,9 @@ bench-storage: $(MARK) ## Measure bytes a row, insert cost and query times of th
 
 replay-check: $(MARK) ## Fill and rewrite a table under load and kills, and count its rows; ends with one JSON object
 	PYTHONPATH=tests $(BIN)/python -m replaying
+
+recovery-check: $(MARK) ## Recover to ten random moments beside live ingest, and compare with the log; ends with one JSON object
+	PYTHONPATH=tests $(BIN)/python -m recovering
 
 chaos: $(MARK) ## Kill, freeze and restart workers and servers under load; writes docs/reliability.md; 45 minutes
 	PYTHONPATH=tests $(BIN)/python -m chaos --write-docs

@@ -265,6 +265,18 @@ class MonitorSettings(_Section):
     answer_seconds: Seconds = Field(4.0, description="longest wait of a look for an answer")
 
 
+class BackupSettings(_Section):
+    """Destination of backups, as the ClickHouse server sees it."""
+
+    disk: str = Field("backups", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="disk of the ClickHouse server")
+    s3_url: HttpUrl | None = Field(None, description="folder in a bucket, in the place of the disk")
+    s3_access_key: Text | None = Field(None, description="without one, the server's own credentials are used")
+    s3_secret_key: Secret = SecretStr("")
+    remove_command: Text | None = Field(
+        None, description="command that removes a backup's files, with {name} in the place of its name"
+    )
+
+
 class LogSettings(_Section):
     """Level and format of the log."""
 
@@ -289,6 +301,7 @@ class Settings(BaseSettings):
     schemas: SchemasSettings = SchemasSettings()
     privacy: PrivacySettings = PrivacySettings()
     monitor: MonitorSettings = MonitorSettings()
+    backup: BackupSettings = BackupSettings()
     log: LogSettings = LogSettings()
 
 

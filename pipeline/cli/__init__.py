@@ -25,6 +25,8 @@ COMMANDS = {
     "verify": "pipeline.cli.verify:verify",
     "rollup": "pipeline.cli.rollup:rollup",
     "replay": "pipeline.cli.replay:replay",
+    "backup": "pipeline.cli.backup:backup",
+    "restore": "pipeline.cli.restore:restore",
     "dlq": "pipeline.cli.dlq:dlq",
     "storage": "pipeline.cli.storage:storage",
     "maintenance": "pipeline.cli.maintenance:maintenance",

@@ -174,6 +174,12 @@ def print_result(plan: ReplayPlan, done: Rewritten, followed: Sequence[Followed]
             f"session_stats: {each.day}: closed hours touched: {_clocks(each.closed)}, {each.rows:,} rows brought in "
             f"line; open hours: {_clocks(each.open)}{rest}"
         )
+    print_left_hours(followed)
+
+
+def print_left_hours(followed: Iterable[Followed]) -> None:
+    """Print the hours whose rows stay as they are, because events of theirs are gone."""
+    for each in followed:
         if each.left:
             click.echo(
                 f"session_stats: {each.day}: the rows of {_clocks(each.left)} stay, because they count events that "

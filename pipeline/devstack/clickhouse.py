@@ -116,7 +116,8 @@ class ClickHouseServer(Server):
         log = ET.SubElement(root, "query_log")
         for name, value in {"database": "system", "table": "query_log", "ttl": "event_date + INTERVAL 2 DAY"}.items():
             ET.SubElement(log, name).text = value
-        root.append(_storage(self.directory / "disks"))
+        root.append(_storage(self.directory))
+        ET.SubElement(ET.SubElement(root, "backups"), "allowed_disk").text = "backups"
         # The engine applies a log level to `errorlog` only; `log` would be a full trace.
         ET.SubElement(ET.SubElement(root, "logger"), "errorlog").text = str(self.log_file)
         return root
@@ -134,16 +135,18 @@ class ClickHouseServer(Server):
 
 
 def _storage(directory: Path) -> ET.Element:
-    """Return a policy with the volumes that `pipeline.storage` moves days to; the first one is the data directory."""
+    """Return a policy with the volumes that `chimera storage` moves days to, and a disk for backups.
+
+    The first volume is the data directory.
+    """
     root = ET.Element("storage_configuration")
     disks, policies = ET.SubElement(root, "disks"), ET.SubElement(root, "policies")
     volumes = ET.SubElement(ET.SubElement(policies, ClickHouseSettings().storage_policy), "volumes")
     for volume in ("default", *VOLUMES):
         ET.SubElement(ET.SubElement(volumes, volume), "disk").text = volume
-        if volume != "default":
-            path = directory / volume
-            path.mkdir(parents=True, exist_ok=True)
-            ET.SubElement(ET.SubElement(disks, volume), "path").text = f"{path}/"
+    for disk, path in {**{volume: directory / "disks" / volume for volume in VOLUMES}, "backups": directory / "backups"}.items():
+        path.mkdir(parents=True, exist_ok=True)
+        ET.SubElement(ET.SubElement(disks, disk), "path").text = f"{path}/"
     return root
 
 

@@ -184,6 +184,12 @@ class TopicAdmin:
         )
         return _rights(self._results(asked, "group ")[group])
 
+    def members(self, group: str) -> tuple[str, ...]:
+        """Return the clients that are members of a consumer group, as `client id at host`; none without a group."""
+        asked = self._client.describe_consumer_groups([group], request_timeout=self._answer_seconds)
+        described = self._results(asked, "group ")[group]
+        return tuple(f"{member.client_id} at {member.host}" for member in described.members or ())
+
     def check_kept(self, names: Iterable[str]) -> None:
         """Check that no topic is compacted, so that the broker keeps every record until its retention ends.
 

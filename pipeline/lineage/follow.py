@@ -35,7 +35,9 @@ def touched_days(hours: Collection[int]) -> tuple[date, ...]:
     return tuple(_EPOCH + timedelta(days=day) for day in sorted({hour // _HOURS for hour in hours}))
 
 
-def follow(settings: Settings, rollup: RollupSpec, hours: Collection[int]) -> list[Followed]:
+def follow(
+    settings: Settings, rollup: RollupSpec, hours: Collection[int], horizon: Horizon | None = None
+) -> list[Followed]:
     """Bring session_stats in line for these hours, as `chimera rollup repair` does for a day.
 
     All other hours keep their rows, and so do hours with a row that counts more events than ui_events has: retention
@@ -45,14 +47,15 @@ def follow(settings: Settings, rollup: RollupSpec, hours: Collection[int]) -> li
         settings: Kafka and ClickHouse.
         rollup: source and state of session_stats.
         hours: touched hours, as numbers since 1970.
+        horizon: hours that are closed; None for those that are closed now, by the rollup's snapshots.
 
     Raises:
         UnavailableError, HaltError: a server doesn't answer or refuses, or no horizon is known yet.
         OvertakenError, TakenError: as `repair`; earlier days are done.
     """
-    horizon = read_horizon(settings, rollup)
+    known = horizon or read_horizon(settings, rollup)
     with explained(settings.clickhouse):
-        return [_follow(settings, rollup, horizon, day, hours) for day in touched_days(hours)]
+        return [_follow(settings, rollup, known, day, hours) for day in touched_days(hours)]
 
 
 def _follow(settings: Settings, rollup: RollupSpec, horizon: Horizon, day: date, hours: Collection[int]) -> Followed:
