@@ -35,11 +35,11 @@ from pipeline.config import ClickHouseSettings, load_settings
 from pipeline.decode.decoder import Decoder
 from pipeline.devstack.clickhouse import ClickHouseServer
 from pipeline.devstack.ports import HOST
+from pipeline.operations.storage.projections import PROJECTIONS, add_projection
 from pipeline.privacy.hashing import Hasher
 from pipeline.privacy.sanitise import Sanitiser
 from pipeline.producer.encode import Encoder
 from pipeline.sample import sample
-from pipeline.storage.projections import PROJECTIONS, add_projection
 
 _LAST_BEFORE = 21  # newest migration without codecs and indexes
 _BLOCK = 50_000

@@ -8,13 +8,6 @@ from typing import Any
 import click
 import orjson
 
-from pipeline.backup.adopt import adopt as read_manifest_of
-from pipeline.backup.create import Wish, settle
-from pipeline.backup.create import create as make
-from pipeline.backup.manifest import BackupRecord, Manifest
-from pipeline.backup.prune import plan_pruning, remove
-from pipeline.backup.put_back import plan_restore, put_back
-from pipeline.backup.verify import verify_backup
 from pipeline.catalog import load_catalog
 from pipeline.cli.backup_output import (
     facts_of_record,
@@ -28,6 +21,13 @@ from pipeline.cli.backup_output import (
 from pipeline.cli.progress import progress_bar
 from pipeline.config import Settings, load_settings
 from pipeline.errors import ConfigError
+from pipeline.operations.backup.adopt import adopt as read_manifest_of
+from pipeline.operations.backup.create import Wish, settle
+from pipeline.operations.backup.create import create as make
+from pipeline.operations.backup.manifest import BackupRecord, Manifest
+from pipeline.operations.backup.prune import plan_pruning, remove
+from pipeline.operations.backup.put_back import plan_restore, put_back
+from pipeline.operations.backup.verify import verify_backup
 
 _EXIT_CODES = """
 \b

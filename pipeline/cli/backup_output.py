@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from pipeline.backup.manifest import BackupRecord
-from pipeline.backup.prune import Pruning
-from pipeline.backup.restore import Restoration
-from pipeline.backup.verify import VerifiedBackup
 from pipeline.cli.columns import print_columns
+from pipeline.operations.backup.manifest import BackupRecord
+from pipeline.operations.backup.prune import Pruning
+from pipeline.operations.backup.restore import Restoration
+from pipeline.operations.backup.verify import VerifiedBackup
 
 _MIB = 1024**2
 

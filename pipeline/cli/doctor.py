@@ -5,8 +5,8 @@ from dataclasses import asdict
 import click
 import orjson
 
-from pipeline.doctor.examination import examine
-from pipeline.doctor.finding import Finding, Health, exit_code_of
+from pipeline.operations.doctor.examination import examine
+from pipeline.operations.doctor.finding import Finding, Health, exit_code_of
 
 _COLOURS = {Health.OK: "green", Health.WARN: "yellow", Health.FAIL: "red"}
 

@@ -11,10 +11,10 @@ from pipeline.catalog import load_catalog
 from pipeline.cli.progress import progress_bar
 from pipeline.clickhouse.client import connect, explained
 from pipeline.config import Settings, load_settings
-from pipeline.storage.maintenance import CHECKS, Finding, Period, Section, look
-from pipeline.storage.maintenance import run as mend
-from pipeline.storage.maintenance.report import Subject
-from pipeline.storage.tables import live_tables, stored_tables
+from pipeline.operations.storage.maintenance import CHECKS, Finding, Period, Section, look
+from pipeline.operations.storage.maintenance import run as mend
+from pipeline.operations.storage.maintenance.report import Subject
+from pipeline.operations.storage.tables import live_tables, stored_tables
 
 
 @click.command()

@@ -6,7 +6,7 @@ import click
 
 from pipeline.config import load_settings
 from pipeline.logs import logging_config
-from pipeline.monitor.process import run_monitor
+from pipeline.operations.monitor.process import run_monitor
 
 
 @click.command()

@@ -11,8 +11,8 @@ from pipeline.catalog import load_catalog
 from pipeline.config import Settings
 from pipeline.errors import ConfigError, UnavailableError
 from pipeline.logs import be_silent
-from pipeline.monitor.state import PipelineState
-from pipeline.monitor.watch import Watch
+from pipeline.operations.monitor.state import PipelineState
+from pipeline.operations.monitor.watch import Watch
 
 _BETWEEN_SECONDS = 2.0
 _MODEL: TypeAdapter[PipelineState] = TypeAdapter(PipelineState)

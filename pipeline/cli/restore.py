@@ -8,16 +8,16 @@ from typing import Any
 import click
 import orjson
 
-from pipeline.backup.exchange import exchange
-from pipeline.backup.put_back import check_stopped
-from pipeline.backup.recovery import Recovered, recover
-from pipeline.backup.recovery_plan import RecoveryPlan, plan_recovery
-from pipeline.backup.restore import check_tables_in
 from pipeline.catalog import load_catalog
 from pipeline.cli.progress import progress_bar
 from pipeline.cli.replay_output import print_left_hours
 from pipeline.config import load_settings
 from pipeline.errors import ConfigError
+from pipeline.operations.backup.exchange import exchange
+from pipeline.operations.backup.put_back import check_stopped
+from pipeline.operations.backup.recovery import Recovered, recover
+from pipeline.operations.backup.recovery_plan import RecoveryPlan, plan_recovery
+from pipeline.operations.backup.restore import check_tables_in
 
 _EPILOG = """
 \b

@@ -11,8 +11,8 @@ from pipeline.clickhouse.ddl import alter_table
 from pipeline.clickhouse.ddl import drop_retired as drop_statement
 from pipeline.config import Settings, env_name, load_settings
 from pipeline.decode.paths import version_path
-from pipeline.doctor.declared import refusals
 from pipeline.errors import ConfigError
+from pipeline.operations.doctor.declared import refusals
 from pipeline.schema.compatibility import problems
 from pipeline.schema.versions import Schema, load_schemas
 from pipeline.validation_messages import unknown_key_message

@@ -10,7 +10,7 @@ from pipeline.cli.monitored import from_monitor, looked_at_once
 from pipeline.cli.status_output import screen
 from pipeline.config import load_settings
 from pipeline.errors import UnavailableError
-from pipeline.monitor.state import Health
+from pipeline.operations.monitor.state import Health
 
 _WIDE = 200
 

@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.monitor.state import Consumption, FamilyState, Health, PipelineState
-from pipeline.monitor.troubles import duration
+from pipeline.operations.monitor.state import Consumption, FamilyState, Health, PipelineState
+from pipeline.operations.monitor.troubles import duration
 
 _COLOURS = {Health.OK: "green", Health.WARNING: "yellow", Health.CRITICAL: "red", Health.UNKNOWN: "dim"}
 _MARKS = {Health.OK: "✓", Health.WARNING: "!", Health.CRITICAL: "✗", Health.UNKNOWN: "?"}

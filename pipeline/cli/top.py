@@ -18,8 +18,8 @@ from pipeline.cli.status_output import screen
 from pipeline.config import Settings, load_settings
 from pipeline.errors import UnavailableError
 from pipeline.logs import be_silent
-from pipeline.monitor.state import PipelineState
-from pipeline.monitor.watch import Watch
+from pipeline.operations.monitor.state import PipelineState
+from pipeline.operations.monitor.watch import Watch
 
 _WIDE = 200
 _FRAME_SECONDS = 1.0

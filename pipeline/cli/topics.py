@@ -9,8 +9,8 @@ from rich.console import Console
 from pipeline.catalog import TopicSpec
 from pipeline.cli.groups import Group
 from pipeline.config import load_settings
-from pipeline.doctor.declared import declared_catalog
 from pipeline.kafka.topics import Action, Change, Setting, TopicAdmin, plan
+from pipeline.operations.doctor.declared import declared_catalog
 
 _CHANGES = 2
 _STYLES = {Action.CREATE: "green", Action.ALTER: "yellow", Action.KEEP: "dim"}

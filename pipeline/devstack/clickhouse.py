@@ -144,7 +144,10 @@ def _storage(directory: Path) -> ET.Element:
     volumes = ET.SubElement(ET.SubElement(policies, ClickHouseSettings().storage_policy), "volumes")
     for volume in ("default", *VOLUMES):
         ET.SubElement(ET.SubElement(volumes, volume), "disk").text = volume
-    for disk, path in {**{volume: directory / "disks" / volume for volume in VOLUMES}, "backups": directory / "backups"}.items():
+    for disk, path in {
+        **{volume: directory / "disks" / volume for volume in VOLUMES},
+        "backups": directory / "backups",
+    }.items():
         path.mkdir(parents=True, exist_ok=True)
         ET.SubElement(ET.SubElement(disks, disk), "path").text = f"{path}/"
     return root

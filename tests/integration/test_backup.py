@@ -15,13 +15,13 @@ from support.commands import Chimera, command
 from support.processes import eventually
 from support.replays import UiEvents
 
-from pipeline.backup.manifest import Manifest
-from pipeline.backup.newest import newest
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.migrate import migrate
 from pipeline.config import Settings
 from pipeline.devstack.process import spawn
 from pipeline.kafka.client import client_config
+from pipeline.operations.backup.manifest import Manifest
+from pipeline.operations.backup.newest import newest
 
 pytestmark = pytest.mark.integration
 

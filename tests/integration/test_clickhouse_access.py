@@ -35,18 +35,18 @@ from pipeline.kafka.client import client_config
 from pipeline.lineage.extents import Extent
 from pipeline.lineage.stored import StoredRows
 from pipeline.lineage.twins import Twins
+from pipeline.operations.storage.cold import query_cold
+from pipeline.operations.storage.maintenance import CHECKS, look
+from pipeline.operations.storage.maintenance.report import Subject
+from pipeline.operations.storage.projections import add_projection, drop_projection
+from pipeline.operations.storage.recompress import recompress
+from pipeline.operations.storage.retention import apply_plan, make_plans
+from pipeline.operations.storage.tables import read_days, stored_tables
 from pipeline.producer.encode import Encoder
 from pipeline.producer.producer import Producer
 from pipeline.rollup.audit import Audit
 from pipeline.rollup.horizon import Horizon
 from pipeline.rollup.repair import plan, repair
-from pipeline.storage.cold import query_cold
-from pipeline.storage.maintenance import CHECKS, look
-from pipeline.storage.maintenance.report import Subject
-from pipeline.storage.projections import add_projection, drop_projection
-from pipeline.storage.recompress import recompress
-from pipeline.storage.retention import apply_plan, make_plans
-from pipeline.storage.tables import read_days, stored_tables
 
 pytestmark = pytest.mark.integration
 

@@ -13,8 +13,8 @@ from support.pipeline_states import STATES, busy, clickhouse_away
 
 from pipeline.config import MonitorSettings
 from pipeline.devstack.ports import free_port
-from pipeline.monitor.state import PipelineState
-from pipeline.monitor.web import MonitorWeb
+from pipeline.operations.monitor.state import PipelineState
+from pipeline.operations.monitor.web import MonitorWeb
 
 _DRAWN = "document.querySelectorAll('#path .node').length > 12"
 _WORDS = {"ok": "All is well", "warning": "Needs a look", "critical": "Trouble"}

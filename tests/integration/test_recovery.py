@@ -12,10 +12,10 @@ from support.commands import Chimera, command
 from support.processes import eventually
 from support.replays import UiEvents
 
-from pipeline.backup.manifest import Manifest
 from pipeline.clickhouse.client import connect
 from pipeline.config import Settings
 from pipeline.devstack.process import spawn
+from pipeline.operations.backup.manifest import Manifest
 
 pytestmark = pytest.mark.integration
 

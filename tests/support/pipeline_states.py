@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from pipeline.monitor.state import (
+from pipeline.operations.monitor.state import (
     VERSION,
     Consumption,
     DiskState,

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.backup.destination import Destination
-from pipeline.backup.figures import compare_takes, differences
-from pipeline.backup.manifest import BackupRecord, chain_of
-from pipeline.backup.moment import MomentCut, UnreachableError, choose
-from pipeline.backup.prune import plan_pruning
-from pipeline.backup.sessions import closed_before
 from pipeline.config import BackupSettings, RollupSettings
 from pipeline.errors import ConfigError
+from pipeline.operations.backup.destination import Destination
+from pipeline.operations.backup.figures import compare_takes, differences
+from pipeline.operations.backup.manifest import BackupRecord, chain_of
+from pipeline.operations.backup.moment import MomentCut, UnreachableError, choose
+from pipeline.operations.backup.prune import plan_pruning
+from pipeline.operations.backup.sessions import closed_before
 
 _NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 _TOPIC = "AAAAAAAAAAAAAAAAAAAAAQ"

@@ -11,7 +11,7 @@ import yaml
 from pipeline.catalog import RowRetention, load_catalog, load_topics
 from pipeline.config import SchemasSettings, Settings, TopicsSettings
 from pipeline.errors import ConfigError
-from pipeline.storage.tables import stored_tables
+from pipeline.operations.storage.tables import stored_tables
 
 ROOT = Path(__file__).parents[2]
 UI_EVENTS = "chimera.ui_events"

@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
 from pipeline.config import env_name, load_settings
-from pipeline.doctor.declared import declared_catalog, refusals
 from pipeline.errors import ConfigError
+from pipeline.operations.doctor.declared import declared_catalog, refusals
 
 ROOT = Path(__file__).parents[2]
 Edit = Callable[[dict[str, Any], dict[str, Any]], object]

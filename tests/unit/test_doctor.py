@@ -8,8 +8,8 @@ from click.testing import CliRunner
 from pipeline.cli import cli
 from pipeline.config import env_name
 from pipeline.devstack.stack import DEVELOPMENT_HASH_KEY
-from pipeline.doctor.finding import Finding, Health, exit_code_of, fail, found_by, ok, warn
 from pipeline.errors import ChimeraError, ConfigError, HaltError, UnavailableError
+from pipeline.operations.doctor.finding import Finding, Health, exit_code_of, fail, found_by, ok, warn
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline.monitor.consumption import WINDOW_LOOKS, PartitionWindow, Seen
-from pipeline.monitor.state import Consumption
+from pipeline.operations.monitor.consumption import WINDOW_LOOKS, PartitionWindow, Seen
+from pipeline.operations.monitor.state import Consumption
 
 
 def _window(*looks: tuple[int, int | None], owner: str | None = "worker", begin: int = 0) -> PartitionWindow:

@@ -14,9 +14,9 @@ from rich.console import Console
 from support.pipeline_states import STATES, busy, kafka_away
 
 from pipeline.cli.status_output import screen
-from pipeline.monitor.metrics import BUILD, CONSUMPTION, GROUP_STATE, METRICS, PREFIX, MonitorMetrics
-from pipeline.monitor.runbook import runbook_page
-from pipeline.monitor.state import PipelineState
+from pipeline.operations.monitor.metrics import BUILD, CONSUMPTION, GROUP_STATE, METRICS, PREFIX, MonitorMetrics
+from pipeline.operations.monitor.runbook import runbook_page
+from pipeline.operations.monitor.state import PipelineState
 
 ROOT = Path(__file__).parents[2]
 _MODEL: TypeAdapter[PipelineState] = TypeAdapter(PipelineState)
@@ -28,8 +28,8 @@ def _families(state: PipelineState) -> dict[str, Any]:
 
 
 def test_the_published_schema_is_that_of_the_model() -> None:
-    """docs/status.schema.json is made of the classes; `python -m pipeline.monitor.schema` writes it."""
-    from pipeline.monitor.schema import document
+    """docs/status.schema.json is made of the classes; `python -m pipeline.operations.monitor.schema` writes it."""
+    from pipeline.operations.monitor.schema import document
 
     assert json.loads((ROOT / "docs/status.schema.json").read_text(encoding="utf-8")) == document()
 
@@ -85,7 +85,7 @@ def test_every_trouble_has_a_section_in_the_runbook() -> None:
     """The page links to it by the trouble's id; each section is found in the page that the monitor serves."""
     import re
 
-    source = (ROOT / "pipeline/monitor/troubles.py").read_text(encoding="utf-8")
+    source = (ROOT / "pipeline/operations/monitor/troubles.py").read_text(encoding="utf-8")
     ids = set(re.findall(r'Found\("([a-z-]+)"', source))
     assert len(ids) > 10
     served = set(re.findall(r'<h2 id="([a-z-]+)"', runbook_page().decode()))

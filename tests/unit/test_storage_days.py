@@ -7,9 +7,9 @@ import pytest
 from pipeline.catalog import RowRetention
 from pipeline.cli.storage.group import amount_text, size_text
 from pipeline.clickhouse.ttl import _deleting_rules, ttl_clause
-from pipeline.storage.partitions import chosen_days
-from pipeline.storage.retention import rule_of, tier_of
-from pipeline.storage.tables import Amount, Day, StoredTable
+from pipeline.operations.storage.partitions import chosen_days
+from pipeline.operations.storage.retention import rule_of, tier_of
+from pipeline.operations.storage.tables import Amount, Day, StoredTable
 
 _RETENTION = RowRetention(warm_after_days=90, cold_after_days=365, delete_after_days=1095)
 _TABLE = StoredTable("ui_events", "ts", _RETENTION)

@@ -10,9 +10,9 @@ import orjson
 from pipeline.cli.columns import print_columns
 from pipeline.cli.storage.group import F, amount_text, opened, size_text, storage
 from pipeline.config import Settings
-from pipeline.storage.cold import cold_amounts, query_cold
-from pipeline.storage.partitions import attach_days, change_days, chosen_days, detached_days
-from pipeline.storage.tables import Amount, Day, StoredTable, live_tables, read_days, volumes
+from pipeline.operations.storage.cold import cold_amounts, query_cold
+from pipeline.operations.storage.partitions import attach_days, change_days, chosen_days, detached_days
+from pipeline.operations.storage.tables import Amount, Day, StoredTable, live_tables, read_days, volumes
 
 _DAY = click.DateTime(["%Y-%m-%d"])
 _CHANGES = {"DROP": "dropped", "DETACH": "detached"}

@@ -4,10 +4,16 @@ import click
 
 from pipeline.cli.progress import progress_bar
 from pipeline.cli.storage.group import opened, size_text, storage, tables_argument
-from pipeline.storage.projections import PROJECTIONS, add_projection, declared, drop_projection, live_projections
-from pipeline.storage.recompress import old_days
-from pipeline.storage.recompress import recompress as rewrite
-from pipeline.storage.tables import live_tables
+from pipeline.operations.storage.projections import (
+    PROJECTIONS,
+    add_projection,
+    declared,
+    drop_projection,
+    live_projections,
+)
+from pipeline.operations.storage.recompress import old_days
+from pipeline.operations.storage.recompress import recompress as rewrite
+from pipeline.operations.storage.tables import live_tables
 
 
 @storage.command()

@@ -11,7 +11,7 @@ from pipeline.catalog import load_catalog
 from pipeline.cli.groups import Group
 from pipeline.clickhouse.client import connect, explained
 from pipeline.config import Settings, load_settings
-from pipeline.storage.tables import Amount, StoredTable, stored_tables
+from pipeline.operations.storage.tables import Amount, StoredTable, stored_tables
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -6,7 +6,7 @@ import click
 import orjson
 
 from pipeline.cli.storage.group import amount_facts, amount_text, confirm, opened, storage, tables_argument
-from pipeline.storage.retention import RetentionPlan, apply_plan, make_plans
+from pipeline.operations.storage.retention import RetentionPlan, apply_plan, make_plans
 
 _CHANGES = 2
 

@@ -1,0 +1,1 @@
+"""Tools for those who run the pipeline: checks, a monitor, storage for years, backups."""

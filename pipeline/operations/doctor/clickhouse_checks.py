@@ -1,0 +1,137 @@
+"""Checks of ClickHouse: the server, its clock, migrations, the user, tables, grants, windows and disks."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.catalog import Catalog
+from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.contract import check_rollup, check_tables
+from pipeline.clickhouse.dependent_views import check_views
+from pipeline.clickhouse.engines import check_engines
+from pipeline.clickhouse.lookups import all_rows
+from pipeline.clickhouse.migrate import pending
+from pipeline.clickhouse.pinned_settings import check_user
+from pipeline.clickhouse.row_policies import check_row_policies
+from pipeline.clickhouse.session_stats import TABLE
+from pipeline.config import ClickHouseSettings, Settings
+from pipeline.errors import ChimeraError
+from pipeline.operations.doctor.finding import Finding, fail, ok, warn
+from pipeline.worker.preflight import check_windows
+
+_CLOCK_SECONDS = 1.0
+_FULL, _NEARLY_FULL = 0.05, 0.15  # free share of a disk
+_GIB = 1024**3
+_DISKS = "SELECT name, free_space, total_space FROM system.disks WHERE total_space > 0 ORDER BY name"
+
+
+def server(settings: ClickHouseSettings) -> Iterator[Finding]:
+    """Log in, and ask for the version and the time zone."""
+    with explained(settings), connect(settings, database="") as client:
+        ((version, zone),) = all_rows(client, "SELECT version(), serverTimezone()")
+    yield ok("clickhouse", f"{settings.address}, version {version}, user {settings.user}")
+    if zone not in {"UTC", "Etc/UTC"}:
+        yield warn(
+            "clickhouse",
+            f"its time zone is {zone}: session_stats shows hours and days in it",
+            "run it in UTC, or write toDate(hour, 'UTC') in queries",
+        )
+
+
+def clock(settings: ClickHouseSettings) -> Iterator[Finding]:
+    """Compare the server's clock with this machine's, to half of an answer's time."""
+    with explained(settings), connect(settings, database="") as client:
+        all_rows(client, "SELECT 1")  # connects
+        before = datetime.now(UTC).timestamp()
+        ((there,),) = all_rows(client, "SELECT toUnixTimestamp64Milli(now64(3))")
+        after = datetime.now(UTC).timestamp()
+    difference = there / 1000 - (before + after) / 2
+    said = f"ClickHouse is {abs(difference):.1f} s {'ahead' if difference > 0 else 'behind'} of this machine"
+    if abs(difference) > _CLOCK_SECONDS + (after - before) / 2:
+        yield warn("clocks", said, "synchronise the clocks of brokers, ClickHouse and workers")
+    else:
+        yield ok("clocks", "ClickHouse and this machine agree to the second")
+
+
+def migrations(settings: ClickHouseSettings) -> Iterator[Finding]:
+    """List what `chimera migrate` would do."""
+    try:
+        files = pending(settings)
+    except ChimeraError:
+        if settings.user == "default":
+            raise
+        yield warn(
+            "migrations", f"user {settings.user} can't read which were applied", "chimera migrate, as chimera_admin"
+        )
+        return
+    for file in files:
+        yield fail("migrations", f"{file.name} is pending", "chimera migrate")
+    if not files:
+        yield ok("migrations", "all are applied")
+
+
+def user(settings: ClickHouseSettings) -> Iterator[Finding]:
+    """Check that the user may write, and may use the settings of inserts."""
+    check_user(settings)
+    yield ok("clickhouse user", f"{settings.user} may write, with the settings of inserts")
+
+
+def tables(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
+    """Compare tables with schemas; check engines, row policies and the views on the tables."""
+    clickhouse = settings.clickhouse
+    columns = check_tables(clickhouse, catalog.families)
+    if settings.rollup.enabled and catalog.rollup:
+        columns |= check_rollup(clickhouse)
+    check_engines(clickhouse, columns)
+    check_row_policies(clickhouse, columns)
+    yield ok("tables", f"{len(columns)} fit their schemas")
+    check_views(clickhouse, columns)
+    yield ok("views", "none would count a repeated insert twice")
+
+
+def grants(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
+    """Ask the server for the grants that the worker needs: INSERT and SELECT on each table that it fills."""
+    clickhouse = settings.clickhouse
+    names = [family.table for family in catalog.families]
+    names += [TABLE] if settings.rollup.enabled and catalog.rollup else []
+    with explained(clickhouse), connect(clickhouse, database="") as client:
+        missing = [
+            f"{right} on {table}"
+            for table in names
+            for right in ("INSERT", "SELECT")
+            if not _granted(client, right, table, clickhouse)
+        ]
+    if missing:
+        lacks = f"user {clickhouse.user} lacks {', '.join(missing)}"
+        yield fail("grants", lacks, "chimera access sql, run by an administrator")
+    else:
+        yield ok("grants", f"INSERT and SELECT on {len(names)} tables")
+
+
+def _granted(client: Any, right: str, table: str, settings: ClickHouseSettings) -> bool:
+    ((granted,),) = client.execute(f"CHECK GRANT {right} ON `{settings.database}`.`{table}`")
+    return bool(granted)
+
+
+def windows(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
+    """Check that each table remembers the tokens of its inserts for long enough."""
+    check_windows(settings, catalog)
+    yield ok("windows", "each table remembers its inserts for long enough")
+
+
+def disks(settings: ClickHouseSettings) -> Iterator[Finding]:
+    """Compare free with total space of each disk."""
+    try:
+        with explained(settings), connect(settings, database="") as client:
+            found = all_rows(client, _DISKS)
+    except ChimeraError:
+        yield warn("disk", f"user {settings.user} may not see system.disks", "ask as an administrator")
+        return
+    for name, free, total in found:
+        said = f"{name}: {free / _GIB:,.0f} of {total / _GIB:,.0f} GiB free"
+        if free < total * _FULL:
+            yield fail("disk", said, "give ClickHouse more space, or drop old days")
+        elif free < total * _NEARLY_FULL:
+            yield warn("disk", said, "give ClickHouse more space, or drop old days")
+        else:
+            yield ok("disk", said)

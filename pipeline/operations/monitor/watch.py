@@ -1,0 +1,231 @@
+"""The looks at the servers, each in a thread of its own and with a timeout, and the model that is made of them.
+
+A look that fails is a state of the model. A look that hangs holds up no other one.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from pipeline.catalog import Catalog
+from pipeline.clickhouse.observing import StorageObserver
+from pipeline.clickhouse.session_stats import TABLE
+from pipeline.config import Settings
+from pipeline.errors import ChimeraError
+from pipeline.kafka.standing import GroupObserver, RecordTimes, Standing
+from pipeline.operations.monitor.journal import Journal, LastHour
+from pipeline.operations.monitor.logs import WrittenLogs
+from pipeline.operations.monitor.partitions import PartitionWatch, group_state
+from pipeline.operations.monitor.server_watch import ServerWatch, moment
+from pipeline.operations.monitor.state import VERSION, FamilyState, Health, PipelineState, Trouble
+from pipeline.operations.monitor.tables import TableHistory
+from pipeline.operations.monitor.troubles import Begins, Facts, find_troubles
+
+_TOPICS_SECONDS = 60.0
+"""Time between two questions for the topics' partitions."""
+
+log = structlog.get_logger("chimera.monitor")
+
+
+class Watch:
+    """Looks at the pipeline, and gives its state.
+
+    Args:
+        settings: both servers, the group, and the monitor's own.
+        catalog: the families and the rollup.
+        clock: seconds since 1970.
+    """
+
+    def __init__(self, settings: Settings, catalog: Catalog, *, clock: Callable[[], float] = time.time) -> None:
+        wait, interval = settings.monitor.answer_seconds, settings.monitor.interval_seconds
+        self._settings, self._catalog, self._clock, self._interval = settings, catalog, clock, interval
+        self._started_at = clock()
+        self._logs = WrittenLogs(settings.kafka, catalog, answer_seconds=wait)
+        sources = [family.topic.name for family in catalog.families]
+        self._group = GroupObserver(settings.kafka, [*sources, *self._logs.topics], answer_seconds=wait)
+        self._times = RecordTimes(settings.kafka, answer_seconds=wait)
+        self._storage = StorageObserver(settings.clickhouse, answer_seconds=wait)
+        silence = 2 * interval + 4 * wait
+        self._kafka = ServerWatch(settings.kafka.bootstrap_servers, silence)
+        self._clickhouse = ServerWatch(settings.clickhouse.address, silence)
+        self._letters = ServerWatch(settings.kafka.bootstrap_servers, 60 * silence)  # the first reading may be long
+        self._partitions = PartitionWatch(catalog.families)
+        tables = [*(family.table for family in catalog.families), *([TABLE] if catalog.rollup else [])]
+        self._tables = TableHistory(tables)
+        self._journal, self._hour, self._begins = Journal(), LastHour(), Begins()
+        self._standing: Standing | None = None
+        self._clock_seconds: float | None = None
+        self._topics_at = 0.0
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Begin to look, in threads that end with `stop`."""
+        for look in (self.look_at_kafka, self.look_at_clickhouse, self.look_at_logs):
+            thread = threading.Thread(target=self._again_and_again, args=(look,), name=look.__name__, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self, seconds: float) -> None:
+        """Stop looking; a look under way has this time to end."""
+        self._stopping.set()
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def look_once(self) -> None:
+        """Make each look once, those at different servers at the same time."""
+        beside = threading.Thread(target=self.look_at_clickhouse, daemon=True)
+        beside.start()
+        self.look_at_kafka()
+        self.look_at_logs()
+        beside.join()
+
+    def look_at_kafka(self) -> None:
+        """Look at the group and the topics."""
+        try:
+            anew = self._clock() - self._topics_at > _TOPICS_SECONDS
+            standing = self._group.look(anew=anew)
+        except ChimeraError as error:
+            self._note_failure(self._kafka, "Kafka", str(error))
+            return
+        now = self._clock()
+        self._topics_at = now if anew else self._topics_at
+        with self._lock:
+            self._partitions.add(now, standing)
+            self._standing = standing
+            asked = self._partitions.unknown()
+        times = self._times.read(asked)
+        with self._lock:
+            self._partitions.learn(asked, times)
+            self._journal.compare(now, standing)
+        self._note_success(self._kafka, "Kafka")
+        with self._lock:
+            self._hour.add(now, self._families(now))
+
+    def look_at_clickhouse(self) -> None:
+        """Look at the tables and the server."""
+        try:
+            began = self._clock()
+            facts = self._storage.look(self._tables.names)
+        except ChimeraError as error:
+            self._note_failure(self._clickhouse, "ClickHouse", str(error))
+            return
+        now = self._clock()
+        self._clock_seconds = facts.time_ms / 1000 - (began + now) / 2 if now - began < 1 else self._clock_seconds
+        with self._lock:
+            self._tables.add(now, facts)
+        self._note_success(self._clickhouse, "ClickHouse")
+
+    def look_at_logs(self) -> None:
+        """Read what is new of the dead letters and the rollup's snapshots."""
+        standing = self._standing
+        if standing is None or self._kafka.state(self._clock()).verdict is not Health.OK:
+            return
+        try:
+            self._logs.look(standing)
+        except ChimeraError as error:
+            self._letters.failed(self._clock(), str(error))
+        else:
+            self._letters.succeeded(self._clock())
+
+    def state(self) -> PipelineState:
+        """Return the model as of now."""
+        now = self._clock()
+        with self._lock:
+            return self._compose(now)
+
+    def _compose(self, now: float) -> PipelineState:
+        facts = self._facts(now)
+        troubles = self._begins.dated(find_troubles(facts), now)
+        verdict = _verdict(troubles, (facts.kafka.verdict, facts.clickhouse.verdict))
+        at, started = moment(now), moment(self._started_at)
+        assert at is not None
+        assert started is not None
+        return PipelineState(
+            version=VERSION,
+            at=at,
+            started_at=started,
+            verdict=verdict,
+            summary=_summary(verdict, troubles),
+            kafka=facts.kafka,
+            clickhouse=facts.clickhouse,
+            dead_letters=facts.dead_letters,
+            group=facts.group,
+            families=facts.families,
+            tables=facts.tables,
+            rollup=facts.rollup,
+            storage=facts.storage,
+            troubles=troubles,
+            events=self._journal.events,
+            history=self._hour.history([family.name for family in self._catalog.families]),
+        )
+
+    def _facts(self, now: float) -> Facts:
+        return Facts(
+            now=now,
+            kafka=self._kafka.state(now),
+            clickhouse=self._clickhouse.state(now),
+            dead_letters=self._letters.state(now),
+            group=group_state(self._settings.kafka.group_id, self._standing),
+            families=self._families(now),
+            tables=self._tables.tables(now),
+            storage=self._tables.storage(),
+            rollup=self._logs.rollup(self._tables.newest_event(TABLE)),
+            retention_seconds={family.name: family.topic.retention_hours * 3600 for family in self._catalog.families},
+            clock_seconds=self._clock_seconds,
+        )
+
+    def _families(self, now: float) -> tuple[FamilyState, ...]:
+        return tuple(
+            self._partitions.family(family, self._logs.dead_letters(family.dead_letters.name, now), now)
+            for family in self._catalog.families
+        )
+
+    def _note_failure(self, server: ServerWatch, name: str, reason: str) -> None:
+        now = self._clock()
+        if server.state(now).verdict is not Health.CRITICAL:
+            log.warning("look failed", server=name, reason=reason)
+            with self._lock:
+                self._journal.note(now, "away", f"{name} doesn't answer")
+        server.failed(now, reason)
+
+    def _note_success(self, server: ServerWatch, name: str) -> None:
+        now = self._clock()
+        if server.state(now).verdict is Health.CRITICAL:
+            log.info("look succeeds again", server=name)
+            with self._lock:
+                self._journal.note(now, "back", f"{name} answers again")
+        server.succeeded(now)
+
+    def _again_and_again(self, look: Callable[[], None]) -> None:
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                look()
+            except Exception:  # a defect of one look must not end the others; it stays visible as silence
+                log.exception("a look failed unexpectedly", look=look.__name__)
+            self._stopping.wait(max(0.1, self._interval - (time.monotonic() - began)))
+
+
+def _verdict(troubles: Iterable[Trouble], servers: Iterable[Health]) -> Health:
+    severities = {trouble.severity for trouble in troubles}
+    if Health.CRITICAL in severities:
+        return Health.CRITICAL
+    if Health.UNKNOWN in servers:
+        return Health.UNKNOWN
+    return Health.WARNING if severities else Health.OK
+
+
+def _summary(verdict: Health, troubles: tuple[Trouble, ...]) -> str:
+    if verdict is Health.UNKNOWN:
+        return "Looking for the first time"
+    if not troubles:
+        return "All is well"
+    more = f", and {len(troubles) - 1} more" if troubles[1:] else ""
+    worst = troubles[0]
+    where = "" if worst.text.startswith(worst.where) else f"{worst.where}: "
+    return f"{where}{worst.text}{more}"

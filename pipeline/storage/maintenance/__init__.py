@@ -1,9 +1,0 @@
-"""Maintenance: the specification's daily, weekly and monthly lists, as checks with findings and their remedies."""
-
-from pipeline.storage.maintenance import daily, monthly, weekly
-from pipeline.storage.maintenance.report import Check, Finding, Period, Section, look, run
-
-CHECKS: tuple[Check, ...] = (*daily.CHECKS, *weekly.CHECKS, *monthly.CHECKS)
-"""All checks, in the order of the report."""
-
-__all__ = ["CHECKS", "Check", "Finding", "Period", "Section", "look", "run"]
