@@ -1,6 +1,7 @@
 """Settings: environment variables `CHIMERA_<SECTION>__<KEY>`, checked once; an error explains a wrong one in one line.
 
-All settings are declared here and nowhere else. docs/configuration.md describes them for users.
+`tool_settings.py` has those of the tools beside the data path; no other module declares any. docs/configuration.md
+describes them for users.
 """
 
 import difflib
@@ -9,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import ConfigError
-from pipeline.forms import File, Host, HttpUrl, PathText, Port, Seconds, Secret, Servers, Text, is_loopback
+from pipeline.forms import File, Host, HttpUrl, PathText, Port, Seconds, Secret, Section, Servers, Text, is_loopback
 from pipeline.tls import client_context
+from pipeline.tool_settings import BackupSettings, MonitorSettings
 from pipeline.validation_messages import validation_message
 
 ENV_PREFIX = "CHIMERA_"
@@ -37,11 +39,7 @@ class ContradictionError(ValueError):
     """Two settings contradict each other, though each is valid alone; the message is complete."""
 
 
-class _Section(BaseModel, extra="forbid", frozen=True):
-    """One section of the settings."""
-
-
-class KafkaSettings(_Section):
+class KafkaSettings(Section):
     """Address of the broker, TLS and login; `pipeline.kafka.client` makes the client configuration from them."""
 
     bootstrap_servers: Servers = Field("127.0.0.1:9092", description="host:port, comma-separated")
@@ -118,7 +116,7 @@ class KafkaSettings(_Section):
         return self.security_protocol.startswith("SASL")
 
 
-class ClickHouseSettings(_Section):
+class ClickHouseSettings(Section):
     """Address of ClickHouse, TLS and login."""
 
     host: Host = "127.0.0.1"
@@ -163,7 +161,7 @@ class ClickHouseSettings(_Section):
         return f"{self.host}:{self.native_port}"
 
 
-class RegistrySettings(_Section):
+class RegistrySettings(Section):
     """Address of the schema registry and login; only Confluent-framed records need a registry."""
 
     url: HttpUrl | None = None
@@ -172,7 +170,7 @@ class RegistrySettings(_Section):
     timeout_seconds: Seconds = 10.0
 
 
-class WorkerSettings(_Section):
+class WorkerSettings(Section):
     """Concurrency, retries and checks of the worker, and its web server."""
 
     batches_in_flight: int = Field(2, ge=1, le=64, description="unacknowledged micro-batches of one partition")
@@ -204,7 +202,7 @@ class WorkerSettings(_Section):
         return self
 
 
-class RollupSettings(_Section):
+class RollupSettings(Section):
     """The rollup, which derives session_stats from ui_events."""
 
     enabled: bool = True
@@ -220,7 +218,7 @@ class RollupSettings(_Section):
     )
 
 
-class ValidationSettings(_Section):
+class ValidationSettings(Section):
     """Largest differences between the time of an event and the timestamp of its record."""
 
     max_ahead_seconds: float = Field(
@@ -231,7 +229,7 @@ class ValidationSettings(_Section):
     )
 
 
-class TopicsSettings(_Section):
+class TopicsSettings(Section):
     """File that declares the topics, and their replication."""
 
     file: PathText = Field(default_factory=lambda: project_file("topics.yaml"))
@@ -241,14 +239,14 @@ class TopicsSettings(_Section):
     )
 
 
-class SchemasSettings(_Section):
+class SchemasSettings(Section):
     """Directory of the Avro schemas."""
 
     directory: PathText = Field(default_factory=lambda: project_file("schemas/avro"))
     own_directory: PathText | None = Field(None, description="directory of schemas of one's own, beside the others")
 
 
-class PrivacySettings(_Section):
+class PrivacySettings(Section):
     """Key for hashing personal data; the worker doesn't start without it."""
 
     hash_key: Secret | None = Field(
@@ -256,28 +254,7 @@ class PrivacySettings(_Section):
     )
 
 
-class MonitorSettings(_Section):
-    """The monitor, `chimera monitor`: its web server and its looks at the servers."""
-
-    web_host: Host = "127.0.0.1"
-    web_port: Port = 6067
-    interval_seconds: Seconds = Field(5.0, description="time between two looks at a server")
-    answer_seconds: Seconds = Field(4.0, description="longest wait of a look for an answer")
-
-
-class BackupSettings(_Section):
-    """Destination of backups, as the ClickHouse server sees it."""
-
-    disk: str = Field("backups", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="disk of the ClickHouse server")
-    s3_url: HttpUrl | None = Field(None, description="folder in a bucket, in the place of the disk")
-    s3_access_key: Text | None = Field(None, description="without one, the server's own credentials are used")
-    s3_secret_key: Secret = SecretStr("")
-    remove_command: Text | None = Field(
-        None, description="command that removes a backup's files, with {name} in the place of its name"
-    )
-
-
-class LogSettings(_Section):
+class LogSettings(Section):
     """Level and format of the log."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, Field, SecretStr
 
 MAX_PORT = 65_535
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
@@ -118,3 +118,7 @@ PathText = Annotated[Path, AfterValidator(_path)]
 Host = Annotated[str, AfterValidator(_host)]
 Servers = Annotated[str, AfterValidator(_servers)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+
+
+class Section(BaseModel, extra="forbid", frozen=True):
+    """One section of the settings."""

@@ -42,6 +42,7 @@ def validation_message(problem: Mapping[str, Any]) -> str:
 
 def unknown_key_message(known: Collection[str], key: str) -> str:
     """Return the message for an unknown key: the one that it is likely meant for, and all known ones."""
-    close = difflib.get_close_matches(key.lower(), known, n=1)
+    begun = [name for name in known if key.lower().startswith(name.lower())]  # `maximum` for `max`
+    close = sorted(begun, key=len, reverse=True) or difflib.get_close_matches(key.lower(), known, n=1)
     meant = f", perhaps {close[0]} is meant" if close else ""
     return f"unknown key{meant}; expected {', '.join(known)}"

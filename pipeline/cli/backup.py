@@ -18,6 +18,7 @@ from pipeline.cli.backup_output import (
     print_restoration,
     print_verified,
 )
+from pipeline.cli.groups import Group
 from pipeline.cli.progress import progress_bar
 from pipeline.config import Settings, load_settings
 from pipeline.errors import ConfigError
@@ -52,7 +53,7 @@ _DAYS = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-@click.group()
+@click.group(cls=Group)
 def backup() -> None:
     """Make, list, verify, restore and remove backups.
 

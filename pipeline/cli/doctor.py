@@ -6,9 +6,9 @@ import click
 import orjson
 
 from pipeline.operations.doctor.examination import examine
-from pipeline.operations.doctor.finding import Finding, Health, exit_code_of
+from pipeline.operations.doctor.results import CheckResult, Grade, exit_code_of
 
-_COLOURS = {Health.OK: "green", Health.WARN: "yellow", Health.FAIL: "red"}
+_COLOURS = {Grade.OK: "green", Grade.WARN: "yellow", Grade.FAIL: "red"}
 
 
 @click.command()
@@ -44,16 +44,16 @@ def doctor(context: click.Context, mend: bool, as_json: bool) -> None:
     code = exit_code_of(findings)
     if as_json:
         verdicts = {finding.verdict for finding in findings}
-        worst = next((each for each in (Health.FAIL, Health.WARN) if each in verdicts), Health.OK)
+        worst = next((each for each in (Grade.FAIL, Grade.WARN) if each in verdicts), Grade.OK)
         click.echo(orjson.dumps({"verdict": worst, "findings": [_facts(each) for each in findings]}))
     context.exit(code)
 
 
-def _facts(finding: Finding) -> dict[str, str]:
+def _facts(finding: CheckResult) -> dict[str, str]:
     return {name: str(value) for name, value in asdict(finding).items() if name != "exit_code"}
 
 
-def _print(finding: Finding) -> None:
+def _print(finding: CheckResult) -> None:
     verdict = click.style(f"{finding.verdict:4}", fg=_COLOURS[finding.verdict])
     mend = f"; to mend: {finding.mend}" if finding.mend else ""
     click.echo(f"{verdict}  {finding.check:15}  {finding.detail}{mend}")

@@ -26,7 +26,7 @@ _PATIENCE_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.3
 
 
-class Finding(NamedTuple):
+class Demand(NamedTuple):
     """Result of one check."""
 
     what: str
@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 
 def demands(
     settings: Settings, family: Family, examples: Sequence[Mapping[str, Any]], *, offline: bool
-) -> Iterator[Finding]:
+) -> Iterator[Demand]:
     """Yield the result of each check.
 
     Args:
@@ -66,7 +66,7 @@ def demands(
         if not settings.worker.allow_fresh_group:
             checks.append(("the group would store nothing twice", partial(check_group, settings, alone)))
     for what, check in checks:
-        yield Finding(what, _problem(check))
+        yield Demand(what, _problem(check))
 
 
 def _problem(check: Callable[[], object]) -> str:

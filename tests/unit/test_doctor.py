@@ -9,7 +9,7 @@ from pipeline.cli import cli
 from pipeline.config import env_name
 from pipeline.devstack.stack import DEVELOPMENT_HASH_KEY
 from pipeline.errors import ChimeraError, ConfigError, HaltError, UnavailableError
-from pipeline.operations.doctor.finding import Finding, Health, exit_code_of, fail, found_by, ok, warn
+from pipeline.operations.doctor.results import CheckResult, Grade, exit_code_of, fail, found_by, ok, warn
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,12 @@ from pipeline.operations.doctor.finding import Finding, Health, exit_code_of, fa
 def test_a_failed_check_is_a_line_and_an_exit_code(error: ChimeraError, code: int) -> None:
     """The other findings stay; the gravest code counts."""
 
-    def check() -> Iterator[Finding]:
+    def check() -> Iterator[CheckResult]:
         yield ok("a", "fine")
         raise error
 
     found = list(found_by("a", check, "mend it"))
-    assert [finding.verdict for finding in found] == [Health.OK, Health.FAIL]
+    assert [finding.verdict for finding in found] == [Grade.OK, Grade.FAIL]
     assert exit_code_of([*found, fail("b", "bad")]) == code
 
 

@@ -41,8 +41,8 @@ def _set(monkeypatch: pytest.MonkeyPatch, **kafka: str) -> None:
             _LOGIN | {"CLIENT_CERT": __file__}, "CLIENT_KEY", "a value, as", id="a certificate without its key"
         ),
         pytest.param(_LOGIN | {"CA_CERT": __file__}, "CA_CERT", "", id="a file without a certificate"),
-        pytest.param(_LOGIN | {"SECURITY_PROTOCOL": "TLS"}, "SECURITY_PROTOCOL", "text that", id="no such protocol"),
-        pytest.param(_LOGIN | {"SASL_MECHANISM": "GSSAPI"}, "SASL_MECHANISM", "text that", id="no such mechanism"),
+        pytest.param(_LOGIN | {"SECURITY_PROTOCOL": "TLS"}, "SECURITY_PROTOCOL", "'PLAINTEXT'", id="no such protocol"),
+        pytest.param(_LOGIN | {"SASL_MECHANISM": "GSSAPI"}, "SASL_MECHANISM", "'PLAIN', ", id="no such mechanism"),
     ],
 )
 def test_incomplete_or_unused_settings_are_refused(

@@ -8,10 +8,10 @@ from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.table_lock import TableLock, TakenError
 from pipeline.config import ClickHouseSettings
-from pipeline.operations.doctor.finding import Finding, fail, ok, warn
+from pipeline.operations.doctor.results import CheckResult, fail, ok, warn
 
 
-def barriers(settings: ClickHouseSettings, catalog: Catalog, *, mend: bool) -> Iterator[Finding]:
+def barriers(settings: ClickHouseSettings, catalog: Catalog, *, mend: bool) -> Iterator[CheckResult]:
     """Look for barriers; a table whose lock is held has one for a good reason.
 
     Args:
@@ -28,7 +28,7 @@ def barriers(settings: ClickHouseSettings, catalog: Catalog, *, mend: bool) -> I
         yield ok("barriers", "none holds up inserts")
 
 
-def _left(settings: ClickHouseSettings, table: str, *, mend: bool) -> Finding:
+def _left(settings: ClickHouseSettings, table: str, *, mend: bool) -> CheckResult:
     try:
         with TableLock(settings, table, patience_seconds=1.0) as lock:
             if not mend:

@@ -16,7 +16,7 @@ from pipeline.clickhouse.row_policies import check_row_policies
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.config import ClickHouseSettings, Settings
 from pipeline.errors import ChimeraError
-from pipeline.operations.doctor.finding import Finding, fail, ok, warn
+from pipeline.operations.doctor.results import CheckResult, fail, ok, warn
 from pipeline.worker.preflight import check_windows
 
 _CLOCK_SECONDS = 1.0
@@ -25,7 +25,7 @@ _GIB = 1024**3
 _DISKS = "SELECT name, free_space, total_space FROM system.disks WHERE total_space > 0 ORDER BY name"
 
 
-def server(settings: ClickHouseSettings) -> Iterator[Finding]:
+def server(settings: ClickHouseSettings) -> Iterator[CheckResult]:
     """Log in, and ask for the version and the time zone."""
     with explained(settings), connect(settings, database="") as client:
         ((version, zone),) = all_rows(client, "SELECT version(), serverTimezone()")
@@ -38,7 +38,7 @@ def server(settings: ClickHouseSettings) -> Iterator[Finding]:
         )
 
 
-def clock(settings: ClickHouseSettings) -> Iterator[Finding]:
+def clock(settings: ClickHouseSettings) -> Iterator[CheckResult]:
     """Compare the server's clock with this machine's, to half of an answer's time."""
     with explained(settings), connect(settings, database="") as client:
         all_rows(client, "SELECT 1")  # connects
@@ -53,7 +53,7 @@ def clock(settings: ClickHouseSettings) -> Iterator[Finding]:
         yield ok("clocks", "ClickHouse and this machine agree to the second")
 
 
-def migrations(settings: ClickHouseSettings) -> Iterator[Finding]:
+def migrations(settings: ClickHouseSettings) -> Iterator[CheckResult]:
     """List what `chimera migrate` would do."""
     try:
         files = pending(settings)
@@ -70,13 +70,13 @@ def migrations(settings: ClickHouseSettings) -> Iterator[Finding]:
         yield ok("migrations", "all are applied")
 
 
-def user(settings: ClickHouseSettings) -> Iterator[Finding]:
+def user(settings: ClickHouseSettings) -> Iterator[CheckResult]:
     """Check that the user may write, and may use the settings of inserts."""
     check_user(settings)
     yield ok("clickhouse user", f"{settings.user} may write, with the settings of inserts")
 
 
-def tables(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
+def tables(settings: Settings, catalog: Catalog) -> Iterator[CheckResult]:
     """Compare tables with schemas; check engines, row policies and the views on the tables."""
     clickhouse = settings.clickhouse
     columns = check_tables(clickhouse, catalog.families)
@@ -89,7 +89,7 @@ def tables(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
     yield ok("views", "none would count a repeated insert twice")
 
 
-def grants(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
+def grants(settings: Settings, catalog: Catalog) -> Iterator[CheckResult]:
     """Ask the server for the grants that the worker needs: INSERT and SELECT on each table that it fills."""
     clickhouse = settings.clickhouse
     names = [family.table for family in catalog.families]
@@ -113,13 +113,13 @@ def _granted(client: Any, right: str, table: str, settings: ClickHouseSettings) 
     return bool(granted)
 
 
-def windows(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
+def windows(settings: Settings, catalog: Catalog) -> Iterator[CheckResult]:
     """Check that each table remembers the tokens of its inserts for long enough."""
     check_windows(settings, catalog)
     yield ok("windows", "each table remembers its inserts for long enough")
 
 
-def disks(settings: ClickHouseSettings) -> Iterator[Finding]:
+def disks(settings: ClickHouseSettings) -> Iterator[CheckResult]:
     """Compare free with total space of each disk."""
     try:
         with explained(settings), connect(settings, database="") as client:

@@ -7,14 +7,14 @@ from pipeline.config import Settings, load_settings
 from pipeline.operations.doctor import clickhouse_checks, kafka_checks
 from pipeline.operations.doctor.barriers import barriers
 from pipeline.operations.doctor.declared import declared_catalog
-from pipeline.operations.doctor.finding import Check, Finding, Health, found_by, ok, warn
 from pipeline.operations.doctor.hash_key import hash_key
+from pipeline.operations.doctor.results import Check, CheckResult, Grade, found_by, ok, warn
 from pipeline.privacy.hashing import configured_hasher
 
 _APPLY, _MIGRATE = "chimera topics apply", "chimera migrate"
 
 
-def examine(*, mend: bool = False) -> Iterator[Finding]:
+def examine(*, mend: bool = False) -> Iterator[CheckResult]:
     """Yield the findings as they come.
 
     Args:
@@ -40,13 +40,13 @@ def examine(*, mend: bool = False) -> Iterator[Finding]:
             yield from found_by(name, check, what_to_do)
 
 
-def _settings() -> Iterator[Finding]:
+def _settings() -> Iterator[CheckResult]:
     settings = load_settings()
     configured_hasher(settings.privacy)
     yield ok("settings", f"group {settings.kafka.group_id}, database {settings.clickhouse.database}")
 
 
-def _declarations() -> Iterator[Finding]:
+def _declarations() -> Iterator[CheckResult]:
     settings = load_settings()
     catalog = declared_catalog(settings)
     yield ok(
@@ -54,8 +54,8 @@ def _declarations() -> Iterator[Finding]:
     )
 
 
-def _failed(findings: list[Finding]) -> bool:
-    return any(finding.verdict is Health.FAIL for finding in findings)
+def _failed(findings: list[CheckResult]) -> bool:
+    return any(finding.verdict is Grade.FAIL for finding in findings)
 
 
 def _checks(settings: Settings, catalog: Catalog, *, mend: bool) -> list[tuple[str, Check, tuple[str, ...], str]]:

@@ -16,7 +16,7 @@ from pipeline.decode.decoder import Decoder
 from pipeline.kafka.offsets import TopicReader, offset_of
 from pipeline.kafka.registry import registry_of
 from pipeline.kafka.topics import TopicAdmin
-from pipeline.operations.doctor.finding import Finding, fail, ok, warn
+from pipeline.operations.doctor.results import CheckResult, fail, ok, warn
 from pipeline.privacy.hashing import Hasher, configured_hasher
 from pipeline.privacy.sanitise import Sanitiser
 
@@ -27,7 +27,7 @@ Hashed = Mapping[str, dict[int, str]]
 """Hashed values by field and offset."""
 
 
-def hash_key(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
+def hash_key(settings: Settings, catalog: Catalog) -> Iterator[CheckResult]:
     """Hash the newest stored records again, and compare with their rows."""
     same = other = 0
     ids = TopicAdmin(settings.kafka).ids(family.topic.name for family in catalog.families)

@@ -11,7 +11,7 @@ from pipeline.kafka.newest import newest_timestamp
 from pipeline.kafka.offsets import TopicReader
 from pipeline.kafka.registry import UnknownSchemaError, registry_of
 from pipeline.kafka.topics import Action, TopicAdmin, plan
-from pipeline.operations.doctor.finding import Finding, fail, ok, warn
+from pipeline.operations.doctor.results import CheckResult, fail, ok, warn
 from pipeline.schema.writer_schema import UnresolvableError
 from pipeline.worker.fresh_group import check_group
 from pipeline.worker.preflight import check_topics
@@ -20,14 +20,14 @@ _AHEAD_SECONDS = 1.0
 _SOME_ID = 1  # whichever: an answer is what counts
 
 
-def broker(settings: KafkaSettings) -> Iterator[Finding]:
+def broker(settings: KafkaSettings) -> Iterator[CheckResult]:
     """Connect, and count the brokers."""
     check_connection(settings)
     brokers = TopicAdmin(settings).read(()).brokers
     yield ok("kafka", f"{settings.bootstrap_servers}, {brokers} broker{'s' if brokers > 1 else ''}")
 
 
-def clock(settings: KafkaSettings, catalog: Catalog) -> Iterator[Finding]:
+def clock(settings: KafkaSettings, catalog: Catalog) -> Iterator[CheckResult]:
     """Compare the newest timestamps that brokers have given with this machine's clock; Kafka tells no time itself."""
     times = [newest_timestamp(settings, topic.name) for topic in catalog.topics if topic.timestamps == "broker"]
     newest = max((time for time in times if time is not None), default=None)
@@ -45,7 +45,7 @@ def clock(settings: KafkaSettings, catalog: Catalog) -> Iterator[Finding]:
         yield ok("broker clock", "no record is newer than this machine's clock")
 
 
-def topics(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
+def topics(settings: Settings, catalog: Catalog) -> Iterator[CheckResult]:
     """Compare the topics with topics.yaml, the rollup's state topic among them."""
     admin = TopicAdmin(settings.kafka)
     changes = plan(catalog.topics, admin.read(topic.name for topic in catalog.topics), settings.topics.file)
@@ -67,13 +67,13 @@ def _matters(topic: TopicSpec, differing: str) -> bool:
     return "cleanup.policy" in differing and (topic.state_of is not None or topic.family is None)
 
 
-def rights(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
+def rights(settings: Settings, catalog: Catalog) -> Iterator[CheckResult]:
     """Check the rights that this login has, as the worker does before its start."""
     check_topics(settings.kafka, catalog, catalog.rollup if settings.rollup.enabled else None)
     yield ok("kafka rights", "READ on topics and group, WRITE on dead letters and state")
 
 
-def registry(settings: RegistrySettings) -> Iterator[Finding]:
+def registry(settings: RegistrySettings) -> Iterator[CheckResult]:
     """Ask the registry for any schema."""
     client = registry_of(settings)
     if client is None:
@@ -84,7 +84,7 @@ def registry(settings: RegistrySettings) -> Iterator[Finding]:
     yield ok("registry", f"{settings.url} answers")
 
 
-def group(settings: Settings, catalog: Catalog) -> Iterator[Finding]:
+def group(settings: Settings, catalog: Catalog) -> Iterator[CheckResult]:
     """Check that no filled table would be filled again, and count the partitions that the group has committed."""
     if not settings.worker.allow_fresh_group:
         check_group(settings, catalog)

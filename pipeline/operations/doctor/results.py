@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.errors import ChimeraError, ConfigError, UnavailableError
 
 
-class Health(enum.StrEnum):
+class Grade(enum.StrEnum):
     """How well it is with a thing."""
 
     OK = "ok"
@@ -16,11 +16,11 @@ class Health(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One line of the examination."""
 
     check: str
-    verdict: Health
+    verdict: Grade
     detail: str
     mend: str = ""
     """What to do; empty if there is nothing to do, or the detail says it."""
@@ -28,25 +28,25 @@ class Finding:
     """Exit code of the command, if this fails."""
 
 
-Check = Callable[[], Iterable[Finding]]
+Check = Callable[[], Iterable[CheckResult]]
 
 
-def ok(check: str, detail: str) -> Finding:
+def ok(check: str, detail: str) -> CheckResult:
     """Return the finding that all is well."""
-    return Finding(check, Health.OK, detail)
+    return CheckResult(check, Grade.OK, detail)
 
 
-def warn(check: str, detail: str, mend: str = "") -> Finding:
+def warn(check: str, detail: str, mend: str = "") -> CheckResult:
     """Return the finding that a person should know of."""
-    return Finding(check, Health.WARN, detail, mend)
+    return CheckResult(check, Grade.WARN, detail, mend)
 
 
-def fail(check: str, detail: str, mend: str = "") -> Finding:
+def fail(check: str, detail: str, mend: str = "") -> CheckResult:
     """Return the finding that a worker wouldn't work."""
-    return Finding(check, Health.FAIL, detail, mend)
+    return CheckResult(check, Grade.FAIL, detail, mend)
 
 
-def found_by(check: str, run: Check, mend: str = "") -> Iterator[Finding]:
+def found_by(check: str, run: Check, mend: str = "") -> Iterator[CheckResult]:
     """Yield what a check finds; its failure is a finding, too.
 
     Args:
@@ -57,14 +57,14 @@ def found_by(check: str, run: Check, mend: str = "") -> Iterator[Finding]:
     try:
         yield from run()
     except UnavailableError as error:
-        yield Finding(check, Health.FAIL, str(error), "start the server, or correct its address", error.exit_code)
+        yield CheckResult(check, Grade.FAIL, str(error), "start the server, or correct its address", error.exit_code)
     except ConfigError as error:
-        yield Finding(check, Health.FAIL, str(error), mend, error.exit_code)
+        yield CheckResult(check, Grade.FAIL, str(error), mend, error.exit_code)
     except ChimeraError as error:
         yield fail(check, str(error), mend)
 
 
-def exit_code_of(findings: Iterable[Finding]) -> int:
+def exit_code_of(findings: Iterable[CheckResult]) -> int:
     """Return 78 if the configuration is wrong, else 69 if a server doesn't answer, else 1 if anything fails, else 0."""
-    codes = {finding.exit_code for finding in findings if finding.verdict is Health.FAIL}
+    codes = {finding.exit_code for finding in findings if finding.verdict is Grade.FAIL}
     return max(codes, default=0)

@@ -1,0 +1,26 @@
+"""Settings of the tools beside the data path: the monitor and the backups; `config.py` reads them with the others."""
+
+from pydantic import Field, SecretStr
+
+from pipeline.forms import Host, HttpUrl, Port, Seconds, Secret, Section, Text
+
+
+class MonitorSettings(Section):
+    """The monitor, `chimera monitor`: its web server and its looks at the servers."""
+
+    web_host: Host = "127.0.0.1"
+    web_port: Port = 6067
+    interval_seconds: Seconds = Field(5.0, description="time between two looks at a server")
+    answer_seconds: Seconds = Field(4.0, description="longest wait of a look for an answer")
+
+
+class BackupSettings(Section):
+    """Destination of backups, as the ClickHouse server sees it."""
+
+    disk: str = Field("backups", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="disk of the ClickHouse server")
+    s3_url: HttpUrl | None = Field(None, description="folder in a bucket, in the place of the disk")
+    s3_access_key: Text | None = Field(None, description="without one, the server's own credentials are used")
+    s3_secret_key: Secret = SecretStr("")
+    remove_command: Text | None = Field(
+        None, description="command that removes a backup's files, with {name} in the place of its name"
+    )
