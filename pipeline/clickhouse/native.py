@@ -22,6 +22,7 @@ from clickhouse_driver.writer import write_binary_str, write_binary_uint8
 
 from pipeline.clickhouse.live_columns import LiveColumn, parse_columns
 from pipeline.columns import Column, DictionaryColumn
+from pipeline.columns.core import compiled
 
 
 class OutputBuffer(Protocol):
@@ -45,6 +46,7 @@ _NUMBERS = {
 }
 _DICTIONARY_VERSION = 1
 _DICTIONARY_FLAGS = 1 << 9 | 1 << 10  # additional keys follow; they replace the dictionary of the block before
+_OFTEN = 8  # rows of a distinct string from which on it pays to encode its length once
 _INDEX_TYPES = {1: 0, 2: 1, 4: 2}  # bytes of an index to the server's number of its type
 
 
@@ -181,7 +183,25 @@ def _write_uuids(buffer: OutputBuffer, column: np.ndarray[Any, Any]) -> None:
 
 
 def _write_strings(buffer: OutputBuffer, column: Column) -> None:
-    buffer.write_strings(column.to_list() if isinstance(column, DictionaryColumn) else column)  # type: ignore[arg-type]
+    """Write each string after its length; the core writes those that are repeated often."""
+    if not isinstance(column, DictionaryColumn):
+        buffer.write_strings(column)  # type: ignore[arg-type]
+        return
+    core = compiled()
+    if core is None or _OFTEN * len(column.values) > len(column):
+        buffer.write_strings(column.to_list())
+        return
+    buffer.write(core.written([_length(value) + value for value in column.values], column.codes))
+
+
+def _length(value: bytes) -> bytes:
+    """Return the length of a string as the server reads it: seven bits a byte, the lowest first."""
+    left, octets = len(value), bytearray()
+    while left > 0x7F:
+        octets.append(left & 0x7F | 0x80)
+        left >>= 7
+    octets.append(left)
+    return bytes(octets)
 
 
 def _write_dictionary(buffer: OutputBuffer, column: Column) -> None:
