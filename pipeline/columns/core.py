@@ -168,6 +168,16 @@ class Core:
                 decoded[each.name] = columns[each.name]
         return Decoded(decoded, marks)
 
+    def written(self, texts: Sequence[bytes], codes: NDArray[np.uint32]) -> bytes:
+        """Return the texts of many rows, one after the other; row i has the text number `codes[i]`."""
+        sizes = np.fromiter(map(len, texts), np.uint64, len(texts))
+        ends, joined, codes = np.cumsum(sizes), b"".join(texts), np.ascontiguousarray(codes)
+        out = np.empty(int(sizes[codes].sum()), np.uint8)
+        self.library.chimera_write(
+            joined, len(joined), ends.ctypes.data, len(ends), codes.ctypes.data, len(codes), out.ctypes.data, len(out)
+        )
+        return out.tobytes()
+
 
 def _prepare(of: _Field, given: CompiledField, rows: int, kept: list[Any]) -> Any:
     """Fill the core's description of a field, and return the arrays of its column; `kept` gets what must stay alive."""
@@ -240,6 +250,8 @@ def load(file: Path, source: Path) -> tuple[Core | None, str]:
         library.chimera_records.argtypes = (ctypes.c_char_p, _U64, _P, _U64, _P, _U64)
         library.chimera_decode.restype = None
         library.chimera_decode.argtypes = (ctypes.c_char_p, _U64, _P, _P, _U64, _P, _U64, _U64, _P)
+        library.chimera_write.restype = _U64
+        library.chimera_write.argtypes = (ctypes.c_char_p, _U64, _P, _U64, _P, _U64, _P, _U64)
     except (OSError, AttributeError) as error:
         return None, f"it can't be loaded: {error}"
     if not same:

@@ -417,6 +417,29 @@ fn isText(text: []const u8) bool {
     return true;
 }
 
+// Blocks of columns.
+
+/// Write the text of each row, one after the other; return the bytes written. The texts lie one after the other too.
+export fn chimera_write(
+    data: [*]const u8,
+    size: u64,
+    ends: [*]const u64,
+    count: u64,
+    codes: [*]const u32,
+    rows: u64,
+    out: [*]u8,
+    room: u64,
+) u64 {
+    var at: usize = 0;
+    for (codes[0..rows]) |code| {
+        const stop = ends[0..count][code];
+        const text = data[0..size][if (code == 0) 0 else ends[code - 1]..stop];
+        @memcpy(out[0..room][at..][0..text.len], text);
+        at += text.len;
+    }
+    return at;
+}
+
 /// Checksum of the source that this library was built from.
 export fn chimera_source() u32 {
     return std.hash.Crc32.hash(@embedFile("core.zig"));

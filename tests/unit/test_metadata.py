@@ -1,5 +1,8 @@
 """Metadata that other JSON libraries write: half surrogates and numbers that don't fit 64 bits."""
 
+import resource
+from pathlib import Path
+
 import orjson
 import pytest
 
@@ -75,3 +78,16 @@ def test_limits_hold_for_half_surrogates_too() -> None:
             read_metadata(text)
     with pytest.raises(InvalidMetadataError, match="at most 1000 values"):
         read_metadata(f'{{"n": ["{_HALF}"{",1" * 1_000}]}}')
+
+
+def test_filtered_metadata_takes_the_memory_of_its_text() -> None:
+    """No unused rest of a longer allocation stays with each object: 20,000 of them took 80 MB that way."""
+    _FILTER(b'{"n":0}')
+    before = _resident_bytes()
+    kept = [_FILTER(b'{"n":%d,"overlay":"chat"}' % number) for number in range(20_000)]
+    assert _resident_bytes() - before < 20_000_000
+    assert len(kept) == 20_000
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()

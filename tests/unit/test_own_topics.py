@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
-
 from pipeline.catalog import load_topics
 from pipeline.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
 
 
 def _own(directory: Path, topics: dict[str, Any], **more: Any) -> Path:
