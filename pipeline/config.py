@@ -14,7 +14,19 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from pipeline.errors import ConfigError
-from pipeline.forms import File, Host, HttpUrl, PathText, Port, Seconds, Secret, Section, Servers, Text, is_loopback
+from pipeline.forms import (
+    File,
+    Host,
+    HttpUrl,
+    PathText,
+    Port,
+    Seconds,
+    Secret,
+    Servers,
+    SettingsSection,
+    Text,
+    is_loopback,
+)
 from pipeline.tls import client_context
 from pipeline.tool_settings import BackupSettings, MonitorSettings
 from pipeline.validation_messages import validation_message
@@ -39,7 +51,7 @@ class ContradictionError(ValueError):
     """Two settings contradict each other, though each is valid alone; the message is complete."""
 
 
-class KafkaSettings(Section):
+class KafkaSettings(SettingsSection):
     """Address of the broker, TLS and login; `pipeline.kafka.client` makes the client configuration from them."""
 
     bootstrap_servers: Servers = Field("127.0.0.1:9092", description="host:port, comma-separated")
@@ -116,7 +128,7 @@ class KafkaSettings(Section):
         return self.security_protocol.startswith("SASL")
 
 
-class ClickHouseSettings(Section):
+class ClickHouseSettings(SettingsSection):
     """Address of ClickHouse, TLS and login."""
 
     host: Host = "127.0.0.1"
@@ -161,7 +173,7 @@ class ClickHouseSettings(Section):
         return f"{self.host}:{self.native_port}"
 
 
-class RegistrySettings(Section):
+class RegistrySettings(SettingsSection):
     """Address of the schema registry and login; only Confluent-framed records need a registry."""
 
     url: HttpUrl | None = None
@@ -170,7 +182,7 @@ class RegistrySettings(Section):
     timeout_seconds: Seconds = 10.0
 
 
-class WorkerSettings(Section):
+class WorkerSettings(SettingsSection):
     """Concurrency, retries and checks of the worker, and its web server."""
 
     batches_in_flight: int = Field(2, ge=1, le=64, description="unacknowledged micro-batches of one partition")
@@ -202,7 +214,7 @@ class WorkerSettings(Section):
         return self
 
 
-class RollupSettings(Section):
+class RollupSettings(SettingsSection):
     """The rollup, which derives session_stats from ui_events."""
 
     enabled: bool = True
@@ -218,7 +230,7 @@ class RollupSettings(Section):
     )
 
 
-class ValidationSettings(Section):
+class ValidationSettings(SettingsSection):
     """Largest differences between the time of an event and the timestamp of its record."""
 
     max_ahead_seconds: float = Field(
@@ -229,7 +241,7 @@ class ValidationSettings(Section):
     )
 
 
-class TopicsSettings(Section):
+class TopicsSettings(SettingsSection):
     """File that declares the topics, and their replication."""
 
     file: PathText = Field(default_factory=lambda: project_file("topics.yaml"))
@@ -239,14 +251,14 @@ class TopicsSettings(Section):
     )
 
 
-class SchemasSettings(Section):
+class SchemasSettings(SettingsSection):
     """Directory of the Avro schemas."""
 
     directory: PathText = Field(default_factory=lambda: project_file("schemas/avro"))
     own_directory: PathText | None = Field(None, description="directory of schemas of one's own, beside the others")
 
 
-class PrivacySettings(Section):
+class PrivacySettings(SettingsSection):
     """Key for hashing personal data; the worker doesn't start without it."""
 
     hash_key: Secret | None = Field(
@@ -254,7 +266,7 @@ class PrivacySettings(Section):
     )
 
 
-class LogSettings(Section):
+class LogSettings(SettingsSection):
     """Level and format of the log."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -120,5 +120,5 @@ Servers = Annotated[str, AfterValidator(_servers)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
-class Section(BaseModel, extra="forbid", frozen=True):
+class SettingsSection(BaseModel, extra="forbid", frozen=True):
     """One section of the settings."""

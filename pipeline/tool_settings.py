@@ -2,10 +2,10 @@
 
 from pydantic import Field, SecretStr
 
-from pipeline.forms import Host, HttpUrl, Port, Seconds, Secret, Section, Text
+from pipeline.forms import Host, HttpUrl, Port, Seconds, Secret, SettingsSection, Text
 
 
-class MonitorSettings(Section):
+class MonitorSettings(SettingsSection):
     """The monitor, `chimera monitor`: its web server and its looks at the servers."""
 
     web_host: Host = "127.0.0.1"
@@ -14,7 +14,7 @@ class MonitorSettings(Section):
     answer_seconds: Seconds = Field(4.0, description="longest wait of a look for an answer")
 
 
-class BackupSettings(Section):
+class BackupSettings(SettingsSection):
     """Destination of backups, as the ClickHouse server sees it."""
 
     disk: str = Field("backups", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="disk of the ClickHouse server")

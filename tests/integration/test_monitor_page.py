@@ -11,10 +11,10 @@ import pytest
 from support.chromium import Chromium, find_chromium
 from support.pipeline_states import STATES, busy, clickhouse_away
 
-from pipeline.config import MonitorSettings
 from pipeline.devstack.ports import free_port
 from pipeline.operations.monitor.state import PipelineState
 from pipeline.operations.monitor.web import MonitorWeb
+from pipeline.tool_settings import MonitorSettings
 
 _DRAWN = "document.querySelectorAll('#path .node').length > 12"
 _WORDS = {"ok": "All is well", "warning": "Needs a look", "critical": "Trouble"}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import BackupSettings, RollupSettings
+from pipeline.config import RollupSettings
 from pipeline.errors import ConfigError
 from pipeline.operations.backup.destination import Destination
 from pipeline.operations.backup.figures import compare_takes, differences
@@ -14,6 +14,7 @@ from pipeline.operations.backup.manifest import BackupRecord, chain_of
 from pipeline.operations.backup.moment import MomentCut, UnreachableError, choose
 from pipeline.operations.backup.prune import plan_pruning
 from pipeline.operations.backup.sessions import closed_before
+from pipeline.tool_settings import BackupSettings
 
 _NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 _TOPIC = "AAAAAAAAAAAAAAAAAAAAAQ"

@@ -3,8 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from pipeline.config import BackupSettings, env_name
+from pipeline.config import env_name
 from pipeline.errors import ConfigError
+from pipeline.tool_settings import BackupSettings
 
 _DISK, _S3 = "disk:", "s3:"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")

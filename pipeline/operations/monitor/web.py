@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from pipeline.config import MonitorSettings, env_name
+from pipeline.config import env_name
 from pipeline.errors import ConfigError
 from pipeline.operations.monitor.metrics import CONTENT_TYPE, MonitorMetrics
 from pipeline.operations.monitor.runbook import runbook_page
 from pipeline.operations.monitor.state import PipelineState
+from pipeline.tool_settings import MonitorSettings
 
 _FILES = Path(__file__).with_name("page")
 _CLIENT_SECONDS = 10.0  # a client that is slower is let go
