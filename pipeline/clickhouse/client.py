@@ -14,6 +14,9 @@ from pipeline.errors import ChimeraError, FailureKind, HaltError, UnavailableErr
 from pipeline.retry import pauses
 from pipeline.tls import handshake_error
 
+NO_ANSWER = "no_answer"
+"""Label of a failure: the server is silent."""
+
 _MOST_ATTEMPTS = 8
 # Seconds without a packet, seconds between questions, number of questions: a connection to a machine that is gone fails
 # after 15 s. One to a process that is stopped doesn't: its machine answers.
@@ -205,7 +208,7 @@ def label_of(error: BaseException) -> str:
         case ChimeraError():
             return "unavailable"
         case _ if _is_silence(error):
-            return "no_answer"
+            return NO_ANSWER
         case driver_errors.Error() | OSError() | EOFError():
             return "connection"
     return "unexpected"

@@ -6,7 +6,9 @@ give up inserts that go on. So a thread asks on a connection of its own, every t
   may go on, and a lost connection ends them.
 - With an answer, an insert that waits is asked for by its id. The server refuses a second query of a running id. If it
   runs none twice in a row, the insert's answer is lost, and its connection is closed. The insert is then a failed
-  attempt, and the next attempt has the same token; so it does no harm if the server has stored the rows.
+  attempt, and the next attempt has the same token; so it does no harm if the server has stored the rows. It may be
+  wrong, since several servers behind one address may have one name. So the next attempt has twice the time before it is
+  asked for: an insert gets through, however long it takes.
 - Tables that got no rows for a while get an insert without rows, which finds what the next rows would: rights that were
   taken away, a read-only table, too many parts.
 """
@@ -24,8 +26,7 @@ import structlog
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 
-from pipeline.clickhouse.client import cause_of, connect
-from pipeline.clickhouse.codes import Code
+from pipeline.clickhouse.client import NO_ANSWER, cause_of, connect, label_of
 from pipeline.clickhouse.rights import try_insert
 from pipeline.config import ClickHouseSettings
 from pipeline.troubles import Troubles
@@ -43,6 +44,8 @@ class _Waiting:
 
     table: str
     client: Client
+    token: str
+    patience_seconds: float
     since: float
     id: str = field(default_factory=lambda: f"chimera-{uuid4()}")
     unknown: int = 0  # questions in a row to which the server said that it runs no such query
@@ -56,7 +59,7 @@ class Pulse:
         troubles: told of what the answers say.
         pause_seconds: time between two questions.
         answer_seconds: time that the server has for an answer.
-        patience_seconds: time that an insert has before the server is asked for it.
+        patience_seconds: time that an insert has before the server is asked for it; twice that after it was given up.
         quiet_seconds: time after which a table is tried that got no rows meanwhile.
         clock: seconds that never go back.
     """
@@ -82,8 +85,10 @@ class Pulse:
         self._tables: Mapping[str, Mapping[str, str]] = {}
         self._answered_at: dict[str, float] = {}  # by table; of its last insert, with or without rows
         self._waiting: set[_Waiting] = set()
+        self._patience: dict[str, float] = {}  # seconds by token, of inserts that were given up
         self._lock = threading.Lock()
         self._attempts = 0
+        self._silence = ""  # cause, while the server doesn't answer
         self._stopped = threading.Event()
         self._log = structlog.get_logger("chimera.clickhouse")
 
@@ -101,13 +106,23 @@ class Pulse:
         self._stopped.set()
 
     @contextmanager
-    def over(self, table: str, client: Client) -> Iterator[str]:
-        """Watch over an insert within the context; gives the id that its query has to have."""
-        waiting = _Waiting(table, client, self._clock())
+    def over(self, table: str, client: Client, token: str) -> Iterator[str]:
+        """Watch over an insert within the context; gives the id that its query has to have.
+
+        Args:
+            table: table of the rows.
+            client: connection of the insert.
+            token: the same for each attempt of an insert.
+        """
         with self._lock:
+            patience = self._patience.get(token, self._patience_seconds)
+            waiting = _Waiting(table, client, token, patience, self._clock())
             self._waiting.add(waiting)
+        if silence := self._silence:
+            self._report(waiting, silence)
         try:
             yield waiting.id
+            self._patience.pop(token, None)
             self._answered_at[table] = self._clock()
             self._troubles.end(table, step=PART)
         finally:
@@ -119,8 +134,10 @@ class Pulse:
         while not self._stopped.wait(self._pause_seconds):
             try:
                 self.beat()
-            except Exception:  # noqa: BLE001 (without this thread, readiness would be a guess)
+            except Exception as error:  # noqa: BLE001 (without this thread, readiness would be a guess)
                 self._log.exception("a question to ClickHouse failed in an unforeseen way")
+                cause = f"ClickHouse {self._settings.address}: {type(error).__name__}; the log has its trace"
+                self._troubles.report(PART, cause)
                 self._client.disconnect()
         self._client.disconnect()
 
@@ -132,13 +149,15 @@ class Pulse:
             self._attempts += 1
             cause = cause_of(error, self._settings)
             self._troubles.report(PART, cause, attempts=self._attempts)
-            for waiting in self._overdue():
+            self._silence = cause if label_of(error) == NO_ANSWER else ""
+            for waiting in self._inserts(overdue=not self._silence):
                 self._report(waiting, cause)
             return
-        self._attempts = 0
+        self._attempts, self._silence = 0, ""
         self._troubles.end(PART)
-        for waiting in self._overdue():
+        for waiting in self._inserts():
             self._troubles.end(waiting.table, step=waiting.id)
+        for waiting in self._inserts(overdue=True):
             self._ask_for(waiting)
         for table, columns in self._tables.items():
             if self._clock() - self._answered_at.get(table, float("-inf")) >= self._quiet_seconds:
@@ -151,20 +170,21 @@ class Pulse:
                 seconds = self._clock() - waiting.since
                 self._troubles.report(waiting.table, cause, step=waiting.id, seconds=seconds, attempts=self._attempts)
 
-    def _overdue(self) -> list[_Waiting]:
+    def _inserts(self, *, overdue: bool = False) -> list[_Waiting]:
+        """Return the inserts without an answer; only those that have lost their patience, if these are asked for."""
         now = self._clock()
         with self._lock:
-            return [each for each in self._waiting if now - each.since >= self._patience_seconds]
+            return [each for each in self._waiting if not overdue or now - each.since >= each.patience_seconds]
 
     def _ask_for(self, waiting: _Waiting) -> None:
         """Ask whether the server still runs an insert; end it here if it doesn't, twice in a row."""
         try:
             self._client.execute("SELECT 1", query_id=waiting.id, settings=_ASKED)
-        except _FAILURES as error:
-            if getattr(error, "code", None) == Code.QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING:
-                waiting.unknown = 0
+        except _FAILURES:
+            waiting.unknown = 0  # it runs (code 216), or the server hasn't said that it doesn't
             return
         if _server(self._client) != _server(waiting.client):  # behind one address are several servers
+            self._client.disconnect()  # the next question may reach the right one
             return
         waiting.unknown += 1
         if waiting.unknown > 1:
@@ -175,9 +195,11 @@ class Pulse:
             if waiting not in self._waiting:
                 return
             connected: Any = waiting.client.connection.socket
+            self._patience[waiting.token] = 2 * waiting.patience_seconds
             if connected is not None:
                 with suppress(OSError):
-                    connected.shutdown(socket.SHUT_RDWR)
+                    # Not the method of a TLS socket, which would forget the encryption first.
+                    socket.socket.shutdown(connected, socket.SHUT_RDWR)
         self._log.warning(
             "the server doesn't run an insert any more, and its answer is lost: it is made again",
             table=waiting.table,

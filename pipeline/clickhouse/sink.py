@@ -167,7 +167,8 @@ class Sink:
         """Insert into a table or into its temporary copy; refuse if the columns aren't the checked ones."""
         checked = self._checked.get(table)
         check_columns = checked.check if checked else lambda _: None
-        watch = self._pulse.over(table, client) if self._pulse else nullcontext()
+        token = str(settings.get("insert_deduplication_token", ""))
+        watch = self._pulse.over(table, client, token) if self._pulse else nullcontext()
         try:
             with watch as query_id:
                 insert_block(

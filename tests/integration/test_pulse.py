@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -19,6 +20,7 @@ from pipeline.clickhouse.pulse import Pulse
 from pipeline.clickhouse.sink import Sink
 from pipeline.config import ClickHouseSettings, Settings
 from pipeline.devstack import Stack
+from pipeline.devstack.clickhouse import ClickHouseServer
 from pipeline.devstack.ports import HOST
 from pipeline.errors import FailureKind
 from pipeline.troubles import Troubles
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.integration
 
 _ROWS = {"n": np.arange(5, dtype=np.uint32)}
 _CHUNK = 65_536
+_MOST_ATTEMPTS = 10
 
 
 @pytest.fixture
@@ -39,10 +42,12 @@ def table(client: Client) -> str:
 
 
 @contextmanager
-def _watched(settings: ClickHouseSettings, pause_seconds: float = 0.2) -> Iterator[tuple[Sink, Troubles]]:
+def _watched(
+    settings: ClickHouseSettings, pause_seconds: float = 0.2, *, asked: ClickHouseSettings | None = None
+) -> Iterator[tuple[Sink, Troubles]]:
     """A sink, and a pulse that asks far more often than a worker's."""
     troubles = Troubles()
-    pulse = Pulse(settings, troubles, pause_seconds=pause_seconds, answer_seconds=1.0, patience_seconds=0.2)
+    pulse = Pulse(asked or settings, troubles, pause_seconds=pause_seconds, answer_seconds=1.0, patience_seconds=0.2)
     sink = Sink(settings, pulse=pulse)
     pulse.start({})
     try:
@@ -115,6 +120,28 @@ def test_an_insert_that_the_server_works_at_is_waited_for(settings: Settings, cl
         sink.insert(table, _ROWS, "token")
         assert time.monotonic() - began > 2
         assert troubles.lines == []
+    assert _count(client) == len(_ROWS["n"])
+
+
+def test_an_insert_is_given_up_wrongly_only_for_a_while(
+    settings: Settings, client: Client, table: str, tmp_path: Path
+) -> None:
+    """Behind one address may be two servers of one name; the wrong one knows nothing of the insert.
+
+    Each attempt has more time than the one before; the rows are stored once.
+    """
+    client.execute(f"ALTER TABLE {table} ADD CONSTRAINT slow CHECK sleepEachRow(0.3) = 0")
+    with ClickHouseServer(tmp_path / "other") as other:
+        asked = settings.clickhouse.model_copy(update={"port": other.port, "database": "default"})
+        with _watched(settings.clickhouse, pause_seconds=0.05, asked=asked) as (sink, _):
+            given_up = 0
+            while given_up < _MOST_ATTEMPTS:
+                try:
+                    sink.insert(table, _ROWS, "token")
+                    break
+                except (OSError, EOFError):
+                    given_up += 1
+    assert 0 < given_up < _MOST_ATTEMPTS
     assert _count(client) == len(_ROWS["n"])
 
 
