@@ -18,6 +18,7 @@ NO_ANSWER = "no_answer"
 """Label of a failure: the server is silent."""
 
 _MOST_ATTEMPTS = 8
+_PING_SECONDS = 5.0
 # Seconds without a packet, seconds between questions, number of questions: a connection to a machine that is gone fails
 # after 15 s. One to a process that is stopped doesn't: its machine answers.
 _KEEPALIVE = (6, 3, 3)
@@ -91,6 +92,8 @@ def connect(
         ca_certs=str(settings.ca_cert) if settings.ca_cert else None,
         connect_timeout=answer_seconds or settings.connect_timeout_seconds,
         send_receive_timeout=answer_seconds or settings.query_timeout_seconds,
+        # Before each query the driver pings; without an answer it connects anew, which has the whole time again.
+        sync_request_timeout=answer_seconds / 2 if answer_seconds else _PING_SECONDS,
         tcp_keepalive=_KEEPALIVE,
         client_name="chimera",
         compression="lz4" if settings.compressed else False,
