@@ -34,7 +34,7 @@ _TABLE_ROWS = 1000
 def query(name: str | None, form: str, limit: int | None, sql: bool) -> None:
     """Run a query of the specification by its name, or any SELECT from standard input.
 
-    Without NAME and with a terminal as standard input, lists the names. Tables are those of the database
+    Without NAME and without a query on standard input, lists the names. Tables are those of the database
     CHIMERA_CLICKHOUSE__DATABASE. A query can change nothing: ClickHouse runs it with readonly=2, whatever the user may
     do elsewhere. See docs/queries.md.
 
@@ -53,12 +53,10 @@ def query(name: str | None, form: str, limit: int | None, sql: bool) -> None:
       chimera query llm_events_cost --format csv > cost.csv
       echo 'SELECT count() FROM ui_events' | chimera query --format json
     """
-    if name is None and sys.stdin.isatty():
+    text = _named(name) if name is not None else "" if sys.stdin.isatty() else sys.stdin.read()
+    if not text.strip(" \t\r\n;"):
         print_columns([(each.name, each.title) for each in load_queries().values()])
         return
-    text = sys.stdin.read() if name is None else _named(name)
-    if not text.strip(" \t\r\n;"):
-        raise click.UsageError("expected NAME, or a query on standard input")
     if sql:
         click.echo(text)
         return
