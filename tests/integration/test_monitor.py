@@ -120,7 +120,7 @@ def test_lag_is_seen_without_a_worker_and_gone_with_one(
             done = _chimera(environ, "top", "--url", f"http://127.0.0.1:{monitor.port}")
             assert done.returncode == 0
             assert "ui_events" in done.stdout
-        settle = _chimera(environ, "dlq", "drop", "--topic", "ui_events", "--all", "--execute")
+        settle = _chimera(environ, "dlq", "drop", "--topic", "ui_events", "--all", "--execute", "--yes")
         assert settle.returncode == 0, settle.stderr
         eventually(lambda: monitor.family()["dead_letters"]["unsettled"] == 0, "dropped dead letters are settled")
 
