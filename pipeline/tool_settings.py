@@ -12,6 +12,7 @@ class MonitorSettings(SettingsSection):
     web_port: Port = 6067
     interval_seconds: Seconds = Field(5.0, description="time between two looks at a server")
     answer_seconds: Seconds = Field(4.0, description="longest wait of a look for an answer")
+    backup_old_seconds: Seconds = Field(7200.0, description="age from which the last backup is too old")
 
 
 class BackupSettings(SettingsSection):

@@ -80,9 +80,23 @@ def _foot(state: PipelineState) -> Iterator[RenderableType]:
             else f" since {server.since:%H:%M:%S} UTC"
         )
         yield Text(f"{name} {server.address} {word}{since}{version}", style="" if word == "answers" else "red")
+    yield _backup(state)
     if state.rollup is not None and state.rollup.open_windows is not None:
         newest = f"; newest hour {state.rollup.newest_hour:%Y-%m-%d %H:%M} UTC" if state.rollup.newest_hour else ""
         yield Text(f"session_stats: {state.rollup.open_windows:,} open windows{newest}")
+
+
+def _backup(state: PipelineState) -> Text:
+    backup = state.backup
+    said = "none yet"
+    if backup.looked_at is None:
+        said = "not asked yet"
+    elif backup.reason is not None:
+        said = "not known"
+    elif backup.age_seconds is not None:
+        said = f"{duration(backup.age_seconds)} ago"
+    failed = "; the last attempt has failed" if backup.last_failed else ""
+    return Text(f"last backup: {said}{failed}", style="yellow" if backup.verdict is Health.WARNING else "")
 
 
 def _verdict(state: PipelineState, family: FamilyState) -> Health:

@@ -1,9 +1,10 @@
 """`chimera top`: the state of the pipeline, live."""
 
+import os
 import select
+import signal
 import sys
 import termios
-import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ _FRAME_SECONDS = 1.0
 _BARS_FROM = 100
 """Columns of a terminal that has room for the last hour."""
 _BARS = 30
+_ENDS = frozenset("qQ\x04")  # Ctrl-C is a signal
 
 
 @click.command()
@@ -54,6 +56,7 @@ def top(url: str | None) -> None:
         state = from_monitor(url, settings.monitor.answer_seconds) if url else looked_at_once(settings)
         Console(highlight=False, width=_WIDE).print(screen(state))
         return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, so the terminal is restored
     be_silent()  # a line of the log would tear the frame
     with _watched(settings, url) as look:
         _run(look)
@@ -81,21 +84,20 @@ def _run(look: Callable[[], PipelineState]) -> None:
                 live.update(screen(look(), bars=bars), refresh=True)
             except UnavailableError as error:
                 live.update(str(error), refresh=True)
-            if pressed(_FRAME_SECONDS) in {"q", "Q", "\x03", "\x04"}:
+            if _ENDS.intersection(pressed(_FRAME_SECONDS)):
                 return
 
 
 @contextmanager
 def _keys() -> Iterator[Callable[[float], str]]:
-    """Read single keys; the terminal is as before afterwards."""
+    """Read keys without a line's end; the terminal is as before afterwards."""
     stdin = sys.stdin.fileno()
     before = termios.tcgetattr(stdin)
     tty.setcbreak(stdin)
 
     def pressed(seconds: float) -> str:
-        until = time.monotonic() + seconds
-        ready, _, _ = select.select([stdin], [], [], max(0.0, until - time.monotonic()))
-        return sys.stdin.read(1) if ready else ""
+        ready, _, _ = select.select([stdin], [], [], seconds)
+        return (os.read(stdin, 64).decode("latin-1") or "\x04") if ready else ""  # nothing to read: the input has ended
 
     try:
         yield pressed

@@ -15,8 +15,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from pipeline.errors import ChimeraError
 from pipeline.rollup.fold import HOUR_MS
+from pipeline.rollup.glance import VERSION, DamagedSnapshotError
 
 CHUNK_BYTES = 1_000_000
 """Size limit of a chunk: with its key it stays below 1 MiB, the default limit of a topic."""
@@ -24,13 +24,8 @@ CHUNK_BYTES = 1_000_000
 BOUND_FROM = "rule.bound_from"
 """Column with the offset from which the broker's time bounds the watermark; snapshots of older versions lack it."""
 
-_VERSION = 1
 _LEVEL = 1  # session ids don't compress, and other columns do at any level
 _CHECKSUM = "sha256"
-
-
-class DamagedSnapshotError(ChimeraError):
-    """Manifest and chunks don't belong together, are damaged, or have another version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +68,7 @@ def pack(snapshot: Snapshot, chunk_bytes: int = CHUNK_BYTES) -> Packed:
     data = bytes(cramjam.zstd.compress(raw, _LEVEL))  # one call, because only then it releases the GIL
     chunks = [data[start : start + chunk_bytes] for start in range(0, len(data), chunk_bytes)]
     facts = {
-        "version": _VERSION,
+        "version": VERSION,
         "topic_id": snapshot.topic_id,
         "partition": snapshot.partition,
         "offset": snapshot.offset,
@@ -107,33 +102,6 @@ def unpack(manifest: bytes, chunks: Sequence[bytes]) -> Snapshot:
     return Snapshot(facts["topic_id"], facts["partition"], facts["offset"], facts["watermark"], columns)
 
 
-class Glance(NamedTuple):
-    """Facts in a manifest that need no chunks."""
-
-    watermark: int
-    """Watermark in ms since 1970."""
-    open_windows: int
-    waiting_events: int
-
-
-def glance(manifest: bytes) -> Glance:
-    """Read a manifest alone; without the chunks, its checksum can't be checked.
-
-    Raises:
-        DamagedSnapshotError: it isn't a manifest of this version.
-    """
-    try:
-        facts = orjson.loads(manifest)
-        lengths = {name: int(length) for name, _, length in facts["columns"]}
-        found = Glance(int(facts["watermark"]), lengths["window.hour"], lengths["waiting.ts"])
-        known = facts["version"] == _VERSION
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise DamagedSnapshotError("the manifest is damaged") from None
-    if not known:
-        raise DamagedSnapshotError(f"the manifest has version {facts['version']!r}, expected {_VERSION}")
-    return found
-
-
 def _verified(manifest: bytes, chunks: Sequence[bytes]) -> dict[str, Any]:
     """Return the facts of the manifest after checking its version and checksum."""
     try:
@@ -141,8 +109,8 @@ def _verified(manifest: bytes, chunks: Sequence[bytes]) -> dict[str, Any]:
         version, count, checksum = facts["version"], facts["chunks"], facts.pop(_CHECKSUM)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise DamagedSnapshotError("the manifest is damaged") from None
-    if version != _VERSION:
-        raise DamagedSnapshotError(f"the manifest has version {version!r}, expected {_VERSION}")
+    if version != VERSION:
+        raise DamagedSnapshotError(f"the manifest has version {version!r}, expected {VERSION}")
     if isinstance(count, int) and len(chunks) < count:
         raise DamagedSnapshotError(f"{count - len(chunks)} of {count} chunks are missing")
     if not isinstance(count, int) or checksum != _checksum(facts, chunks[:count]):

@@ -20,7 +20,8 @@ from pipeline.errors import ChimeraError, HaltError
 from pipeline.kafka.failures import NO_TOPIC, PROBE_SECONDS, explain_kafka, missing_topic
 from pipeline.kafka.offsets import TopicReader, offset_of
 from pipeline.kafka.producing import RecordProducer
-from pipeline.rollup.slots import MANIFEST, Key, Loaded, newest
+from pipeline.rollup.keys import MANIFEST, Key
+from pipeline.rollup.slots import Loaded, newest
 from pipeline.rollup.snapshot import CHUNK_BYTES, Snapshot, pack
 
 _ANSWER_SECONDS = 10.0

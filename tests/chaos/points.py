@@ -15,8 +15,8 @@ from pipeline.dlq.writer import DeadLetters
 from pipeline.kafka.producing import RecordProducer
 from pipeline.retry import Retry
 from pipeline.rollup.derivation import Derivation
+from pipeline.rollup.keys import MANIFEST, Key
 from pipeline.rollup.partition import PartitionWindows
-from pipeline.rollup.slots import MANIFEST, Key
 from pipeline.rollup.store import SnapshotStore
 from pipeline.transport.adapter.broker import ThreadBroker
 from pipeline.transport.commits import Commits

@@ -32,6 +32,7 @@ _FREE, _TOTAL = f'{_P}disk_free_bytes{{disk="default"}}', f'{_P}disk_total_bytes
 _PARTS = f'{_P}table_most_parts{{table="ui_events"}}'
 _KEPT = f'{_P}retention_left_seconds{{family="ui_events"}}'
 _LOST = f'{_P}lost_records{{family="ui_events"}}'
+_OLD = f'{_P}trouble{{trouble="%s",where="backup",severity="warning"}}'
 _MISSING = f'{_P}trouble{{trouble="%s-missing",where="ui_events",severity="critical"}}'
 
 # Series of a sample every minute, for an hour: those that fire, and those that come near and don't.
@@ -59,6 +60,11 @@ _CASES: dict[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
     "ChimeraDiskFull": ({_FREE: "5x70", _TOTAL: "100x70"}, {_FREE: "20x70", _TOTAL: "100x70"}),
     "ChimeraTopicMissing": ({_MISSING % "topic": "1x70"}, {_MISSING % "table": "1x70"}),
     "ChimeraTableMissing": ({_MISSING % "table": "1x70"}, {_MISSING % "topic": "1x70"}),
+    "ChimeraBackupTooOld": (
+        {_OLD % "backup-too-old": "1x70", f"{_P}backup_age_seconds": "9000+60x70"},
+        {_OLD % "backup-unread": "1x70", f"{_P}backup_failed": "0x70"},
+    ),
+    "ChimeraBackupFailed": ({f"{_P}backup_failed": "1x70"}, {f"{_P}backup_failed": "0x70"}),
     "ChimeraMonitorAway": ({_MEMBERS: "1x70"}, {_BUILD: "1x70"}),
 }
 
@@ -110,6 +116,8 @@ _FIRED = {
     "ChimeraDiskFull": "{disk: default}",
     "ChimeraTopicMissing": "{where: ui_events}",
     "ChimeraTableMissing": "{where: ui_events}",
+    "ChimeraBackupTooOld": "{}",
+    "ChimeraBackupFailed": "{}",
     "ChimeraMonitorAway": "{}",
 }
 """Labels of an alert that has others than the family."""

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 from confluent_kafka import Producer as KafkaProducer
+from pydantic import SecretStr
 from support.events import events, settled
 from support.processes import Worker, eventually, prepare
 
@@ -25,6 +26,7 @@ from pipeline.devstack import Stack
 from pipeline.devstack.clickhouse import ClickHouseServer, users_of
 from pipeline.devstack.ports import free_port
 from pipeline.kafka.client import client_config
+from pipeline.operations.backup.manifest import Manifest
 from pipeline.producer.producer import Producer
 
 pytestmark = pytest.mark.integration
@@ -118,7 +120,7 @@ def test_lag_is_seen_without_a_worker_and_gone_with_one(
             done = _chimera(environ, "top", "--url", f"http://127.0.0.1:{monitor.port}")
             assert done.returncode == 0
             assert "ui_events" in done.stdout
-        settle = _chimera(environ, "dlq", "drop", "--topic", "ui_events", "--all", "--execute")
+        settle = _chimera(environ, "dlq", "drop", "--topic", "ui_events", "--all", "--execute", "--yes")
         assert settle.returncode == 0, settle.stderr
         eventually(lambda: monitor.family()["dead_letters"]["unsettled"] == 0, "dropped dead letters are settled")
 
@@ -127,32 +129,51 @@ def _time(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
-@pytest.mark.parametrize("way", ["stop", "pause"])
-@pytest.mark.parametrize("server", ["kafka", "clickhouse"])
-def test_a_server_that_is_away_is_a_state(
-    server: str, way: str, stack: Stack, settings: Settings, environ: dict[str, str]
-) -> None:
-    """Stopped or frozen, it is away within seconds, with a reason and since when; afterwards all is seen again."""
+def test_a_server_that_is_away_is_a_state(stack: Stack, settings: Settings, environ: dict[str, str]) -> None:
+    """Frozen or stopped, it is away within seconds, with a reason; the other is still seen, and later both are."""
     prepare(settings)
     with _monitor(environ) as monitor:
-        eventually(lambda: monitor.state().get(server, {}).get("verdict") == "ok", "the server is seen")
-        began = time.monotonic()
-        getattr(getattr(stack, server), way)()
-        gone = eventually(lambda: monitor.state().get(server, {}).get("verdict") == "critical", "it is away")
-        seconds = time.monotonic() - began
-        print(f"{server} {way}: seen after {seconds:.1f} s")  # noqa: T201 (for docs/operations.md)
-        assert gone
-        state = monitor.state()
-        assert state[server]["reason"]
-        assert f"{server}-away" in monitor.troubles()
-        assert f'chimera_monitor_up{{server="{server}"}} 0.0' in monitor.ask("/metrics").decode()
-        if way == "stop":
-            assert _chimera(environ, "status").returncode == 69
-            stack.start()
-        else:
+        _wait_for(monitor, "ok", *_SERVERS)
+        for server in _SERVERS:
+            with _timed(monitor, server, "frozen"):
+                getattr(stack, server).pause()
+            other = next(each for each in _SERVERS if each != server)
+            assert monitor.state()[other]["verdict"] == "ok"
             getattr(stack, server).resume()
-        eventually(lambda: monitor.state().get(server, {}).get("verdict") == "ok", "it is back")
-        assert [event["kind"] for event in monitor.state()["events"]].count("back") >= 1
+            _wait_for(monitor, "ok", server)
+        with _timed(monitor, "clickhouse", "stopped"):
+            stack.clickhouse.stop()
+        with _timed(monitor, "kafka", "stopped"):
+            stack.kafka.stop()
+        assert _chimera(environ, "status").returncode == 69
+        stack.start()
+        _wait_for(monitor, "ok", *_SERVERS)
+        assert [event["kind"] for event in monitor.state()["events"]].count("back") == 4
+
+
+_SERVERS = ("kafka", "clickhouse")
+
+
+def _wait_for(monitor: _Monitor, verdict: str, *servers: str) -> None:
+    def seen() -> bool:
+        state = monitor.state()
+        return bool(state) and {state[server]["verdict"] for server in servers} == {verdict}
+
+    eventually(seen, f"{' and '.join(servers)} {verdict}")
+
+
+@contextmanager
+def _timed(monitor: _Monitor, server: str, way: str) -> Iterator[None]:
+    """Take a server away in the context; the model, the troubles and the metrics say so soon."""
+    yield
+    began = time.monotonic()
+    _wait_for(monitor, "critical", server)
+    seconds = time.monotonic() - began
+    print(f"{server} {way}: seen after {seconds:.1f} s")  # noqa: T201 (for docs/operations.md)
+    assert seconds < _MOST_SECONDS
+    assert monitor.state()[server]["reason"]
+    assert f"{server}-away" in monitor.troubles()
+    assert f'chimera_monitor_up{{server="{server}"}} 0.0' in monitor.ask("/metrics").decode()
 
 
 @pytest.fixture(scope="module")
@@ -163,10 +184,13 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServ
         yield running
 
 
+_ADMIN = {"user": "chimera_admin", "password": SecretStr("chimera_admin")}
+
+
 def test_its_clickhouse_login_can_neither_write_nor_read_rows(
     guarded: ClickHouseServer, settings: Settings, environ: dict[str, str]
 ) -> None:
-    """The role is enough for every look, and for nothing else."""
+    """The role is enough for every look, also at the backups, and for nothing else."""
     prepare(settings)
     login = {"port": str(guarded.port), "user": _ROLE, "password": _ROLE, "database": "chimera_metrics"}
     migrated = {env_name("clickhouse", key): value for key, value in (login | {"user": "chimera_admin"}).items()}
@@ -175,6 +199,24 @@ def test_its_clickhouse_login_can_neither_write_nor_read_rows(
     with _monitor(environ | {env_name("clickhouse", key): value for key, value in login.items()}) as monitor:
         state = eventually(lambda: (found := monitor.state())["clickhouse"]["verdict"] == "ok" and found, "looked at")
         assert not [table["name"] for table in state["tables"] if table["missing"]]
+        backup = eventually(lambda: (found := monitor.state()["backup"])["looked_at"] and found, "no backup yet")
+        assert (backup["verdict"], backup["at"], backup["reason"]) == ("unknown", None, None)
+        assert not {each for each in monitor.troubles() if each.startswith("backup")}
+    manifest = Manifest(settings.clickhouse.model_copy(update=login | _ADMIN | {"port": guarded.port}))
+    manifest.ensure()
+    long_ago = datetime.now(UTC) - timedelta(hours=3)
+    manifest.add("old", "began", {"began_at": long_ago.isoformat(), "whole": True})
+    manifest.add("old", "done", {})
+    manifest.add("new", "began", {"began_at": datetime.now(UTC).isoformat(), "whole": True})
+    manifest.add("new", "failed", {"error": "disk full"})
+    with _monitor(environ | {env_name("clickhouse", key): value for key, value in login.items()}) as monitor:
+        eventually(lambda: {"backup-too-old", "backup-failed"} <= monitor.troubles(), "the last backup is old")
+        backup = monitor.state()["backup"]
+        assert (backup["name"], backup["too_old"], backup["last_failed"]) == ("old", True, True)
+        assert 10_800 < backup["age_seconds"] < 11_400
+        page = monitor.ask("/metrics").decode()
+        assert "chimera_monitor_backup_failed 1.0" in page
+        assert "chimera_monitor_backup_age_seconds 10" in page
     with Client("127.0.0.1", port=guarded.port, user=_ROLE, password=_ROLE) as client:
         for sql in (
             "SELECT count() FROM chimera_metrics.ui_events",

@@ -68,6 +68,7 @@ def test_each_state_is_seen_at_a_glance(shown: _Shown, pictures: Path) -> None:
                 await browser.eventually(_check(shown.state))
                 links = await browser.value("[...document.querySelectorAll('.trouble a')].map((a) => a.hash.slice(1))")
                 assert links == [trouble.id for trouble in shown.state.troubles]
+                assert "last backup41 min ago" in await browser.value("document.getElementById('store').textContent")
                 assert not await browser.value(_OUT_OF_VIEW)
                 await browser.picture(pictures / f"monitor-{name}.png")
             assert await browser.value("document.querySelectorAll('.bar').length") >= 5

@@ -20,7 +20,8 @@ from pipeline.devstack.ports import free_port
 from pipeline.errors import HaltError, UnavailableError
 from pipeline.kafka.client import client_config
 from pipeline.kafka.topics import TopicAdmin, plan
-from pipeline.rollup.slots import MANIFEST, Key, Loaded
+from pipeline.rollup.keys import MANIFEST, Key
+from pipeline.rollup.slots import Loaded
 from pipeline.rollup.snapshot import Snapshot
 from pipeline.rollup.store import SnapshotStore
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from pipeline.operations.monitor.state import (
     VERSION,
+    BackupState,
     Consumption,
     DiskState,
     Event,
@@ -54,6 +55,17 @@ def busy() -> PipelineState:
         tables=(*(_table(name, rate) for name, rate in RATES.items()), _table("session_stats", 2.0)),
         rollup=RollupState(18_204, 311, NOW - timedelta(minutes=10), NOW.replace(minute=0, second=0), NOW),
         storage=StorageState("26.9.2.1", 1_234_567, 3, (DiskState("default", 812 * 2**30, 1862 * 2**30),), {}, 0),
+        backup=BackupState(
+            verdict=Health.OK,
+            at=NOW - timedelta(minutes=41),
+            name="chimera_metrics-20261129T115356Z-incremental-9c1e",
+            age_seconds=2460.0,
+            too_old=False,
+            last_failed=False,
+            verified_at=NOW - timedelta(hours=9),
+            looked_at=NOW - timedelta(seconds=20),
+            reason=None,
+        ),
         troubles=(),
         events=(
             Event(NOW - timedelta(minutes=12), "rebalance", "12 partitions have another owner"),

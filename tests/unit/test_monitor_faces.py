@@ -81,6 +81,32 @@ def test_the_screen_fits_into_80_columns(make: Callable[[], PipelineState]) -> N
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param({}, "last backup: 41 min ago", id="one"),
+        pytest.param({"age_seconds": None, "at": None}, "last backup: none yet", id="none"),
+        pytest.param({"last_failed": True}, "41 min ago; the last attempt has failed", id="failed"),
+        pytest.param({"reason": "not enough privileges"}, "last backup: not known", id="refused"),
+        pytest.param({"looked_at": None}, "last backup: not asked yet", id="first"),
+    ],
+)
+def test_the_screen_tells_the_last_backup(change: dict[str, Any], said: str) -> None:
+    """Its age, that there is none, that the last attempt failed, or that nobody knows."""
+    state = busy()
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(screen(replace(state, backup=replace(state.backup, **change))))
+    assert said in console.export_text()
+
+
+def test_no_backup_has_no_sample() -> None:
+    """A zero would be taken for a fresh backup."""
+    state = busy()
+    assert [sample.value for sample in _families(state)[f"{PREFIX}backup_age_seconds"].samples] == [2460.0]
+    none = replace(state, backup=replace(state.backup, age_seconds=None))
+    assert not _families(none)[f"{PREFIX}backup_age_seconds"].samples
+
+
 def test_every_trouble_has_a_section_in_the_runbook() -> None:
     """The page links to it by the trouble's id; each section is found in the page that the monitor serves."""
     import re

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.rollup.slots import MANIFEST, Key, Loaded, newest
+from pipeline.rollup.keys import MANIFEST, Key
+from pipeline.rollup.slots import Loaded, newest
 from pipeline.rollup.snapshot import Snapshot, pack
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pipeline.rollup.fold import HOUR_MS
-from pipeline.rollup.snapshot import CHUNK_BYTES, DamagedSnapshotError, Packed, Snapshot, pack, unpack
+from pipeline.rollup.glance import DamagedSnapshotError
+from pipeline.rollup.snapshot import CHUNK_BYTES, Packed, Snapshot, pack, unpack
 
 _CHUNK_BYTES = 32
 _DTYPES = ("i1", "u1", "i4", "u4", "i8", ">i8", "u8", "f4", "f8", "?", "V1", "V16", "V40")

@@ -22,8 +22,13 @@ CREATE TABLE IF NOT EXISTS {TABLE} (
     name String, at DateTime64(3, 'UTC'), event LowCardinality(String), facts String
 ) ENGINE=MergeTree ORDER BY (name, at)
 """
-_READ = f"SELECT name, event, facts FROM {TABLE} ORDER BY at, event"  # noqa: S608 (a name of ours)
-_THERE = "SELECT count() FROM system.tables WHERE database = currentDatabase() AND name = %(table)s"
+_THERE = "SELECT count() FROM system.tables WHERE database = %(database)s AND name = %(table)s"
+_READ = "SELECT name, event, facts FROM {table} {where} ORDER BY at, event"
+_OUTLINES = """
+SELECT name, groupUniqArray(event) AS events, maxIf(at, event = 'verified') AS verified
+FROM {table} WHERE NOT startsWith(name, %(restore)s)
+GROUP BY name HAVING has(events, 'began') ORDER BY minIf(at, event = 'began'), name
+"""
 _RESTORE = "restore:"  # begins the name of an entry about a restore
 
 
@@ -38,6 +43,26 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
+class BackupOutline:
+    """Name and events of one backup, without its facts, which may be large.
+
+    Args:
+        name: of the backup.
+        events: of its entries.
+        verified_at: time of its last verification, whatever it found; 1970 if there was none.
+    """
+
+    name: str
+    events: frozenset[str]
+    verified_at: datetime
+
+    @property
+    def state(self) -> str:
+        """One of `pruned`, `ok`, `failed` and `running`."""
+        return _state(self.events)
+
+
+@dataclass(frozen=True, slots=True)
 class BackupRecord:
     """Everything that the manifest has of one backup."""
 
@@ -48,10 +73,7 @@ class BackupRecord:
     @property
     def state(self) -> str:
         """One of `pruned`, `ok`, `failed` and `running`."""
-        for event, state in (("pruned", "pruned"), ("done", "ok"), ("failed", "failed")):
-            if event in self.events:
-                return state
-        return "running"
+        return _state(self.events)
 
     @property
     def began_at(self) -> datetime:
@@ -123,9 +145,14 @@ class Manifest:
         with explained(self._settings), connect(self._settings) as client:
             client.execute(f"INSERT INTO {TABLE} (name, at, event, facts) VALUES", [row])
 
-    def records(self) -> tuple[BackupRecord, ...]:
-        """Return all backups, the oldest first; none if there is no table."""
-        by_name = self._by_name()
+    def outlines(self) -> tuple[BackupOutline, ...]:
+        """Return all backups without their facts, the oldest first; none if there is no table."""
+        rows = self._rows(_OUTLINES, {"restore": _RESTORE})
+        return tuple(BackupOutline(name, frozenset(events), verified) for name, events, verified in rows)
+
+    def records(self, names: Sequence[str] | None = None) -> tuple[BackupRecord, ...]:
+        """Return all backups, or those of these names, the oldest first; none if there is no table."""
+        by_name = self._by_name(names)
         found = [
             BackupRecord(name, _merged(entries), frozenset(event for event, _ in entries))
             for name, entries in by_name.items()
@@ -165,20 +192,20 @@ class Manifest:
                 client.execute(f"INSERT INTO {TABLE} (name, at, event, facts) VALUES", new)
         return len(new)
 
-    def _by_name(self) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    def _by_name(self, names: Sequence[str] | None = None) -> dict[str, list[tuple[str, dict[str, Any]]]]:
         by_name: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-        with explained(self._settings), connect(self._settings, database="") as client:
-            there = all_rows(client, _THERE.replace("currentDatabase()", "%(database)s"), self._names)[0][0]
-        if not there:
-            return by_name
-        with explained(self._settings), connect(self._settings) as client:
-            for name, event, facts in all_rows(client, _READ):
-                by_name.setdefault(name, []).append((event, orjson.loads(facts)))
+        where = "" if names is None else "WHERE name IN %(names)s"
+        for name, event, facts in self._rows(_READ.replace("{where}", where), {"names": tuple(names or ("",))}):
+            by_name.setdefault(name, []).append((event, orjson.loads(facts)))
         return by_name
 
-    @property
-    def _names(self) -> dict[str, str]:
-        return {"database": self._settings.database, "table": TABLE}
+    def _rows(self, query: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Return the rows of a query about `{table}`; none if it is missing, or its database."""
+        database = self._settings.database
+        with explained(self._settings), connect(self._settings, database="") as client:
+            if not all_rows(client, _THERE, {"database": database, "table": TABLE})[0][0]:
+                return []
+            return list(all_rows(client, query.replace("{table}", f"`{database}`.{TABLE}"), parameters))
 
 
 def chain_of(name: str, records: Iterable[BackupRecord]) -> tuple[str, ...]:
@@ -190,6 +217,13 @@ def chain_of(name: str, records: Iterable[BackupRecord]) -> tuple[str, ...]:
         chain.append(at)
         at = by_name[at].base if at in by_name else None
     return tuple(chain)
+
+
+def _state(events: frozenset[str]) -> str:
+    for event, state in (("pruned", "pruned"), ("done", "ok"), ("failed", "failed")):
+        if event in events:
+            return state
+    return "running"
 
 
 def _merged(entries: Iterable[tuple[str, Mapping[str, Any]]], since: str = "") -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """Age of the newest backup, for monitoring."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipeline.config import ClickHouseSettings
-from pipeline.operations.backup.manifest import Manifest
+from pipeline.operations.backup.manifest import BackupRecord, Manifest
+
+_AT_ONCE = 16  # facts of one backup may have 100 kB, and the first one is nearly always the one
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class NewestBackup:
 
 
 def newest(settings: ClickHouseSettings) -> NewestBackup:
-    """Return what the manifest says about the newest backup; reads one small table.
+    """Return what the manifest says about the newest backup; reads the facts of few backups, however many there are.
 
     Args:
         settings: server and database; the user may SELECT from the table `chimera_backups`.
@@ -37,13 +40,26 @@ def newest(settings: ClickHouseSettings) -> NewestBackup:
     Raises:
         UnavailableError, HaltError: ClickHouse doesn't answer, or refuses.
     """
-    records = Manifest(settings).records()
-    whole = [record for record in records if record.state == "ok" and record.whole]
-    ended = [record for record in records if record.state != "running"]
-    verified = [record.facts["verified_at"] for record in records if record.facts.get("differences") == []]
+    manifest = Manifest(settings)
+    outlines = manifest.outlines()
+    ended = [each.state for each in outlines if each.state != "running"]
+    whole = _last(manifest, [each.name for each in outlines if each.state == "ok"], lambda record: record.whole)
+    checked = sorted((each for each in outlines if "verified" in each.events), key=lambda each: each.verified_at)
+    alike = _last(manifest, [each.name for each in checked], lambda record: record.facts.get("differences") == [])
     return NewestBackup(
-        at=whole[-1].began_at if whole else None,
-        name=whole[-1].name if whole else "",
-        last_failed=bool(ended) and ended[-1].state == "failed",
-        verified_at=datetime.fromisoformat(max(verified)) if verified else None,
+        at=whole.began_at if whole else None,
+        name=whole.name if whole else "",
+        last_failed=ended[-1:] == ["failed"],
+        verified_at=datetime.fromisoformat(alike.facts["verified_at"]) if alike else None,
     )
+
+
+def _last(manifest: Manifest, names: Sequence[str], wanted: Callable[[BackupRecord], bool]) -> BackupRecord | None:
+    """Return the last of some backups that is wanted; None if none is."""
+    for end in range(len(names), 0, -_AT_ONCE):
+        some = names[max(0, end - _AT_ONCE) : end]
+        found = {record.name: record for record in manifest.records(some)}
+        for name in reversed(some):
+            if name in found and wanted(found[name]):
+                return found[name]
+    return None

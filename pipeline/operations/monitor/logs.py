@@ -14,8 +14,8 @@ from pipeline.kafka.following import LogFollower
 from pipeline.kafka.standing import Standing
 from pipeline.operations.monitor.server_watch import moment
 from pipeline.operations.monitor.state import RollupState, UnsettledLetters
-from pipeline.rollup.slots import MANIFEST, Key
-from pipeline.rollup.snapshot import DamagedSnapshotError, Glance, glance
+from pipeline.rollup.glance import DamagedSnapshotError, Glance, glance
+from pipeline.rollup.keys import MANIFEST, Key
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from pipeline.operations.monitor.state import Consumption, FamilyState, Health, PipelineState
+from pipeline.operations.monitor.state import BackupState, Consumption, FamilyState, Health, PipelineState
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -74,6 +74,10 @@ def _oldest_letter(state: PipelineState) -> Iterator[_Sample]:
     for family in state.families:
         if family.dead_letters.unsettled is not None:
             yield (family.name,), family.dead_letters.oldest_seconds or 0.0
+
+
+def _backup(read: Callable[[BackupState], float | datetime | None]) -> Callable[[PipelineState], list[_Sample]]:
+    return lambda state: [((), read(state.backup))] if state.clickhouse.verdict is Health.OK else []
 
 
 def _troubles(state: PipelineState) -> Iterator[_Sample]:
@@ -206,6 +210,24 @@ METRICS = (
         "Time of the newest snapshot.",
         (),
         lambda state: [((), state.rollup.snapshot_at)] if state.rollup else [],
+    ),
+    MonitorMetric(
+        "backup_age_seconds",
+        "Time since the newest whole backup began; no sample without one.",
+        (),
+        _backup(lambda backup: backup.age_seconds),
+    ),
+    MonitorMetric(
+        "backup_failed",
+        "1 if the last backup that ended has failed, else 0.",
+        (),
+        _backup(lambda backup: None if backup.last_failed is None else float(backup.last_failed)),
+    ),
+    MonitorMetric(
+        "backup_verified_timestamp_seconds",
+        "Time of the last verification of a backup that found no difference; no sample without one.",
+        (),
+        _backup(lambda backup: backup.verified_at),
     ),
     MonitorMetric("trouble", "1 for each trouble that the page shows.", ("trouble", "where", "severity"), _troubles),
 )

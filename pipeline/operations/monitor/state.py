@@ -193,6 +193,29 @@ class StorageState:
 
 
 @dataclass(frozen=True, slots=True)
+class BackupState:
+    """The newest backup, by the manifest of `chimera backup`."""
+
+    verdict: Health
+    """Unknown without a backup, and before the first look."""
+    at: datetime | None
+    """Time at which the newest whole backup began; None without one."""
+    name: str
+    """Its name; empty without one."""
+    age_seconds: float | None
+    too_old: bool | None
+    """True if the age is over CHIMERA_MONITOR__BACKUP_OLD_SECONDS; None without a backup."""
+    last_failed: bool | None
+    """True if the last attempt that ended has failed; None before the first look."""
+    verified_at: datetime | None
+    """Time of the last verification that found no difference."""
+    looked_at: datetime | None
+    """Time of the last look that got an answer."""
+    reason: str | None
+    """Refusal of the last look."""
+
+
+@dataclass(frozen=True, slots=True)
 class Trouble:
     """Something that a person should know, and a way out."""
 
@@ -244,6 +267,7 @@ class PipelineState:
     rollup: RollupState | None
     """None without a rollup."""
     storage: StorageState
+    backup: BackupState
     troubles: tuple[Trouble, ...]
     """The worst first."""
     events: tuple[Event, ...]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from pipeline.operations.monitor.state import (
+    BackupState,
     Consumption,
     FamilyState,
     GroupState,
@@ -53,6 +54,7 @@ class Facts:
     families: tuple[FamilyState, ...]
     tables: tuple[TableState, ...]
     storage: StorageState
+    backup: BackupState
     rollup: RollupState | None
     retention_seconds: Mapping[str, float]
     """Retention by family."""
@@ -72,6 +74,7 @@ def find_troubles(facts: Facts) -> Iterator[Found]:
     if facts.clickhouse.verdict is Health.OK:
         yield from _tables(facts)
         yield from _storage(facts)
+        yield from _backup(facts.backup)
     if facts.kafka.verdict is Health.OK and facts.rollup is not None:
         yield from _rollup(facts, facts.rollup)
 
@@ -180,6 +183,18 @@ def _storage(facts: Facts) -> Iterator[Found]:
     if facts.clock_seconds is not None and abs(facts.clock_seconds) > CLOCK_SECONDS:
         text = f"its clock differs from the monitor's by {facts.clock_seconds:+.0f} s"
         yield Found("clocks-differ", _WARNING, "ClickHouse", text, "Synchronise both machines' clocks.")
+
+
+def _backup(backup: BackupState) -> Iterator[Found]:
+    if backup.reason is not None:
+        action = "Give the monitor's role its rights anew: `chimera access sql`."
+        yield Found("backup-unread", _WARNING, "backup", backup.reason, action)
+    if backup.last_failed:
+        action = "Read its error with `chimera backup list`, mend it, and make one: `chimera backup create`."
+        yield Found("backup-failed", _WARNING, "backup", "the last attempt has failed", action)
+    if backup.too_old and backup.age_seconds is not None:
+        text = f"the last backup began {duration(backup.age_seconds)} ago"
+        yield Found("backup-too-old", _WARNING, "backup", text, "Look whether its timer runs: docs/backup.md.")
 
 
 def _rollup(facts: Facts, rollup: RollupState) -> Iterator[Found]:

@@ -15,6 +15,7 @@ from pipeline.clickhouse.session_stats import TABLE
 from pipeline.config import Settings
 from pipeline.errors import ChimeraError
 from pipeline.kafka.standing import GroupObserver, RecordTimes, Standing
+from pipeline.operations.monitor.backups import BackupWatch
 from pipeline.operations.monitor.journal import Journal, LastHour
 from pipeline.operations.monitor.logs import WrittenLogs
 from pipeline.operations.monitor.partitions import PartitionWatch, group_state
@@ -47,6 +48,9 @@ class Watch:
         self._group = GroupObserver(settings.kafka, [*sources, *self._logs.topics], answer_seconds=wait)
         self._times = RecordTimes(settings.kafka, answer_seconds=wait)
         self._storage = StorageObserver(settings.clickhouse, answer_seconds=wait)
+        self._backups = BackupWatch(
+            settings.clickhouse, answer_seconds=wait, old_seconds=settings.monitor.backup_old_seconds
+        )
         silence = 2 * interval + 4 * wait
         self._kafka = ServerWatch(settings.kafka.bootstrap_servers, silence)
         self._clickhouse = ServerWatch(settings.clickhouse.address, silence)
@@ -64,7 +68,7 @@ class Watch:
 
     def start(self) -> None:
         """Begin to look, in threads that end with `stop`."""
-        for look in (self.look_at_kafka, self.look_at_clickhouse, self.look_at_logs):
+        for look in (self.look_at_kafka, self.look_at_clickhouse, self.look_at_logs, self.look_at_backups):
             thread = threading.Thread(target=self._again_and_again, args=(look,), name=look.__name__, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -78,11 +82,15 @@ class Watch:
 
     def look_once(self) -> None:
         """Make each look once, those at different servers at the same time."""
-        beside = threading.Thread(target=self.look_at_clickhouse, daemon=True)
+        beside = threading.Thread(target=self._look_beside_kafka, daemon=True)
         beside.start()
         self.look_at_kafka()
         self.look_at_logs()
         beside.join()
+
+    def _look_beside_kafka(self) -> None:
+        self.look_at_clickhouse()
+        self.look_at_backups()
 
     def look_at_kafka(self) -> None:
         """Look at the group and the topics."""
@@ -132,6 +140,12 @@ class Watch:
         else:
             self._letters.succeeded(self._clock())
 
+    def look_at_backups(self) -> None:
+        """Read what the manifest says about the newest backup, once a minute."""
+        now = self._clock()
+        if self._clickhouse.state(now).verdict is Health.OK:
+            self._backups.look(now)
+
     def state(self) -> PipelineState:
         """Return the model as of now."""
         now = self._clock()
@@ -159,6 +173,7 @@ class Watch:
             tables=facts.tables,
             rollup=facts.rollup,
             storage=facts.storage,
+            backup=facts.backup,
             troubles=troubles,
             events=self._journal.events,
             history=self._hour.history([family.name for family in self._catalog.families]),
@@ -174,6 +189,7 @@ class Watch:
             families=self._families(now),
             tables=self._tables.tables(now),
             storage=self._tables.storage(),
+            backup=self._backups.state(now),
             rollup=self._logs.rollup(self._tables.newest_event(TABLE)),
             retention_seconds={family.name: family.topic.retention_hours * 3600 for family in self._catalog.families},
             clock_seconds=self._clock_seconds,

@@ -233,6 +233,12 @@ function dead(state) {
   const rows = found.slice(0, 7).map((each) => bar(`${each.family}: ${each.reason}`, count(each.number), each.number / found[0].number, total >= 1000 ? "critical" : ""));
   show("dead", el("dl", { class: "facts" }, el("dt", {}, "waiting for a person"), el("dd", {}, count(total)), el("dt", {}, "oldest"), el("dd", {}, span(oldest))), el("ul", { class: "bars" }, rows), found.length > 7 ? el("p", { class: "dim" }, `and ${found.length - 7} more reasons`) : null, el("p", { class: "command" }, el("code", {}, "chimera dlq ls")));
 }
+function backup(state) {
+  const { backup } = state;
+  const said = backup.looked_at === null ? "not seen yet" : backup.reason !== null ? "not known" : backup.age_seconds === null ? "no backup yet" : `${span(backup.age_seconds)} ago`;
+  const text = backup.last_failed ? `${said}; the last attempt has failed` : said;
+  return backup.verdict === "warning" ? el("span", {}, glyph("warning"), " ", text) : text;
+}
 function store(state) {
   const { storage } = state;
   if (storage.version === null) return show("store", el("p", { class: "calm" }, glyph("unknown"), "Not seen yet."));
@@ -240,7 +246,7 @@ function store(state) {
   const size = state.tables.reduce((sum, each) => sum + (each.bytes_on_disk || 0), 0);
   const hour = state.tables.reduce((sum, each) => sum + (each.rows_last_hour || 0), 0);
   const errors = Object.values(storage.errors).reduce((sum, each) => sum + each, 0);
-  const facts = [["version", storage.version], ["up for", span(storage.uptime_seconds)], ["rows in the last hour", count(hour)], ["tables on disk", bytes(size)], ["most parts of a day", count(most)], ["merges running", count(storage.merges)], ["errors since start of watch", count(errors)]];
+  const facts = [["version", storage.version], ["up for", span(storage.uptime_seconds)], ["rows in the last hour", count(hour)], ["tables on disk", bytes(size)], ["most parts of a day", count(most)], ["merges running", count(storage.merges)], ["errors since start of watch", count(errors)], ["last backup", backup(state)]];
   const disks = storage.disks.map((disk) => bar(`disk ${disk.name}`, `${bytes(disk.free_bytes)} free`, 1 - disk.free_bytes / disk.total_bytes, disk.free_bytes / disk.total_bytes < 0.15 ? "critical" : "disk"));
   show("store", state.clickhouse.verdict === "ok" ? null : el("p", { class: "calm" }, glyph("critical"), `As of ${span(ago(state, state.clickhouse.looked_at))} ago.`), el("dl", { class: "facts" }, facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])), el("ul", { class: "bars" }, disks));
 }
