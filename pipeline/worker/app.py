@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -118,7 +118,6 @@ class App(faust.App):
         self.page("/ready")(web.ready)
         self.page("/live")(web.live)
         self.task(self._watch_tables)
-        self.timer(_LOOK_SECONDS)(self._look_for_troubles)
         self._memory = MemoryReturn()
         self.timer(_MEMORY_SECONDS)(self._return_memory)
         if settings.kafka.tls or settings.kafka.sasl:
@@ -235,12 +234,10 @@ class App(faust.App):
         log.critical(str(self.failure))
         signal.raise_signal(signal.SIGTERM)
 
-    async def _look_for_troubles(self) -> None:
-        """Report what no step of a micro-batch reports."""
-        trouble = self._batch_consumer().trouble
-        self.troubles.note(KAFKA, trouble and trouble.cause, seconds=trouble.seconds if trouble else 0.0)
-        for ingest in self._ingests.values():
-            ingest.watch_reject_rate()
+    async def on_start(self) -> None:
+        """Look for troubles from now on: Faust starts its timers only once the group has let the worker in."""
+        await super().on_start()
+        self.add_future(_look_for_troubles(self.troubles, self._batch_consumer(), self._ingests.values()))
 
     async def _return_memory(self) -> None:
         if self._memory.due(self._batch_consumer().member.assignment.held_bytes):
@@ -285,6 +282,16 @@ class App(faust.App):
         if self.failure is None:
             assigned = self.consumer.assignment()
             log.info("consuming", partitions=len(assigned), topics=assigned_topics(assigned))
+
+
+async def _look_for_troubles(troubles: Troubles, consumer: MicroBatchConsumer, ingests: Collection[Ingest]) -> None:
+    """Report what no step of a micro-batch reports, until the worker stops."""
+    while True:
+        trouble = consumer.trouble
+        troubles.note(KAFKA, trouble and trouble.cause, seconds=trouble.seconds if trouble else 0.0)
+        for ingest in ingests:
+            ingest.watch_reject_rate()
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _micro_batches(stream: Any) -> AsyncIterator[MicroBatch]:
