@@ -1,23 +1,77 @@
-"""Prometheus metrics of the worker, which its web server serves at /metrics."""
+"""Metrics of the worker, which its web server serves at /metrics in the form of OpenMetrics.
 
-from prometheus_client import Counter, Gauge, Histogram
+docs/metrics.md has the same table, and a contract test compares them. Names begin with `chimera_`, units are seconds,
+bytes and ratios, and counters end in `_total`. The values of labels are closed sets: families and topics of
+topics.yaml, reasons of `pipeline.errors.Reason`, names of errors, stages of `Stage`.
+"""
 
-# The values of labels are closed sets: families of topics.yaml, reasons of `pipeline.errors.Reason`.
+import enum
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from time import perf_counter
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Info, disable_created_metrics
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+"""Content type of `exposition`, with the version of OpenMetrics and the charset."""
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # a series more for each counter and histogram
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_ROWS = (1, 10, 100, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000)
+
+
+class Stage(enum.StrEnum):
+    """Stage of the way of the records through a worker."""
+
+    FETCH_WAIT = enum.auto()
+    DECODE = enum.auto()
+    SANITISE = enum.auto()
+    INSERT = enum.auto()
+    DEAD_LETTERS = enum.auto()
+    COMMIT = enum.auto()
+
+
+ALL_FAMILIES = "all"
+"""Value of the label `family` for a stage that serves all families at once."""
+
+
+def exposition() -> bytes:
+    """Return all metrics in the form of OpenMetrics."""
+    return bytes(generate_latest(REGISTRY))  # type: ignore[no-untyped-call]
+
+
+BUILD = Info("chimera_build", "Version of the worker and of its Python.")
+BUILD.info({"version": version("chimera-pipeline"), "python": platform.python_version()})
+
 RECORDS_CONSUMED = Counter("chimera_records_consumed", "Records delivered in micro-batches.", ["family"])
+BYTES_CONSUMED = Counter(
+    "chimera_consumed_bytes", "Bytes of keys, values and headers of the delivered records.", ["family"]
+)
 ROWS_INSERTED = Counter("chimera_rows_inserted", "Rows stored in ClickHouse.", ["family"])
+MICRO_BATCHES = Counter("chimera_micro_batches", "Micro-batches that are done: stored, or dead letters.", ["family"])
+ROWS_PER_INSERT = Histogram("chimera_rows_per_insert", "Rows of an insert.", ["family"], buckets=_ROWS)
+STAGE_SECONDS = Histogram(
+    "chimera_stage_seconds",
+    "Duration of a stage for a micro-batch, with its retries. Waiting for records and commits are for all families.",
+    ["family", "stage"],
+    buckets=_SECONDS,
+)
+IN_FLIGHT = Gauge("chimera_micro_batches_in_flight", "Micro-batches that are being processed.", ["family"])
 RECORDS_REJECTED = Counter("chimera_records_rejected", "Records that were rejected.", ["family", "reason"])
 RECORDS_LOST = Counter("chimera_records_lost", "Records that retention deleted before they were consumed.", ["topic"])
-INSERT_SECONDS = Histogram(
-    "chimera_insert_seconds",
-    "Duration of a successful insert, with its retries.",
-    ["family"],
-    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
-)
 REJECT_RATE_HIGH = Gauge(
     "chimera_reject_brake", "1 while the family's reject rate is above its limit, else 0.", ["family"]
 )
-RETRIES = Counter("chimera_retries", "Failed attempts that were followed by another one.", ["family"])
+RETRIES = Counter("chimera_retries", "Failed attempts that were followed by another one.", ["family", "cause"])
 RETRYING = Gauge("chimera_retrying", "Micro-batches that wait for another attempt after a failure.", ["family"])
+REBALANCES = Counter("chimera_rebalances", "Times that the group has assigned the partitions anew.")
+COMMITS_REFUSED = Counter(
+    "chimera_commits_refused", "Commits that Kafka refused because the worker had lost partitions."
+)
 
 # Metrics of the rollup, which derives session_stats.
 ROLLUP_LATE_SECONDS = Histogram(
@@ -42,3 +96,11 @@ ROLLUP_RECORDS_MISSING = Counter(
 ROLLUP_SNAPSHOT_SECONDS = Histogram(
     "chimera_rollup_snapshot_seconds", "Duration of writing a snapshot.", buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30)
 )
+
+
+@contextmanager
+def timed(stage: Stage, family: str = ALL_FAMILIES) -> Iterator[None]:
+    """Observe the duration of the context as that of a stage, unless it raises."""
+    began = perf_counter()
+    yield
+    STAGE_SECONDS.labels(family, stage).observe(perf_counter() - began)

@@ -13,11 +13,10 @@ from concurrent.futures import Executor
 from itertools import count
 from typing import Protocol, TypeVar
 
-import structlog
-
 from pipeline import metrics
 from pipeline.config import WorkerSettings
 from pipeline.errors import FailureKind
+from pipeline.troubles import Troubles
 
 _MOST_DOUBLINGS = 30
 _LONGEST_WAIT_SECONDS = 0.25  # for a step that isn't due; the loss of the partition is noticed after that
@@ -111,11 +110,13 @@ class Retry:
     """Runs the steps of one family, or of the rollup.
 
     Args:
-        name: family or table, for metrics and log.
+        name: family or table, for metrics and troubles.
         renew: commits the state of a partition again.
         settings: length of the lease, and pauses between attempts.
         kind_of: kind of a failure; None for an unforeseen one, which goes to the caller.
-        describe: a failure on one line, for the log.
+        describe: a failure on one line, with the server's address.
+        label: name of a failure's cause, of a small set, for metrics.
+        troubles: told of each failed attempt, and of the end of the failures.
         is_unclear: True for a failure that isn't of kind RETRY, but may pass all the same.
         unclear_seconds: time for which a step is tried again after unclear failures.
     """
@@ -128,6 +129,8 @@ class Retry:
         *,
         kind_of: Callable[[BaseException], FailureKind | None],
         describe: Callable[[BaseException], str],
+        label: Callable[[BaseException], str] = lambda error: type(error).__name__,
+        troubles: Troubles | None = None,
         is_unclear: Callable[[BaseException], bool] = lambda _: False,
         unclear_seconds: float = UNCLEAR_SECONDS,
     ) -> None:
@@ -137,15 +140,11 @@ class Retry:
         self._backoff = (settings.retry_backoff_seconds, settings.retry_backoff_max_seconds)
         self._kind_of = kind_of
         self._describe = describe
+        self._label = label
+        self._troubles = troubles or Troubles()
         self._is_unclear = is_unclear
         self._unclear_seconds = unclear_seconds
-        self._log = structlog.get_logger("chimera.retry")  # not bound: the log may be configured later than this
         self._failing: set[Held] = set()
-
-    @property
-    def failing(self) -> bool:
-        """True while a step that failed waits for its next attempt, or makes it."""
-        return bool(self._failing)
 
     def check_lease(self, held: Held) -> None:
         """Stop a step if the last commit is older than the lease.
@@ -186,12 +185,13 @@ class Retry:
                         deadline = min(deadline, time.monotonic() + self._unclear_seconds)
                         if not self._is_unclear(error) or time.monotonic() >= deadline:
                             raise
-                    self._note_failure(held, error, attempt, pause)
+                    self._note_failure(held, error, attempt)
                 await asyncio.sleep(pause)
             raise AssertionError("pauses have no end")
         finally:
             self._failing.discard(held)
             metrics.RETRYING.labels(self._name).set(len(self._failing))
+            self._troubles.end(self._name, step=held)
 
     async def _run_when_due(self, held: Held, step: Callable[[], T], pool: Executor) -> T:
         while True:
@@ -202,15 +202,8 @@ class Retry:
             except NotYetError as error:
                 await asyncio.sleep(min(error.seconds, _LONGEST_WAIT_SECONDS))
 
-    def _note_failure(self, held: Held, error: Exception, attempt: int, pause: float) -> None:
+    def _note_failure(self, held: Held, error: Exception, attempt: int) -> None:
         self._failing.add(held)
-        metrics.RETRIES.labels(self._name).inc()
+        metrics.RETRIES.labels(self._name, self._label(error)).inc()
         metrics.RETRYING.labels(self._name).set(len(self._failing))
-        self._log.warning(
-            "failed, trying again",
-            family=self._name,
-            **coordinates(held),
-            error=self._describe(error),
-            attempt=attempt,
-            pause_seconds=round(pause, 2),
-        )
+        self._troubles.report(self._name, self._describe(error), step=held, attempts=attempt)

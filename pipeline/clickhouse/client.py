@@ -8,13 +8,20 @@ from contextlib import contextmanager
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 
-from pipeline.clickhouse.codes import LOGIN_REFUSED, failure_kind, is_known
+from pipeline.clickhouse.codes import LOGIN_REFUSED, failure_kind, is_known, name_of
 from pipeline.config import ClickHouseSettings, env_name
 from pipeline.errors import ChimeraError, FailureKind, HaltError, UnavailableError, UnclearError
 from pipeline.retry import pauses
 from pipeline.tls import handshake_error
 
+NO_ANSWER = "no_answer"
+"""Label of a failure: the server is silent."""
+
 _MOST_ATTEMPTS = 8
+_PING_SECONDS = 5.0
+# Seconds without a packet, seconds between questions, number of questions: a connection to a machine that is gone fails
+# after 15 s. One to a process that is stopped doesn't: its machine answers.
+_KEEPALIVE = (6, 3, 3)
 
 LOOKUP_SETTINGS: Mapping[str, str | int] = {
     # Filters, limits and old results would make rows look missing; they would be inserted a second time.
@@ -64,12 +71,15 @@ LOOKUP_SETTINGS: Mapping[str, str | int] = {
 """Settings of every query, whatever the user's profile says; see `pipeline.clickhouse.pinned_settings`."""
 
 
-def connect(settings: ClickHouseSettings, *, database: str | None = None) -> Client:
+def connect(
+    settings: ClickHouseSettings, *, database: str | None = None, answer_seconds: float | None = None
+) -> Client:
     """Return a client of the configured server; it connects on its first use, and sends `LOOKUP_SETTINGS`.
 
     Args:
         settings: address, login, TLS, timeouts.
         database: default database; it must exist on the first use. Defaults to the configured one.
+        answer_seconds: longest wait for a connection or an answer, instead of the settings' timeouts.
     """
     return Client(
         settings.host,
@@ -80,8 +90,11 @@ def connect(settings: ClickHouseSettings, *, database: str | None = None) -> Cli
         secure=settings.secure,
         verify=settings.verify,
         ca_certs=str(settings.ca_cert) if settings.ca_cert else None,
-        connect_timeout=settings.connect_timeout_seconds,
-        send_receive_timeout=settings.query_timeout_seconds,
+        connect_timeout=answer_seconds or settings.connect_timeout_seconds,
+        send_receive_timeout=answer_seconds or settings.query_timeout_seconds,
+        # Before each query the driver pings; without an answer it connects anew, which has the whole time again.
+        sync_request_timeout=answer_seconds / 2 if answer_seconds else _PING_SECONDS,
+        tcp_keepalive=_KEEPALIVE,
         client_name="chimera",
         compression="lz4" if settings.compressed else False,
         settings=dict(LOOKUP_SETTINGS),
@@ -180,6 +193,32 @@ def _tls_refusal(settings: ClickHouseSettings) -> ssl.SSLError | None:
     except ssl.SSLError as error:
         return error
     return handshake_error(context, settings.host, settings.native_port, settings.connect_timeout_seconds)
+
+
+def cause_of(error: BaseException, settings: ClickHouseSettings) -> str:
+    """Return the reason of a failed step on one line, with the server that is to blame."""
+    if isinstance(error, ChimeraError):
+        return str(error)
+    where = f"ClickHouse {settings.address}"
+    return f"{where} doesn't answer" if _is_silence(error) else f"{where}: {describe(error)}"
+
+
+def label_of(error: BaseException) -> str:
+    """Return the cause of a failure as a word: the name of the server's error, or what happened to the connection."""
+    match error:
+        case driver_errors.ServerException(code=int(code)):
+            return name_of(code).lower() or "unlisted_code"
+        case ChimeraError():
+            return "unavailable"
+        case _ if _is_silence(error):
+            return NO_ANSWER
+        case driver_errors.Error() | OSError() | EOFError():
+            return "connection"
+    return "unexpected"
+
+
+def _is_silence(error: BaseException) -> bool:
+    return isinstance(error, driver_errors.SocketTimeoutError | TimeoutError)
 
 
 def describe(error: BaseException) -> str:

@@ -219,12 +219,18 @@ LOGIN_REFUSED = frozenset({Code.UNKNOWN_USER, Code.WRONG_PASSWORD, Code.REQUIRED
 COLUMN_REFUSED = frozenset({Code.NO_SUCH_COLUMN_IN_TABLE, Code.ILLEGAL_COLUMN})
 """Codes with which the server refuses an insert for the names of its columns."""
 
+_NAMES = {int(code): code.name for code in Code}
 _KINDS = {int(code): code.kind for code in Code}
 
 
 def failure_kind(number: int) -> FailureKind:
     """Kind of a server error; HALT for an unknown code, so that a person looks at it in the end."""
     return _KINDS.get(number, FailureKind.HALT)
+
+
+def name_of(number: int) -> str:
+    """Name of a server error; empty for an unknown code."""
+    return _NAMES.get(number, "")
 
 
 def is_known(number: int) -> bool:

@@ -32,6 +32,23 @@ def check_tables(settings: ClickHouseSettings, families: Iterable[Family]) -> di
     return checked
 
 
+def left_columns(settings: ClickHouseSettings, filled: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+    """Return the columns that inserts leave to the server, as in a CREATE TABLE, by table; tables without any too.
+
+    Args:
+        settings: server and database.
+        filled: names of the columns that inserts fill, by table.
+
+    Raises:
+        HaltError, UnavailableError: the server refuses, or doesn't answer.
+    """
+    live = _live_columns(settings)
+    return {
+        table: [f"{name} {column.type} {column.kind}" for name, column in live[table].items() if name not in names]
+        for table, names in filled.items()
+    }
+
+
 def check_rollup(settings: ClickHouseSettings) -> dict[str, dict[str, str]]:
     """Compare session_stats on the server with the columns that the rollup fills.
 

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import structlog
+
 from pipeline.clickhouse.coordinates import COORDINATES
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.config import ClickHouseSettings
@@ -78,12 +80,14 @@ class CheckedTable:
     def __init__(self, table: str, types: Mapping[str, str], settings: ClickHouseSettings) -> None:
         self._types = dict(types)
         self._where = f"table {settings.database}.{table} at {settings.address}"
+        self._left: set[str] | None = None  # columns that inserts leave to the server; None before the first check
+        self._log = structlog.get_logger("chimera.tables")
 
     def check(self, found: Mapping[str, LiveColumn]) -> None:
         """Compare the columns of the table now with the checked ones.
 
         A column may be added if it has a default, as a rolling upgrade does: rows of this version then have that
-        default. Order, comments, codecs and defaults of columns may change, too.
+        default, and the log names the column once. Order, comments, codecs and defaults of columns may change, too.
 
         Args:
             found: all columns of the table, or those that the insert fills.
@@ -98,6 +102,15 @@ class CheckedTable:
         for name, column in found.items():
             if name not in self._types and not column.kind:
                 raise self._altered(name, "none, or one with a default", str(column))
+        self._name_added({name: column for name, column in found.items() if name not in self._types})
+
+    def _name_added(self, left: Mapping[str, LiveColumn]) -> None:
+        """Name the columns that were added since the first check; the worker has named the others at its start."""
+        added = [name for name in left if self._left is not None and name not in self._left]
+        self._left = (self._left or set()) | left.keys()
+        if added:
+            columns = ", ".join(f"{name} {left[name].type} {left[name].kind}" for name in added)
+            self._log.info("columns were added, they are left to their defaults", table=self._where, columns=columns)
 
     def _altered(self, name: str, expected: str, found: str) -> HaltError:
         return HaltError(

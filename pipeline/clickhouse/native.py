@@ -28,19 +28,20 @@ def insert_block(
     columns: Mapping[str, Column],
     settings: Mapping[str, Any] | None = None,
     *,
+    query_id: str | None = None,
     check: Callable[[], None] = lambda: None,
     check_columns: Callable[[Mapping[str, LiveColumn]], None] = lambda _: None,
 ) -> None:
     """Insert columns as one block; return when the server has answered.
 
-    Does what the driver's `Client.execute` does for an INSERT, except that the block is written from arrays. After any
-    failure the client is disconnected; it connects again on its next use.
+    Does what the driver's `Client.execute` does for an INSERT, but writes the block from arrays. A failure disconnects.
 
     Args:
-        client: client that no other thread uses meanwhile.
+        client: no other thread uses it meanwhile.
         query: an INSERT without its rows.
         columns: columns by name, all of one length, at least one row.
         settings: settings of this query.
+        query_id: id of this query; the server makes one when None.
         check: called when the server waits for the rows. Its exception ends the insert with nothing stored.
         check_columns: called before that with the table's columns, as the server gives them in its answer to the query:
             all columns of the table, or only those of the query. Its exception ends the insert with nothing stored.
@@ -51,7 +52,7 @@ def insert_block(
     """
     with client.disconnect_on_error(query, settings):
         connection = client.connection
-        connection.send_query(query)
+        connection.send_query(query, query_id=query_id)
         connection.send_external_tables(None)
         types, table = _receive_columns(client)
         check_columns(table)

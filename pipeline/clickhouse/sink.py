@@ -2,6 +2,7 @@
 
 import queue
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +19,8 @@ from pipeline.clickhouse.insert_check import missing_rows, stored_sessions
 from pipeline.clickhouse.live_columns import CheckedTable, read_columns
 from pipeline.clickhouse.native import insert_block
 from pipeline.clickhouse.pinned_settings import BLOCK_SETTINGS, INSERT_SETTINGS, SILENCE_SECONDS
+from pipeline.clickhouse.pulse import Pulse
+from pipeline.clickhouse.rights import PROBE, create_probe
 from pipeline.clickhouse.ttl import expired_times
 from pipeline.columns import Column, Ints, Mask
 from pipeline.config import ClickHouseSettings
@@ -27,8 +30,6 @@ __all__ = ["SILENCE_SECONDS", "Sink"]
 
 T = TypeVar("T")
 
-_PROBE = "probe"
-
 
 class Sink:
     """Inserts micro-batches and looks for their rows; several threads may use it, each on a connection of its own.
@@ -36,10 +37,13 @@ class Sink:
     Args:
         settings: server and database of the tables.
         comment: value of `log_comment` for every insert, by which the server's lists of queries show it.
+        pulse: watches over inserts that get no answer; nothing does without it.
     """
 
-    def __init__(self, settings: ClickHouseSettings, *, comment: str = "") -> None:
-        self._settings = settings
+    def __init__(self, settings: ClickHouseSettings, *, comment: str = "", pulse: Pulse | None = None) -> None:
+        self.settings = self._settings = settings
+        """Server and database of the tables."""
+        self._pulse = pulse
         self._insert_settings = {**INSERT_SETTINGS, **({"log_comment": comment} if comment else {})}
         self._idle: queue.SimpleQueue[Client] = queue.SimpleQueue()
         self._checked: dict[str, CheckedTable] = {}
@@ -135,9 +139,9 @@ class Sink:
             clickhouse_driver.errors.Error, OSError, EOFError: as `insert`.
         """
         client = self._client()
-        client.execute(f"CREATE TEMPORARY TABLE `{_PROBE}` ENGINE=Null AS `{self._settings.database}`.`{table}`")
+        client.execute(create_probe(self._settings, table))
         try:
-            self._insert_block(client, table, _insert_into(_PROBE, columns), columns, BLOCK_SETTINGS)
+            self._insert_block(client, table, _insert_into(PROBE, columns), columns, BLOCK_SETTINGS)
         except driver_errors.ServerException as error:
             if kind_of(error) is FailureKind.DEAD_LETTER:
                 return int(error.code)
@@ -162,13 +166,16 @@ class Sink:
     ) -> None:
         """Insert into a table or into its temporary copy; refuse if the columns aren't the checked ones."""
         checked = self._checked.get(table)
-        if checked is None:
-            insert_block(client, query, columns, settings, check=check)
-            return
+        check_columns = checked.check if checked else lambda _: None
+        token = str(settings.get("insert_deduplication_token", ""))
+        watch = self._pulse.over(table, client, token) if self._pulse else nullcontext()
         try:
-            insert_block(client, query, columns, settings, check=check, check_columns=checked.check)
+            with watch as query_id:
+                insert_block(
+                    client, query, columns, settings, query_id=query_id, check=check, check_columns=check_columns
+                )
         except driver_errors.ServerException as error:
-            if error.code in COLUMN_REFUSED:
+            if checked and error.code in COLUMN_REFUSED:
                 self._name_altered_column(table, checked, error)
             raise
 

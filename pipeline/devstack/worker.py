@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from prometheus_client import Metric
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from pipeline.config import env_name
 from pipeline.devstack.ports import HOST
@@ -61,7 +61,7 @@ class WorkerWeb:
         status, body = self._get("/metrics")
         if status != http.HTTPStatus.OK:
             raise http.client.HTTPException(f"status {status}")
-        return list(text_string_to_metric_families(body.decode()))
+        return list(text_string_to_metric_families(body.decode()))  # type: ignore[no-untyped-call]
 
     def _get(self, path: str) -> tuple[int, bytes]:
         """Status and body of an answer."""

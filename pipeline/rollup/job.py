@@ -17,13 +17,13 @@ import structlog
 
 from pipeline import metrics
 from pipeline.clickhouse.block_budget import BlockBudget
-from pipeline.clickhouse.client import describe, is_unclear, kind_of
 from pipeline.clickhouse.deduplication import arrival_seconds
+from pipeline.clickhouse.retrying import retry_of
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Rows
 from pipeline.config import Settings
-from pipeline.retry import LostPartitionError, Renew, Retry
+from pipeline.retry import LostPartitionError, Renew
 from pipeline.rollup.assigned import AssignedPartition, RollupConsumer, in_thread
 from pipeline.rollup.clock import BrokerClock, Clock
 from pipeline.rollup.closing import HourCloser
@@ -39,6 +39,7 @@ from pipeline.rollup.storing import HourStorer
 from pipeline.transport.broker import TopicPartition
 from pipeline.transport.deriver import Takeover
 from pipeline.transport.micro_batch import MicroBatch
+from pipeline.troubles import Troubles
 
 _TICK_SECONDS = 1.0
 # The next owner of a partition looks up each hour that was stored since the last snapshot.
@@ -62,6 +63,7 @@ class RollupJob:
         halt: called with a failure after which the worker has to stop.
         budget: makes inserts wait for their share of the deduplication window.
         clock: durations.
+        troubles: told of failed steps.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class RollupJob:
         halt: Callable[[BaseException], None],
         budget: BlockBudget | None = None,
         clock: Clock | None = None,
+        troubles: Troubles | None = None,
     ) -> None:
         self.topics = frozenset({topic})
         self._settings = settings.rollup
@@ -88,9 +91,7 @@ class RollupJob:
         self._partitions: dict[TopicPartition, AssignedPartition] = {}
         self._folding = ThreadPoolExecutor(1, thread_name_prefix="rollup")
         self._saving = ThreadPoolExecutor(1, thread_name_prefix="rollup-snapshots")
-        self._retry = Retry(
-            TABLE, renew_together(renew), settings.worker, kind_of=kind_of, describe=describe, is_unclear=is_unclear
-        )
+        self._retry = retry_of(TABLE, renew_together(renew), settings.worker, settings.clickhouse, troubles)
         pool = ThreadPoolExecutor(1, thread_name_prefix="rollup-emission")
         emission = Emission(sink, self._retry, pool, budget=budget, repeat_seconds=settings.worker.lease_seconds)
         broker_clock = BrokerClock(store.broker_time_ms, self._saving, self._clock)
@@ -101,11 +102,6 @@ class RollupJob:
         self._shares = Shares(self._clock)
         self._said_foreign = False
         self._log = structlog.get_logger("chimera.rollup")
-
-    @property
-    def trouble(self) -> str | None:
-        """Reason why the rollup isn't ready: a failed step; None if it is ready."""
-        return f"{TABLE}: a failed step is being retried" if self._retry.failing else None
 
     # Micro-batches.
 

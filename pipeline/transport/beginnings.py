@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.errors import UnavailableError
+from pipeline.transport.asking import PARTITIONS
 from pipeline.transport.broker import Beginning, Suspicion, TopicPartition
 from pipeline.transport.context import Context
 from pipeline.transport.topics import Topics
@@ -90,12 +91,13 @@ class Beginnings:
 
     async def _answered(self, suspects: Sequence[Beginning]) -> bool:
         """Ask the app; False if a server doesn't answer it. The group then assigns the partitions anew, later."""
-        if not suspects:
-            return True
         try:
-            await asyncio.to_thread(self._options.check_beginnings, suspects)
+            if suspects:
+                await asyncio.to_thread(self._options.check_beginnings, suspects)
         except UnavailableError as error:
             names = ", ".join(f"{tp.topic}-{tp.partition}" for tp, *_ in suspects)
-            self._log.warning("Not consumed until it is known whether they are stored already: %s: %s", names, error)
+            cause = f"{names}: not consumed until it is known whether their records are stored already: {error}"
+            self._options.troubles.report(PARTITIONS, cause, step=self)
             return False
+        self._options.troubles.end(PARTITIONS, step=self)
         return True

@@ -74,6 +74,14 @@ class Suspicion(enum.Enum):
     """The committed offset is of a topic with another id, which this worker hasn't seen."""
 
 
+class BrokerTrouble(NamedTuple):
+    """Reason why this worker can't read all its partitions."""
+
+    cause: str
+    seconds: float = 0.0
+    """Time for which it has lasted."""
+
+
 class Beginning(NamedTuple):
     """Partition that would be consumed from the beginning of its log."""
 

@@ -7,9 +7,11 @@ lost them; the worker then lets the partitions go.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
+from pipeline import metrics
 from pipeline.errors import HaltError, UnavailableError
+from pipeline.metrics import Stage
 from pipeline.retry import Held, lease_clock
-from pipeline.transport.asking import until_answered
+from pipeline.transport.asking import KAFKA, until_answered
 from pipeline.transport.beginnings import Beginnings
 from pipeline.transport.broker import Commit, TopicPartition
 from pipeline.transport.commit_metadata import Closing, JointInsert, Ranges
@@ -39,6 +41,7 @@ class Commits:
         self._assignment = context.assignment
         self._log = context.log
         self._on_commit = on_commit
+        self._failed = 0  # attempts in a row
         self._lock = asyncio.Lock()  # a later commit must hold a later state
 
     async def commit(self, also: Iterable[TopicPartition] = ()) -> bool:
@@ -62,14 +65,20 @@ class Commits:
             return await self._commit(states)
 
     async def try_commit(self) -> bool:
-        """Commit as `commit` does; a failure is logged, and the next call commits the same and more."""
+        """Commit as `commit` does; a failure is a trouble, and the next call commits the same and more."""
+        troubles = self._context.options.troubles
         try:
-            return await self.commit()
+            done = await self.commit()
         except UnavailableError as error:
-            self._log.warning("Offsets not committed, will try again: %s", error)
+            self._failed += 1
+            troubles.report(KAFKA, f"offsets aren't committed: {error}", step=self, attempts=self._failed)
+            return False
         except HaltError as error:
             self._context.options.stop(error)
-        return False
+            return False
+        self._failed = 0
+        troubles.end(KAFKA, step=self)
+        return done
 
     async def read(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, Commit]:
         """Read the group's commits while no commit of this worker is under way.
@@ -159,7 +168,10 @@ class Commits:
         for tp, state in states.items():
             partitions[tp].on_broker.ask(state)
         now = lease_clock()
-        if not await self._broker.commit(self._assignment.membership, commits):
+        with metrics.timed(Stage.COMMIT):
+            accepted = await self._broker.commit(self._assignment.membership, commits)
+        if not accepted:
+            metrics.COMMITS_REFUSED.inc()
             self._log.info("Not committed: the partitions are being reassigned")
             self._assignment.let_go(states.keys())
             return False

@@ -28,7 +28,7 @@ from pipeline.retry import Held
 from pipeline.transport.adapter.broker import ThreadBroker
 from pipeline.transport.adapter.thread import BrokerThread
 from pipeline.transport.assignment import Assignment
-from pipeline.transport.broker import TopicPartition
+from pipeline.transport.broker import BrokerTrouble, TopicPartition
 from pipeline.transport.commit_metadata import JointInsert
 from pipeline.transport.context import Context
 from pipeline.transport.deliveries import Deliveries
@@ -78,13 +78,17 @@ class MicroBatchConsumer(driver.Consumer):
         return self._thread.failed_connections
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> BrokerTrouble | None:
         """Reason why this worker can't read all its partitions; None if nothing is known against it."""
         return self._thread.trouble
 
     def partitions(self, topics: Iterable[str]) -> dict[str, int]:
         """Return how many partitions topics have, by name; 0 for a topic that isn't there, or isn't known yet."""
         return {topic: self._thread.topic_partitions(topic) or 0 for topic in topics}
+
+    def end_offsets(self) -> dict[TopicPartition, int]:
+        """Return the ends of the assigned partitions' logs as of the last fetch; none before the first one."""
+        return self._thread.end_offsets()
 
     def held(self, tp: TopicPartition) -> PartitionBatches | None:
         """Return a partition; None if this worker doesn't hold it."""

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+from pipeline import metrics
 from pipeline.errors import HaltError, damaged_log, way_past
+from pipeline.metrics import Stage
 from pipeline.transport.asking import until_answered
 from pipeline.transport.broker import Fetched, TopicPartition
 from pipeline.transport.commits import Commits
@@ -84,7 +86,8 @@ class Fetching:
         if not wanted:
             await self._assignment.wait_for_progress(patience)
         try:
-            return dict(await self._context.broker.fetch(wanted, patience if wanted else 0.0))
+            with metrics.timed(Stage.FETCH_WAIT):
+                return dict(await self._context.broker.fetch(wanted, patience if wanted else 0.0))
         except HaltError as error:
             self._options.stop(error)
             await asyncio.sleep(self._options.retry_seconds)

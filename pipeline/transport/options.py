@@ -8,6 +8,7 @@ from pipeline.errors import ChimeraError
 from pipeline.transport.batch_format import MOST_UNPACKED
 from pipeline.transport.broker import Beginning, TopicPartition
 from pipeline.transport.deriver import Deriver
+from pipeline.troubles import Troubles
 
 
 async def _nothing() -> None:
@@ -40,6 +41,8 @@ class TransportOptions:
     """Second consumer of some of the topics."""
     retry_seconds: float = 1.0
     """Pause before the broker is asked again."""
+    troubles: Troubles = field(default_factory=Troubles)
+    """Told when the broker doesn't answer, and when it does again."""
     answer_seconds: float = 5.0
     """Time that the broker has to answer a request."""
     join_pause_seconds: float = 5.0

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 
 from pipeline.errors import ChimeraError, HaltError, UnavailableError
+from pipeline.transport.asking import KAFKA
 from pipeline.transport.beginnings import Beginnings
 from pipeline.transport.broker import Commit, TopicPartition
 from pipeline.transport.commit_metadata import parse
@@ -35,6 +36,7 @@ class Rebalance:
         self._commits = commits
         self._topics = topics
         self._beginnings = beginnings
+        self._failed = 0  # attempts in a row
 
     async def run(self, seek_to_committed: Callable[[], Awaitable[None]]) -> None:
         """Take over all assigned partitions; request a new assignment if the broker doesn't answer.
@@ -48,8 +50,12 @@ class Rebalance:
             if partitions := self._topics.assigned():
                 await self._options.before_takeover()
                 await self._take_over(partitions)
+            self._failed = 0
+            self._options.troubles.end(KAFKA, step=self)
         except UnavailableError as error:
-            self._log.warning("Partitions not taken over, the worker requests a new assignment: %s", error)
+            self._failed += 1
+            cause = f"partitions aren't taken over, a new assignment is requested: {error}"
+            self._options.troubles.report(KAFKA, cause, step=self, attempts=self._failed)
             await self._broker.rejoin()
         except ChimeraError as error:
             self._options.stop(error)

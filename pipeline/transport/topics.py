@@ -74,9 +74,8 @@ class Topics:
         """Request a new assignment if a topic was created again, or if assigned partitions aren't held."""
         try:
             existing = await self.let_go_of_recreated(self._options.policies)
-        except UnavailableError as error:
-            self._log.info("Can't look at the topics' ids: %s", error)
-            return
+        except UnavailableError:
+            return  # a broker that is away is a trouble of the membership
         await self._broker.notice(existing)
         if self._flow.flow_active and self.assigned() - self._assignment.partitions.keys():
             await self._broker.rejoin()

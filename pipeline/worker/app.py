@@ -15,14 +15,16 @@ import structlog
 import uvloop
 from faust.types import EventT
 
+from pipeline import metrics
 from pipeline.catalog import Catalog, Family, load_catalog
 from pipeline.clickhouse.block_budget import BlockBudget
 from pipeline.clickhouse.client import explain, kind_of
 from pipeline.clickhouse.deduplication import window_seconds_needed
+from pipeline.clickhouse.pulse import Pulse
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Rows, core
-from pipeline.config import Settings, load_settings
+from pipeline.config import ClickHouseSettings, Settings, load_settings
 from pipeline.decode.decoder import Decoder
 from pipeline.dlq.writer import DeadLetters
 from pipeline.errors import ChimeraError, HaltError
@@ -38,24 +40,28 @@ from pipeline.rollup.job import RollupJob
 from pipeline.rollup.store import SnapshotStore
 from pipeline.transport.adapter.assignor import BalancedAssignor
 from pipeline.transport.adapter.credentials import faust_credentials
+from pipeline.transport.asking import KAFKA, PARTITIONS
 from pipeline.transport.broker import Beginning
 from pipeline.transport.consumer import MicroBatchConsumer
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.options import TransportOptions
+from pipeline.troubles import Troubles
 from pipeline.worker import web
 from pipeline.worker.assigned import assigned_topics
+from pipeline.worker.family_metrics import FamilyMetrics
 from pipeline.worker.fresh_group import check_beginnings
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.memory import MemoryReturn
 from pipeline.worker.places import Places
 from pipeline.worker.process import Worker
+from pipeline.worker.state_metrics import StateMetrics
 from pipeline.worker.table_watch import TableWatch
 
-_REJECT_RATE_SECONDS = 1.0  # between two looks at the reject rates
+_LOOK_SECONDS = 0.5  # between two looks at the membership and the reject rates
 _MEMORY_SECONDS = 1.0  # between two looks at the records in memory
 _ANSWER_SECONDS = 90.0  # longest wait of the consumer for an answer, as Faust has it
 _SESSION_MARGIN_SECONDS = 5.0  # Faust wants requests to wait longer than a session lasts
-_SILENT_SECONDS = 9.0  # besides two heartbeats; longer than a broker needs for an election
+_SILENT_SECONDS = 4.0  # besides the time to the next heartbeat
 _METADATA_SECONDS = 10.0  # age at which aiokafka asks for the topics' partitions again
 _RECORDS_AT_ONCE = 20_000  # taken from the fetcher, which holds the rest compressed
 
@@ -86,11 +92,14 @@ class App(faust.App):
         self.settings = settings
         self.catalog = catalog
         self.failure: ChimeraError | None = None
+        self.troubles = Troubles()
+        """Troubles of all parts of the worker."""
         self.listeners: list[socket.socket] = []
         """Sockets of the web server, once the worker has started."""
         self._joined = False
         worker = settings.worker
-        self._sink = Sink(settings.clickhouse)
+        self._pulse = Pulse(settings.clickhouse, self.troubles)
+        self._sink = Sink(settings.clickhouse, pulse=self._pulse)
         self._budget = BlockBudget(window_seconds_needed(settings))
         self._rollup = self._make_rollup()
         self._tables = TableWatch(
@@ -104,11 +113,12 @@ class App(faust.App):
         self._pool = ThreadPoolExecutor(worker.insert_threads, thread_name_prefix="ingest")
         self._places = Places(worker.insert_threads + 1)  # one more, so that a thread that is done has work at once
         self._ingests: dict[str, Ingest] = {}  # by topic
+        self._family_metrics: dict[str, FamilyMetrics] = {}
         self.page("/metrics")(web.metrics)
         self.page("/ready")(web.ready)
         self.page("/live")(web.live)
         self.task(self._watch_tables)
-        self.timer(_REJECT_RATE_SECONDS)(self._watch_reject_rates)
+        self.timer(_LOOK_SECONDS)(self._look_for_troubles)
         self._memory = MemoryReturn()
         self.timer(_MEMORY_SECONDS)(self._return_memory)
         if settings.kafka.tls or settings.kafka.sasl:
@@ -117,6 +127,7 @@ class App(faust.App):
     def expect_columns(self, tables: Mapping[str, Mapping[str, str]]) -> None:
         """Stop the worker when it would insert into a table whose columns are others; see `Sink.expect`."""
         self._sink.expect(tables)
+        self._pulse.start(tables)
 
     def _make_transport_options(self) -> TransportOptions:
         worker = self.settings.worker
@@ -126,7 +137,8 @@ class App(faust.App):
             max_bytes=worker.max_bytes_in_flight,
             max_unpacked_bytes=self.settings.kafka.max_unpacked_bytes,
             drain_seconds=worker.drain_seconds,
-            silent_seconds=2 * self.settings.kafka.heartbeat_interval_seconds + _SILENT_SECONDS,
+            silent_seconds=self.settings.kafka.heartbeat_interval_seconds + _SILENT_SECONDS,
+            troubles=self.troubles,
             check_beginnings=self._check_beginnings,
             before_takeover=self._tables.before_takeover,
             halt=self.halt,
@@ -151,6 +163,7 @@ class App(faust.App):
             decode=self._rows_of,
             halt=self.halt,
             budget=self._budget,
+            troubles=self.troubles,
         )
 
     def _create_directories(self) -> None:
@@ -165,7 +178,8 @@ class App(faust.App):
 
     def add_family(self, family: Family) -> None:
         """Consume the family's topic with an agent of its own."""
-        sanitise = Sanitiser(family.schema, self._hasher)
+        counted = self._family_metrics[family.name] = FamilyMetrics(family.name)
+        sanitise = counted.sanitising(Sanitiser(family.schema, self._hasher))
         ingest = self._ingests[family.topic.name] = Ingest(
             family,
             decoder=Decoder(family, self._registry, self.settings.validation, sanitise=sanitise),
@@ -176,6 +190,8 @@ class App(faust.App):
             places=self._places,
             settings=self.settings.worker,
             budget=self._budget,
+            family_metrics=counted,
+            troubles=self.troubles,
         )
 
         async def consume(stream: Any) -> None:
@@ -215,24 +231,27 @@ class App(faust.App):
         """Stop the worker because of a failure; nothing unfinished is acknowledged."""
         if self.failure is not None:
             return
-        if kind_of(error) is None:
-            # The message of an unforeseen exception may quote a record.
-            trace = "".join(traceback.format_tb(error.__traceback__))
-            message = " ".join(sanitised([str(error)])[0].split())
-            log.error("unexpected", error=message, trace=f"\n{trace}")
-            self.failure = HaltError(f"unexpected {type(error).__name__}; its trace is in the log")
-        else:
-            self.failure = error if isinstance(error, ChimeraError) else explain(error, self.settings.clickhouse)
+        self.failure = _failure_of(error, self.settings.clickhouse)
         log.critical(str(self.failure))
         signal.raise_signal(signal.SIGTERM)
 
-    async def _watch_reject_rates(self) -> None:
+    async def _look_for_troubles(self) -> None:
+        """Report what no step of a micro-batch reports."""
+        trouble = self._batch_consumer().trouble
+        self.troubles.note(KAFKA, trouble and trouble.cause, seconds=trouble.seconds if trouble else 0.0)
         for ingest in self._ingests.values():
             ingest.watch_reject_rate()
 
     async def _return_memory(self) -> None:
         if self._memory.due(self._batch_consumer().member.assignment.held_bytes):
             await asyncio.to_thread(self._memory.run)
+
+    @property
+    def state_metrics(self) -> StateMetrics:
+        """Metrics of the state of this worker."""
+        return StateMetrics(
+            lambda: self._batch_consumer() if self._joined else None, self._family_metrics, self.troubles
+        )
 
     async def _watch_tables(self) -> None:
         await self._tables.run(self.halt)
@@ -247,20 +266,25 @@ class App(faust.App):
     async def _renew(self, held: Held) -> bool:
         return await self._batch_consumer().renew(held)
 
+    def on_rebalance_start(self) -> None:
+        """Note that nothing is delivered until the partitions are assigned."""
+        super().on_rebalance_start()
+        metrics.REBALANCES.inc()
+        self.note_rebalance()
+
+    def note_rebalance(self) -> None:
+        """Report if the worker has no partitions for now."""
+        moving = self.rebalancing or not self._joined
+        self.troubles.note(PARTITIONS, "the group hasn't assigned them yet" if moving else None, usual=True)
+
     def on_rebalance_end(self) -> None:
         """Log that the worker consumes, and from which partitions of which topics."""
         super().on_rebalance_end()
         self._joined = True
+        self.note_rebalance()
         if self.failure is None:
             assigned = self.consumer.assignment()
             log.info("consuming", partitions=len(assigned), topics=assigned_topics(assigned))
-
-    @property
-    def troubles(self) -> list[str]:
-        """Reasons why the worker isn't ready: no partitions, a step that is tried again, too many rejections."""
-        troubles = ["partitions are being reassigned" if self.rebalancing or not self._joined else None]
-        troubles += [part.trouble for part in (self._batch_consumer(), *self._ingests.values(), self._rollup) if part]
-        return [trouble for trouble in troubles if trouble]
 
 
 async def _micro_batches(stream: Any) -> AsyncIterator[MicroBatch]:
@@ -269,6 +293,19 @@ async def _micro_batches(stream: Any) -> AsyncIterator[MicroBatch]:
     async for event in events:
         batch: Any = event.value
         yield batch
+
+
+def _failure_of(error: BaseException, settings: ClickHouseSettings) -> ChimeraError:
+    """Return the failure that explains an error to the user; the trace of an unforeseen one is logged."""
+    if isinstance(error, ChimeraError):
+        return error
+    if kind_of(error) is not None:
+        return explain(error, settings)
+    # The message of an unforeseen exception may quote a record.
+    trace = "".join(traceback.format_tb(error.__traceback__))
+    message = " ".join(sanitised([str(error)])[0].split())
+    log.error("unexpected", error=message, trace=f"\n{trace}")
+    return HaltError(f"unexpected {type(error).__name__}; its trace is in the log")
 
 
 def _faust_options(settings: Settings) -> dict[str, Any]:

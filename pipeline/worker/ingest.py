@@ -15,30 +15,31 @@
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
-from time import perf_counter
 
 import structlog
 
-from pipeline import metrics
 from pipeline.catalog import Family
 from pipeline.clickhouse.block_budget import BlockBudget
-from pipeline.clickhouse.client import describe, is_unclear, kind_of
+from pipeline.clickhouse.client import kind_of
 from pipeline.clickhouse.refusals import find_refused, refused_as_a_block
 from pipeline.clickhouse.repeated_insert import RepeatedInsert
+from pipeline.clickhouse.retrying import retry_of
 from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Mask, Rejection, Rows
 from pipeline.config import WorkerSettings
 from pipeline.decode.decoder import Decoder
 from pipeline.dlq.writer import DeadLetters
 from pipeline.errors import FailureKind
-from pipeline.retry import LostPartitionError, Renew, Retry, coordinates
+from pipeline.metrics import Stage, timed
+from pipeline.retry import LostPartitionError, Renew, coordinates
 from pipeline.transport.micro_batch import MicroBatch
+from pipeline.troubles import Troubles
 from pipeline.worker.done_before import left_to_do, located, without_expired
+from pipeline.worker.family_metrics import FamilyMetrics
 from pipeline.worker.places import Places
 from pipeline.worker.reject_rate import RejectRate
 
@@ -57,6 +58,8 @@ class Ingest:
         pool: threads to decode and insert in.
         places: limit on the micro-batches that are processed at once, of all families.
         settings: lease, pauses between attempts, limit of the reject rate.
+        family_metrics: counts the micro-batches.
+        troubles: told of failed steps, and of a reject rate above its limit.
     """
 
     def __init__(
@@ -71,37 +74,31 @@ class Ingest:
         places: Places,
         settings: WorkerSettings,
         budget: BlockBudget | None = None,
+        family_metrics: FamilyMetrics | None = None,
+        troubles: Troubles | None = None,
     ) -> None:
         self._family = family
         self._decoder = decoder
+        self._metrics = family_metrics or FamilyMetrics(family.name)
         self._sink = sink
         self._dead_letters = dead_letters
-        self._retry = Retry(family.name, renew, settings, kind_of=kind_of, describe=describe, is_unclear=is_unclear)
+        self._troubles = troubles or Troubles()
+        self._retry = retry_of(family.name, renew, settings, sink.settings, self._troubles)
         self._pool = pool
         self._places = places
         self._budget = budget
         self._log = structlog.get_logger("chimera.ingest").bind(family=family.name)
         self._reject_rate = RejectRate(settings.reject_ratio, settings.reject_window_seconds, settings.reject_minimum)
-        self._rate_is_high = False
-        metrics.REJECT_RATE_HIGH.labels(family.name).set(0)
-
-    @property
-    def trouble(self) -> str | None:
-        """Reason why the family isn't ready: a failed step, or too many rejections; None if it is ready."""
-        why = "a failed step is being retried" if self._retry.failing else self._reject_rate.excess
-        return why and f"{self._family.name}: {why}"
 
     def watch_reject_rate(self) -> None:
-        """Log and count that the reject rate has passed its limit, in either direction; call it every second or so."""
+        """Report that the reject rate has passed its limit, in either direction; call it every second or so."""
         excess = self._reject_rate.excess
-        if self._rate_is_high == bool(excess):
-            return
-        self._rate_is_high = bool(excess)
-        metrics.REJECT_RATE_HIGH.labels(self._family.name).set(self._rate_is_high)
+        self._metrics.reject_brake.set(excess is not None)
+        part, rate = self._family.name, "reject rate"
         if excess:
-            self._log.error("reject rate is above its limit", why=excess)
+            self._troubles.report(part, excess, step=rate)
         else:
-            self._log.warning("reject rate is back below its limit")
+            self._troubles.end(part, step=rate)
 
     async def process(self, batch: MicroBatch, begun: asyncio.Event | None = None) -> None:
         """Take a micro-batch through all steps; leave it if another worker owns its partition.
@@ -113,6 +110,7 @@ class Ingest:
         Raises:
             ChimeraError, clickhouse_driver.errors.Error: the worker has to stop.
         """
+        self._metrics.in_flight.inc()
         try:
             async with self._places.take(self._family.name) as place:
                 if begun is not None:
@@ -123,9 +121,11 @@ class Ingest:
                         await self._reject(batch, rows.rejections)
                 await self._insert(batch, rows)
             batch.ack()
+            self._metrics.done.inc()
         except LostPartitionError:
             self._log.info("micro-batch left to the partition's new owner", **coordinates(batch))
         finally:
+            self._metrics.in_flight.dec()
             batch.decoded.abandon()
 
     async def decode_replayed(self, batch: MicroBatch) -> Rows:
@@ -139,14 +139,14 @@ class Ingest:
             return await self._run_decoder(batch)
 
     async def _decode(self, batch: MicroBatch) -> Rows:
-        metrics.RECORDS_CONSUMED.labels(self._family.name).inc(len(batch))
+        self._metrics.delivered(batch)
         return await batch.decoded.own(self._run_decoder(batch))
 
     async def _run_decoder(self, batch: MicroBatch) -> Rows:
         def decode() -> Rows:
             return self._decoder.decode_slices((each.values, each.timestamps) for each in batch.slices())
 
-        return await self._retry.run(batch, decode, self._pool)
+        return await self._retry.run(batch, partial(self._metrics.decode, decode), self._pool)
 
     async def _sift(self, batch: MicroBatch, rows: Rows) -> Rows:
         """Leave out what an earlier owner of the range has stored; reject rows that the table's TTL would drop."""
@@ -158,7 +158,10 @@ class Ingest:
     async def _reject(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
         """Send rejected records to the dead-letter topic; return when the broker has acknowledged them."""
         if rejections:
-            await self._retry.run(batch, partial(self._dead_letters.send, batch, rejections), self._dead_letters.pool)
+            with timed(Stage.DEAD_LETTERS, self._family.name):
+                await self._retry.run(
+                    batch, partial(self._dead_letters.send, batch, rejections), self._dead_letters.pool
+                )
             self._report(batch, rejections)
 
     async def _insert(self, batch: MicroBatch, rows: Rows) -> None:
@@ -198,7 +201,6 @@ class Ingest:
 
     async def _insert_block(self, batch: MicroBatch, rows: Rows, *, look_after: bool) -> None:
         """Insert while the lease lasts; of an insert that may be a repetition, the rows that are missing."""
-        began = perf_counter()
         insert = RepeatedInsert(
             self._sink,
             self._family.table,
@@ -210,9 +212,9 @@ class Ingest:
             look_after=look_after,
             pay=self._budget.bill(self._family.table, batch.owner).pay if self._budget else lambda _: None,
         )
-        await self._retry.run(batch, insert.attempt, self._pool)
-        metrics.INSERT_SECONDS.labels(self._family.name).observe(perf_counter() - began)
-        metrics.ROWS_INSERTED.labels(self._family.name).inc(len(rows))
+        with timed(Stage.INSERT, self._family.name):
+            await self._retry.run(batch, insert.attempt, self._pool)
+        self._metrics.stored(rows)
 
     def _find_missing(self, batch: MicroBatch, columns: Mapping[str, Column], *, tried: bool) -> Mask:
         missing = self._sink.missing_rows(self._family.table, self._family.key, columns, tried=tried)
@@ -222,8 +224,7 @@ class Ingest:
 
     def _report(self, batch: MicroBatch, rejections: Sequence[Rejection]) -> None:
         """Count rejected records by reason, and log the coordinates of the first few, without their content."""
-        for reason, count in Counter(rejection.reason for rejection in rejections).items():
-            metrics.RECORDS_REJECTED.labels(self._family.name, reason.value).inc(count)
+        self._metrics.rejected(rejections)
         for position, reason, detail in rejections[:_LOGGED_REJECTIONS]:
             self._log.warning(
                 "record rejected",

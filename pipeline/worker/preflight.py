@@ -12,33 +12,36 @@ import structlog
 from confluent_kafka.admin import AclOperation
 
 from pipeline.catalog import Catalog, RollupSpec
-from pipeline.clickhouse.contract import check_rollup, check_tables
+from pipeline.clickhouse.contract import check_rollup, check_tables, left_columns
 from pipeline.clickhouse.deduplication import check_deduplication_windows
 from pipeline.clickhouse.dependent_views import check_views
 from pipeline.clickhouse.engines import check_engines
 from pipeline.clickhouse.pinned_settings import check_user
+from pipeline.clickhouse.rights import check_rights
 from pipeline.clickhouse.row_policies import check_row_policies
 from pipeline.config import KafkaSettings, Settings
 from pipeline.errors import UnavailableError, UnclearError
 from pipeline.kafka.failures import check_connection, check_granted
 from pipeline.kafka.topics import TopicAdmin, check_topics_exist
 from pipeline.retry import UNCLEAR_SECONDS, pauses
+from pipeline.troubles import Troubles
 from pipeline.worker.fresh_group import check_group
 
 log = structlog.get_logger("chimera.preflight")
 
 _LATE_SECONDS = 3.0
+_PART = "start"
 
 T = TypeVar("T")
 
 
-def preflight(settings: Settings, catalog: Catalog, note: Callable[[str], None]) -> dict[str, dict[str, str]]:
+def preflight(settings: Settings, catalog: Catalog, troubles: Troubles) -> dict[str, dict[str, str]]:
     """Wait for Kafka and ClickHouse without limit, and check topics, tables and group.
 
     Args:
         settings: servers and group.
         catalog: families and topics.
-        note: called with what the worker waits for.
+        troubles: told what the worker waits for.
 
     Returns:
         ClickHouse type of each column that the worker fills, by table and name: inserts go by these.
@@ -47,18 +50,22 @@ def preflight(settings: Settings, catalog: Catalog, note: Callable[[str], None])
         HaltError: waiting wouldn't help: refused login, missing topic, wrong table, or fresh group.
     """
     rollup = catalog.rollup if settings.rollup.enabled else None
-    kafka = partial(_until_available, f"Kafka at {settings.kafka.bootstrap_servers}", note)
-    clickhouse = partial(_until_available, f"ClickHouse at {settings.clickhouse.address}", note)
+    kafka = partial(_until_available, f"Kafka at {settings.kafka.bootstrap_servers}", troubles)
+    clickhouse = partial(_until_available, f"ClickHouse at {settings.clickhouse.address}", troubles)
     kafka(partial(check_topics, settings.kafka, catalog, rollup))
     clickhouse(partial(check_user, settings.clickhouse))
     columns: dict[str, dict[str, str]] = clickhouse(partial(check_tables, settings.clickhouse, catalog.families))
     if rollup:
         columns |= clickhouse(partial(check_rollup, settings.clickhouse))
         _warn_of_timestamps(rollup)
+    for table, left in clickhouse(partial(left_columns, settings.clickhouse, columns)).items():
+        if left:
+            log.info("columns that are no fields are left to their defaults", table=table, columns=", ".join(left))
     clickhouse(partial(check_engines, settings.clickhouse, columns))
     clickhouse(partial(check_views, settings.clickhouse, columns))
     clickhouse(partial(check_row_policies, settings.clickhouse, columns))
     clickhouse(partial(check_windows, settings, catalog))
+    clickhouse(partial(check_rights, settings.clickhouse, columns))
     if not settings.worker.allow_fresh_group:
         clickhouse(partial(check_group, settings, catalog))
     return columns
@@ -111,15 +118,14 @@ def check_windows(settings: Settings, catalog: Catalog) -> None:
 
 
 def _until_available(
-    server: str, note: Callable[[str], None], check: Callable[[], T], *, unclear_seconds: float = UNCLEAR_SECONDS
+    server: str, troubles: Troubles, check: Callable[[], T], *, unclear_seconds: float = UNCLEAR_SECONDS
 ) -> T:
     """Return what a check gives; wait for a server without limit, and after an unclear failure for a while."""
-    note(f"the worker waits for {server}")
     deadline = math.inf
     for attempt, pause in enumerate(pauses(0.5, 15), start=1):
         try:
-            with _said_when_late(server):
-                return check()
+            with _said_when_late(server, troubles):
+                checked = check()
         except (UnavailableError, UnclearError) as error:
             if isinstance(error, UnclearError):
                 deadline = min(deadline, time.monotonic() + unclear_seconds)
@@ -127,19 +133,22 @@ def _until_available(
                     raise
             else:
                 deadline = math.inf  # a server that goes down or comes up may answer unclearly
-            note(str(error))
-            log.warning(str(error), attempt=attempt, pause_seconds=round(pause, 1))
+            troubles.report(_PART, str(error), attempts=attempt)
             time.sleep(pause)
+        else:
+            troubles.end(_PART)
+            return checked
     raise AssertionError("pauses have no end")
 
 
 @contextmanager
-def _said_when_late(server: str) -> Iterator[None]:
-    """Log the server that is waited for, unless the block ends soon: a server may accept a connection and be silent."""
-    said = threading.Timer(_LATE_SECONDS, log.warning, ["the worker waits for an answer"], {"server": server})
+def _said_when_late(server: str, troubles: Troubles) -> Iterator[None]:
+    """Report the server that is waited for, unless the block ends soon: one may accept a connection and be silent."""
+    said = threading.Timer(_LATE_SECONDS, troubles.report, [_PART, f"the worker waits for an answer of {server}"])
     said.daemon = True
     said.start()
     try:
         yield
     finally:
         said.cancel()
+        said.join()  # so that nothing is reported after this

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import faust
 import faust.cli.worker
 import structlog
+from prometheus_client import REGISTRY
 
 from pipeline.columns import core
 from pipeline.errors import ChimeraError
@@ -74,8 +75,10 @@ class Worker(faust.Worker):
         """
         app = self.app
         app.listeners = listen(app.settings.worker)
-        with WaitingPages(app.listeners) as pages:
-            app.expect_columns(preflight(app.settings, app.catalog, pages.note))
+        app.note_rebalance()
+        REGISTRY.register(app.state_metrics)
+        with WaitingPages(app.listeners, app.troubles):
+            app.expect_columns(preflight(app.settings, app.catalog, app.troubles))
 
     def _log_start(self) -> None:
         settings = self.app.settings

@@ -90,7 +90,7 @@ class TableWatch:
         try:
             await asyncio.to_thread(self._check, partitions)
         except (UnavailableError, UnclearError) as error:
-            log.info("can't look at the tables' engines and windows", error=str(error))
+            log.debug("can't look at the tables' engines and windows", error=str(error))
 
     def _check(self, partitions: dict[str, int]) -> None:
         tables = [table for table, *_ in filled_tables(self._settings, self._catalog)]

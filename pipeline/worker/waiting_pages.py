@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Self
 
-import prometheus_client
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from pipeline.worker.web import without_server
+from pipeline import metrics
+from pipeline.troubles import Troubles
+from pipeline.worker.web import not_ready, without_server
 
 _CLOSE_SECONDS = 1.0  # for answers under way
 
@@ -20,10 +21,11 @@ class WaitingPages:
 
     Args:
         listeners: sockets that listen; they stay open after the context.
+        troubles: what the worker waits for.
     """
 
-    def __init__(self, listeners: Sequence[socket.socket]) -> None:
-        self._trouble = "the checks at the start are under way"
+    def __init__(self, listeners: Sequence[socket.socket], troubles: Troubles) -> None:
+        self._troubles = troubles
         self._listeners = listeners
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="waiting-pages")
@@ -43,17 +45,13 @@ class WaitingPages:
         self._thread.join()
         self._loop.close()
 
-    def note(self, trouble: str) -> None:
-        """Note the cause for which the worker isn't ready."""
-        self._trouble = trouble
-
     async def _open(self) -> None:
         await self._runner.setup()
         for listener in self._listeners:
             await web.SockSite(self._runner, listener.dup()).start()
 
     async def _ready(self, _request: web.Request) -> web.Response:
-        return web.Response(text=f"not ready: {self._trouble}\n", status=HTTPStatus.SERVICE_UNAVAILABLE)
+        return web.Response(text=not_ready(self._troubles.lines), status=HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 async def _live(_request: web.Request) -> web.Response:
@@ -61,4 +59,4 @@ async def _live(_request: web.Request) -> web.Response:
 
 
 async def _metrics(_request: web.Request) -> web.Response:
-    return web.Response(body=prometheus_client.generate_latest(), content_type="text/plain")
+    return web.Response(body=metrics.exposition(), headers={hdrs.CONTENT_TYPE: metrics.CONTENT_TYPE})

@@ -1,15 +1,16 @@
 """The worker's HTTP pages: metrics, readiness and liveness, and none of Faust's own."""
 
 import socket
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
-import prometheus_client
 from aiohttp import hdrs
 from aiohttp.web import SockSite
 from faust.web import Request, Response, View
 from faust.web.drivers import aiohttp as driver
 
+from pipeline import metrics as worker_metrics
 from pipeline.config import WorkerSettings, env_name
 from pipeline.errors import ConfigError
 
@@ -60,6 +61,11 @@ async def without_server(_request: Any, response: Any) -> None:
     response.headers.pop(hdrs.SERVER, None)
 
 
+def not_ready(lines: Iterable[str]) -> str:
+    """Return the text of a page that says why the worker isn't ready."""
+    return "".join(f"not ready: {line}\n" for line in lines)
+
+
 async def live(web: View, _request: Request) -> Response:
     """Answer 200: the event loop runs. A worker that waits for a server is alive, and a restart wouldn't help it."""
     return web.text("live\n")
@@ -68,12 +74,11 @@ async def live(web: View, _request: Request) -> Response:
 async def ready(web: View, _request: Request) -> Response:
     """Answer 200 while records flow, else 503 with the reasons."""
     app: Any = web.app
-    if not app.troubles:
-        return web.text("ready\n")
-    text = "".join(f"not ready: {trouble}\n" for trouble in app.troubles)
-    return web.text(text, status=HTTPStatus.SERVICE_UNAVAILABLE)
+    app.note_rebalance()
+    lines = app.troubles.lines
+    return web.text(not_ready(lines), status=HTTPStatus.SERVICE_UNAVAILABLE) if lines else web.text("ready\n")
 
 
 async def metrics(web: View, _request: Request) -> Response:
-    """Answer with all metrics in Prometheus' text format."""
-    return web.bytes(prometheus_client.generate_latest(), content_type="text/plain")
+    """Answer with all metrics in the form of OpenMetrics."""
+    return web.bytes(worker_metrics.exposition(), headers={hdrs.CONTENT_TYPE: worker_metrics.CONTENT_TYPE})

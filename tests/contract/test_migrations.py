@@ -57,6 +57,14 @@ def test_a_migration_is_one_repeatable_statement_that_names_no_database(name: st
     assert "chimera_metrics" not in statement
 
 
+@pytest.mark.parametrize("name", [name for name, script in _SCRIPTS.items() if "ADD COLUMN" in script])
+def test_an_added_column_has_a_default(name: str) -> None:
+    """Workers of the version before start, and go on, between the migration and the end of a rollout."""
+    (statement,) = _statements(_SCRIPTS[name])
+    added = re.split(r"ADD COLUMN", statement)[1:]
+    assert [column for column in added if not re.search(r" (DEFAULT|MATERIALIZED|ALIAS) ", column)] == []
+
+
 def test_migrations_are_numbered_without_gaps() -> None:
     """The numbers 001, 002, … are the order of application."""
     assert [name.partition("_")[0] for name in _SCRIPTS] == [f"{number:03}" for number in range(1, len(_SCRIPTS) + 1)]

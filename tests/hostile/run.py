@@ -62,7 +62,7 @@ def run(settings: Settings, environ: Mapping[str, str], directory: Path) -> Outc
             for family, some in by_family:
                 settled(worker, settings, family, 2 * len(some) + 1)
         inserts = {
-            family.name: round(worker.metric("chimera_insert_seconds_count", family=family.name))
+            family.name: round(worker.metric("chimera_rows_per_insert_count", family=family.name))
             for family, _ in by_family
         }
         assert worker.terminate() == 0  # frees the consumer group for the next worker

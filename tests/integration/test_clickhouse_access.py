@@ -321,13 +321,14 @@ def test_a_worker_runs_with_the_writers_grants(
 def test_a_missing_grant_is_one_line(
     settings: Settings, environ: dict[str, str], server: ClickHouseServer, tmp_path: Path
 ) -> None:
-    """The worker names the missing grant and stops: waiting would not bring it."""
+    """The worker names the missing grant and stops before it consumes: waiting would not bring it."""
     prepare(settings)
     with Producer(settings) as producer:
         for event in events("watcher_runs", 1):
             producer.send("watcher_runs", event)
     with Worker(_as_role(environ, server, "narrow"), tmp_path / "log") as worker:
         line = last_word(worker, HaltError.exit_code)
+        assert not worker.lines("consuming")
     assert f"ClickHouse at 127.0.0.1:{server.port}: " in line
     assert "INSERT" in line
 

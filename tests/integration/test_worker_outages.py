@@ -87,7 +87,8 @@ def test_clickhouse_restarted_under_load(
         worker.wait_for(lambda: worker.ready, "ready again")
         worker.wait_for(lambda: worker.metric("chimera_rows_inserted_total") == count, "all rows stored")
         assert worker.metric("chimera_retrying") == 0
-        assert worker.lines("failed, trying again")
+        assert worker.lines("trouble begins")
+        assert worker.lines("trouble is over")
         assert worker.terminate() == 0
     assert stored(settings) == (count, count)
     assert lag(settings, catalog.family("ui_events").topic.name) == 0

@@ -149,7 +149,7 @@ def test_a_dead_letter_topic_that_is_compacted_later_is_named(
         _set_cleanup(settings, family.dead_letters.name, "compact")
         producer.produce(family.topic.name, b"neither framing")
         assert producer.flush(30) == 0
-        worker.wait_for(lambda: worker.lines("failed, trying again"), "retry")
-        assert f"topic {family.dead_letters.name} is compacted" in worker.lines("failed, trying again")[0]
+        worker.wait_for(lambda: worker.lines("trouble begins"), "retry")
+        assert f"topic {family.dead_letters.name} is compacted" in worker.lines("trouble begins")[0]
         _set_cleanup(settings, family.dead_letters.name, "delete")
         settled(worker, settings, family, 1)

@@ -291,6 +291,12 @@ NAMES = [
     Name(f"{_CLIENT}.receive_end_of_insert_query", "waits for the server's answer", "self"),
     Name(f"{_CONNECTION}.send_query", "the INSERT", "self query query_id params"),
     Name(f"{_CONNECTION}.send_external_tables", "ends the query", "self tables types_check"),
+    Name(
+        f"{_CONNECTION}._init_connection",
+        "keeps the socket, which a thread shuts down, and what the server says of itself",
+        "self host port",
+        (f"{_CONNECTION}._init_connection", "self.socket = self._create_socket(host, port)"),
+    ),
     Name(f"{_CONNECTION}.send_data", "the empty block", "self block table_name"),
     # Faust's app: what the environment would change behind the settings' back.
     Name("faust.app.base:STRICT", "a variable of the environment sets it; the worker sets it back"),

@@ -14,7 +14,7 @@ from support.records import TOPIC_ID, Record, parts_of
 from pipeline.catalog import load_catalog
 from pipeline.clickhouse.codes import Code
 from pipeline.columns import Rejection, Rows
-from pipeline.config import Settings, WorkerSettings
+from pipeline.config import ClickHouseSettings, Settings, WorkerSettings
 from pipeline.errors import HaltError, Reason
 from pipeline.retry import LostPartitionError, lease_clock
 from pipeline.transport.micro_batch import MicroBatch, State
@@ -36,6 +36,7 @@ class _Parts:
         """Number of inserts whose rows aren't there afterwards."""
         self.before: Callable[[str], None] = lambda _: None
         self.pool = ThreadPoolExecutor(2)
+        self.settings = ClickHouseSettings()
 
     def _do(self, step: str) -> None:
         self.before(step)

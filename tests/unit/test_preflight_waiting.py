@@ -6,6 +6,7 @@ from clickhouse_driver.errors import ServerException
 from pipeline.clickhouse.client import explained
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import HaltError, UnavailableError, UnclearError
+from pipeline.troubles import Troubles
 from pipeline.worker.preflight import _until_available
 
 _UNLISTED = 1002  # UNKNOWN_EXCEPTION
@@ -13,14 +14,13 @@ _UNLISTED = 1002  # UNKNOWN_EXCEPTION
 
 def _check(failures: list[Exception], *, unclear_seconds: float = 60.0) -> int:
     """Run a check that fails in this way, and then succeeds; return the number of failures that are left."""
-    notes: list[str] = []
 
     def check() -> int:
         if failures:
             raise failures.pop(0)
         return len(failures)
 
-    return _until_available("ClickHouse", notes.append, check, unclear_seconds=unclear_seconds)
+    return _until_available("ClickHouse", Troubles(), check, unclear_seconds=unclear_seconds)
 
 
 def test_an_unclear_failure_at_the_start_is_tried_again() -> None:

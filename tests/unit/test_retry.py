@@ -1,23 +1,17 @@
 """Failures of a step that are tried again, and the time for it."""
 
 import asyncio
-import io
-import json
-import logging
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from pipeline.clickhouse.client import describe, is_unclear, kind_of
-from pipeline.config import LogSettings, WorkerSettings
+from pipeline.config import WorkerSettings
 from pipeline.errors import HaltError, UnavailableError, UnclearError
-from pipeline.logs import logging_config
 from pipeline.retry import Held, LostPartitionError, NotYetError, Retry
+from pipeline.troubles import Troubles
 
 _SETTINGS = WorkerSettings(retry_backoff_seconds=0.001, retry_backoff_max_seconds=0.001)
 
@@ -30,13 +24,13 @@ class _Partition:
     committed_at: float = 0.0
 
 
-def _run(failures: list[Exception], *, unclear_seconds: float, begin: Callable[[], object] = lambda: None) -> int:
+def _run(failures: list[Exception], *, unclear_seconds: float, troubles: Troubles | None = None) -> int:
     """Run a step that fails in this way, and then succeeds; return the number of its attempts.
 
     Args:
         failures: in their order.
         unclear_seconds: limit of unclear ones.
-        begin: called before the step, after its runner was made.
+        troubles: told of the failures.
     """
     attempts = 0
 
@@ -56,53 +50,25 @@ def _run(failures: list[Exception], *, unclear_seconds: float, begin: Callable[[
         _SETTINGS,
         kind_of=kind_of,
         describe=describe,
+        troubles=troubles,
         is_unclear=is_unclear,
         unclear_seconds=unclear_seconds,
     )
-    begin()
     with ThreadPoolExecutor(1) as pool:
         return asyncio.run(retry.run(_Partition(), step, pool))
 
 
-@contextmanager
-def _json_log() -> Iterator[list[str]]:
-    """Lines of the log of retries, as the worker writes them with JSON; other logs stay as they are."""
-    before = structlog.get_config() if structlog.is_configured() else {}
-    lines, handler, log = io.StringIO(), logging.StreamHandler(), logging.getLogger("chimera.retry")
-    formatter = logging_config(LogSettings(format="json"))["formatters"]["chimera"]
-    handler.setStream(lines)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(**{k: v for k, v in formatter.items() if k != "()"}))
-    structlog.reset_defaults()
-    log.addHandler(handler)
-    found: list[str] = []
-    try:
-        yield found
-    finally:
-        log.removeHandler(handler)
-        structlog.reset_defaults()
-        if before:
-            structlog.configure(**before)
-        found += lines.getvalue().splitlines()
-
-
-def test_a_retry_is_one_log_line_with_fields() -> None:
-    """Topic and partition are fields of their own; so they are if the log is configured after its parts were made."""
-    with _json_log() as lines:
-        assert (
-            _run(
-                [UnavailableError("down")],
-                unclear_seconds=60,
-                begin=lambda: logging_config(LogSettings(format="json")),
-            )
-            == 2
-        )
-    (text,) = lines
-    line = json.loads(text)
-    assert line.keys() == {
-        *("event", "level", "logger", "timestamp", "family"),
-        *("topic", "partition", "error", "attempt", "pause_seconds"),
-    }
-    assert (line["family"], line["topic"], line["partition"], line["error"]) == ("name", "t", 0, "down")
+def test_failures_of_a_step_are_one_trouble() -> None:
+    """The log has a line for its beginning and one for its end, however often the step is tried."""
+    troubles = Troubles()
+    with capture_logs() as lines:
+        assert _run([UnavailableError("down")] * 3, unclear_seconds=60, troubles=troubles) == 4
+    assert [(line["event"], line["part"], line["cause"]) for line in lines] == [
+        ("trouble begins", "name", "down"),
+        ("trouble is over", "name", "down"),
+    ]
+    assert lines[-1]["attempts"] == 3
+    assert troubles.lines == []
 
 
 def test_an_unclear_failure_that_passes_does_no_harm() -> None:

@@ -24,7 +24,7 @@ from pipeline.transport.adapter.group_answers import (
     answer_to,
 )
 from pipeline.transport.adapter.static_member import keeps_lead, misfit, naming_instance, note_assignment, take_up_lead
-from pipeline.transport.broker import Log
+from pipeline.transport.broker import BrokerTrouble, Log
 
 _HEARTBEAT_PAUSE_SECONDS = 1.0  # a longer one would cost the membership if the session timeout is short
 
@@ -70,12 +70,14 @@ class Joining:
         coordinator._coordination_task.add_done_callback(self._ended)  # noqa: SLF001 (as above)
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> BrokerTrouble | None:
         """Reason why this worker isn't in its group, or may not be; None if nothing is known against it."""
         silence = monotonic() - self._answered_at
-        if self._refusal or self._joins or silence < self._silent_seconds:  # a join may wait for others
-            return self._refusal
-        return f"group {self._coordinator.group_id}: no answer from Kafka for {silence:.0f} s"
+        if self._refusal:
+            return BrokerTrouble(self._refusal)
+        if self._joins or silence < self._silent_seconds:  # a join may wait for others
+            return None
+        return BrokerTrouble(f"group {self._coordinator.group_id}: no answer from Kafka", silence)
 
     async def _send(self, request: Any) -> Any:
         """Make a request; deal with the errors that aiokafka doesn't know, and raise them as one that it does.
@@ -152,7 +154,6 @@ class Joining:
             self._halt(HaltError(f"{where}: no membership for {self._unclear_seconds:.0f} s: {reason}"))
         elif answer.course is not Course.JOIN_ANEW:
             self._refusal = f"{where} doesn't let this worker in: {reason}"
-            self._log.warning("%s; tried again in %.0f s", self._refusal, pause_seconds)
         else:
             return
         await self._pause(pause_seconds)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from pipeline.transport.adapter.fetch_pace import FetchPace
 from pipeline.transport.adapter.joining import Joining
 from pipeline.transport.adapter.records import take
 from pipeline.transport.adapter.requests import allowed, in_time
-from pipeline.transport.broker import Fetched, Membership
+from pipeline.transport.broker import BrokerTrouble, Fetched, Membership, TopicPartition
 from pipeline.transport.options import TransportOptions
 
 
@@ -69,17 +70,26 @@ class BrokerThread(driver.AIOKafkaConsumerThread):
         return len(self._consumer.partitions_for_topic(topic) or ()) if self._consumer else None
 
     @property
-    def trouble(self) -> str | None:
+    def trouble(self) -> BrokerTrouble | None:
         """Reason why this worker can't read all its partitions; None if nothing is known against it."""
         if self.joining is None:
             return None
         return self.joining.trouble or self._without_leader()
 
-    def _without_leader(self) -> str | None:
+    def end_offsets(self) -> dict[TopicPartition, int]:
+        """Return the ends of the assigned partitions' logs as of the last fetch; none before the first one."""
+        ends = dict[TopicPartition, int]()
+        with suppress(AssertionError, AttributeError):  # aiokafka's thread may take the assignment away meanwhile
+            for tp in self.client.assignment():
+                if (end := self.client.highwater(tp)) is not None:
+                    ends[TopicPartition(*tp)] = end
+        return ends
+
+    def _without_leader(self) -> BrokerTrouble | None:
         cluster = self.client._client.cluster  # noqa: SLF001 (the consumer has no public method for this)
         leaders = {tp: cluster.leader_for_partition(tp) for tp in sorted(self.assignment())}
         names = ", ".join(f"{tp.topic}-{tp.partition}" for tp, leader in leaders.items() if leader in {None, -1})
-        return f"no broker leads {names}" if names else None
+        return BrokerTrouble(f"no broker leads {names}") if names else None
 
     async def ask(self, request: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Make a request in this thread, and await its answer in the caller's.
