@@ -30,8 +30,8 @@ def config() -> None:
 def show(as_json: bool) -> None:
     """Show every setting with its value and source.
 
-    The source is the default, the environment or a file in CHIMERA_SECRETS_DIR. Secrets are masked: only whether they are set is shown. Connects to
-    nothing.
+    The source is the default, the environment or a file in the folder that CHIMERA_SECRETS_DIR names. Secrets are
+    masked: only whether they are set is shown. Connects to nothing.
 
     \b
     Exit codes:

@@ -1,6 +1,7 @@
 """Health check of the container: `python -m pipeline.worker.health` asks the worker's /live on the configured address.
 
-`python -m pipeline.worker.health monitor` asks the monitor's. Exit codes: 0 if it answers, 1 if it doesn't, 78 if a setting is wrong.
+`python -m pipeline.worker.health monitor` asks the monitor's. Exit codes: 0 if it answers, 1 if it doesn't, 78 if a
+setting is wrong.
 """
 
 import http.client

@@ -1,29 +1,25 @@
 """The monitor on real servers: with logins that can't write it sees lag, freshness, dead letters and servers away."""
 
-import http.client
 import json
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 from confluent_kafka import Producer as KafkaProducer
 from support.events import events, settled
+from support.monitors import running_monitor
 from support.processes import Worker, eventually, prepare
 
 from pipeline.clickhouse.access import load_roles
 from pipeline.config import Settings, env_name
 from pipeline.devstack import Stack
 from pipeline.devstack.clickhouse import ClickHouseServer, users_of
-from pipeline.devstack.ports import free_port
 from pipeline.kafka.client import client_config
 from pipeline.producer.producer import Producer
 
@@ -31,49 +27,6 @@ pytestmark = pytest.mark.integration
 
 _ROLE = "chimera_monitor"
 _MOST_SECONDS = 15.0
-
-
-class _Monitor:
-    def __init__(self, port: int, process: "subprocess.Popen[bytes]") -> None:
-        self.port, self.process = port, process
-
-    def ask(self, path: str) -> bytes:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().read()
-        finally:
-            connection.close()
-
-    def state(self) -> dict[str, Any]:
-        try:
-            state: dict[str, Any] = json.loads(self.ask("/status.json"))
-        except OSError:
-            assert self.process.poll() is None, "the monitor has ended"
-            return {}
-        return state
-
-    def family(self, name: str = "ui_events") -> dict[str, Any]:
-        return next((each for each in self.state().get("families", ()) if each["name"] == name), {})
-
-    def troubles(self) -> set[str]:
-        return {trouble["id"] for trouble in self.state().get("troubles", ())}
-
-
-@contextmanager
-def _monitor(environ: Mapping[str, str]) -> Iterator[_Monitor]:
-    port = free_port()
-    own = {"web_port": str(port), "interval_seconds": "1", "answer_seconds": "4"}
-    environ = {**environ, **{env_name("monitor", key): value for key, value in own.items()}}
-    command = [sys.executable, "-m", "pipeline.cli", "monitor"]
-    with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as process:
-        try:
-            monitor = _Monitor(port, process)
-            eventually(lambda: monitor.state().get("verdict", "unknown") != "unknown", "the first look")
-            yield monitor
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
 
 
 def _chimera(environ: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -94,7 +47,7 @@ def test_lag_is_seen_without_a_worker_and_gone_with_one(
     for _ in range(3):
         careless.produce(family.topic.name, b"neither framing")
     assert careless.flush(30) == 0
-    with _monitor(environ) as monitor:
+    with running_monitor(environ) as monitor:
         eventually(lambda: monitor.family().get("lag_seconds"), "the lag's age")
         seen = monitor.family()
         assert (seen["lag_records"], seen["consumption"], seen["unowned"]) == (53, "stopped", 2)
@@ -134,7 +87,7 @@ def test_a_server_that_is_away_is_a_state(
 ) -> None:
     """Stopped or frozen, it is away within seconds, with a reason and since when; afterwards all is seen again."""
     prepare(settings)
-    with _monitor(environ) as monitor:
+    with running_monitor(environ) as monitor:
         eventually(lambda: monitor.state().get(server, {}).get("verdict") == "ok", "the server is seen")
         began = time.monotonic()
         getattr(getattr(stack, server), way)()
@@ -172,7 +125,7 @@ def test_its_clickhouse_login_can_neither_write_nor_read_rows(
     migrated = {env_name("clickhouse", key): value for key, value in (login | {"user": "chimera_admin"}).items()}
     migrated[env_name("clickhouse", "password")] = "chimera_admin"
     assert _chimera(environ | migrated, "migrate").returncode == 0
-    with _monitor(environ | {env_name("clickhouse", key): value for key, value in login.items()}) as monitor:
+    with running_monitor(environ | {env_name("clickhouse", key): value for key, value in login.items()}) as monitor:
         state = eventually(lambda: (found := monitor.state())["clickhouse"]["verdict"] == "ok" and found, "looked at")
         assert not [table["name"] for table in state["tables"] if table["missing"]]
     with Client("127.0.0.1", port=guarded.port, user=_ROLE, password=_ROLE) as client:
