@@ -1,5 +1,6 @@
 """The dashboards on real servers: each expression has data from a real worker and monitor, and each SQL runs."""
 
+import http
 import json
 import shutil
 import subprocess
@@ -29,12 +30,14 @@ class _Prometheus:
         self.url = f"http://127.0.0.1:{port}"
 
     def healthy(self) -> bool:
-        """Run the health check of the compose file."""
+        """Ask the address that the health check of the compose file asks."""
         service = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]["prometheus"]
-        mark, *command = service["healthcheck"]["test"]
-        assert (mark, command[0]) == ("CMD", "promtool")
-        command = [part.replace("http://127.0.0.1:9090", self.url) for part in command]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        address = service["healthcheck"]["test"][-1].replace("http://127.0.0.1:9090", self.url)
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                return bool(answer.status == http.HTTPStatus.OK)
+        except OSError:
+            return False
 
     def has_data(self, expression: str) -> bool:
         """Return True if the expression has a sample now."""
