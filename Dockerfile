@@ -14,6 +14,7 @@ RUN --mount=type=cache,target=/root/.cache/pip pip install --only-binary :all: -
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/build/bin/pip install --only-binary :all: --require-hashes -r requirements/build.txt
 COPY pyproject.toml hatch_build.py README.md topics.yaml ./
+COPY docs/runbook.md docs/
 COPY schemas schemas
 COPY pipeline pipeline
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . && pip install --no-deps /wheels/*.whl

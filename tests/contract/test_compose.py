@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,9 +213,12 @@ def test_image_runs_the_worker() -> None:
 
 
 def test_image_is_made_of_what_reaches_the_build() -> None:
-    """The Dockerfile copies exactly the files that .dockerignore lets through."""
+    """The Dockerfile copies exactly the files that .dockerignore lets through, and all that the wheel includes."""
     copied = {name for arguments in _of("COPY") if "--from" not in arguments for name in arguments.split()[:-1]}
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert "*" in lines
     assert {line[1:] for line in lines if line.startswith("!")} == copied
     assert all((ROOT / name).exists() for name in copied)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    included = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert [name for name in included if not {name, *map(str, Path(name).parents)} & copied] == []
