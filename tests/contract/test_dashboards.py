@@ -56,7 +56,7 @@ _FORM = {
 def test_there_are_two() -> None:
     """One of the pipeline, one of the tables, each with an address of its own."""
     assert {name: board["uid"] for name, board in DASHBOARDS.items()} == {
-        "pipeline": "chimera-pipeline",
+        "overview": "chimera-pipeline",
         "tables": "chimera-tables",
     }
 

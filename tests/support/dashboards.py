@@ -19,7 +19,7 @@ def panels(name: str) -> Iterator[dict[str, Any]]:
 
 def expressions() -> Iterator[tuple[str, str]]:
     """Yield each PromQL expression, with the title of its panel and Grafana's variable replaced."""
-    for panel in panels("pipeline"):
+    for panel in panels("overview"):
         for target in panel["targets"]:
             yield panel["title"], target["expr"].replace("$__rate_interval", _RATE_INTERVAL)
 
