@@ -23,10 +23,12 @@ from pipeline.forms import (
     Secret,
     Servers,
     SettingsSection,
+    SourcedSettings,
     Text,
     is_loopback,
+    secrets_folder,
+    set_names,
 )
-from pipeline.setting_sources import SourcedSettings, secrets_folder, set_names
 from pipeline.tls import client_context
 from pipeline.tool_settings import BackupSettings, MonitorSettings
 from pipeline.validation_messages import validation_message

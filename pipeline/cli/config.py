@@ -10,7 +10,7 @@ from rich.table import Table
 from pipeline.cli.groups import Group
 from pipeline.cli.terminal import terminal
 from pipeline.config import ENV_PREFIX, by_env_name, load_settings
-from pipeline.setting_sources import set_names
+from pipeline.forms import set_names
 
 _MASK = "********"
 

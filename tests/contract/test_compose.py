@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from pipeline.config import env_name, env_names
-from pipeline.setting_sources import SECRETS_DIR
+from pipeline.forms import SECRETS_DIR
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))

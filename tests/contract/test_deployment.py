@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from pipeline.catalog import load_catalog
 from pipeline.config import Settings, WorkerSettings, env_names
-from pipeline.setting_sources import SECRETS_DIR
+from pipeline.forms import SECRETS_DIR
 
 ROOT = Path(__file__).parents[2]
 _KUBERNETES = ROOT / "deploy/kubernetes"

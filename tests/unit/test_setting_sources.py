@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from pipeline.cli import cli
 from pipeline.config import ENV_PREFIX, load_settings
 from pipeline.errors import ConfigError
-from pipeline.setting_sources import SECRETS_DIR
+from pipeline.forms import SECRETS_DIR
 
 _PASSWORD = "CHIMERA_CLICKHOUSE__PASSWORD"
 
