@@ -1,7 +1,7 @@
 """Forms of the values of settings, checked before a library gets them, and the sources of the values.
 
-Sources are environment variables, and files in the folder that CHIMERA_SECRETS_DIR names. A file has the name of a setting
-and holds its value: Kubernetes mounts Secrets in that form, Docker its secrets, and systemd its credentials.
+Sources are environment variables, and files in the folder that CHIMERA_SECRETS_DIR names. A file has the name of a
+setting and holds its value: Kubernetes mounts Secrets in that form, Docker its secrets, and systemd its credentials.
 """
 
 import ipaddress
