@@ -1,17 +1,16 @@
-"""Settings: environment variables `CHIMERA_<SECTION>__<KEY>`, checked once; an error explains a wrong one in one line.
+"""Settings: environment variables or files `CHIMERA_<SECTION>__<KEY>`, checked once; one line explains a wrong one.
 
 `tool_settings.py` has those of the tools beside the data path; no other module declares any. docs/configuration.md
 describes them for users.
 """
 
 import difflib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from pipeline.errors import ConfigError
 from pipeline.forms import (
@@ -24,8 +23,11 @@ from pipeline.forms import (
     Secret,
     Servers,
     SettingsSection,
+    SourcedSettings,
     Text,
     is_loopback,
+    secrets_folder,
+    set_names,
 )
 from pipeline.tls import client_context
 from pipeline.tool_settings import BackupSettings, MonitorSettings
@@ -273,7 +275,7 @@ class LogSettings(SettingsSection):
     format: Literal["console", "json"] = "console"
 
 
-class Settings(BaseSettings):
+class Settings(SourcedSettings):
     """All settings of the worker and the commands."""
 
     model_config = SettingsConfigDict(
@@ -313,24 +315,17 @@ def by_env_name(settings: Settings) -> dict[str, Any]:
     return {env_name(section, key): value for section, part in settings for key, value in part}
 
 
-def names_in_environment() -> frozenset[str]:
-    """Names in the environment with our prefix, in upper case; some may be no settings."""
-    return frozenset(name.upper() for name in os.environ if name.upper().startswith(ENV_PREFIX))
-
-
 def load_settings() -> Settings:
-    """Read the settings from the environment.
+    """Read the settings from the environment, and from the files in the folder that CHIMERA_SECRETS_DIR names.
 
     Raises:
-        ConfigError: a variable is unknown or its value is wrong; the message contains no secret.
+        ConfigError: a variable or file is unknown or its value is wrong; the message contains no secret.
     """
     # pydantic-settings reads only the names it knows, so it would silently ignore a misspelt section.
-    ours = {name for name in os.environ if name.upper().startswith(ENV_PREFIX)}
-    unknown = sorted(name for name in ours if name.upper() not in env_names())
-    if unknown:
+    if unknown := sorted(name for name in set_names(ENV_PREFIX) if name.upper() not in env_names()):
         raise ConfigError("; ".join(map(_explain_unknown, unknown)))
     try:
-        return Settings()
+        return Settings(_secrets_dir=secrets_folder())
     except ValidationError as error:
         problems = "; ".join(_explain(problem) for problem in error.errors(include_input=False))
         raise ConfigError(problems) from None

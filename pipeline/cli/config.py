@@ -9,7 +9,8 @@ from rich.table import Table
 
 from pipeline.cli.groups import Group
 from pipeline.cli.terminal import terminal
-from pipeline.config import by_env_name, load_settings, names_in_environment
+from pipeline.config import ENV_PREFIX, by_env_name, load_settings
+from pipeline.forms import set_names
 
 _MASK = "********"
 
@@ -29,8 +30,8 @@ def config() -> None:
 def show(as_json: bool) -> None:
     """Show every setting with its value and source.
 
-    The source is the default or the environment. Secrets are masked: only whether they are set is shown. Connects to
-    nothing.
+    The source is the default, the environment or a file in the folder that CHIMERA_SECRETS_DIR names. Secrets are
+    masked: only whether they are set is shown. Connects to nothing.
 
     \b
     Exit codes:
@@ -42,9 +43,9 @@ def show(as_json: bool) -> None:
       chimera config show
       chimera config show --json | jq 'map_values(select(.source == "environment"))'
     """
-    ours = names_in_environment()
+    ours = {name.upper(): source for name, source in set_names(ENV_PREFIX).items()}
     rows = {
-        name: {"value": _shown(value), "source": "environment" if name in ours else "default"}
+        name: {"value": _shown(value), "source": ours.get(name, "default")}
         for name, value in by_env_name(load_settings()).items()
     }
     if as_json:

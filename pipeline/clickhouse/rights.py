@@ -5,9 +5,12 @@ A server answers to them as it would to the real ones, whatever its version and 
 
 from collections.abc import Iterable, Mapping
 
+import structlog
 from clickhouse_driver import Client
+from clickhouse_driver import errors as driver_errors
 
-from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.client import connect, describe, explained
+from pipeline.clickhouse.codes import Code
 from pipeline.clickhouse.pinned_settings import INSERT_SETTINGS
 from pipeline.config import ClickHouseSettings
 
@@ -16,21 +19,36 @@ PROBE = "probe"
 
 
 def check_rights(settings: ClickHouseSettings, tables: Mapping[str, Mapping[str, str]]) -> None:
-    """Check that the user may insert into the tables, look rows up, and try refused rows.
+    """Check that the user may insert into the tables; log if it may not look rows up, or try refused rows.
+
+    Only repeated micro-batches and rows that ClickHouse refuses need the latter, so the worker starts without them.
 
     Args:
         settings: server and login.
         tables: ClickHouse type of each column that inserts fill, by table and name.
 
     Raises:
-        HaltError: a right is missing; the message names it.
+        HaltError: the right to insert is missing; the message names it.
         UnavailableError: the server doesn't answer, or takes no rows for now.
     """
     for table, columns in tables.items():
         with explained(settings), connect(settings) as client:
             try_insert(client, table, columns)
-            client.execute(f"SELECT {_names(columns)} FROM `{table}` LIMIT 0")  # noqa: S608 (names of our own)
-            client.execute(create_probe(settings, table))
+            looked_up = f"SELECT {_names(columns)} FROM `{table}` LIMIT 0"  # noqa: S608 (names of our own)
+            for statement in (looked_up, create_probe(settings, table)):
+                _try_rarely_needed(client, statement)
+
+
+def _try_rarely_needed(client: Client, statement: str) -> None:
+    try:
+        client.execute(statement)
+    except driver_errors.ServerException as error:
+        if error.code != Code.ACCESS_DENIED:
+            raise
+        structlog.get_logger("chimera.clickhouse").warning(
+            "a right is missing that repeated micro-batches or refused rows need; without it, they stop the worker",
+            right=describe(error),
+        )
 
 
 def try_insert(client: Client, table: str, columns: Iterable[str]) -> None:

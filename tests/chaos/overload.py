@@ -21,7 +21,9 @@ from pipeline.devstack import Stack
 
 _USER = "limited"
 _QUERIES = 2  # at once
-_MEMORY_BYTES = 17_000_000  # of these queries together: enough for one insert, often too little for two
+_MEMORY_BYTES = (
+    34_000_000  # of these queries together: enough for one insert into ZSTD columns, often too little for two
+)
 _WAIT_RATIO = 100  # of a thread's wait for a core to its work: at this ratio, the server refuses every query
 _BUSY_THREADS = 32
 _BUSY_ROWS = 20_000_000

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 import yaml
 
 from pipeline.config import env_name, env_names
+from pipeline.forms import SECRETS_DIR
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-OWN = ("setup", "worker")
+OWN = ("setup", "worker", "monitor")
 SERVERS = ("kafka", "schema-registry", "clickhouse")
+WATCHERS = ("prometheus", "grafana")
 # Files that name settings for operators: compose file, image, deployment, documentation.
 TEXTS = [
     path
@@ -24,7 +27,7 @@ TEXTS = [
     for path in sorted(ROOT.glob(pattern))
     if path.is_file()
 ]
-ENV_NAMES = set(env_names())
+ENV_NAMES = {*env_names(), SECRETS_DIR}
 
 
 def _instructions() -> Iterator[tuple[str, str]]:
@@ -51,13 +54,13 @@ def _listeners(name: str) -> dict[str, str]:
 
 def test_services() -> None:
     """The services are the documented ones."""
-    assert set(SERVICES) == {*SERVERS, *OWN}
+    assert set(SERVICES) == {*SERVERS, *OWN, *WATCHERS}
 
 
-@pytest.mark.parametrize("service", SERVERS)
+@pytest.mark.parametrize("service", [*SERVERS, *WATCHERS])
 def test_image_is_pinned(service: str) -> None:
     """The tag of a foreign image is a full version, so that every pull gives the same image."""
-    assert re.fullmatch(r"[a-z-]+/[a-z-]+:\d+\.\d+\.\d+[.\d]*", SERVICES[service]["image"])
+    assert re.fullmatch(r"[a-z-]+/[a-z-]+:v?\d+\.\d+\.\d+[.\d]*", SERVICES[service]["image"])
 
 
 def test_base_image_is_pinned_and_slim() -> None:
@@ -84,6 +87,9 @@ def test_version_is_supported(service: str, major: int, minor: int) -> None:
         ("schema-registry", ["8081:8081"]),
         ("clickhouse", ["9000:9000", "8123:8123"]),
         ("worker", ["6066-6073:6066"]),
+        ("monitor", ["6067:6067"]),
+        ("prometheus", ["9090:9090"]),
+        ("grafana", ["3000:3000"]),
         ("setup", []),
     ],
 )
@@ -92,7 +98,7 @@ def test_ports(service: str, ports: list[str]) -> None:
     assert SERVICES[service].get("ports", []) == [f"127.0.0.1:{port}" for port in ports]
 
 
-@pytest.mark.parametrize("service", SERVERS)
+@pytest.mark.parametrize("service", [*SERVERS, *WATCHERS, "monitor"])
 def test_server_has_a_healthcheck(service: str) -> None:
     """Each server has a healthcheck, and restarts after a crash."""
     assert SERVICES[service]["healthcheck"]["test"]
@@ -127,6 +133,9 @@ def test_healthcheck_fails_without_a_worker() -> None:
             "worker",
             dict.fromkeys(SERVERS, "service_healthy") | {"setup": "service_completed_successfully"},
         ),
+        ("monitor", {"setup": "service_completed_successfully"}),
+        ("prometheus", {"monitor": "service_healthy"}),
+        ("grafana", {"prometheus": "service_healthy", "clickhouse": "service_healthy"}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -142,10 +151,11 @@ def test_topics_and_tables_are_set_up_once() -> None:
 
 
 def test_volumes_are_declared_and_used() -> None:
-    """Broker and database store their data in named volumes, and every declared volume is used."""
+    """Servers store their data in named volumes, every declared volume is used, and mounted files are there."""
     volumes = [volume.partition(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])]
     used = {volume for volume in volumes if not volume.startswith("./")}  # the others are files of the project
-    assert used == set(COMPOSE["volumes"]) == {"kafka-data", "clickhouse-data"}
+    assert [volume for volume in volumes if volume.startswith("./") and not (ROOT / volume).exists()] == []
+    assert used == set(COMPOSE["volumes"]) == {"kafka-data", "clickhouse-data", "prometheus-data", "grafana-data"}
 
 
 def test_broker_stores_in_its_volume() -> None:
@@ -190,9 +200,11 @@ def test_worker_is_not_root() -> None:
     """The image runs as a user of its own, and the worker can't gain rights."""
     stage = [name for name, _ in _instructions()]
     assert stage.index("USER") > len(stage) - stage[::-1].index("FROM") - 1
-    assert _of("USER") == ["chimera"]
-    assert SERVICES["worker"]["security_opt"] == ["no-new-privileges:true"]
-    assert SERVICES["worker"]["cap_drop"] == ["ALL"]
+    assert _of("USER") == ["10001:10001"]
+    for name in OWN:
+        assert SERVICES[name]["security_opt"] == ["no-new-privileges:true"]
+        assert SERVICES[name]["cap_drop"] == ["ALL"]
+        assert (SERVICES[name]["read_only"], SERVICES[name]["tmpfs"]) == (True, ["/tmp"])
 
 
 def test_image_runs_the_worker() -> None:
@@ -201,9 +213,12 @@ def test_image_runs_the_worker() -> None:
 
 
 def test_image_is_made_of_what_reaches_the_build() -> None:
-    """The Dockerfile copies exactly the files that .dockerignore lets through."""
+    """The Dockerfile copies exactly the files that .dockerignore lets through, and all that the wheel includes."""
     copied = {name for arguments in _of("COPY") if "--from" not in arguments for name in arguments.split()[:-1]}
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert "*" in lines
     assert {line[1:] for line in lines if line.startswith("!")} == copied
     assert all((ROOT / name).exists() for name in copied)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    included = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert [name for name in included if not {name, *map(str, Path(name).parents)} & copied] == []

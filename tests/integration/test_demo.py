@@ -155,7 +155,7 @@ def test_a_failed_demo_prints_its_reason_and_leaves_nothing_running(
     ) as demo:
         try:
             assert demo.stdout is not None
-            assert any("The worker is consuming" in line for line in demo.stdout)
+            assert any("The monitor is watching" in line for line in demo.stdout)
             running = _processes(home)
             assert len(running) == 4
             eventually(lambda: _rows(home), "the first rows")
