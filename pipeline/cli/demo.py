@@ -18,10 +18,10 @@ from pipeline.cli.stack import fetch_jars
 from pipeline.cli.terminal import terminal
 from pipeline.clickhouse.migrate import migrate
 from pipeline.config import ENV_PREFIX, Settings, env_name, load_settings
-from pipeline.demo import DAMAGED, Tally, check_sessions, follow
 from pipeline.devstack import MonitorProcess, Stack, WorkerProcess
 from pipeline.errors import ConfigError
 from pipeline.kafka.topics import TopicAdmin, plan
+from pipeline.operations.demo import DAMAGED, Tally, check_sessions, follow
 from pipeline.rollup.verify import Report
 
 

@@ -17,9 +17,9 @@ from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.lookups import named_rows
 from pipeline.clickhouse.queries import load_queries
 from pipeline.config import ClickHouseSettings
-from pipeline.demo import Tally
 from pipeline.devstack import MonitorProcess, Stack, WorkerProcess
 from pipeline.errors import ChimeraError
+from pipeline.operations.demo import Tally
 from pipeline.rollup.verify import Report
 
 _SHOWN_ROWS = 5

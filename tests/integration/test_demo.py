@@ -18,10 +18,10 @@ from support.processes import eventually, in_foreground
 
 from pipeline.cli.demo_output import MismatchError, report
 from pipeline.config import env_name
-from pipeline.demo import DAMAGED, Tally
 from pipeline.devstack import Stack
 from pipeline.devstack.lock import holder
 from pipeline.devstack.ports import HOST
+from pipeline.operations.demo import DAMAGED, Tally
 from pipeline.rollup.audit import Kind
 from pipeline.rollup.verify import Report
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from pipeline.cli.demo import demo
 from pipeline.cli.demo_output import show_counts
 from pipeline.cli.rollup_output import print_report
-from pipeline.demo import Tally
+from pipeline.operations.demo import Tally
 from pipeline.rollup.verify import Report
 
 
