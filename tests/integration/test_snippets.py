@@ -48,6 +48,8 @@ PLACEHOLDERS = {
     "--from 3:41000 --to 3:42000": "--from 0:41 --to 0:42",
     'hexdigest()))" ui_events.avro': 'hexdigest()))" examples/ui_events.jsonl',
     "events.jsonl --dry-run": "examples/ui_events.jsonl --dry-run",
+    "> ui_events.dump": "> /dev/null",
+    "> cost.csv": "> /dev/null",
     "export CHIMERA_REGISTRY__URL=http://127.0.0.1:8081": "",
 }
 """Texts that stand for something of the reader's own, and the test's replacements."""
