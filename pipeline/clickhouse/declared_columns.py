@@ -12,24 +12,36 @@ from pipeline.clickhouse.migrate import MIGRATIONS
 _COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
 _CREATE = re.compile(r"CREATE TABLE (?:IF NOT EXISTS )?(?P<table>\w+) \((?P<columns>.*?)\n\)", re.DOTALL)
 _ALTER = re.compile(r"ALTER TABLE (?P<table>\w+) (?P<changes>.*)", re.DOTALL)
-_TYPE = r"(?P<type>\w+(?:\((?:[^()]|\([^()]*\))*\))?)"
+_NESTED = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"  # three levels: Map(String, Nullable(Decimal(10, 2)))
+_TYPE = rf"(?P<type>\w+(?:{_NESTED})?)"
 _KIND = r"(?: (?P<kind>DEFAULT|MATERIALIZED|ALIAS|EPHEMERAL)\b)?"
-_COLUMN = re.compile(rf"^\s*(?P<name>\w+) {_TYPE}{_KIND}", re.MULTILINE)
-_ADDED = re.compile(rf"(?:ADD|MODIFY) COLUMN (?:IF (?:NOT )?EXISTS )?(?P<name>\w+) {_TYPE}{_KIND}")
+_COLUMN = re.compile(rf"^\s*`?(?P<name>\w+)`? {_TYPE}{_KIND}", re.MULTILINE)
+_ADDED = re.compile(
+    rf"(?:ADD|MODIFY) COLUMN (?:IF (?:NOT )?EXISTS )?(?!IF\b)`?(?P<name>\w+)`? (?!DEFAULT\b){_TYPE}{_KIND}"
+)
+_DEFAULTED = re.compile(r"MODIFY COLUMN (?:IF EXISTS )?`?(?P<name>\w+)`? DEFAULT\b")
+_DROPPED = re.compile(r"DROP COLUMN (?:IF EXISTS )?`?(?P<name>\w+)`?")
 
 
 def declared_columns(own: Path | None = None) -> dict[str, dict[str, LiveColumn]]:
     """Return the columns by table and name, after all migrations; `own` is the folder of one's own.
 
-    It reads CREATE TABLE with a column a line, and ADD and MODIFY COLUMN; another change of columns needs it here.
+    It reads CREATE TABLE with a column a line, and ADD, MODIFY and DROP COLUMN. A table that is created in another form
+    is left out, and so to the worker.
     """
     tables: dict[str, dict[str, LiveColumn]] = {}
     for path in (*sorted(MIGRATIONS.glob("*.sql")), *(sorted(own.glob("*.sql")) if own else ())):
         statement = _COMMENT.sub("", path.read_text(encoding="utf-8")).strip()
         if created := _CREATE.match(statement):
             tables.setdefault(created["table"], dict(_found(_COLUMN, created["columns"])))
-        elif altered := _ALTER.match(statement):
-            tables.setdefault(altered["table"], {}).update(_found(_ADDED, altered["changes"]))
+        elif (altered := _ALTER.match(statement)) and altered["table"] in tables:
+            columns = tables[altered["table"]]
+            columns.update(_found(_ADDED, altered["changes"]))
+            for retired in _DEFAULTED.finditer(altered["changes"]):
+                if (column := columns.get(retired["name"])) is not None:
+                    columns[retired["name"]] = column._replace(kind="DEFAULT")
+            for dropped in _DROPPED.finditer(altered["changes"]):
+                columns.pop(dropped["name"], None)
     return tables
 
 

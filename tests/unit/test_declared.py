@@ -11,6 +11,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from pipeline.cli import cli
+from pipeline.clickhouse.declared_columns import declared_columns
 from pipeline.config import env_name, load_settings
 from pipeline.errors import ConfigError
 from pipeline.operations.doctor.declared import declared_catalog, refusals
@@ -105,3 +106,29 @@ def test_without_a_rollup_any_event_type_goes(edited: Callable[[Edit], None], mo
     edited(_event_type)
     monkeypatch.setenv(env_name("rollup", "enabled"), "false")
     assert refusals(load_settings()) == []
+
+
+def test_every_change_that_a_command_writes_is_read(tmp_path: Path) -> None:
+    """A migration of one's own has quoted names, nested types, added, defaulted and dropped columns."""
+    (tmp_path / "1000_orders.sql").write_text(
+        "CREATE TABLE IF NOT EXISTS orders (\n"
+        "    `ts` DateTime64(3,'UTC'),\n"
+        "    `prices` Map(LowCardinality(String), Nullable(Decimal(10,2))),\n"
+        "    `tags` Array(String),\n"
+        "    _offset UInt64 MATERIALIZED 0 CODEC(T64, ZSTD(1))\n"
+        ") ENGINE=MergeTree\nORDER BY ts;\n"
+    )
+    (tmp_path / "1001_orders.sql").write_text(
+        "ALTER TABLE orders ADD COLUMN IF NOT EXISTS `note` String DEFAULT '',\n"
+        "    MODIFY COLUMN IF EXISTS `tags` DEFAULT defaultValueOfTypeName('Array(String)');\n"
+    )
+    columns = declared_columns(tmp_path)["orders"]
+    assert {name: (column.type, column.kind) for name, column in columns.items()} == {
+        "ts": ("DateTime64(3,'UTC')", ""),
+        "prices": ("Map(LowCardinality(String), Nullable(Decimal(10,2)))", ""),
+        "tags": ("Array(String)", "DEFAULT"),
+        "_offset": ("UInt64", "MATERIALIZED"),
+        "note": ("String", "DEFAULT"),
+    }
+    (tmp_path / "1002_orders.sql").write_text("ALTER TABLE orders DROP COLUMN IF EXISTS `tags`;\n")
+    assert "tags" not in declared_columns(tmp_path)["orders"]
