@@ -191,7 +191,7 @@ def test_a_topic_that_cannot_be_written_holds_its_source(
         publish(settings, family.topic.name, [*good, b"rejected"])
         publish(settings, other.topic.name, [Encoder(other).encode(event).value for event in events(other.name, 5)])
         worker.wait_for(lambda: worker.lines(advice), "a line that says what to do")
-        assert advice in json.loads(worker.lines("can't be written")[0])["error"]
+        assert advice in json.loads(worker.lines("can't be written")[0])["cause"]
         assert worker.waiting
         settled(worker, settings, other, 5)
         assert lag(settings, family.topic.name) == _EVENTS + 1

@@ -153,7 +153,10 @@ class Joining:
         elif answer.course is Course.UNCLEAR and self._too_long():
             self._halt(HaltError(f"{where}: no membership for {self._unclear_seconds:.0f} s: {reason}"))
         elif answer.course is not Course.JOIN_ANEW:
-            self._refusal = f"{where} doesn't let this worker in: {reason}"
+            refusal = f"{where} doesn't let this worker in: {reason}"
+            if refusal != self._refusal:
+                self._log.warning("%s; tried again in %.0f s", refusal, pause_seconds)
+            self._refusal = refusal
         else:
             return
         await self._pause(pause_seconds)
