@@ -1,7 +1,6 @@
 """A real ClickHouse server from the chdb-core wheel, with native protocol and HTTP."""
 
 import hashlib
-import http.client
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pipeline.config import ClickHouseSettings
 from pipeline.devstack.extra import package_directory
 from pipeline.devstack.ports import HOST
 from pipeline.devstack.server import Server
+from pipeline.devstack.web import is_ok
 
 _ANSWER_SECONDS = 2.0
 _GIB = 1024**3
@@ -124,14 +124,7 @@ class ClickHouseServer(Server):
 
     def _answers(self) -> bool:
         # The HTTP interface starts last: once it answers, the native protocol answers too.
-        connection = http.client.HTTPConnection(HOST, self.http_port, timeout=_ANSWER_SECONDS)
-        try:
-            connection.request("GET", "/ping")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return is_ok(self.http_port, "/ping", seconds=_ANSWER_SECONDS)
 
 
 def _storage(directory: Path) -> ET.Element:

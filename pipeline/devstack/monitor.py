@@ -1,6 +1,5 @@
 """The monitor as a process, for the demo."""
 
-import http.client
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import ClassVar
 from pipeline.config import env_name
 from pipeline.devstack.ports import HOST
 from pipeline.devstack.server import Server
+from pipeline.devstack.web import is_ok
 
 _ANSWER_SECONDS = 5.0
 
@@ -43,11 +43,4 @@ class MonitorProcess(Server):
         return [sys.executable, "-m", "pipeline.cli", "monitor"]
 
     def _answers(self) -> bool:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=_ANSWER_SECONDS)
-        try:
-            connection.request("GET", "/live")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return is_ok(self.port, "/live", seconds=_ANSWER_SECONDS)

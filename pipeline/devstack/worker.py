@@ -11,8 +11,8 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from pipeline.config import env_name
-from pipeline.devstack.ports import HOST
 from pipeline.devstack.server import Server
+from pipeline.devstack.web import get
 from pipeline.errors import UnavailableError
 
 WORKER_COMMAND = (sys.executable, "-m", "faust", "-A", "pipeline", "worker")
@@ -65,13 +65,7 @@ class WorkerWeb:
 
     def _get(self, path: str) -> tuple[int, bytes]:
         """Status and body of an answer."""
-        connection = http.client.HTTPConnection(HOST, self._port, timeout=_ANSWER_SECONDS)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
+        return get(self._port, path, seconds=_ANSWER_SECONDS)
 
 
 class WorkerProcess(Server):
