@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck
 from hypothesis import settings as properties
+from support.backups import StoredEvents
 from support.both_paths import PATHS, path
 from support.commands import Chimera, command
 from support.containers import ContainerStack, skip_without_engine
@@ -152,6 +154,28 @@ def client(settings: Settings) -> Iterator[Client]:
 def log(settings: Settings) -> UiEvents:
     """Log and table of ui_events, without a worker."""
     return UiEvents(settings)
+
+
+@pytest.fixture
+def chimera(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Chimera:
+    """Run `chimera …` in this process, whose environment is that of the settings."""
+    del settings
+    return command(capsys, monkeypatch)
+
+
+@pytest.fixture
+def stored(log: UiEvents, chimera: Chimera) -> Iterator[StoredEvents]:
+    """Log and table; databases and backups of the test are removed at its end."""
+    made = StoredEvents(log, chimera)
+    yield made
+    own = log.settings.clickhouse.database
+    with connect(log.settings.clickhouse, database="") as client:
+        for (name,) in client.execute(
+            "SELECT name FROM system.databases WHERE startsWith(name, %(own)s)", {"own": own}
+        ):
+            client.execute(f"DROP DATABASE `{name}` SYNC")
+        for folder in made.folder(client).glob(f"{own}-*"):
+            shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -1,51 +1,26 @@
 """`chimera backup` on real servers: made, listed, verified, restored, removed; killed and refused."""
 
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer
 from support.backups import StoredEvents
-from support.commands import Chimera, command
+from support.commands import Chimera
 from support.processes import eventually
-from support.replays import UiEvents
 
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.migrate import migrate
-from pipeline.config import Settings
 from pipeline.devstack.process import spawn
 from pipeline.kafka.client import client_config
 from pipeline.operations.backup.manifest import Manifest
 from pipeline.operations.backup.newest import newest
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def chimera(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Chimera:
-    """Run `chimera …` in this process."""
-    del settings
-    return command(capsys, monkeypatch)
-
-
-@pytest.fixture
-def stored(log: UiEvents, chimera: Chimera) -> Iterator[StoredEvents]:
-    """Log and table; databases and backups of the test are removed at its end."""
-    made = StoredEvents(log, chimera)
-    yield made
-    own = log.settings.clickhouse.database
-    with connect(log.settings.clickhouse, database="") as client:
-        for (name,) in client.execute(
-            "SELECT name FROM system.databases WHERE startsWith(name, %(own)s)", {"own": own}
-        ):
-            client.execute(f"DROP DATABASE `{name}` SYNC")
-        for folder in made.folder(client).glob(f"{own}-*"):
-            shutil.rmtree(folder)
 
 
 def test_a_chain_is_made_verified_and_restored_beside(stored: StoredEvents, chimera: Chimera) -> None:

@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.commands import Chimera, Ended, command
+from support.commands import Chimera, Ended
 from support.replays import UiEvents
 
 from pipeline.clickhouse.barrier import is_up
@@ -13,12 +13,6 @@ from pipeline.clickhouse.table_lock import TableLock
 from pipeline.config import env_name
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def chimera(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Chimera:
-    """Run `chimera …` in this process."""
-    return command(capsys, monkeypatch)
 
 
 def _verdicts(done: Ended) -> dict[str, tuple[str, str]]:

@@ -1,8 +1,6 @@
 """The monitor on real servers: with logins that can't write it sees lag, freshness, dead letters and servers away."""
 
-import http.client
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -10,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from clickhouse_driver import Client
@@ -18,13 +15,13 @@ from clickhouse_driver import errors as driver_errors
 from confluent_kafka import Producer as KafkaProducer
 from pydantic import SecretStr
 from support.events import events, settled
+from support.monitors import Monitor, running_monitor
 from support.processes import Worker, eventually, prepare
 
 from pipeline.clickhouse.access import load_roles
 from pipeline.config import Settings, env_name
 from pipeline.devstack import Stack
 from pipeline.devstack.clickhouse import ClickHouseServer, users_of
-from pipeline.devstack.ports import free_port
 from pipeline.kafka.client import client_config
 from pipeline.operations.backup.manifest import Manifest
 from pipeline.producer.producer import Producer
@@ -33,49 +30,6 @@ pytestmark = pytest.mark.integration
 
 _ROLE = "chimera_monitor"
 _MOST_SECONDS = 15.0
-
-
-class _Monitor:
-    def __init__(self, port: int, process: "subprocess.Popen[bytes]") -> None:
-        self.port, self.process = port, process
-
-    def ask(self, path: str) -> bytes:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().read()
-        finally:
-            connection.close()
-
-    def state(self) -> dict[str, Any]:
-        try:
-            state: dict[str, Any] = json.loads(self.ask("/status.json"))
-        except OSError:
-            assert self.process.poll() is None, "the monitor has ended"
-            return {}
-        return state
-
-    def family(self, name: str = "ui_events") -> dict[str, Any]:
-        return next((each for each in self.state().get("families", ()) if each["name"] == name), {})
-
-    def troubles(self) -> set[str]:
-        return {trouble["id"] for trouble in self.state().get("troubles", ())}
-
-
-@contextmanager
-def _monitor(environ: Mapping[str, str]) -> Iterator[_Monitor]:
-    port = free_port()
-    own = {"web_port": str(port), "interval_seconds": "1", "answer_seconds": "4"}
-    environ = {**environ, **{env_name("monitor", key): value for key, value in own.items()}}
-    command = [sys.executable, "-m", "pipeline.cli", "monitor"]
-    with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as process:
-        try:
-            monitor = _Monitor(port, process)
-            eventually(lambda: monitor.state().get("verdict", "unknown") != "unknown", "the first look")
-            yield monitor
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
 
 
 def _chimera(environ: Mapping[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -96,7 +50,7 @@ def test_lag_is_seen_without_a_worker_and_gone_with_one(
     for _ in range(3):
         careless.produce(family.topic.name, b"neither framing")
     assert careless.flush(30) == 0
-    with _monitor(environ) as monitor:
+    with running_monitor(environ) as monitor:
         eventually(lambda: monitor.family().get("lag_seconds"), "the lag's age")
         seen = monitor.family()
         assert (seen["lag_records"], seen["consumption"], seen["unowned"]) == (53, "stopped", 2)
@@ -132,7 +86,7 @@ def _time(text: str) -> float:
 def test_a_server_that_is_away_is_a_state(stack: Stack, settings: Settings, environ: dict[str, str]) -> None:
     """Frozen or stopped, it is away within seconds, with a reason; the other is still seen, and later both are."""
     prepare(settings)
-    with _monitor(environ) as monitor:
+    with running_monitor(environ) as monitor:
         _wait_for(monitor, "ok", *_SERVERS)
         for server in _SERVERS:
             with _timed(monitor, server, "frozen"):
@@ -154,7 +108,7 @@ def test_a_server_that_is_away_is_a_state(stack: Stack, settings: Settings, envi
 _SERVERS = ("kafka", "clickhouse")
 
 
-def _wait_for(monitor: _Monitor, verdict: str, *servers: str) -> None:
+def _wait_for(monitor: Monitor, verdict: str, *servers: str) -> None:
     def seen() -> bool:
         state = monitor.state()
         return bool(state) and {state[server]["verdict"] for server in servers} == {verdict}
@@ -163,7 +117,7 @@ def _wait_for(monitor: _Monitor, verdict: str, *servers: str) -> None:
 
 
 @contextmanager
-def _timed(monitor: _Monitor, server: str, way: str) -> Iterator[None]:
+def _timed(monitor: Monitor, server: str, way: str) -> Iterator[None]:
     """Take a server away in the context; the model, the troubles and the metrics say so soon."""
     yield
     began = time.monotonic()
@@ -196,7 +150,7 @@ def test_its_clickhouse_login_can_neither_write_nor_read_rows(
     migrated = {env_name("clickhouse", key): value for key, value in (login | {"user": "chimera_admin"}).items()}
     migrated[env_name("clickhouse", "password")] = "chimera_admin"
     assert _chimera(environ | migrated, "migrate").returncode == 0
-    with _monitor(environ | {env_name("clickhouse", key): value for key, value in login.items()}) as monitor:
+    with running_monitor(environ | {env_name("clickhouse", key): value for key, value in login.items()}) as monitor:
         state = eventually(lambda: (found := monitor.state())["clickhouse"]["verdict"] == "ok" and found, "looked at")
         assert not [table["name"] for table in state["tables"] if table["missing"]]
         backup = eventually(lambda: (found := monitor.state()["backup"])["looked_at"] and found, "no backup yet")
@@ -209,7 +163,7 @@ def test_its_clickhouse_login_can_neither_write_nor_read_rows(
     manifest.add("old", "done", {})
     manifest.add("new", "began", {"began_at": datetime.now(UTC).isoformat(), "whole": True})
     manifest.add("new", "failed", {"error": "disk full"})
-    with _monitor(environ | {env_name("clickhouse", key): value for key, value in login.items()}) as monitor:
+    with running_monitor(environ | {env_name("clickhouse", key): value for key, value in login.items()}) as monitor:
         eventually(lambda: {"backup-too-old", "backup-failed"} <= monitor.troubles(), "the last backup is old")
         backup = monitor.state()["backup"]
         assert (backup["name"], backup["too_old"], backup["last_failed"]) == ("old", True, True)

@@ -1,45 +1,20 @@
 """`chimera restore --to` on real servers: the rows of a moment, none lost, doubled or too new."""
 
-import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from support.backups import StoredEvents, at
-from support.commands import Chimera, command
+from support.commands import Chimera
 from support.processes import eventually
-from support.replays import UiEvents
 
 from pipeline.clickhouse.client import connect
-from pipeline.config import Settings
 from pipeline.devstack.process import spawn
 from pipeline.operations.backup.manifest import Manifest
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def chimera(settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Chimera:
-    """Run `chimera …` in this process."""
-    del settings
-    return command(capsys, monkeypatch)
-
-
-@pytest.fixture
-def stored(log: UiEvents, chimera: Chimera) -> Iterator[StoredEvents]:
-    """Log and table; databases and backups of the test are removed at its end."""
-    made = StoredEvents(log, chimera)
-    yield made
-    own = log.settings.clickhouse.database
-    with connect(log.settings.clickhouse, database="") as client:
-        for (name,) in client.execute(
-            "SELECT name FROM system.databases WHERE startsWith(name, %(own)s)", {"own": own}
-        ):
-            client.execute(f"DROP DATABASE `{name}` SYNC")
-        for folder in made.folder(client).glob(f"{own}-*"):
-            shutil.rmtree(folder)
 
 
 def test_any_moment_is_recovered_exactly(stored: StoredEvents, chimera: Chimera) -> None:
