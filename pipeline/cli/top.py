@@ -95,8 +95,11 @@ def _keys() -> Iterator[Callable[[float], str]]:
     before = termios.tcgetattr(stdin)
     tty.setcbreak(stdin)
 
+    poll = select.poll()
+    poll.register(stdin, select.POLLIN)
+
     def pressed(seconds: float) -> str:
-        ready, _, _ = select.select([stdin], [], [], seconds)
+        ready = poll.poll(seconds * 1000)
         return (os.read(stdin, 64).decode("latin-1") or "\x04") if ready else ""  # nothing to read: the input has ended
 
     try:

@@ -80,6 +80,8 @@ class BrokerTrouble(NamedTuple):
     cause: str
     seconds: float = 0.0
     """Time for which it has lasted."""
+    attempts: int = 0
+    """Number of failed attempts; 0 if nothing is tried."""
 
 
 class Beginning(NamedTuple):

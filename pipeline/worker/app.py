@@ -288,7 +288,10 @@ async def _look_for_troubles(troubles: Troubles, consumer: MicroBatchConsumer, i
     """Report what no step of a micro-batch reports, until the worker stops."""
     while True:
         trouble = consumer.trouble
-        troubles.note(KAFKA, trouble and trouble.cause, seconds=trouble.seconds if trouble else 0.0)
+        if trouble is None:
+            troubles.end(KAFKA)
+        else:
+            troubles.report(KAFKA, trouble.cause, seconds=trouble.seconds, attempts=trouble.attempts)
         for ingest in ingests:
             ingest.watch_reject_rate()
         await asyncio.sleep(_LOOK_SECONDS)

@@ -72,7 +72,9 @@ class _Terminal:
         os.close(self._theirs)
 
     def _read(self) -> str:
-        while select.select([self.ours], [], [], 0.05)[0]:
+        poll = select.poll()  # select() takes no descriptor above 1023
+        poll.register(self.ours, select.POLLIN)
+        while poll.poll(50):
             self.text += os.read(self.ours, 65536).decode()
         return self.text
 

@@ -52,6 +52,7 @@ class Joining:
         silent_seconds: float,
     ) -> None:
         self._refusal: str | None = None
+        self._refused = 0
         self._silent_seconds = silent_seconds
         self._answered_at = monotonic()
         self._joins = False
@@ -74,7 +75,7 @@ class Joining:
         """Reason why this worker isn't in its group, or may not be; None if nothing is known against it."""
         silence = monotonic() - self._answered_at
         if self._refusal:
-            return BrokerTrouble(self._refusal)
+            return BrokerTrouble(self._refusal, attempts=self._refused)
         if self._joins or silence < self._silent_seconds:  # a join may wait for others
             return None
         return BrokerTrouble(f"group {self._coordinator.group_id}: no answer from Kafka", silence)
@@ -112,11 +113,15 @@ class Joining:
         if isinstance(request, JoinGroupRequest) and response.error_code == 0:
             self._keeps_lead = keeps_lead(response, self._instance_id)
         elif isinstance(request, SyncGroupRequest) and response.error_code == 0:
-            self._refusal = self._unclear_since = None
+            self._let_in()
             if self._keeps_lead:
                 take_up_lead(self._coordinator, response)
         elif isinstance(request, HeartbeatRequest) and response.error_code == 0:
-            self._refusal = self._unclear_since = None  # no SyncGroup follows a heartbeat that has failed once
+            self._let_in()  # no SyncGroup follows a heartbeat that has failed once
+
+    def _let_in(self) -> None:
+        self._refusal = self._unclear_since = None
+        self._refused = 0
 
     async def _check_topics(self, synced: Any) -> None:
         """Have a new assignment made if this one is of a release with other topics.
@@ -153,10 +158,8 @@ class Joining:
         elif answer.course is Course.UNCLEAR and self._too_long():
             self._halt(HaltError(f"{where}: no membership for {self._unclear_seconds:.0f} s: {reason}"))
         elif answer.course is not Course.JOIN_ANEW:
-            refusal = f"{where} doesn't let this worker in: {reason}"
-            if refusal != self._refusal:
-                self._log.warning("%s; tried again in %.0f s", refusal, pause_seconds)
-            self._refusal = refusal
+            self._refusal = f"{where} doesn't let this worker in: {reason}"
+            self._refused += 1
         else:
             return
         await self._pause(pause_seconds)

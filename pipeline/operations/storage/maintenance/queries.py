@@ -1,7 +1,8 @@
 """Queries that the server has logged: the slow ones, and the indexes that they use."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pipeline.clickhouse.client import explained
 from pipeline.clickhouse.lookups import all_rows
@@ -9,6 +10,10 @@ from pipeline.errors import HaltError, UnclearError
 from pipeline.operations.storage.maintenance.report import Finding, Subject
 from pipeline.operations.storage.projections import PROJECTIONS, live_projections
 
+_NO_LOG = (
+    "the server has no system.query_log: it creates it seconds after its first query, unless its configuration has no "
+    "<query_log>"
+)
 _SLOW_MS = 500
 _MOST = 20
 # Queries are grouped by their form; a form without its literals tells nothing about any event.
@@ -38,10 +43,10 @@ def slow_queries(subject: Subject, *, days: int) -> Iterator[Finding]:
     """Yield forms of queries whose 95th percentile is over half a second, the costliest first.
 
     Raises:
-        clickhouse_driver.errors.ServerException: the server keeps no query_log.
+        HaltError: the server has no query_log.
     """
     query = _SLOW.format(days=days, slow=_SLOW_MS, most=_MOST)
-    for _, text, runs, p95_ms, most_ms, all_ms, read, memory, tables in all_rows(subject.client, query):
+    for _, text, runs, p95_ms, most_ms, all_ms, read, memory, tables in _logged(subject, query):
         names = sorted(table.partition(".")[2] for table in tables if table.startswith(subject.settings.database))
         yield Finding(
             f"{runs} times, p95 {p95_ms:,.0f} ms, {read:,.0f} rows read each: "
@@ -70,10 +75,10 @@ def used_indexes(subject: Subject, table: str, columns: list[str], *, days: int)
     """Return the names of a table's indexes that logged queries use; None if no query read these columns.
 
     Raises:
-        clickhouse_driver.errors.ServerException: the server keeps no query_log.
+        HaltError: the server has no query_log.
     """
     wanted = _READING.format(days=days, most=_MOST)
-    found = all_rows(subject.client, wanted, {"table": table, "columns": columns})
+    found = _logged(subject, wanted, {"table": table, "columns": columns})
     used: set[str] = set()
     for (query,) in found:
         try:
@@ -83,3 +88,15 @@ def used_indexes(subject: Subject, table: str, columns: list[str], *, days: int)
             continue
         used.update(_SKIPPED.findall("\n".join(line for (line,) in plan)))
     return used if found else None
+
+
+def _logged(subject: Subject, query: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
+    """Return the rows of a query that reads query_log.
+
+    Raises:
+        HaltError: the server has no query_log.
+    """
+    ((exists,),) = subject.client.execute("EXISTS TABLE system.query_log")
+    if not exists:
+        raise HaltError(_NO_LOG)
+    return all_rows(subject.client, query, params)
