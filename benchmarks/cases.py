@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.stage import Stage
 from benchmarks.workload import Workload, own_topics, publish, usual
-from pipeline.sample.stories import Event
+from pipeline.producer.sample.stories import Event
 
 Change = Callable[[int, dict[str, Any]], None]
 """Changes an event, given its number."""

@@ -16,7 +16,7 @@ from pipeline.decode.decoder import Decoder
 from pipeline.privacy.hashing import Hasher
 from pipeline.privacy.sanitise import Sanitiser
 from pipeline.producer.encode import Encoder
-from pipeline.sample import sample
+from pipeline.producer.sample import sample
 
 _EVENTS = 200_000
 _BATCH = 20_000

@@ -39,7 +39,7 @@ from pipeline.operations.storage.projections import PROJECTIONS, add_projection
 from pipeline.privacy.hashing import Hasher
 from pipeline.privacy.sanitise import Sanitiser
 from pipeline.producer.encode import Encoder
-from pipeline.sample import sample
+from pipeline.producer.sample import sample
 
 _LAST_BEFORE = 21  # newest migration without codecs and indexes
 _BLOCK = 50_000

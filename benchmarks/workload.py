@@ -17,15 +17,14 @@ from confluent_kafka.admin import AdminClient
 
 from benchmarks.process import ContenderError
 from benchmarks.registry import SCHEMA_ID
-from pipeline.catalog import Catalog, load_catalog
-from pipeline.catalog.model import TopicSpec
+from pipeline.catalog import Catalog, TopicSpec, load_catalog
 from pipeline.config import Settings, TopicsSettings
 from pipeline.kafka.client import client_config
 from pipeline.kafka.producing import RecordProducer
 from pipeline.kafka.topics import TopicAdmin, plan
 from pipeline.producer.encode import Encoder
-from pipeline.sample import sample
-from pipeline.sample.stories import Event
+from pipeline.producer.sample import sample
+from pipeline.producer.sample.stories import Event
 from pipeline.schema.framing import frame_confluent
 
 FAMILY = "ui_events"

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, validation_message
 from pipeline.forms import (
     File,
     Host,
@@ -31,7 +31,6 @@ from pipeline.forms import (
 )
 from pipeline.tls import client_context
 from pipeline.tool_settings import BackupSettings, MonitorSettings
-from pipeline.validation_messages import validation_message
 
 ENV_PREFIX = "CHIMERA_"
 ENV_DELIMITER = "__"

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from benchmarks.workload import FAMILY, START
 from pipeline.config import Settings
-from pipeline.sample import sample
-from pipeline.sample.stories import Event
+from pipeline.producer.sample import sample
+from pipeline.producer.sample.stories import Event
 
 HOUR_MS = 3_600_000
 _SEED = 7

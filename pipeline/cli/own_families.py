@@ -12,7 +12,7 @@ from pipeline.catalog import Catalog
 from pipeline.clickhouse.migrate import FIRST_OWN
 from pipeline.config import Settings, env_name
 from pipeline.errors import ConfigError
-from pipeline.sample.generated import generated
+from pipeline.producer.sample.generated import generated
 
 _NUMBER = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 

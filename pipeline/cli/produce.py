@@ -22,7 +22,7 @@ from pipeline.config import Settings, load_settings
 from pipeline.kafka.newest import newest_timestamp
 from pipeline.producer.encode import Encoder, InvalidEventError
 from pipeline.producer.producer import Producer
-from pipeline.sample import sample
+from pipeline.producer.sample import sample
 
 _SHOWN_LINES = 20
 _MAX_HOURS = 87_600  # ten years: a sample must begin well after 1970

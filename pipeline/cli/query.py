@@ -10,8 +10,7 @@ from pipeline.cli.query_output import FORMATS
 from pipeline.clickhouse.asking import asking
 from pipeline.clickhouse.queries import load_queries
 from pipeline.config import load_settings
-from pipeline.errors import ChimeraError
-from pipeline.validation_messages import unknown_key_message
+from pipeline.errors import ChimeraError, unknown_key_message
 
 _TABLE = "table"
 _TABLE_ROWS = 1000

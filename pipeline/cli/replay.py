@@ -24,14 +24,14 @@ from pipeline.cli.replay_output import (
 from pipeline.clickhouse.client import explained
 from pipeline.config import Settings, load_settings
 from pipeline.errors import ChimeraError
-from pipeline.lineage.family_log import FamilyLog
-from pipeline.lineage.follow import Followed, follow, touched_days
-from pipeline.lineage.opening import open_source
-from pipeline.lineage.pace import Pace, limit_of
-from pipeline.lineage.plan import ReplayPlan, check_kept, make_plan
-from pipeline.lineage.replay import run, sample
-from pipeline.lineage.rewrite import Rewrite, Rewritten
-from pipeline.lineage.sources import Order, Progress, RecordSource, ignore
+from pipeline.operations.lineage.family_log import FamilyLog
+from pipeline.operations.lineage.follow import Followed, follow, touched_days
+from pipeline.operations.lineage.opening import open_source
+from pipeline.operations.lineage.pace import Pace, limit_of
+from pipeline.operations.lineage.plan import ReplayPlan, check_kept, make_plan
+from pipeline.operations.lineage.replay import run, sample
+from pipeline.operations.lineage.rewrite import Rewrite, Rewritten
+from pipeline.operations.lineage.sources import Order, Progress, RecordSource, ignore
 from pipeline.transport.garbage import collect_rarely
 
 _INTERRUPTED = 130

@@ -9,9 +9,9 @@ import click
 
 from pipeline.catalog import Family
 from pipeline.cli.times import DayType, time_of
-from pipeline.lineage.sources import Order
-from pipeline.lineage.spans import Bound
-from pipeline.lineage.staging import is_staging
+from pipeline.operations.lineage.sources import Order
+from pipeline.operations.lineage.spans import Bound
+from pipeline.operations.lineage.staging import is_staging
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -12,11 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pipeline.cli.rates import rate_of, rate_text
 from pipeline.cli.terminal import terminal
 from pipeline.cli.verify_output import format_hour
-from pipeline.lineage.filler import ReplayCounts
-from pipeline.lineage.follow import Followed
-from pipeline.lineage.plan import ReplayPlan
-from pipeline.lineage.replay import Result
-from pipeline.lineage.rewrite import Rewritten
+from pipeline.operations.lineage.filler import ReplayCounts
+from pipeline.operations.lineage.follow import Followed
+from pipeline.operations.lineage.plan import ReplayPlan
+from pipeline.operations.lineage.replay import Result
+from pipeline.operations.lineage.rewrite import Rewritten
 
 _LISTED = 20
 _LINE_SECONDS = 10.0

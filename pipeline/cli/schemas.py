@@ -11,11 +11,10 @@ from pipeline.clickhouse.ddl import alter_table
 from pipeline.clickhouse.ddl import drop_retired as drop_statement
 from pipeline.config import Settings, env_name, load_settings
 from pipeline.decode.paths import version_path
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, unknown_key_message
 from pipeline.operations.doctor.declared import refusals
 from pipeline.schema.compatibility import problems
 from pipeline.schema.versions import Schema, load_schemas
-from pipeline.validation_messages import unknown_key_message
 
 
 @click.group(cls=Group)

@@ -15,8 +15,8 @@ from pipeline.dlq.content import Content, Reader
 from pipeline.dlq.fields import as_json as json_text
 from pipeline.dlq.fields import field_line, masked, ms_as_text, plain, readable, shown_fields
 from pipeline.kafka.registry import registry_of
-from pipeline.lineage.dump import DumpedRecord, dumped_line
-from pipeline.lineage.tail import Tail, tail_of
+from pipeline.operations.lineage.dump import DumpedRecord, dumped_line
+from pipeline.operations.lineage.tail import Tail, tail_of
 from pipeline.schema.framing import schema_name
 
 _Write = Callable[[int, Any, Content], None]

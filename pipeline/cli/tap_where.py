@@ -12,7 +12,7 @@ import click
 from pipeline.catalog import Family
 from pipeline.cli.times import time_of
 from pipeline.dlq.fields import readable
-from pipeline.validation_messages import unknown_key_message
+from pipeline.errors import unknown_key_message
 
 _TERM = re.compile(
     r"""\s*(?P<name>\w+)\s*(?P<operator><=|>=|!=|=|<|>|~)\s*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<plain>\S+))"""

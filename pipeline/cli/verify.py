@@ -15,9 +15,9 @@ from pipeline.cli.progress import progress_bar
 from pipeline.cli.times import DayType
 from pipeline.cli.verify_output import facts_of, print_report
 from pipeline.config import load_settings
-from pipeline.lineage.report import Wanted
-from pipeline.lineage.verify import Progress
-from pipeline.lineage.verify import verify as compare
+from pipeline.operations.lineage.report import Wanted
+from pipeline.operations.lineage.verify import Progress
+from pipeline.operations.lineage.verify import verify as compare
 
 _FIRST_DAY, _LAST_DAY = date(1900, 1, 1), date(2299, 12, 31)  # range of DateTime64
 

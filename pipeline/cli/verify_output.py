@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pipeline.cli.columns import print_columns
-from pipeline.lineage.report import FamilyReport, Listed, PartitionReport, Spot, Wanted
+from pipeline.operations.lineage.report import FamilyReport, Listed, PartitionReport, Spot, Wanted
 
 _NUMBERS = [field.name for field in fields(PartitionReport) if field.name not in {"partition", "begin", "committed"}]
 _SHOWN = ("offsets", "rows", "dead_letters", "no_record", "lost", "doubled", "strange")

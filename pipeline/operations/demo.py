@@ -18,10 +18,10 @@ from pipeline.devstack import WorkerProcess
 from pipeline.kafka.producing import RecordProducer
 from pipeline.producer.encode import Encoder
 from pipeline.producer.producer import Producer
+from pipeline.producer.sample import sample
 from pipeline.rollup.audit import Audit
 from pipeline.rollup.horizon import read_horizon
 from pipeline.rollup.verify import Report, verify
-from pipeline.sample import sample
 
 DAMAGED = 100
 """Number of events that are cut short on purpose, so that the worker rejects them."""

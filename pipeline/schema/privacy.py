@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import ConfigError
-from pipeline.validation_messages import unknown_key_message
+from pipeline.errors import ConfigError, unknown_key_message
 
 MAX_ENUMERATED_CHARACTERS = 64
 

@@ -8,8 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.errors import ConfigError
-from pipeline.validation_messages import unknown_key_message
+from pipeline.errors import ConfigError, unknown_key_message
 
 PRIMITIVES = frozenset({"boolean", "int", "long", "float", "double", "string", "bytes"})
 LOGICAL_TYPES = {

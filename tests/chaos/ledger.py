@@ -16,8 +16,8 @@ from pipeline.config import KafkaSettings, Settings
 from pipeline.dlq.headers import HEADER_PREFIX
 from pipeline.kafka.client import client_config
 from pipeline.producer.encode import Encoder
+from pipeline.producer.sample import sample
 from pipeline.rollup.audit import Difference
-from pipeline.sample import sample
 
 REFUSED_DURATION = 4242
 """Duration in ms of a deployment that a constraint makes ClickHouse refuse."""

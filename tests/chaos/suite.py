@@ -10,8 +10,8 @@ from chaos.faults import Fault
 from chaos.ledger import Verdict
 from chaos.world import World
 from pipeline.devstack import Stack
-from pipeline.lineage.report import Wanted
-from pipeline.lineage.verify import verify
+from pipeline.operations.lineage.report import Wanted
+from pipeline.operations.lineage.verify import verify
 
 
 @dataclass(frozen=True, slots=True)

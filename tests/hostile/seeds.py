@@ -15,7 +15,7 @@ from hostile.foreign import FOREIGN
 from hostile.writers import WRITERS
 from pipeline.catalog import load_catalog
 from pipeline.config import Settings
-from pipeline.sample import sample
+from pipeline.producer.sample import sample
 from pipeline.schema.framing import CONFLUENT_HEADER_BYTES, CONFLUENT_MAGIC, SINGLE_OBJECT_HEADER_BYTES
 
 _DIRECTORY = Path(__file__).parent / "seeds"

@@ -32,9 +32,9 @@ from pipeline.decode.decoder import Decoder
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser, users_of
 from pipeline.errors import HaltError
 from pipeline.kafka.client import client_config
-from pipeline.lineage.extents import Extent
-from pipeline.lineage.stored import StoredRows
-from pipeline.lineage.twins import Twins
+from pipeline.operations.lineage.extents import Extent
+from pipeline.operations.lineage.stored import StoredRows
+from pipeline.operations.lineage.twins import Twins
 from pipeline.operations.storage.cold import query_cold
 from pipeline.operations.storage.maintenance import CHECKS, look
 from pipeline.operations.storage.maintenance.report import Subject

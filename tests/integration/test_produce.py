@@ -27,7 +27,7 @@ from pipeline.kafka.registry import SchemaRegistry
 from pipeline.kafka.topics import TopicAdmin, plan
 from pipeline.producer.encode import InvalidEventError
 from pipeline.producer.producer import DeliveryError, Producer
-from pipeline.sample import sample
+from pipeline.producer.sample import sample
 from pipeline.schema.framing import CONFLUENT_MAGIC
 
 pytestmark = pytest.mark.integration

@@ -18,11 +18,11 @@ from pipeline.clickhouse.barrier import barrier, is_up
 from pipeline.clickhouse.client import connect, kind_of
 from pipeline.config import Settings
 from pipeline.errors import FailureKind
-from pipeline.lineage.family_log import FamilyLog
-from pipeline.lineage.plan import make_plan
-from pipeline.lineage.rewrite import Rewrite, Rewritten
-from pipeline.lineage.sources import Order
-from pipeline.lineage.spans import Bound
+from pipeline.operations.lineage.family_log import FamilyLog
+from pipeline.operations.lineage.plan import make_plan
+from pipeline.operations.lineage.rewrite import Rewrite, Rewritten
+from pipeline.operations.lineage.sources import Order
+from pipeline.operations.lineage.spans import Bound
 from pipeline.transport.adapter.log_reader import LogReader
 
 pytestmark = pytest.mark.integration

@@ -16,12 +16,12 @@ from support.replays import UiEvents
 from pipeline.catalog import load_catalog
 from pipeline.clickhouse.barrier import is_up, remove_left
 from pipeline.errors import UnavailableError
-from pipeline.lineage.family_log import FamilyLog
-from pipeline.lineage.plan import RemovalError, make_plan
-from pipeline.lineage.rewrite import Rewrite, Rewritten
-from pipeline.lineage.sources import Order
-from pipeline.lineage.spans import Bound
-from pipeline.lineage.staging import Staging
+from pipeline.operations.lineage.family_log import FamilyLog
+from pipeline.operations.lineage.plan import RemovalError, make_plan
+from pipeline.operations.lineage.rewrite import Rewrite, Rewritten
+from pipeline.operations.lineage.sources import Order
+from pipeline.operations.lineage.spans import Bound
+from pipeline.operations.lineage.staging import Staging
 from pipeline.producer.encode import Encoder
 from pipeline.transport.adapter.log_reader import LogReader
 

@@ -22,7 +22,7 @@ from pipeline.clickhouse.coordinates import Source
 from pipeline.config import Settings
 from pipeline.devstack.process import spawn
 from pipeline.kafka.topics import TopicAdmin
-from pipeline.lineage.files import file_id
+from pipeline.operations.lineage.files import file_id
 from pipeline.producer.encode import Encoder
 
 pytestmark = pytest.mark.integration

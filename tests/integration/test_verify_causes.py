@@ -12,7 +12,7 @@ from support.verifying import Verify, delete, insert_again, run_sql
 from pipeline.catalog import Family
 from pipeline.config import Settings, env_name
 from pipeline.devstack.ports import free_port
-from pipeline.lineage.missing import Missing
+from pipeline.operations.lineage.missing import Missing
 from pipeline.producer.encode import Encoder
 
 pytestmark = pytest.mark.integration

@@ -19,7 +19,7 @@ from pipeline.config import Settings, env_name
 from pipeline.devstack import Stack
 from pipeline.devstack.ports import free_port
 from pipeline.producer.producer import Producer
-from pipeline.sample import sample
+from pipeline.producer.sample import sample
 
 pytestmark = pytest.mark.integration
 

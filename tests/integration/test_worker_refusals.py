@@ -13,7 +13,7 @@ from pipeline.config import Settings, env_name
 from pipeline.devstack.clickhouse import ClickHouseServer, ClickHouseUser
 from pipeline.errors import ConfigError, HaltError
 from pipeline.producer.producer import Producer
-from pipeline.sample import sample
+from pipeline.producer.sample import sample
 
 pytestmark = pytest.mark.integration
 

@@ -26,7 +26,7 @@ from pipeline.devstack.process import spawn
 from pipeline.kafka.client import client_config
 from pipeline.kafka.offsets import TopicReader
 from pipeline.producer.encode import Encoder
-from pipeline.sample import sample
+from pipeline.producer.sample import sample
 
 _DAYS = 4
 _TICK_SECONDS = 0.05

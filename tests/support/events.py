@@ -18,7 +18,7 @@ from pipeline.devstack.stack import DEVELOPMENT_HASH_KEY
 from pipeline.kafka.client import client_config
 from pipeline.privacy.hashing import Hasher
 from pipeline.privacy.sanitise import Sanitiser
-from pipeline.sample import sample
+from pipeline.producer.sample import sample
 from pipeline.schema.fields import Field
 from support.processes import Worker, lag
 

@@ -13,8 +13,8 @@ from pipeline.decode.decoder import Decoder
 from pipeline.dlq.writer import DeadLetters
 from pipeline.kafka.offsets import TopicReader
 from pipeline.producer.encode import Encoder
+from pipeline.producer.sample import sample
 from pipeline.retry import Held, lease_clock
-from pipeline.sample import sample
 from pipeline.transport.micro_batch import MicroBatch, State
 from pipeline.transport.partition import PartitionBatches
 from pipeline.worker.ingest import Ingest

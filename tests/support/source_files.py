@@ -10,7 +10,7 @@ from pipeline.catalog import Family
 from pipeline.config import Settings
 from pipeline.kafka.offsets import TopicReader, offset_of
 from pipeline.kafka.topics import TopicAdmin
-from pipeline.lineage.dump import DumpedRecord, dumped_line
+from pipeline.operations.lineage.dump import DumpedRecord, dumped_line
 from support.records import TOPIC_ID
 
 

@@ -13,10 +13,10 @@ from support.source_files import avro_values, plain, write_avro
 from pipeline.catalog import Family, load_catalog
 from pipeline.config import Settings
 from pipeline.decode.decoder import Decoder
-from pipeline.lineage.avro_file import AvroFile
-from pipeline.lineage.files import file_id
-from pipeline.lineage.sources import Order, SourceError, Surveyed, ignore
-from pipeline.lineage.spans import Bound
+from pipeline.operations.lineage.avro_file import AvroFile
+from pipeline.operations.lineage.files import file_id
+from pipeline.operations.lineage.sources import Order, SourceError, Surveyed, ignore
+from pipeline.operations.lineage.spans import Bound
 
 _COUNT = 200
 

@@ -9,8 +9,8 @@ import orjson
 from benchmarks.rollup.report import Figures, json_line, sentences
 from benchmarks.rollup.workload import HOUR_MS, Shape, closing, first_hour, shuffled
 from pipeline.config import Settings
+from pipeline.producer.sample.stories import Event
 from pipeline.rollup.verify import Report
-from pipeline.sample.stories import Event
 
 _SHAPE = Shape(events=3_000, sessions=50, hours=3)
 _GRACE_MS = 600_000

@@ -7,8 +7,8 @@ import pytest
 from support.records import TOPIC_ID
 from support.source_files import dumped, write_dump
 
-from pipeline.lineage.dump import DumpedRecord, dumped_line, dumped_records
-from pipeline.lineage.sources import SourceError
+from pipeline.operations.lineage.dump import DumpedRecord, dumped_line, dumped_records
+from pipeline.operations.lineage.sources import SourceError
 
 _RECORDS = [
     DumpedRecord("old", TOPIC_ID, 3, 7, 1_769_817_600_000, b"key", b"\xc3\x01\x00\xff", (("a", b"\x00"), ("a", None))),

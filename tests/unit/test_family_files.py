@@ -12,7 +12,7 @@ from pipeline.clickhouse.ddl import alter_table, create_table, drop_retired
 from pipeline.decode.decoder import Decoder
 from pipeline.errors import ConfigError
 from pipeline.producer.encode import Encoder
-from pipeline.sample.generated import generated
+from pipeline.producer.sample.generated import generated
 from pipeline.schema.compatibility import problems
 from pipeline.schema.infer import draft
 

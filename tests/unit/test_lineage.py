@@ -11,10 +11,10 @@ from pipeline.clickhouse.coordinates import Source
 from pipeline.columns import Ints
 from pipeline.config import KafkaSettings
 from pipeline.kafka.offsets import TopicReader
-from pipeline.lineage.extents import Extent
-from pipeline.lineage.lettered import Lettered
-from pipeline.lineage.report import FamilyReport, Fault, PartitionReport
-from pipeline.lineage.stored import STRETCH, StoredRows, Stretch, lookups
+from pipeline.operations.lineage.extents import Extent
+from pipeline.operations.lineage.lettered import Lettered
+from pipeline.operations.lineage.report import FamilyReport, Fault, PartitionReport
+from pipeline.operations.lineage.stored import STRETCH, StoredRows, Stretch, lookups
 
 _SOURCE = Source(UUID(int=1), 3)
 

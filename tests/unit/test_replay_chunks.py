@@ -7,8 +7,8 @@ from support.records import Record
 
 from pipeline.catalog import BatchPolicy
 from pipeline.errors import ConfigError
-from pipeline.lineage.chunks import chunks
-from pipeline.lineage.spans import Bound, check_partitions
+from pipeline.operations.lineage.chunks import chunks
+from pipeline.operations.lineage.spans import Bound, check_partitions
 from pipeline.transport.records import RecordColumns
 from pipeline.transport.stretches import LogStretch
 

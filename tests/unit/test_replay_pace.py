@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.lineage.pace import Pace, limit_of
+from pipeline.operations.lineage.pace import Pace, limit_of
 
 
 class _Clock:

@@ -15,7 +15,7 @@ from pipeline.catalog import load_catalog
 from pipeline.config import Settings
 from pipeline.errors import ConfigError
 from pipeline.producer.encode import Encoder
-from pipeline.sample import sample
+from pipeline.producer.sample import sample
 
 CATALOG = load_catalog(Settings())
 START = datetime(2026, 1, 31, tzinfo=UTC)

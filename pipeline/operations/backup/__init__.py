@@ -6,6 +6,6 @@ in a scratch database. `restore` brings tables back, `prune` removes backups tha
 monitoring about the last one. `operations` runs the server's statements and follows them.
 
 `recovery` goes to any moment of the last days: `moment` finds its offsets and the backup to begin with, rows at or
-above the offsets are deleted, the rest is filled from the log by `pipeline.lineage`, and `sessions` brings
+above the offsets are deleted, the rest is filled from the log by `pipeline.operations.lineage`, and `sessions` brings
 session_stats in line.
 """

@@ -19,12 +19,12 @@ from pipeline.clickhouse.session_stats import TABLE as SESSION_STATS
 from pipeline.config import ClickHouseSettings, Settings
 from pipeline.errors import ChimeraError, ConfigError
 from pipeline.kafka.topics import TopicAdmin, check_topics_exist
-from pipeline.lineage.family_log import FamilyLog
-from pipeline.lineage.staging import is_staging
 from pipeline.operations.backup.destination import Destination
 from pipeline.operations.backup.figures import Counted, Days, compare_takes, take
 from pipeline.operations.backup.manifest import TABLE, BackupRecord, Manifest, Noted
 from pipeline.operations.backup.operations import CREATED, UNKNOWN, OperationError, follow, look, start
+from pipeline.operations.lineage.family_log import FamilyLog
+from pipeline.operations.lineage.staging import is_staging
 from pipeline.transport.adapter.log_reader import LogReader
 
 _TABLES = "SELECT name, engine FROM system.tables WHERE database = currentDatabase() AND NOT is_temporary ORDER BY name"

@@ -19,14 +19,6 @@ from pipeline.clickhouse.migrate import migrate
 from pipeline.clickhouse.session_stats import TABLE as SESSION_STATS
 from pipeline.config import Settings
 from pipeline.errors import HaltError, UnavailableError
-from pipeline.lineage.family_log import FamilyLog
-from pipeline.lineage.filler import ReplayCounts
-from pipeline.lineage.follow import Followed
-from pipeline.lineage.opening import open_source
-from pipeline.lineage.plan import make_plan
-from pipeline.lineage.replay import Result, run
-from pipeline.lineage.sources import Order
-from pipeline.lineage.spans import Bound
 from pipeline.operations.backup.create import REPLACING
 from pipeline.operations.backup.figures import at_or_above
 from pipeline.operations.backup.manifest import Manifest
@@ -34,6 +26,14 @@ from pipeline.operations.backup.moment import MomentCut, UnreachableError, cuts_
 from pipeline.operations.backup.recovery_plan import RecoveryPlan
 from pipeline.operations.backup.restore import bring, check_tables_in
 from pipeline.operations.backup.sessions import bring_in_line
+from pipeline.operations.lineage.family_log import FamilyLog
+from pipeline.operations.lineage.filler import ReplayCounts
+from pipeline.operations.lineage.follow import Followed
+from pipeline.operations.lineage.opening import open_source
+from pipeline.operations.lineage.plan import make_plan
+from pipeline.operations.lineage.replay import Result, run
+from pipeline.operations.lineage.sources import Order
+from pipeline.operations.lineage.spans import Bound
 from pipeline.transport.adapter.log_reader import LogReader
 
 _POLL_SECONDS = 0.5

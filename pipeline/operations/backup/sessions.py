@@ -18,9 +18,9 @@ from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.config import RollupSettings, Settings
 from pipeline.kafka.offsets import TopicReader
-from pipeline.lineage.follow import Followed, follow
 from pipeline.operations.backup.figures import at_or_above
 from pipeline.operations.backup.moment import MomentCut, Start
+from pipeline.operations.lineage.follow import Followed, follow
 from pipeline.rollup.horizon import Horizon
 
 _HOUR_MS = 3_600_000

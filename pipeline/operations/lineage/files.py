@@ -11,7 +11,7 @@ from stat import S_ISREG
 from typing import NamedTuple, Self
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from pipeline.lineage.sources import SourceError
+from pipeline.operations.lineage.sources import SourceError
 from pipeline.transport.stretches import LogStretch, cut
 
 _MOST_PENDING = 1_000  # records

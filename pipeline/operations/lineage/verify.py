@@ -22,11 +22,11 @@ from pipeline.columns import Ints, Mask
 from pipeline.config import Settings
 from pipeline.kafka.failures import check_connection
 from pipeline.kafka.offsets import TopicReader
-from pipeline.lineage.extents import Extent, read_extents
-from pipeline.lineage.lettered import Lettered, begun_at, read_lettered
-from pipeline.lineage.missing import Missing, Verdict
-from pipeline.lineage.report import FamilyReport, Fault, PartitionReport, Spot, Wanted
-from pipeline.lineage.stored import HOUR_MS, Presence, StoredRows, Stretch, Surplus, Survey, lookups
+from pipeline.operations.lineage.extents import Extent, read_extents
+from pipeline.operations.lineage.lettered import Lettered, begun_at, read_lettered
+from pipeline.operations.lineage.missing import Missing, Verdict
+from pipeline.operations.lineage.report import FamilyReport, Fault, PartitionReport, Spot, Wanted
+from pipeline.operations.lineage.stored import HOUR_MS, Presence, StoredRows, Stretch, Surplus, Survey, lookups
 
 Progress = Callable[[str, int, int], None]
 """Function that is told what is being done, how much of it, and how much there is."""

@@ -15,9 +15,9 @@ from pipeline.catalog import Family
 from pipeline.clickhouse.coordinates import Source
 from pipeline.decode.reference import Reference
 from pipeline.decode.strict_walk import MalformedError
-from pipeline.lineage.files import FileRecord, Unchanged, file_id, opened, stretches
-from pipeline.lineage.sources import Order, Progress, SourceError, Surveyed, ignore
-from pipeline.lineage.spans import Span
+from pipeline.operations.lineage.files import FileRecord, Unchanged, file_id, opened, stretches
+from pipeline.operations.lineage.sources import Order, Progress, SourceError, Surveyed, ignore
+from pipeline.operations.lineage.spans import Span
 from pipeline.schema.framing import frame_confluent
 from pipeline.schema.resolution import resolve
 from pipeline.schema.writer_schema import UnresolvableError, parse_schema

@@ -30,12 +30,12 @@ from pipeline.config import ClickHouseSettings, Settings
 from pipeline.decode.decoder import Decoder
 from pipeline.errors import HaltError
 from pipeline.kafka.registry import registry_of
-from pipeline.lineage.chunks import Chunk, chunks
-from pipeline.lineage.filler import Filler, ReplayCounts
-from pipeline.lineage.pace import Pace
-from pipeline.lineage.plan import ReplayPlan, create_like
-from pipeline.lineage.sources import RecordSource
-from pipeline.lineage.staging import drop_left
+from pipeline.operations.lineage.chunks import Chunk, chunks
+from pipeline.operations.lineage.filler import Filler, ReplayCounts
+from pipeline.operations.lineage.pace import Pace
+from pipeline.operations.lineage.plan import ReplayPlan, create_like
+from pipeline.operations.lineage.sources import RecordSource
+from pipeline.operations.lineage.staging import drop_left
 from pipeline.privacy.hashing import configured_hasher
 from pipeline.privacy.sanitise import Sanitiser
 from pipeline.transport.stretches import LogStretch

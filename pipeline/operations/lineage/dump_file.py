@@ -9,11 +9,11 @@ from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.coordinates import Source
 from pipeline.columns import Ints
 from pipeline.config import KafkaSettings
-from pipeline.lineage.dump import DumpedRecord, dumped_records
-from pipeline.lineage.family_log import FamilyLog, lettered_within
-from pipeline.lineage.files import FileRecord, Unchanged, file_id, opened, stretches
-from pipeline.lineage.sources import Order, Progress, SourceError, Surveyed, check_source
-from pipeline.lineage.spans import Span
+from pipeline.operations.lineage.dump import DumpedRecord, dumped_records
+from pipeline.operations.lineage.family_log import FamilyLog, lettered_within
+from pipeline.operations.lineage.files import FileRecord, Unchanged, file_id, opened, stretches
+from pipeline.operations.lineage.sources import Order, Progress, SourceError, Surveyed, check_source
+from pipeline.operations.lineage.spans import Span
 from pipeline.transport.stretches import LogStretch
 
 _PROGRESS_LINES = 10_000

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from pipeline.clickhouse.coordinates import Source
-from pipeline.lineage.sources import SourceError
+from pipeline.operations.lineage.sources import SourceError
 
 GZIP_MAGIC = b"\x1f\x8b"
 _LONGEST = 512 * 1024 * 1024  # bytes of a line; the largest record that topics.yaml allows takes less

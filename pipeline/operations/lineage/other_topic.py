@@ -6,8 +6,8 @@ from pipeline.config import KafkaSettings
 from pipeline.kafka.failures import check_connection
 from pipeline.kafka.offsets import TopicReader
 from pipeline.kafka.topics import TopicAdmin
-from pipeline.lineage.family_log import spans_of
-from pipeline.lineage.sources import Order, Progress, SourceError, Surveyed
+from pipeline.operations.lineage.family_log import spans_of
+from pipeline.operations.lineage.sources import Order, Progress, SourceError, Surveyed
 from pipeline.transport.adapter.log_reader import LogReader
 from pipeline.transport.stretches import LogStretch
 

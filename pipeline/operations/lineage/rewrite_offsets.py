@@ -7,9 +7,9 @@ import numpy as np
 
 from pipeline.clickhouse.coordinates import Source
 from pipeline.columns import Ints
-from pipeline.lineage.family_log import FamilyLog
-from pipeline.lineage.plan import ReplayPlan
-from pipeline.lineage.spans import Span
+from pipeline.operations.lineage.family_log import FamilyLog
+from pipeline.operations.lineage.plan import ReplayPlan
+from pipeline.operations.lineage.spans import Span
 from pipeline.transport.stretches import LogStretch
 
 _NONE = np.empty(0, np.int64)

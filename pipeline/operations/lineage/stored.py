@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.clickhouse.coordinates import OFFSET, PARTITION, TOPIC_ID, WITHOUT, Source
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.columns import Ints, Mask
-from pipeline.lineage.extents import Extent
+from pipeline.operations.lineage.extents import Extent
 
 STRETCH = 1 << 22
 """Most offsets of a partition that are compared at once."""

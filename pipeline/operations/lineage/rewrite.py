@@ -25,14 +25,14 @@ from pipeline.clickhouse.sink import Sink
 from pipeline.clickhouse.table_lock import TableLock
 from pipeline.config import Settings
 from pipeline.errors import UnavailableError
-from pipeline.lineage.family_log import FamilyLog
-from pipeline.lineage.filler import Filler
-from pipeline.lineage.pace import Pace
-from pipeline.lineage.plan import RemovalError, ReplayPlan
-from pipeline.lineage.replay import Report, Result, make_filler, tidy, work
-from pipeline.lineage.rewrite_offsets import RewriteOffsets
-from pipeline.lineage.spans import find_gaps, find_others
-from pipeline.lineage.staging import Staging
+from pipeline.operations.lineage.family_log import FamilyLog
+from pipeline.operations.lineage.filler import Filler
+from pipeline.operations.lineage.pace import Pace
+from pipeline.operations.lineage.plan import RemovalError, ReplayPlan
+from pipeline.operations.lineage.replay import Report, Result, make_filler, tidy, work
+from pipeline.operations.lineage.rewrite_offsets import RewriteOffsets
+from pipeline.operations.lineage.spans import find_gaps, find_others
+from pipeline.operations.lineage.staging import Staging
 
 _POLL_SECONDS = 0.2
 _LISTED = 3

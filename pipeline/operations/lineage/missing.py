@@ -18,8 +18,8 @@ from pipeline.config import Settings
 from pipeline.decode.decoder import Decoder
 from pipeline.kafka.offsets import TopicReader, offset_of
 from pipeline.kafka.registry import registry_of
-from pipeline.lineage.lettered import Lettered
-from pipeline.lineage.twins import Twins
+from pipeline.operations.lineage.lettered import Lettered
+from pipeline.operations.lineage.twins import Twins
 from pipeline.privacy.hashing import Hasher
 from pipeline.privacy.sanitise import Sanitiser
 

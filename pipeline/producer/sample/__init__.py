@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.sample.stories import KINDS, Event, Story, StoryKind, World
+from pipeline.producer.sample.stories import KINDS, Event, Story, StoryKind, World
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)

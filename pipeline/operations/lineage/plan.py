@@ -15,9 +15,9 @@ from pipeline.clickhouse.pinned_settings import check_user
 from pipeline.clickhouse.row_policies import check_row_policies
 from pipeline.config import ClickHouseSettings, Settings
 from pipeline.errors import ChimeraError
-from pipeline.lineage.filler import Target
-from pipeline.lineage.sources import Order, Progress, RecordSource, Surveyed, ignore
-from pipeline.lineage.spans import Others, Span, find_gaps, find_others
+from pipeline.operations.lineage.filler import Target
+from pipeline.operations.lineage.sources import Order, Progress, RecordSource, Surveyed, ignore
+from pipeline.operations.lineage.spans import Others, Span, find_gaps, find_others
 
 _EPOCH = date(1970, 1, 1)
 _ENGINE = "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = %(table)s"

@@ -21,7 +21,7 @@ from pipeline.clickhouse.sink import Sink
 from pipeline.columns import Column, Ints, Mask, Rejection, Rows, select
 from pipeline.decode.decoder import Decoder
 from pipeline.errors import FailureKind, Reason
-from pipeline.lineage.chunks import Chunk
+from pipeline.operations.lineage.chunks import Chunk
 from pipeline.retry import pauses
 
 T = TypeVar("T")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from pipeline.catalog import Catalog, Family
 from pipeline.config import Settings
-from pipeline.lineage.avro_file import MAGIC, AvroFile
-from pipeline.lineage.dump import GZIP_MAGIC
-from pipeline.lineage.dump_file import DumpFile
-from pipeline.lineage.family_log import FamilyLog
-from pipeline.lineage.files import opened
-from pipeline.lineage.other_topic import OtherTopic
-from pipeline.lineage.sources import Order, RecordSource, SourceError, check_source
+from pipeline.operations.lineage.avro_file import MAGIC, AvroFile
+from pipeline.operations.lineage.dump import GZIP_MAGIC
+from pipeline.operations.lineage.dump_file import DumpFile
+from pipeline.operations.lineage.family_log import FamilyLog
+from pipeline.operations.lineage.files import opened
+from pipeline.operations.lineage.other_topic import OtherTopic
+from pipeline.operations.lineage.sources import Order, RecordSource, SourceError, check_source
 from pipeline.transport.adapter.log_reader import LogReader
 
 

@@ -13,9 +13,9 @@ from pipeline.errors import HaltError
 from pipeline.kafka.failures import check_connection
 from pipeline.kafka.offsets import TopicReader
 from pipeline.kafka.topics import TopicAdmin, check_topics_exist
-from pipeline.lineage.lettered import begun_at, read_lettered
-from pipeline.lineage.sources import Order, Progress, Surveyed, ignore
-from pipeline.lineage.spans import Bound, Span, check_partitions
+from pipeline.operations.lineage.lettered import begun_at, read_lettered
+from pipeline.operations.lineage.sources import Order, Progress, Surveyed, ignore
+from pipeline.operations.lineage.spans import Bound, Span, check_partitions
 from pipeline.transport.adapter.log_reader import LogReader
 from pipeline.transport.commit_metadata import parse
 from pipeline.transport.stretches import LogStretch

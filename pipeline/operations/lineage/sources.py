@@ -11,7 +11,7 @@ from pipeline.catalog import DEAD_LETTERS, Catalog, Family
 from pipeline.columns import Ints
 from pipeline.decode.decoder import SchemaSource
 from pipeline.errors import ChimeraError
-from pipeline.lineage.spans import Bound, Span
+from pipeline.operations.lineage.spans import Bound, Span
 from pipeline.transport.stretches import LogStretch
 
 Progress = Callable[[int, int], None]
