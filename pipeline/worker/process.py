@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from pipeline.columns import core
 from pipeline.errors import ChimeraError
 from pipeline.transport.garbage import collect_rarely
+from pipeline.worker.memory import keep_free_memory
 from pipeline.worker.preflight import preflight
 from pipeline.worker.waiting_pages import WaitingPages
 from pipeline.worker.web import listen
@@ -61,6 +62,7 @@ class Worker(faust.Worker):
             log.critical(str(error))
             raise SystemExit(error.exit_code) from None
         collect_rarely()
+        keep_free_memory()
         try:
             super().execute_from_commandline()
         except SystemExit as end:
