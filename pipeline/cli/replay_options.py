@@ -15,6 +15,8 @@ from pipeline.operations.lineage.staging import is_staging
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_FIRST_DAY, _LAST_DAY = date(1970, 1, 1), date(2149, 6, 6)  # range of Date: the server takes another day for the first
+
 
 class BoundType(click.ParamType):
     """An offset, `PARTITION:OFFSET`, or a time in ISO 8601 or so long ago, which is UTC if it has no offset."""
@@ -86,7 +88,7 @@ _OPTIONS = (
     click.option(
         "--day",
         "days",
-        type=DayType(),
+        type=DayType(_FIRST_DAY, _LAST_DAY),
         multiple=True,
         metavar="YYYY-MM-DD",
         help="Make this day of `ts` anew from the log and swap it in, in place of filling; may be repeated.",
