@@ -100,14 +100,14 @@ class SchemaRegistry:
 
         with self._explained():
             try:
-                found = _given(self._client.get_schema(schema_id), "schema_str")
-                if not isinstance(found.schema_str, str):
-                    raise TypeError("schema_str")  # the client takes any JSON there
-                return found
+                found = self._client.get_schema(schema_id)
             except SchemaRegistryError as error:
                 if error.error_code == _SCHEMA_NOT_FOUND:
                     return None
                 raise
+            if not isinstance(found.schema_str, str):  # the client takes any JSON there
+                raise TypeError("schema_str")
+            return found
 
     def schema_id(self, topic: str, schema: Schema) -> int:
         """Return the id of a schema under the subject `<topic>-value`; register the schema first if it is new.
