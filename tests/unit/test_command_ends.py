@@ -18,7 +18,7 @@ from pipeline.cli import verify as verify_module
         (f"replay ui_events --to {'9' * 5000}", "expected an offset, PARTITION:OFFSET, or a time"),
         (f"replay ui_events --from 0:{'9' * 5000}", "expected an offset, PARTITION:OFFSET, or a time"),
         ("replay ui_events --into ui_events", "expected --into with another table than ui_events"),
-        (f"dlq list --at ui_events:0:{'9' * 19}", "expected topic:partition:offset"),
+        (f"dlq show --at ui_events:0:{'9' * 19}", "expected topic:partition:offset"),
         ("restore --to 0001-01-01T00:00+14:00", "expected a time such as"),
         ("tap ui_events --since 99999999w", "expected ISO 8601"),
         ("backup prune --keep-days 1e12", "is not in the range"),
