@@ -11,9 +11,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
 
 from pipeline.errors import ConfigError, validation_message
 from pipeline.forms import (
+    SECRETS_DIR,
     File,
     Host,
     HttpUrl,
@@ -328,6 +330,8 @@ def load_settings() -> Settings:
     except ValidationError as error:
         problems = "; ".join(_explain(problem) for problem in error.errors(include_input=False))
         raise ConfigError(problems) from None
+    except SettingsError as error:  # the files of the folder are too large, those of others too
+        raise ConfigError(f"{SECRETS_DIR}: {error}; expected a folder of settings and secrets") from None
 
 
 def _explain_unknown(name: str) -> str:

@@ -7,6 +7,7 @@ setting and holds its value: Kubernetes mounts Secrets in that form, Docker its 
 import ipaddress
 import os
 import re
+import shlex
 import unicodedata
 from pathlib import Path
 from typing import Annotated
@@ -68,6 +69,17 @@ def _secret(value: SecretStr) -> SecretStr:
     return SecretStr(_checked(value.get_secret_value()))
 
 
+def _remove_command(text: str) -> str:
+    """Return the command; refuse one that names no backup: it would remove the same files for each of them."""
+    try:
+        words = shlex.split(_checked(text))
+    except ValueError:  # a quotation mark without its partner
+        words = []
+    if not words or not any("{name}" in word for word in words[1:]):
+        raise ValueError("a command, quoted as in a shell, with {name} in one of its arguments")
+    return text
+
+
 def _path(path: Path) -> Path:
     _checked(str(path))
     return path  # as the file system has it
@@ -121,6 +133,7 @@ Port = Annotated[int, Field(ge=1, le=MAX_PORT)]
 Seconds = Annotated[float, Field(ge=0.001, le=86_400, allow_inf_nan=False)]
 Text = Annotated[str, AfterValidator(_checked)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
+RemoveCommand = Annotated[str, AfterValidator(_remove_command)]
 File = Annotated[Path, AfterValidator(_file)]
 PathText = Annotated[Path, AfterValidator(_path)]
 Host = Annotated[str, AfterValidator(_host)]

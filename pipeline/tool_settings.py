@@ -2,7 +2,7 @@
 
 from pydantic import Field, SecretStr
 
-from pipeline.forms import Host, HttpUrl, Port, Seconds, Secret, SettingsSection, Text
+from pipeline.forms import Host, HttpUrl, Port, RemoveCommand, Seconds, Secret, SettingsSection, Text
 
 
 class MonitorSettings(SettingsSection):
@@ -22,6 +22,6 @@ class BackupSettings(SettingsSection):
     s3_url: HttpUrl | None = Field(None, description="folder in a bucket, in the place of the disk")
     s3_access_key: Text | None = Field(None, description="without one, the server's own credentials are used")
     s3_secret_key: Secret = SecretStr("")
-    remove_command: Text | None = Field(
+    remove_command: RemoveCommand | None = Field(
         None, description="command that removes a backup's files, with {name} in the place of its name"
     )

@@ -3,10 +3,11 @@
 import logging
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
-from pipeline.cli.groups import Group
+from pipeline.cli.groups import INTERRUPTED, Group
 from pipeline.errors import ChimeraError
 
 # name -> module and object; a module is imported only when its command is used or listed
@@ -52,6 +53,14 @@ class LazyGroup(Group):
         module, name = COMMANDS[cmd_name].split(":")
         command: click.Command = getattr(import_module(module), name)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; Ctrl-C ends it with an exit code that means nothing else, as 1 does of most commands."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("chimera: interrupted", err=True)
+            ctx.exit(INTERRUPTED)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -211,7 +211,11 @@ Examples:
 """
 )
 @click.option(
-    "--keep-days", type=click.FloatRange(min=0), default=14.0, show_default=True, help="Age up to which they are kept."
+    "--keep-days",
+    type=click.FloatRange(min=0, max=36_500),
+    default=14.0,
+    show_default=True,
+    help="Age up to which they are kept.",
 )
 @click.option("--execute", is_flag=True, help="Remove; without it, only the plan is shown.")
 @_JSON

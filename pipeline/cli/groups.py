@@ -2,6 +2,9 @@
 
 import click
 
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C has ended."""
+
 
 class Group(click.Group):
     """Lists its commands with whole sentences; click itself cuts them to one line."""

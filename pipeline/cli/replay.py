@@ -11,6 +11,7 @@ import click
 import orjson
 
 from pipeline.catalog import Catalog, load_catalog
+from pipeline.cli.groups import INTERRUPTED
 from pipeline.cli.progress import progress_bar
 from pipeline.cli.replay_options import order_of, reading
 from pipeline.cli.replay_output import (
@@ -33,9 +34,6 @@ from pipeline.operations.lineage.replay import run, sample
 from pipeline.operations.lineage.rewrite import Rewrite, Rewritten
 from pipeline.operations.lineage.sources import Order, Progress, RecordSource, ignore
 from pipeline.transport.garbage import collect_rarely
-
-_INTERRUPTED = 130
-
 
 _EPILOG = """
 \b
@@ -191,7 +189,7 @@ def _reason_to_leave(done: Rewritten, *, failed: bool) -> str:
 
 def _exit_code(done: Rewritten) -> int:
     if done.made.stopped:
-        return _INTERRUPTED
+        return INTERRUPTED
     return 1 if done.made.deleted or done.made.counts.withheld or done.filled.counts.withheld else 0
 
 

@@ -15,6 +15,9 @@ from pipeline.operations.lineage.staging import is_staging
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_DIGITS = 20  # of a number that is no offset any more
+_FIRST_DAY, _LAST_DAY = date(1970, 1, 1), date(2149, 6, 6)  # range of Date: the server takes another day for the first
+
 
 class BoundType(click.ParamType):
     """An offset, `PARTITION:OFFSET`, or a time in ISO 8601 or so long ago, which is UTC if it has no offset."""
@@ -86,7 +89,7 @@ _OPTIONS = (
     click.option(
         "--day",
         "days",
-        type=DayType(),
+        type=DayType(_FIRST_DAY, _LAST_DAY),
         multiple=True,
         metavar="YYYY-MM-DD",
         help="Make this day of `ts` anew from the log and swap it in, in place of filling; may be repeated.",
@@ -142,6 +145,8 @@ def order_of(
         )
     if not days and (keep_unknown or allow_removal):
         raise click.UsageError("expected --keep-unknown and --allow-removal only with --day")
+    if into == family.table:
+        raise click.UsageError(f"expected --into with another table than {into}: without it, {into} is filled")
     _check_source(source_topic, files, bounded=bool(begin or end), rewrite=bool(days))
     return Order(
         family,
@@ -178,8 +183,11 @@ def one_bound(bounds: Sequence[Bound], option: str) -> Bound:
         raise click.UsageError(f"expected {option} once, or once for each partition as PARTITION:OFFSET")
     if len(bounds) == 1:
         return bounds[0]
+    numbers = [number for bound in bounds for number in bound.by_partition]
+    if twice := sorted({number for number in numbers if numbers.count(number) > 1}):
+        raise click.UsageError(f"expected {option} once for each partition, got several for partition {twice[0]}")
     return Bound(by_partition={number: at for bound in bounds for number, at in bound.by_partition.items()})
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
+    return text.isascii() and text.isdigit() and len(text) < _DIGITS

@@ -50,9 +50,9 @@ class MomentType(click.ParamType):
         """Return the time in UTC."""
         try:
             time = datetime.fromisoformat(value)
-        except ValueError:
+            time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+        except (ValueError, OverflowError):
             self.fail(f"expected a time such as 2026-11-28T14:05:00Z, got {value!r}", param, ctx)
-        time = (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
         if time > datetime.now(UTC):
             self.fail(f"expected a time in the past, got {value!r}", param, ctx)
         return time

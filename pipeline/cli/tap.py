@@ -71,7 +71,8 @@ def tap(
 
     Reads the topic beside the workers: it joins no group, commits nothing, and leaves out what isn't committed by its
     producer. Values are shown field by field, and masked as `chimera dlq show` masks them: only type and length, unless
-    --unmask is given. A dump (--raw) has the records' own bytes; like unmasked content, it may be personal data.
+    --unmask is given. A dump (--raw) has the records' own bytes; like unmasked content, it may be personal data: run
+    `umask 077` before you write it to a file.
     Partitions that are added meanwhile aren't read.
     """
     if raw and (unmask or as_json):

@@ -35,8 +35,9 @@ class _Term:
     name: str
     operator: str
     value: str
-    wanted: Any
-    """The value in the form of the field: a number, or text."""
+    wanted: Decimal | str
+    """The value in the form of the field: a number, which a time is too, or text."""
+    is_time: bool = False
 
     def holds(self, found: Any) -> bool:
         if self.operator == "~":
@@ -75,7 +76,8 @@ class Where:
             if term.name in place:
                 found: Any = place[term.name]
             elif term.name in fields:
-                found = readable(fields[term.name], self._family.schema.by_name.get(term.name))
+                found = fields[term.name]
+                found = found if term.is_time else readable(found, self._family.schema.by_name.get(term.name))
             else:
                 return False
             if not term.holds(found):
@@ -110,7 +112,7 @@ def _term(family: Family, found: re.Match[str]) -> _Term:
         time = time_of(value)
         if time is None:
             raise click.UsageError(f"--where: {name}: expected a time such as 2026-11-24T12:00Z or 1h, got {value!r}")
-        return _Term(name, found["operator"], value, readable(round(time.timestamp() * 1000), field))
+        return _Term(name, found["operator"], value, Decimal(round(time.timestamp() * 1000)), is_time=True)
     numeric = field is None or field.logical_type == "decimal" or field.type in {"int", "long", "float", "double"}
     number = _number(value) if numeric else None
     if numeric and number is None:

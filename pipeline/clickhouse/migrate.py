@@ -155,15 +155,21 @@ class _Scripts(NamedTuple):
 
 def _check_files(directory: Path, form: re.Pattern[str], expected: str) -> None:
     """Check names and statement counts. One statement per file: without transactions, a run could end between two."""
-    for path in sorted(directory.glob("*.sql")):
-        if not form.fullmatch(path.name):
-            raise ConfigError(f"{path}: expected a name of the form {expected}")
-        try:
-            count = len(Migrator.script_to_statements(path.read_text(encoding="utf-8"), multi_statement=True))
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: not UTF-8: {error.reason}") from None
-        if count != 1:
-            raise ConfigError(f"{path}: expected one statement, got {count}")
+    try:
+        for path in sorted(directory.glob("*.sql")):
+            if not form.fullmatch(path.name):
+                raise ConfigError(f"{path}: expected a name of the form {expected}")
+            if (count := _count_statements(path)) != 1:
+                raise ConfigError(f"{path}: expected one statement, got {count}")
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}; expected a folder of files that can be read") from None
+
+
+def _count_statements(path: Path) -> int:
+    try:
+        return len(Migrator.script_to_statements(path.read_text(encoding="utf-8"), multi_statement=True))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error.reason}") from None
 
 
 class _Connection:

@@ -123,9 +123,9 @@ def _number(text: str | None) -> int | None:
 def _time(text: str | None) -> datetime | None:
     try:
         time = datetime.fromisoformat(text or "")
-    except ValueError:
+        return time.astimezone(UTC) if time.tzinfo else None
+    except (ValueError, OverflowError):  # also a time of the year 1 that is one of the year 0 in UTC
         return None
-    return time.astimezone(UTC) if time.tzinfo else None
 
 
 def _from_ms(milliseconds: int) -> datetime:

@@ -105,13 +105,8 @@ class TopicReader:
     def ranges_since(self, timestamp_ms: int) -> dict[int, range]:
         """Offsets from the first record that isn't older than a timestamp to the end, by partition."""
         ranges = self.ranges()
-        asked = [TopicPartition(self.topic, number, timestamp_ms) for number in ranges]
-        found = self._retried(lambda: self._consumer.offsets_for_times(asked, self._answer_seconds) if asked else [])
-        starts = {place.partition: place.offset for place in found}
-        return {
-            number: range(starts[number] if starts[number] >= 0 else offsets.stop, offsets.stop)
-            for number, offsets in ranges.items()
-        }
+        starts = self.first_since(timestamp_ms, ranges)
+        return {number: range(starts.get(number, offsets.stop), offsets.stop) for number, offsets in ranges.items()}
 
     def committed(self, partitions: Iterable[int]) -> dict[int, int | None]:
         """Offset that the group has committed, by partition; None if there is none."""
@@ -121,7 +116,8 @@ class TopicReader:
 
     def first_since(self, time_ms: int, partitions: Iterable[int]) -> dict[int, int]:
         """Offset of the first record whose timestamp is at or after a time, by partition; none where there is none."""
-        asked = [TopicPartition(self.topic, number, time_ms) for number in partitions]
+        since_ms = max(time_ms, 0)  # Kafka takes -1 for the end of the log, and other negative numbers for other places
+        asked = [TopicPartition(self.topic, number, since_ms) for number in partitions]
         found = self._retried(lambda: self._consumer.offsets_for_times(asked, self._answer_seconds) if asked else [])
         return {place.partition: place.offset for place in found if place.offset >= 0}
 

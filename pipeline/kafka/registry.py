@@ -100,11 +100,14 @@ class SchemaRegistry:
 
         with self._explained():
             try:
-                return _given(self._client.get_schema(schema_id), "schema_str")
+                found = self._client.get_schema(schema_id)
             except SchemaRegistryError as error:
                 if error.error_code == _SCHEMA_NOT_FOUND:
                     return None
                 raise
+            if not isinstance(found.schema_str, str):  # the client takes any JSON there
+                raise TypeError("schema_str")
+            return found
 
     def schema_id(self, topic: str, schema: Schema) -> int:
         """Return the id of a schema under the subject `<topic>-value`; register the schema first if it is new.
@@ -146,9 +149,10 @@ class SchemaRegistry:
                 raise HaltError(f"{where} refuses the login; check {names}") from error
             if status in _NOT_NOW or status >= _SERVER_ERROR:
                 raise UnavailableError(f"{where} is not available: HTTP {status}") from error
-            raise HaltError(f"{where}: {what}{error.error_message} (HTTP {status})") from error
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            # The client parses any answer of status 200, such as a proxy's page or half of an answer.
+            said = " ".join(str(error.error_message).split())
+            raise HaltError(f"{where}: {what}{said} (HTTP {status})") from error
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            # The client parses any answer, such as a proxy's page, half of an answer, or JSON that nests without end.
             name = env_name("registry", "url")
             raise UnclearError(f"{where}: {what}the answer is not that of a schema registry; check {name}") from error
 

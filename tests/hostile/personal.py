@@ -44,6 +44,14 @@ def leaks(settings: Settings, environ: Mapping[str, str], directory: Path) -> di
     assert "record rejected" in said["log"]
     said["dlq show"] = _shown(environ, "dlq", "show", "--limit", str(_LETTERS))
     assert said["dlq show"].count("pattern_mismatch") > len(pii.CORPUS)
+    for name in records:
+        said[f"tap {name}"] = _shown(environ, "tap", name, "--since", "1h", "--no-follow")
+        assert said[f"tap {name}"].count(f"{name}:") > len(pii.CORPUS)
+        said[f"replay {name}"] = _shown(environ, "replay", name)
+    said["verify"] = _shown(environ, "verify", "--by", "hour", "--json")
+    assert '"lost":0,' in said["verify"]
+    said["status"] = _shown(environ, "status", "--json")
+    said["maintenance"] = _shown(environ, "maintenance")
     said["rollup verify"] = _shown(environ, "rollup", "verify")
     found = {where: pii.found(text) for where, text in {**_in_tables(settings), **said}.items()}
     return {where: [str(secret) for secret in secrets] for where, secrets in found.items() if secrets}

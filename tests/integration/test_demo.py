@@ -137,7 +137,7 @@ def _interrupt(demo: "subprocess.Popen[str]", _home: Path) -> None:
     ("disturb", "exit_code", "complaint"),
     [
         (_kill_worker, 69, "chimera: worker ended; see {home}/worker/output.log, which ends: "),
-        (_interrupt, 1, "Aborted!"),
+        (_interrupt, 130, "chimera: interrupted"),
     ],
     ids=["worker dies", "Ctrl-C"],
 )

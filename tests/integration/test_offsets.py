@@ -37,6 +37,14 @@ def test_ranges_are_read_exactly(settings: Settings, topic: Topic) -> None:
     assert topic.committed == {}
 
 
+@pytest.mark.parametrize("time_ms", [-1, -2, -3, -1_000, -62_135_596_800_000, 0])
+def test_a_time_before_1970_is_before_all_records(settings: Settings, topic: Topic, time_ms: int) -> None:
+    """Kafka takes -1 for the end of the log: a replay from there would read nothing, and miss nothing."""
+    with TopicReader(settings.kafka, topic.name) as reader:
+        assert reader.first_since(time_ms, [0, 1, 2]) == {0: 0, 1: 0}
+        assert reader.ranges_since(time_ms) == {0: range(10), 1: range(5), 2: range(0)}
+
+
 def test_records_are_picked(settings: Settings, topic: Topic) -> None:
     """Only the records at the given offsets are read; offsets behind the end have none."""
     with TopicReader(settings.kafka, topic.name) as reader:

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import RollupSettings
-from pipeline.errors import ConfigError
+from pipeline.config import RollupSettings, Settings, load_settings
+from pipeline.errors import ConfigError, HaltError
 from pipeline.operations.backup.destination import Destination
 from pipeline.operations.backup.figures import compare_takes, differences
 from pipeline.operations.backup.manifest import BackupRecord, chain_of
 from pipeline.operations.backup.moment import MomentCut, UnreachableError, choose
-from pipeline.operations.backup.prune import plan_pruning
+from pipeline.operations.backup.prune import plan_pruning, remove
 from pipeline.operations.backup.sessions import closed_before
 from pipeline.tool_settings import BackupSettings
 
@@ -53,6 +53,35 @@ def test_lost_ranges_are_avoided_or_named() -> None:
     start = choose(records[:1], _cuts(150, 150, begins=120))
     assert [str(lost) for lost in start.lost] == [f"t, partition {n}, offsets 100 to 119" for n in range(2)]
     assert choose(records[:1], _cuts(150, 150, begins=100)).lost == ()
+
+
+@pytest.mark.parametrize("command", ["true {name} '", "  ", "rm -r /backups", "{name}"])
+def test_a_command_without_the_backups_name_is_refused(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """It would remove the same files for each backup, maybe all of them; one that isn't a command is refused too."""
+    monkeypatch.setenv("CHIMERA_BACKUP__REMOVE_COMMAND", command)
+    with pytest.raises(
+        ConfigError, match=r"REMOVE_COMMAND: expected a command, .*with \{name\} in one of its arguments"
+    ):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        ("/no/such/program {name}", "/no/such/program a: No such file or directory"),
+        ("/dev/null {name}", "/dev/null a: Permission denied"),
+        ("false {name}", "false a: exit code 1: "),
+        (r"sh -c 'printf \\377 >&2; exit 3' {name}", "exit code 3: \ufffd"),
+    ],
+)
+def test_a_command_that_fails_is_one_line(command: str, problem: str) -> None:
+    """The backup stays in the list, and nothing is noted."""
+    settings = Settings(backup=BackupSettings(remove_command=command))
+    with pytest.raises(HaltError) as failed:
+        remove(settings, _record("a", destination="disk:backups"))
+    assert problem in str(failed.value)
+    assert str(failed.value).endswith("; the backup stays in the list")
+    assert len(str(failed.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(

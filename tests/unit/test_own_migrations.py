@@ -17,6 +17,18 @@ def test_a_number_of_the_package_is_refused(tmp_path: Path, name: str) -> None:
         pending(ClickHouseSettings(migrations=tmp_path), MIGRATIONS)
 
 
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    """A folder in a file's place, a link that leads nowhere, a name that no file system takes."""
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    (folder / "1000_orders.sql").mkdir(parents=True)
+    link.mkdir()
+    (link / "1000_orders.sql").symlink_to(tmp_path / "nowhere")
+    for own, problem in ((folder, "Is a directory"), (link, "No such file"), (Path("a" * 5000), "File name too long")):
+        with pytest.raises(ConfigError, match=f"{problem}.*; expected a folder of files that can be read") as refused:
+            pending(ClickHouseSettings(migrations=own), MIGRATIONS)
+        assert len(str(refused.value).splitlines()) == 1
+
+
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     """A typo in the setting would otherwise leave the migrations out."""
     with pytest.raises(ConfigError, match="nowhere"):

@@ -62,6 +62,11 @@ def _answering(status: int, body: str, authority: trustme.CA | None = None) -> I
         pytest.param(200, "[]", UnclearError, id="a list"),
         pytest.param(200, "{}", UnclearError, id="an empty object"),
         pytest.param(200, "null", UnclearError, id="null"),
+        pytest.param(200, '{"schema": 7}', UnclearError, id="a number for a schema"),
+        pytest.param(200, '{"schema": NaN}', UnclearError, id="no number for a schema"),
+        pytest.param(200, "[" * 100_000, UnclearError, id="JSON without end"),
+        pytest.param(404, "[" * 100_000, UnclearError, id="JSON without end in a refusal"),
+        pytest.param(404, '{"error_code": 1, "message": "two\\nlines"}', HaltError, id="two lines"),
         pytest.param(302, _PAGE, HaltError, id="redirected"),
         pytest.param(401, _PAGE, HaltError, id="no login"),
         pytest.param(403, "", HaltError, id="forbidden"),
@@ -78,6 +83,7 @@ def test_each_answer_is_a_failure_of_ours(status: int, body: str, expected: type
     with _answering(status, body) as registry, pytest.raises(expected) as failure:
         registry.schema(7)
     assert type(failure.value) is expected
+    assert len(str(failure.value).splitlines()) == 1
     assert "\n" not in str(failure.value)
 
 

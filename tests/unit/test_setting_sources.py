@@ -44,6 +44,15 @@ def test_a_file_is_a_setting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (settings.user, settings.password.get_secret_value()) == ("ingest", "s3cret")
 
 
+def test_a_folder_of_large_files_is_refused_in_one_line(folder: Path) -> None:
+    """Files of others count as well: the folder may hold all secrets of a container."""
+    with (folder / "other").open("wb") as other:
+        other.truncate(2**24 + 1)
+    assert _complaint() == (
+        f"{SECRETS_DIR}: secrets_dir size is above 16777216 bytes; expected a folder of settings and secrets"
+    )
+
+
 @pytest.mark.usefixtures("folder")
 def test_a_variable_counts_before_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """One value can be replaced for one command."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +53,14 @@ def test_it_counts_as_the_index_does(steps: list[tuple[str, int]]) -> None:
         wanted[count.reason] = wanted.get(count.reason, 0) + count.letters
     assert unsettled.counts() == wanted
     assert (unsettled.oldest() is None) == (not wanted)
+
+
+@pytest.mark.parametrize("failed_at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "soon", "2026-01-31"])
+def test_a_time_that_is_none_is_the_record_s(failed_at: str) -> None:
+    """Anybody who may write to the topic writes the header: one record must not end the monitor and the commands."""
+    letter = _letter(0, 0)
+    letter = letter._replace(headers=[*letter.headers, (f"{HEADER_PREFIX}failed_at", failed_at.encode())])
+    assert read_letter(_SOURCE, letter).failed_at.timestamp() == letter.timestamp / 1000
 
 
 def test_dead_letters_that_retention_deleted_no_longer_wait() -> None:

@@ -18,8 +18,14 @@ from pipeline.errors import Reason
 
 STATES = (OPEN, *(outcome.value for outcome in Outcome))
 
+_DIGITS = 19  # of a number that is no offset any more
+
 F = TypeVar("F", bound=Callable[..., Any])
 Found = list[tuple[Reading, Selection]]
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < _DIGITS
 
 
 class _At(click.ParamType):
@@ -29,7 +35,7 @@ class _At(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int, int]:
         topic, *numbers = value.rsplit(":", 2)
-        if len(numbers) != 2 or not all(number.isascii() and number.isdigit() for number in numbers):
+        if len(numbers) != 2 or not all(map(_is_number, numbers)):
             self.fail(f"expected topic:partition:offset, got {value!r}", param, ctx)
         return topic, int(numbers[0]), int(numbers[1])
 

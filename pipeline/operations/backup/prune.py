@@ -77,8 +77,15 @@ def remove(settings: Settings, record: BackupRecord) -> str:
         folder = _folder(settings, destination)
         if folder is None:
             return _command(destination, record.name)
-        if (folder / record.name).exists():
-            shutil.rmtree(folder / record.name)
+        try:
+            if (folder / record.name).exists():
+                shutil.rmtree(folder / record.name)
+        except PermissionError:  # the server's user owns them
+            return _command(destination, record.name)
+        except OSError as error:
+            raise HaltError(
+                f"{error.filename or folder / record.name}: {error.strerror}; the backup stays in the list"
+            ) from None
     Manifest(settings.clickhouse).add(record.name, "pruned", {"pruned_at": datetime.now(UTC).isoformat()})
     return ""
 
@@ -97,7 +104,10 @@ def _folder(settings: Settings, destination: Destination) -> Path | None:
 
 
 def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    except OSError as error:
+        raise HaltError(f"{shlex.join(command)}: {error.strerror}; the backup stays in the list") from None
     if done.returncode:
         reason = " ".join(done.stderr.split())
         raise HaltError(f"{shlex.join(command)}: exit code {done.returncode}: {reason}; the backup stays in the list")
