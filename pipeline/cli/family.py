@@ -76,6 +76,7 @@ def new(name: str, source: IO[bytes] | None, key: str | None, folder: Path) -> N
         env = place.topics.parent / "env"
         env.write_text("".join(f"export {variable}='{path}'\n" for variable, path in place.environment.items()))
         click.echo(f"wrote  {env}\nNow run:  . {env}")
+    click.echo(f"Then:     chimera family check {name} --offline, and correct the schema and the table")
     click.echo(f"Then:     chimera topics apply && chimera migrate && chimera family check {name}")
 
 

@@ -168,13 +168,13 @@ class _Ending:
         rollup, hours = self.catalog.rollup, self.hours(done)
         if rollup is None or rollup.source.name != self.order.family.name or self.order.into or not hours:
             return []
-        why, days = _reason_to_leave(done, failed=failed), touched_days(hours)
-        try:
-            if not self.leave and not why:
+        why = _reason_to_leave(done, failed=failed)
+        if not self.leave and not why:
+            try:
                 return follow(self.settings, rollup, hours)
-            print_left_days(days, why)
-        except ChimeraError as error:
-            print_left_days(days, str(error))
+            except ChimeraError as error:
+                why = str(error)
+        print_left_days(touched_days(self.settings, rollup, hours), why)
         return []
 
 

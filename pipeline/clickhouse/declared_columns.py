@@ -1,4 +1,11 @@
-"""Columns of the tables as the migrations declare them, for checks without a server."""
+"""Columns of the tables as the migrations declare them, for checks without a server.
+
+A server would parse the statements itself, and `pipeline.clickhouse.contract` asks it at the worker's start. These
+checks come before a server is there or is migrated: `chimera schemas check` in CI, and `chimera topics` and the doctor,
+which refuse declarations that the worker would refuse. So this module reads the few forms of statement that the
+migrations and `pipeline.clickhouse.ddl` have. A test compares what it reads with a migrated server
+(tests/integration/test_query_command.py), and what it can't read is left to the worker.
+"""
 
 import re
 from collections.abc import Iterator

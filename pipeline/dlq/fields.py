@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
 from typing import Any
@@ -69,18 +70,28 @@ def masked(value: Any, _: Field | None) -> str:
 
 
 def readable(value: Any, field: Field | None) -> Any:
-    """Convert a value to JSON; amounts of money and times as people write them."""
+    """Convert a value to JSON; amounts of money and times as people write them, also in lists and maps."""
     match value, field and field.logical_type:
-        case int(), "timestamp-millis" if 0 <= value < _MAX_MS:
-            return ms_as_text(value)
-        case int(), "timestamp-micros" if 0 <= value < _MAX_MS * 1000:
-            return as_text(_EPOCH + timedelta(microseconds=value), "microseconds")
-        case int(), "date" if 0 <= value < _MAX_MS // _DAY_MS:
-            return (_EPOCH + timedelta(days=value)).date().isoformat()
+        case list(), _:
+            return [readable(item, field and field.items) for item in value]
+        case dict(), _:
+            return {name: readable(item, field and field.items) for name, item in value.items()}
+        case int(), str(unit) if unit in _TIMES and 0 <= value < _TIMES[unit][0]:
+            return _TIMES[unit][1](value)
         case bytes(), "decimal" if field and len(value) <= _MAX_DECIMAL_BYTES:
             unscaled = Decimal(int.from_bytes(value, "big", signed=True))
-            return str(Context(prec=_DECIMAL_DIGITS).scaleb(unscaled, -field.scale))
+            return f"{Context(prec=_DECIMAL_DIGITS).scaleb(unscaled, -field.scale):f}"
     return _as_json(value)
+
+
+_TIMES: Mapping[str, tuple[int, Callable[[int], str]]] = {
+    "timestamp-millis": (_MAX_MS, ms_as_text),
+    "timestamp-micros": (_MAX_MS * 1000, lambda us: as_text(_EPOCH + timedelta(microseconds=us), "microseconds")),
+    "date": (_MAX_MS // _DAY_MS, lambda days: (_EPOCH + timedelta(days=days)).date().isoformat()),
+    "time-millis": (_DAY_MS, lambda ms: (_EPOCH + timedelta(milliseconds=ms)).time().isoformat("milliseconds")),
+    "time-micros": (_DAY_MS * 1000, lambda us: (_EPOCH + timedelta(microseconds=us)).time().isoformat("microseconds")),
+}
+"""First value that no calendar has, and text of a value, by logical type."""
 
 
 def _as_json(value: Any) -> Any:
@@ -89,10 +100,6 @@ def _as_json(value: Any) -> Any:
             return value.decode() if _is_text(value) else value.hex(" ")
         case float() if not math.isfinite(value):
             return str(value)
-        case list():
-            return [_as_json(item) for item in value]
-        case dict():
-            return {name: _as_json(item) for name, item in value.items()}
     return value
 
 

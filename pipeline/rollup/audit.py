@@ -81,6 +81,7 @@ _HOURS = f"""
     GROUP BY hour
     ORDER BY hour
 """  # noqa: S608 (a template of ours)
+_DAYS = "SELECT DISTINCT toDate(toDateTime(number * 3600)) AS day FROM hours ORDER BY day"
 _OLDEST = "SELECT count(), toDate(toDateTime(intDiv(toUnixTimestamp64Milli(min(ts)), 1000))) FROM `{source}`"
 
 
@@ -200,6 +201,15 @@ class Audit:
                 for comparison, days in ((">=", -1), ("<", 2))
             )
         return [Hour(*row) for row in all_rows(self._client, _HOURS.format(source=self._source, on=on, near=near))]
+
+    def days(self, hours: Collection[int]) -> tuple[date, ...]:
+        """Return the partitions of session_stats that hours are of, in the server's time zone.
+
+        Args:
+            hours: numbers since 1970.
+        """
+        sent = {"name": "hours", "structure": [("number", "UInt32")], "data": [{"number": number} for number in hours]}
+        return tuple(day for (day,) in all_rows(self._client, _DAYS, external_tables=[sent])) if hours else ()
 
     def oldest_day(self) -> date | None:
         """Return the first day with events; rows of earlier days can't be computed any more."""

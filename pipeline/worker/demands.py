@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 
 from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.contract import check_tables
-from pipeline.clickhouse.dependent_views import check_views
-from pipeline.clickhouse.engines import check_engines, check_sorting_keys
 from pipeline.clickhouse.pinned_settings import check_user
-from pipeline.clickhouse.row_policies import check_row_policies
+from pipeline.clickhouse.table_checks import TABLE_CHECKS
 from pipeline.config import Settings
 from pipeline.decode.decoder import Decoder
 from pipeline.errors import ChimeraError, ConfigError, UnavailableError, UnclearError
@@ -46,7 +44,7 @@ def demands(
         offline: leave out the checks that ask a server.
     """
     alone = Catalog((family.topic, family.dead_letters), (family,), None)
-    server, tables = settings.clickhouse, [family.table]
+    server = settings.clickhouse
     checks: list[tuple[str, Callable[[], object]]] = [
         ("schema versions are compatible", partial(_check_versions, family)),
         ("personal data is treated", partial(_sanitiser, settings, family)),
@@ -57,10 +55,7 @@ def demands(
             ("topics exist and may be used", partial(check_topics, settings.kafka, alone, None)),
             ("the user may insert", partial(check_user, server)),
             ("the table fits the schema", partial(check_tables, server, [family])),
-            ("the table's engine stores a row once", partial(check_engines, server, tables)),
-            ("the sorting key can be looked for", partial(check_sorting_keys, server, tables)),
-            ("views that read from it store a row once", partial(check_views, server, tables)),
-            ("no row policy hides rows", partial(check_row_policies, server, tables)),
+            *((check.holds, partial(check.run, server, [family.table])) for check in TABLE_CHECKS),
             ("the deduplication window is wide enough", partial(check_windows, settings, alone)),
         ]
         if not settings.worker.allow_fresh_group:

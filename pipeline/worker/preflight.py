@@ -14,11 +14,9 @@ from confluent_kafka.admin import AclOperation
 from pipeline.catalog import Catalog, RollupSpec
 from pipeline.clickhouse.contract import check_rollup, check_tables, left_columns
 from pipeline.clickhouse.deduplication import check_deduplication_windows
-from pipeline.clickhouse.dependent_views import check_views
-from pipeline.clickhouse.engines import check_engines
 from pipeline.clickhouse.pinned_settings import check_user
 from pipeline.clickhouse.rights import check_rights
-from pipeline.clickhouse.row_policies import check_row_policies
+from pipeline.clickhouse.table_checks import TABLE_CHECKS
 from pipeline.config import KafkaSettings, Settings
 from pipeline.errors import UnavailableError, UnclearError
 from pipeline.kafka.failures import check_connection, check_granted
@@ -61,9 +59,8 @@ def preflight(settings: Settings, catalog: Catalog, troubles: Troubles) -> dict[
     for table, left in clickhouse(partial(left_columns, settings.clickhouse, columns)).items():
         if left:
             log.info("columns that are no fields are left to their defaults", table=table, columns=", ".join(left))
-    clickhouse(partial(check_engines, settings.clickhouse, columns))
-    clickhouse(partial(check_views, settings.clickhouse, columns))
-    clickhouse(partial(check_row_policies, settings.clickhouse, columns))
+    for check in TABLE_CHECKS:
+        clickhouse(partial(check.run, settings.clickhouse, columns))
     clickhouse(partial(check_windows, settings, catalog))
     clickhouse(partial(check_rights, settings.clickhouse, columns))
     if not settings.worker.allow_fresh_group:

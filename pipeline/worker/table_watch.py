@@ -11,7 +11,7 @@ import structlog
 
 from pipeline.catalog import Catalog
 from pipeline.clickhouse.deduplication import check_deduplication_windows, filled_tables, window_shares
-from pipeline.clickhouse.engines import check_engines
+from pipeline.clickhouse.table_checks import TABLE_CHECKS
 from pipeline.config import Settings
 from pipeline.errors import ChimeraError, HaltError, UnavailableError, UnclearError
 
@@ -94,7 +94,8 @@ class TableWatch:
 
     def _check(self, partitions: dict[str, int]) -> None:
         tables = [table for table, *_ in filled_tables(self._settings, self._catalog)]
-        check_engines(self._settings.clickhouse, tables)
+        for repeated in (each for each in TABLE_CHECKS if each.repeated):
+            repeated.run(self._settings.clickhouse, tables)
         self._first = {topic: self._first.get(topic) or number for topic, number in partitions.items()}
         check_deduplication_windows(self._settings, self._catalog, self._first)
         if partitions != self._first:

@@ -10,6 +10,7 @@ from pipeline.catalog import load_catalog
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.engines import check_engines
 from pipeline.clickhouse.session_stats import TABLE
+from pipeline.clickhouse.table_checks import TABLE_CHECKS, TableCheck
 from pipeline.config import Settings
 from pipeline.errors import HaltError
 
@@ -78,6 +79,25 @@ def test_migrated_tables_have_the_right_engines(settings: Settings, client: Clie
     client.execute("RENAME TABLE bench_runs TO former")
     client.execute("CREATE TABLE bench_runs AS former ENGINE=MergeTree ORDER BY run_id")
     check_engines(settings.clickhouse, tables)
+
+
+def test_a_sorting_key_by_which_no_replaced_row_is_found_is_refused(settings: Settings, client: Client) -> None:
+    """The list of checks that worker, doctor and `family check` go by has it, and accepts all migrated tables."""
+    client.execute("RENAME TABLE bench_runs TO former")
+    client.execute("CREATE TABLE bench_runs AS former ENGINE=ReplacingMergeTree(ts) ORDER BY (ts, run_id)")
+    refused = [check.holds for check in TABLE_CHECKS if _refuses(check, settings, ["bench_runs"])]
+    assert refused == ["replaced rows can be looked for by the sorting key"]
+    client.execute("EXCHANGE TABLES bench_runs AND former")
+    tables = [*(family.table for family in load_catalog(settings).families), TABLE]
+    assert not any(_refuses(check, settings, tables) for check in TABLE_CHECKS)
+
+
+def _refuses(check: TableCheck, settings: Settings, tables: list[str]) -> bool:
+    try:
+        check.run(settings.clickhouse, tables)
+    except HaltError:
+        return True
+    return False
 
 
 def test_a_worker_does_not_start_on_a_table_in_memory(

@@ -4,18 +4,12 @@ from pathlib import Path
 
 import pytest
 from support.commands import Chimera
-from support.replays import PARTITIONS, UiEvents
-from support.session_stats import DAY, HOUR_MS, Row, snapshot_at_rest, store_rows, stored_rows, uuid
+from support.replays import PARTITIONS, UiEvents, close_hours, differences
+from support.session_stats import DAY, Row, store_rows, stored_rows, uuid
 from support.source_files import avro_values, write_avro
 
-from pipeline.catalog import load_catalog
 from pipeline.config import Settings
 from pipeline.errors import HaltError
-from pipeline.kafka.topics import TopicAdmin
-from pipeline.rollup.audit import Audit
-from pipeline.rollup.horizon import Horizon
-from pipeline.rollup.store import SnapshotStore
-from pipeline.rollup.verify import verify
 
 pytestmark = pytest.mark.integration
 
@@ -31,46 +25,30 @@ def log(settings: Settings) -> UiEvents:
     return log
 
 
-def _close(log: UiEvents, before: int) -> None:
-    """Have the rollup closed all hours before this one."""
-    rollup = load_catalog(log.settings).rollup
-    assert rollup
-    topic_id = TopicAdmin(log.settings.kafka).ids([log.topic.name])[log.topic.name]
-    store = SnapshotStore(log.settings.kafka, rollup.state)
-    for number in range(PARTITIONS):
-        # Behind the end of the log, or the broker's clock would close all hours.
-        store.write(snapshot_at_rest(topic_id, number, log.ends[number] - 1, before * HOUR_MS))
-
-
-def _differences(log: UiEvents) -> int:
-    with log.client() as client:
-        return verify(Audit(client, "ui_events"), Horizon(float("inf"))).found.total()
-
-
 def test_closed_hours_are_brought_in_line(log: UiEvents, replay: Chimera) -> None:
     """By a fill and by a rewrite; open hours stay the rollup's."""
-    _close(log, _MIDNIGHT + 2)
+    close_hours(log, _MIDNIGHT + 2)
     filled = replay("--execute", "--json")
     assert filled.returncode == 0, filled.stderr
     stats = filled.facts["session_stats"][str(DAY)]
     assert stats["rows"] > 0
     assert (stats["closed_hours"], stats["open_hours"]) == ([_FIRST_HOUR], [])
-    assert _differences(log) == 0
+    assert differences(log) == 0
     with log.client() as client:
         client.execute("ALTER TABLE session_stats UPDATE events_count = 0 WHERE 1 SETTINGS mutations_sync = 2")
-    assert _differences(log) > 0
+    assert differences(log) > 0
     made = replay("--day", str(DAY), "--execute", "--json")
     assert made.facts["session_stats"][str(DAY)]["rows"] > 0
-    assert _differences(log) == 0
+    assert differences(log) == 0
 
 
 def test_open_hours_are_left_to_the_rollup(log: UiEvents, replay: Chimera) -> None:
     """It goes by the log, not by the table."""
-    _close(log, _MIDNIGHT)
+    close_hours(log, _MIDNIGHT)
     filled = replay("--execute", "--json")
     stats = filled.facts["session_stats"][str(DAY)]
     assert (stats["closed_hours"], stats["open_hours"], stats["rows"]) == ([], [_FIRST_HOUR], 0)
-    assert _differences(log) > 0
+    assert differences(log) > 0
 
 
 def test_what_is_left_to_do_is_said(log: UiEvents, replay: Chimera) -> None:
@@ -92,16 +70,16 @@ def test_the_rollup_does_not_know_the_rows_of_a_file(log: UiEvents, replay: Chim
     first, second = (
         write_avro(tmp_path / f"{number}.avro", log.family.schema.raw, values[number::2]) for number in range(2)
     )
-    _close(log, _MIDNIGHT)
+    close_hours(log, _MIDNIGHT)
     while_open = replay("--from-file", str(first), "--execute")
     assert f"when they are closed, run `chimera rollup repair --day {DAY} --execute`" in while_open.stdout
-    assert _differences(log) > 0
+    assert differences(log) > 0
     log.produce(PARTITIONS)
-    _close(log, _MIDNIGHT + 2)
+    close_hours(log, _MIDNIGHT + 2)
     done = replay("--from-file", str(second), "--despite-unknown", "--execute", "--json")
     assert done.facts["session_stats"][str(DAY)]["closed_hours"] == [_FIRST_HOUR]
     assert log.stored() == (200, 200)
-    assert _differences(log) == 0
+    assert differences(log) == 0
 
 
 def test_rows_whose_events_are_gone_stay(log: UiEvents, replay: Chimera) -> None:
@@ -109,7 +87,7 @@ def test_rows_whose_events_are_gone_stay(log: UiEvents, replay: Chimera) -> None
 
     As after a table was dropped whose first records retention has deleted: nothing could compute these rows again.
     """
-    _close(log, _MIDNIGHT + 24)
+    close_hours(log, _MIDNIGHT + 24)
     untouched, touched = (Row(_MIDNIGHT + hour, uuid(7), 1, 0, 0, 1, 0) for hour in (12, 0))
     with log.client() as client:
         store_rows(client, [untouched])
@@ -127,7 +105,7 @@ def test_rows_whose_events_are_gone_stay(log: UiEvents, replay: Chimera) -> None
 
 def test_a_replay_that_fails_says_what_it_has_done(log: UiEvents, replay: Chimera) -> None:
     """Its rows are counted, and the day is named that is left to repair; the failure comes last."""
-    _close(log, _MIDNIGHT + 2)
+    close_hours(log, _MIDNIGHT + 2)
     with log.client() as client:
         client.execute(
             "CREATE MATERIALIZED VIEW fails ENGINE=MergeTree ORDER BY n "

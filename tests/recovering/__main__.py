@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from replaying.world import World
+from support.processes import eventually, lag
 
 from pipeline.errors import UnavailableError
 from recovering.moments import Judged, Timestamps, judge
@@ -25,6 +26,8 @@ _VARIETY = 50_000
 _APART_SECONDS = 6.0  # between two backups, so that moments fit between them
 _ATTEMPTS = 5
 _COMMIT_SECONDS = 3.0  # after a moment, before it is recovered
+_BEHIND_SECONDS = 5.0
+_PATIENCE_SECONDS = 600.0
 
 
 def main() -> None:
@@ -39,7 +42,7 @@ def main() -> None:
         world.start_worker()
         world.await_worker()
         with world.load(chosen.live):
-            judged, seconds = _recover(world, chosen.recoveries)
+            judged, seconds = _recover(world, chosen.recoveries, chosen.live)
         events = sum(world.ends.values())
     facts = {
         "recoveries": len(judged),
@@ -55,23 +58,24 @@ def main() -> None:
     sys.exit(1 if wrong else 0)
 
 
-def _recover(world: World, count: int) -> tuple[list[Judged], list[float]]:
+def _recover(world: World, count: int, live: int) -> tuple[list[Judged], list[float]]:
     """Make backups, and recoveries from each kind of them to random moments; return results and seconds."""
     timestamps, judged, seconds = Timestamps(world), list[Judged](), list[float]()
     began = time.time()
     time.sleep(_APART_SECONDS)
     made = [_backup("--full")]
     kinds: list[Callable[[], tuple[float, float]]] = [
-        lambda: (made[-1], time.time()),  # from the newest backup
-        lambda: (made[0], made[1]),  # from the full one, before the newest
-        lambda: (made[-2], made[-1]),  # from the one before the newest
-        lambda: (began, made[0]),  # before the oldest one
+        lambda: (made[-1].ended, time.time()),  # from the newest backup
+        lambda: (made[0].ended, made[1].began),  # from the full one, before the newest
+        lambda: (made[-2].ended, made[-1].began),  # from the one before the newest
+        lambda: (began, made[0].began),  # before the oldest one
     ]
     for number in range(count):
         time.sleep(_APART_SECONDS)
         if len(made) < 2 or number % 3 == 2:
             made.append(_backup("--incremental"))
             time.sleep(_APART_SECONDS)
+        _await_worker(world, live)
         moment = random.uniform(*kinds[number % len(kinds)]())
         time.sleep(_COMMIT_SECONDS)
         done = _restore(moment, f"recovered_{number}")
@@ -87,11 +91,28 @@ def _recover(world: World, count: int) -> tuple[list[Judged], list[float]]:
     return judged, seconds
 
 
-def _backup(kind: str) -> float:
-    """Make a backup; return the time at which it had ended."""
+def _await_worker(world: World, live: int) -> None:
+    """Wait until the worker is less than some seconds of the load behind: until then it owns the newest records."""
+    topic = world.family.topic.name
+    eventually(
+        lambda: lag(world.settings, topic) <= live * _BEHIND_SECONDS,
+        f"the worker keeps up with {live:,} events a second; on a slower machine, run it with a smaller --live",
+        _PATIENCE_SECONDS,
+    )
+
+
+class _Made(NamedTuple):
+    """Times before and after a backup was made, in seconds since 1970."""
+
+    began: float
+    ended: float
+
+
+def _backup(kind: str) -> _Made:
+    began = time.time()
     made = _chimera("backup", "create", kind)
     _say(f"{made['kind']} backup {made['name']}: {made['bytes'] / 1024**2:.1f} MiB")
-    return time.time()
+    return _Made(began, time.time())
 
 
 def _restore(moment: float, into: str) -> dict[str, Any]:

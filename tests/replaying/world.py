@@ -60,6 +60,7 @@ class World:
     def __exit__(self, *_: object) -> None:
         if self.worker is not None:
             self.worker.__exit__()
+        del self._producer  # or its threads look for the broker
         self._stack.stop()
 
     def _encoded(self) -> tuple[list[bytes], list[bytes]]:

@@ -5,12 +5,19 @@ from typing import Any
 
 from clickhouse_driver import Client
 
+from pipeline.catalog import load_catalog
 from pipeline.clickhouse.client import connect
 from pipeline.config import Settings
+from pipeline.kafka.topics import TopicAdmin
 from pipeline.producer.encode import Encoder
+from pipeline.rollup.audit import Audit
+from pipeline.rollup.horizon import Horizon
+from pipeline.rollup.store import SnapshotStore
+from pipeline.rollup.verify import verify
 from support.events import as_stored, bag, events
 from support.kafka_topic import Topic
 from support.processes import prepare
+from support.session_stats import HOUR_MS, snapshot_at_rest
 
 PARTITIONS = 2
 _FACTS = "SELECT count(), uniqExact(_topic_id, _partition, _offset) FROM {table}"
@@ -72,3 +79,20 @@ class UiEvents:
     def client(self) -> Client:
         """Return a connection to the test's database."""
         return connect(self.settings.clickhouse)
+
+
+def close_hours(log: UiEvents, before: int) -> None:
+    """Have the rollup closed all hours before this one."""
+    rollup = load_catalog(log.settings).rollup
+    assert rollup
+    topic_id = TopicAdmin(log.settings.kafka).ids([log.topic.name])[log.topic.name]
+    store = SnapshotStore(log.settings.kafka, rollup.state)
+    for number in range(PARTITIONS):
+        # Behind the end of the log, or the broker's clock would close all hours.
+        store.write(snapshot_at_rest(topic_id, number, log.ends[number] - 1, before * HOUR_MS))
+
+
+def differences(log: UiEvents) -> int:
+    """Return the number of rows of session_stats that aren't in line with ui_events."""
+    with log.client() as client:
+        return verify(Audit(client, "ui_events"), Horizon(float("inf"))).found.total()

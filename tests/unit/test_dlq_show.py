@@ -3,8 +3,10 @@
 import json
 import random
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from support.avro_cases import make_family, record
 from support.dead_letters import TOPIC, dead_record, error_headers
 from support.events import events
 
@@ -12,6 +14,7 @@ from pipeline.catalog import Family, load_catalog
 from pipeline.config import Settings
 from pipeline.decode.decoder import Decoder
 from pipeline.dlq.content import Reader
+from pipeline.dlq.fields import readable
 from pipeline.dlq.headers import Headers
 from pipeline.dlq.letters import FOREIGN, DlqRecord, read_letter
 from pipeline.dlq.show import described, lines
@@ -123,6 +126,26 @@ def test_money_is_a_decimal_number() -> None:
     content = Reader(family).read(dead.value)
     said = described(family, read_letter(TOPIC, dead), dead, content, unmask=True)
     assert said["fields"][money] == "1.250000"
+
+
+def test_items_are_shown_as_single_values_are() -> None:
+    """Times, dates and decimals of a list or a map are text, without an exponent; so is a time of day."""
+    wide = {"type": "bytes", "logicalType": "decimal", "precision": 38, "scale": 10}
+    when = {"type": "long", "logicalType": "timestamp-micros"}
+    fields: list[dict[str, Any]] = [
+        {"name": "clock", "type": {"type": "int", "logicalType": "time-millis"}},
+        {"name": "days", "type": {"type": "array", "items": {"type": "int", "logicalType": "date"}}},
+        {"name": "wides", "type": {"type": "array", "items": wide}},
+        {"name": "at", "type": {"type": "map", "values": when}, "key_pattern": "^[a-z]$", "min": 0, "max": 10**15},
+    ]
+    declared = make_family([record(fields)]).schema.by_name
+    values = {"clock": 47_655_167, "days": [20_758], "wides": [b"\xff"], "at": {"a": 1}}
+    assert {name: readable(value, declared[name]) for name, value in values.items()} == {
+        "clock": "13:14:15.167",
+        "days": ["2026-11-01"],
+        "wides": ["-0.0000000001"],
+        "at": {"a": "1970-01-01T00:00:00.000001Z"},
+    }
 
 
 _PERSONAL = '{"session_id": "jo@example.org", "jo.public@example.org": 1, "latency_ms": 12, "\\u001b[31m": ["x"]}'

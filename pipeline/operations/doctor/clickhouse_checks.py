@@ -7,13 +7,11 @@ from typing import Any
 from pipeline.catalog import Catalog
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.contract import check_rollup, check_tables
-from pipeline.clickhouse.dependent_views import check_views
-from pipeline.clickhouse.engines import check_engines
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.migrate import pending
 from pipeline.clickhouse.pinned_settings import check_user
-from pipeline.clickhouse.row_policies import check_row_policies
 from pipeline.clickhouse.session_stats import TABLE
+from pipeline.clickhouse.table_checks import TABLE_CHECKS
 from pipeline.config import ClickHouseSettings, Settings
 from pipeline.errors import ChimeraError
 from pipeline.operations.doctor.results import CheckResult, fail, ok, warn
@@ -77,16 +75,15 @@ def user(settings: ClickHouseSettings) -> Iterator[CheckResult]:
 
 
 def tables(settings: Settings, catalog: Catalog) -> Iterator[CheckResult]:
-    """Compare tables with schemas; check engines, row policies and the views on the tables."""
+    """Compare tables with schemas, and make the worker's other checks of tables."""
     clickhouse = settings.clickhouse
     columns = check_tables(clickhouse, catalog.families)
     if settings.rollup.enabled and catalog.rollup:
         columns |= check_rollup(clickhouse)
-    check_engines(clickhouse, columns)
-    check_row_policies(clickhouse, columns)
     yield ok("tables", f"{len(columns)} fit their schemas")
-    check_views(clickhouse, columns)
-    yield ok("views", "none would count a repeated insert twice")
+    for check in TABLE_CHECKS:
+        check.run(clickhouse, columns)
+        yield ok("tables", check.holds)
 
 
 def grants(settings: Settings, catalog: Catalog) -> Iterator[CheckResult]:

@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from pipeline.catalog import RollupSpec
 from pipeline.clickhouse.client import connect, explained
 from pipeline.config import Settings
+from pipeline.errors import ChimeraError
 from pipeline.rollup.audit import Audit
 from pipeline.rollup.horizon import Horizon, read_horizon
 from pipeline.rollup.repair import plan, repair
@@ -30,9 +31,21 @@ class Followed:
     """Rows that were changed, added or removed."""
 
 
-def touched_days(hours: Collection[int]) -> tuple[date, ...]:
-    """Return the days of these hours, which are numbers since 1970, in their order."""
-    return tuple(_EPOCH + timedelta(days=day) for day in sorted({hour // _HOURS for hour in hours}))
+def touched_days(settings: Settings, rollup: RollupSpec, hours: Collection[int]) -> tuple[date, ...]:
+    """Return the days of session_stats that hours are of, in their order; in UTC if ClickHouse can't be asked.
+
+    A day of session_stats is one of the server's time zone, because `hour` has none of its own.
+
+    Args:
+        settings: ClickHouse.
+        rollup: source of session_stats.
+        hours: numbers since 1970.
+    """
+    try:
+        with explained(settings.clickhouse), connect(settings.clickhouse) as client:
+            return Audit(client, rollup.source.table).days(hours)
+    except ChimeraError:
+        return tuple(_EPOCH + timedelta(days=day) for day in sorted({hour // _HOURS for hour in hours}))
 
 
 def follow(
@@ -55,7 +68,9 @@ def follow(
     """
     known = horizon or read_horizon(settings, rollup)
     with explained(settings.clickhouse):
-        return [_follow(settings, rollup, known, day, hours) for day in touched_days(hours)]
+        with connect(settings.clickhouse) as client:
+            days = Audit(client, rollup.source.table).days(hours)
+        return [_follow(settings, rollup, known, day, hours) for day in days]
 
 
 def _follow(settings: Settings, rollup: RollupSpec, horizon: Horizon, day: date, hours: Collection[int]) -> Followed:

@@ -14,13 +14,14 @@ from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.pinned_settings import check_user
 from pipeline.clickhouse.row_policies import check_row_policies
 from pipeline.config import ClickHouseSettings, Settings
-from pipeline.errors import ChimeraError
+from pipeline.errors import ChimeraError, HaltError
 from pipeline.operations.lineage.filler import Target
 from pipeline.operations.lineage.sources import Order, Progress, RecordSource, Surveyed, ignore
 from pipeline.operations.lineage.spans import Others, Span, find_gaps, find_others
 
 _EPOCH = date(1970, 1, 1)
-_ENGINE = "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = %(table)s"
+_ENGINE = "SELECT engine, partition_key FROM system.tables WHERE database = currentDatabase() AND name = %(table)s"
+_BY_DAY = "toDate(ts)"  # of `ts` in UTC, whatever the server's time zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,12 @@ def _target(clickhouse: ClickHouseSettings, order: Order) -> Target:
     check_tables(clickhouse, [replace(order.family, table=like or table)])
     check_engines(clickhouse, [table], {table: order.family.table})
     check_views(clickhouse, [table])
+    if order.days and engine[0][1] != _BY_DAY:
+        raise HaltError(
+            f"table {clickhouse.database}.{table} at {clickhouse.address}: partition key {engine[0][1] or 'none'}: "
+            f"expected {_BY_DAY}, because a day is exchanged as a partition, and others would lose rows: fill without "
+            "--day, or replay --into another table"
+        )
     days = frozenset((day - _EPOCH).days for day in order.days)
     replaces = "Replacing" in engine[0][0]
     return Target(replace(order.family, table=table), WITHOUT, like, replaces=replaces, only_days=days or None)
