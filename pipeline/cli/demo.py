@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from contextlib import ExitStack, closing
@@ -85,6 +86,8 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
                 process.let_go()
             running.pop_all()
             say_how_to_stop(home, stack, worker, monitor)
+        elif sys.stderr.isatty():
+            click.echo(f"The page was {monitor.url}; `chimera demo --keep` leaves it running.", err=True)
 
 
 def _check_empty(directory: Path | None) -> None:
