@@ -86,8 +86,6 @@ def demo(events: int, seed: int, keep: bool, directory: Path | None) -> None:
                 process.let_go()
             running.pop_all()
             say_how_to_stop(home, stack, worker, monitor)
-        elif sys.stderr.isatty():
-            click.echo(f"The page was {monitor.url}; `chimera demo --keep` leaves it running.", err=True)
 
 
 def _check_empty(directory: Path | None) -> None:
@@ -136,8 +134,15 @@ def _watch(console: Console, home: Path, stack: Stack, running: ExitStack) -> Mo
     environment = {**os.environ, **stack.login("chimera_monitor")}
     with step(console, "The monitor is watching"):
         monitor = running.enter_context(MonitorProcess(home / "monitor", environment))
+    running.push(partial(_say_how_to_keep, monitor.url))
     console.print(f"  Look at it meanwhile: {monitor.url}")
     return monitor
+
+
+def _say_how_to_keep(url: str, failure: type[BaseException] | None, *_: object) -> None:
+    """Tell a person at the end where the page was."""
+    if failure is None and sys.stderr.isatty():
+        click.echo(f"The page was {url}; `chimera demo --keep` leaves it running.", err=True)
 
 
 def _run(console: Console, settings: Settings, worker: WorkerProcess, events: int, seed: int) -> Tally:
