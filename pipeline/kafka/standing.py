@@ -25,6 +25,8 @@ _LEADERLESS = NO_TOPIC | {KafkaError.LEADER_NOT_AVAILABLE}
 _SILENT = frozenset(  # what a request says if one leader doesn't answer
     {KafkaError.LEADER_NOT_AVAILABLE, KafkaError._TIMED_OUT, KafkaError._TRANSPORT}  # noqa: SLF001 (public all the same)
 )
+# A broker that goes away ends the requests under way, also those that another one can answer.
+_AGAIN = NOT_NOW | {KafkaError._TRANSPORT}  # noqa: SLF001
 _INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
 
 
@@ -102,7 +104,7 @@ class GroupObserver:
             except KafkaException as error:
                 self._leaders = {}
                 failure = error.args[0]
-                if failure.code() not in NOT_NOW or time.monotonic() > deadline:
+                if failure.code() not in _AGAIN or time.monotonic() > deadline:
                     what = f"group {self._settings.group_id} or its topics"
                     raise explain_kafka(failure, self._settings, what, probe_seconds=_PROBE_SECONDS) from None
             time.sleep(_PAUSE_SECONDS)
@@ -127,9 +129,10 @@ class GroupObserver:
         self._leaderless = frozenset(place for place, leader in self._leaders.items() if leader not in found.brokers)
 
     def _ask(self, client: Consumer, admin: AdminClient) -> Standing:
-        asked = [TopicPartition(*place) for place in self._leaders]
+        asked, group = [TopicPartition(*place) for place in self._leaders], self._settings.group_id
         commits = client.committed(asked, self._answer_seconds) if asked else []
-        described = self._described(admin)
+        found = admin.list_groups(group, timeout=self._answer_seconds)
+        described = next((each for each in found if each.id == group), None)
         begins, ends = self._begins_and_ends(client)
         return Standing(
             state=_snake(str(described.state)) if described else "missing",
@@ -140,19 +143,6 @@ class GroupObserver:
             missing=self._missing,
             leaderless=self._leaderless,
         )
-
-    def _described(self, admin: AdminClient) -> Any:
-        """Return the group; None if there is none. All brokers are asked, and one that goes away fails the request."""
-        group, attempts = self._settings.group_id, 2
-        while True:
-            attempts -= 1
-            try:
-                found = admin.list_groups(group, timeout=self._answer_seconds)
-                return next((each for each in found if each.id == group), None)
-            except KafkaException as error:
-                if not attempts or error.args[0].code() not in _SILENT:
-                    raise
-            time.sleep(_PAUSE_SECONDS)
 
     def _begins_and_ends(self, client: Consumer) -> tuple[dict[LogPlace, int], dict[LogPlace, int]]:
         """Ask all leaders at once; if one doesn't answer, which fails them all, ask each by itself."""
