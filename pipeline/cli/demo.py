@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from contextlib import ExitStack, closing
@@ -133,8 +134,15 @@ def _watch(console: Console, home: Path, stack: Stack, running: ExitStack) -> Mo
     environment = {**os.environ, **stack.login("chimera_monitor")}
     with step(console, "The monitor is watching"):
         monitor = running.enter_context(MonitorProcess(home / "monitor", environment))
+    running.push(partial(_say_how_to_keep, monitor.url))
     console.print(f"  Look at it meanwhile: {monitor.url}")
     return monitor
+
+
+def _say_how_to_keep(url: str, failure: type[BaseException] | None, *_: object) -> None:
+    """Tell a person at the end where the page was."""
+    if failure is None and sys.stderr.isatty():
+        click.echo(f"The page was {url}; `chimera demo --keep` leaves it running.", err=True)
 
 
 def _run(console: Console, settings: Settings, worker: WorkerProcess, events: int, seed: int) -> Tally:

@@ -4,15 +4,13 @@ import sys
 
 import click
 import orjson
-from rich.console import Console
 
 from pipeline.cli.monitored import from_monitor, looked_at_once
 from pipeline.cli.status_output import screen
+from pipeline.cli.terminal import terminal
 from pipeline.config import load_settings
 from pipeline.errors import UnavailableError
 from pipeline.operations.monitor.state import Health
-
-_WIDE = 200
 
 
 @click.command()
@@ -46,8 +44,7 @@ def status(url: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(orjson.dumps(state))
     else:
-        terminal = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
-        terminal.print(screen(state))
+        terminal().print(screen(state))
     if Health.CRITICAL in {state.kafka.verdict, state.clickhouse.verdict}:
         sys.exit(UnavailableError.exit_code)
     sys.exit(0 if state.verdict is Health.OK else 1)

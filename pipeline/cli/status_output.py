@@ -102,7 +102,8 @@ def _backup(state: PipelineState) -> Text:
 def _verdict(state: PipelineState, family: FamilyState) -> Health:
     if state.kafka.verdict is not Health.OK:
         return Health.UNKNOWN
-    return Health.CRITICAL if family.missing else _OF_CONSUMPTION.get(family.consumption, Health.CRITICAL)
+    cut_off = family.missing or family.leaderless
+    return Health.CRITICAL if cut_off else _OF_CONSUMPTION.get(family.consumption, Health.CRITICAL)
 
 
 def _number(value: float | None) -> str:

@@ -10,19 +10,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
-from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 
 from pipeline.catalog import load_catalog
 from pipeline.cli.monitored import from_monitor, looked_at_once
 from pipeline.cli.status_output import screen
+from pipeline.cli.terminal import terminal
 from pipeline.config import Settings, load_settings
 from pipeline.errors import UnavailableError
 from pipeline.logs import be_silent
 from pipeline.operations.monitor.state import PipelineState
 from pipeline.operations.monitor.watch import Watch
 
-_WIDE = 200
 _FRAME_SECONDS = 1.0
 _BARS_FROM = 100
 """Columns of a terminal that has room for the last hour."""
@@ -54,7 +54,7 @@ def top(url: str | None) -> None:
     settings = load_settings()
     if not (sys.stdout.isatty() and sys.stdin.isatty()):
         state = from_monitor(url, settings.monitor.answer_seconds) if url else looked_at_once(settings)
-        Console(highlight=False, width=_WIDE).print(screen(state))
+        terminal().print(screen(state))
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, so the terminal is restored
     be_silent()  # a line of the log would tear the frame
@@ -76,14 +76,14 @@ def _watched(settings: Settings, url: str | None) -> Iterator[Callable[[], Pipel
 
 
 def _run(look: Callable[[], PipelineState]) -> None:
-    terminal = Console(highlight=False)
-    with _keys() as pressed, Live(console=terminal, screen=True, auto_refresh=False) as live:
+    console = terminal()
+    with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             try:
-                bars = _BARS if terminal.width >= _BARS_FROM else 0
+                bars = _BARS if console.width >= _BARS_FROM else 0
                 live.update(screen(look(), bars=bars), refresh=True)
             except UnavailableError as error:
-                live.update(str(error), refresh=True)
+                live.update(Text(str(error)), refresh=True)
             if _ENDS.intersection(pressed(_FRAME_SECONDS)):
                 return
 

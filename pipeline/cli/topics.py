@@ -4,10 +4,10 @@ import sys
 from collections import Counter
 
 import click
-from rich.console import Console
 
 from pipeline.catalog import TopicSpec
 from pipeline.cli.groups import Group
+from pipeline.cli.terminal import terminal
 from pipeline.config import load_settings
 from pipeline.kafka.topics import Action, Change, Setting, TopicAdmin, plan
 from pipeline.operations.doctor.declared import declared_catalog
@@ -100,13 +100,13 @@ def _planned() -> tuple[TopicAdmin, list[Change]]:
     declared = declared_catalog(settings).topics
     admin = TopicAdmin(settings.kafka)
     changes = plan(declared, admin.read(topic.name for topic in declared), settings.topics.file)
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal()
     width = max(len(topic.name) for topic in declared)
     for change in changes:
-        console.print(_line(change, width), style=_STYLES[change.action], markup=False)
+        console.print(_line(change, width), style=_STYLES[change.action], markup=False, soft_wrap=True)
     counts = Counter(change.action for change in changes)
     summary = ", ".join(f"{counts[action]} {words}" for action, words in _WORDS.items())
-    console.print(f"{summary}; Kafka at {settings.kafka.bootstrap_servers}", markup=False)
+    console.print(f"{summary}; Kafka at {settings.kafka.bootstrap_servers}", markup=False, soft_wrap=True)
     rolled_up = {topic.state_of for topic in declared if topic.state_of}
     for change in changes:
         if change.grows and change.topic.key:

@@ -6,7 +6,7 @@ the server's own parser takes within parentheses, where only a SELECT can be.
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,14 +44,22 @@ def asking(settings: ClickHouseSettings, text: str) -> Iterator[QueryAnswer]:
         UnavailableError: the server doesn't answer.
     """
     query = text.rstrip("; \t\r\n")
-    with explained(settings), connect(settings) as client:
-        if not _LOOKING.match(query):
-            _check_select(settings, client, query)
-        ((restricted,),) = client.execute(_SETTING)  # a user who is read-only may not set it
-        limits = {} if restricted else {"readonly": _READ_ONLY}
-        rows = client.execute_iter(query, with_column_types=True, settings=limits)
-        columns: list[tuple[str, str]] = next(rows, [])
-        yield QueryAnswer(tuple(columns), rows)
+    with ExitStack() as connected:
+        with explained(settings):
+            client: Any = connected.enter_context(connect(settings))
+            if not _LOOKING.match(query):
+                _check_select(settings, client, query)
+            ((restricted,),) = client.execute(_SETTING)  # a user who is read-only may not set it
+            limits = {} if restricted else {"readonly": _READ_ONLY}
+            rows = client.execute_iter(query, with_column_types=True, settings=limits)
+            columns: list[tuple[str, str]] = next(rows, [])
+        yield QueryAnswer(tuple(columns), _explained(settings, rows))
+
+
+def _explained(settings: ClickHouseSettings, rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Explain failures of the rows alone: one of the caller, such as a closed pipe, isn't the server's."""
+    with explained(settings):
+        yield from rows
 
 
 def _check_select(settings: ClickHouseSettings, client: Any, query: str) -> None:

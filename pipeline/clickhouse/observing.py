@@ -70,7 +70,7 @@ class StorageObserver:
 
     def __init__(self, settings: ClickHouseSettings, *, answer_seconds: float) -> None:
         timeouts = {"connect_timeout_seconds": answer_seconds, "query_timeout_seconds": answer_seconds}
-        self._settings = settings.model_copy(update=timeouts)
+        self._settings, self._answer_seconds = settings.model_copy(update=timeouts), answer_seconds
         self._client: Client | None = None
 
     def look(self, tables: Iterable[str]) -> StorageFacts:
@@ -82,7 +82,7 @@ class StorageObserver:
         """
         try:
             with explained(self._settings):
-                self._client = self._client or connect(self._settings, database="")
+                self._client = self._client or connect(self._settings, database="", answer_seconds=self._answer_seconds)
                 return self._ask(self._client, tables)
         except BaseException:
             self.close()

@@ -3,7 +3,7 @@
 A server answers to them as it would to the real ones, whatever its version and wherever the rights come from.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import structlog
 from clickhouse_driver import Client
@@ -34,21 +34,50 @@ def check_rights(settings: ClickHouseSettings, tables: Mapping[str, Mapping[str,
     for table, columns in tables.items():
         with explained(settings), connect(settings) as client:
             try_insert(client, table, columns)
-            looked_up = f"SELECT {_names(columns)} FROM `{table}` LIMIT 0"  # noqa: S608 (names of our own)
-            for statement in (looked_up, create_probe(settings, table)):
-                _try_rarely_needed(client, statement)
+            for refusal in _rarely_needed(client, settings, table, columns):
+                structlog.get_logger("chimera.clickhouse").warning(
+                    "a right is missing that repeated micro-batches or refused rows need; without it, they stop the "
+                    "worker",
+                    right=refusal,
+                )
 
 
-def _try_rarely_needed(client: Client, statement: str) -> None:
-    try:
-        client.execute(statement)
-    except driver_errors.ServerException as error:
-        if error.code != Code.ACCESS_DENIED:
-            raise
-        structlog.get_logger("chimera.clickhouse").warning(
-            "a right is missing that repeated micro-batches or refused rows need; without it, they stop the worker",
-            right=describe(error),
-        )
+def missing_rights(
+    settings: ClickHouseSettings, tables: Mapping[str, Mapping[str, str]]
+) -> tuple[list[str], list[str]]:
+    """Return what the server says of each right that is missing: of those to insert, and of those rarely needed.
+
+    Args:
+        settings: server and login.
+        tables: as for `check_rights`.
+
+    Raises:
+        HaltError, UnavailableError: the server refuses something else, or doesn't answer.
+    """
+    inserts, others = list[str](), list[str]()
+    for table, columns in tables.items():
+        with explained(settings), connect(settings) as client:
+            try:
+                try_insert(client, table, columns)
+            except driver_errors.ServerException as error:
+                if error.code not in {Code.ACCESS_DENIED, Code.TOO_MANY_PARTS}:  # the latter comes after the rights
+                    raise
+                inserts += [describe(error)] if error.code == Code.ACCESS_DENIED else []
+        with explained(settings), connect(settings) as client:
+            others += _rarely_needed(client, settings, table, columns)
+    return inserts, others
+
+
+def _rarely_needed(client: Client, settings: ClickHouseSettings, table: str, columns: Iterable[str]) -> Iterator[str]:
+    """Try what looks rows up and what finds refused rows; yield what the server says if the user may not do it."""
+    looked_up = f"SELECT {_names(columns)} FROM `{table}` LIMIT 0"  # noqa: S608 (names of our own)
+    for statement in (looked_up, create_probe(settings, table)):
+        try:
+            client.execute(statement)
+        except driver_errors.ServerException as error:
+            if error.code != Code.ACCESS_DENIED:
+                raise
+            yield describe(error)
 
 
 def try_insert(client: Client, table: str, columns: Iterable[str]) -> None:

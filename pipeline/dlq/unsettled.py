@@ -36,14 +36,21 @@ class Unsettled:
         self._database = sqlite3.connect("", check_same_thread=False)  # a file without a name, gone when it is closed
         self._database.executescript(_TABLES)
 
-    def add(self, record: DlqRecord) -> None:
-        """Add a record of the topic, a dead letter or a receipt; those of a partition in the order of their offsets."""
+    def add(self, record: DlqRecord) -> bool:
+        """Add a record of the topic, a dead letter or a receipt; those of a partition in the order of their offsets.
+
+        Returns:
+            True if it is a dead letter that isn't settled, and no copy of another.
+        """
         if (receipt := read_receipt(record)) is None:
             letter = read_letter(self._source, record)
             facts = (letter.id, letter.reason, letter.partition, letter.offset, letter.failed_at.timestamp())
-            self._counts[letter.reason] += self._database.execute(_ADD, facts).rowcount
-        elif receipt.outcome is not Outcome.CLAIMED:
+            added = self._database.execute(_ADD, facts).rowcount
+            self._counts[letter.reason] += added
+            return added > 0
+        if receipt.outcome is not Outcome.CLAIMED:
             self._settle(receipt.letters)
+        return False
 
     def forget(self, begins: Mapping[int, int]) -> int:
         """Forget dead letters that retention has deleted: those before the first offset of their partition.

@@ -13,6 +13,7 @@ from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import NO_TOPIC, NOT_NOW, explain_kafka
 
 _POLL_SECONDS = 0.1
+_NAMED = 8  # partitions in a message
 # What brokers answer until they know a new partition and its leader has taken it over.
 _NOT_YET = NO_TOPIC | NOT_NOW | {KafkaError._NOENT}  # noqa: SLF001 (public under a name with an underscore)
 
@@ -33,7 +34,8 @@ def wait_for_leaders(settings: KafkaSettings, topics: Mapping[str, int], *, wait
     waiting = [TopicPartition(name, number) for name, count in topics.items() for number in range(count)]
     while waiting := _without_leader(settings, waiting):
         if monotonic() > deadline:
-            missing = ", ".join(f"{partition.topic}[{partition.partition}]" for partition in waiting)
+            missing = ", ".join(f"{partition.topic}[{partition.partition}]" for partition in waiting[:_NAMED])
+            missing += f" and {len(waiting) - _NAMED} more" if waiting[_NAMED:] else ""
             raise UnavailableError(
                 f"Kafka at {settings.bootstrap_servers}: no leader for {missing} after {wait_seconds:.0f} s; "
                 "expected each partition to have one"

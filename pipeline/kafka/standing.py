@@ -7,7 +7,7 @@ Nothing is written, and no group is joined.
 import re
 import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,11 @@ from pipeline.kafka.failures import NO_TOPIC, NOT_NOW, explain_kafka
 _PROBE_SECONDS = 2.0
 _PAUSE_SECONDS = 0.2
 _LEADERLESS = NO_TOPIC | {KafkaError.LEADER_NOT_AVAILABLE}
+_SILENT = frozenset(  # what a request says if one leader doesn't answer
+    {KafkaError.LEADER_NOT_AVAILABLE, KafkaError._TIMED_OUT, KafkaError._TRANSPORT}  # noqa: SLF001 (public all the same)
+)
+# A broker that goes away ends the requests under way, also those that another one can answer.
+_AGAIN = NOT_NOW | {KafkaError._TRANSPORT}  # noqa: SLF001
 _INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
 
 
@@ -50,13 +55,15 @@ class Standing:
     """State of the group in Kafka's words, in lower case: stable, empty, missing, preparing_rebalance, …"""
     members: tuple[Member, ...]
     begins: Mapping[LogPlace, int]
-    """Offset of the first record of each partition; a partition without a leader is missing."""
+    """Offset of the first record of each partition; a leaderless one is missing."""
     ends: Mapping[LogPlace, int]
     """Offset behind the last record, likewise."""
     commits: Mapping[LogPlace, int]
     """Committed offsets; a partition without a commit is missing."""
     missing: frozenset[str]
     """Topics that Kafka doesn't have."""
+    leaderless: frozenset[LogPlace]
+    """Partitions that no broker leads, or whose leader doesn't answer."""
 
 
 class GroupObserver:
@@ -73,14 +80,15 @@ class GroupObserver:
         self._topics = tuple(topics)
         self._answer_seconds = answer_seconds
         self._clients: tuple[Consumer, AdminClient] | None = None
-        self._places: tuple[LogPlace, ...] = ()
+        self._leaders: dict[LogPlace, int] = {}
+        self._leaderless: frozenset[LogPlace] = frozenset()
         self._missing: frozenset[str] = frozenset()
 
     def look(self, *, anew: bool) -> Standing:
         """Ask for the standing.
 
         Args:
-            anew: ask for the topics' partitions again; otherwise those of the last look are taken.
+            anew: ask for the topics' partitions again; otherwise those of the last look are taken, if all had leaders.
 
         Raises:
             UnavailableError: the broker doesn't answer in time.
@@ -90,13 +98,13 @@ class GroupObserver:
         while True:
             try:
                 consumer, admin = self._clients = self._clients or self._connected()
-                if anew or not self._places:
-                    self._find_places(consumer)
+                if anew or self._leaderless or not self._leaders:
+                    self._find_leaders(consumer)
                 return self._ask(consumer, admin)
             except KafkaException as error:
-                self._places = ()
+                self._leaders = {}
                 failure = error.args[0]
-                if failure.code() not in NOT_NOW or time.monotonic() > deadline:
+                if failure.code() not in _AGAIN or time.monotonic() > deadline:
                     what = f"group {self._settings.group_id} or its topics"
                     raise explain_kafka(failure, self._settings, what, probe_seconds=_PROBE_SECONDS) from None
             time.sleep(_PAUSE_SECONDS)
@@ -107,33 +115,67 @@ class GroupObserver:
         group = {"group.id": self._settings.group_id, "enable.auto.commit": False}
         return Consumer({**config, **group}), AdminClient(config)
 
-    def _find_places(self, client: Consumer) -> None:
+    def _find_leaders(self, client: Consumer) -> None:
         found = client.list_topics(timeout=self._answer_seconds)
         if not found.brokers:
             raise UnavailableError(f"Kafka at {self._settings.bootstrap_servers} is not available: no broker is alive")
         there = {name: found.topics[name] for name in self._topics if name in found.topics}
         self._missing = frozenset(self._topics) - there.keys()
-        self._places = tuple(
-            LogPlace(name, number) for name, topic in there.items() for number in sorted(topic.partitions)
-        )
+        self._leaders = {
+            LogPlace(name, number): topic.partitions[number].leader
+            for name, topic in there.items()
+            for number in sorted(topic.partitions)
+        }
+        self._leaderless = frozenset(place for place, leader in self._leaders.items() if leader not in found.brokers)
 
     def _ask(self, client: Consumer, admin: AdminClient) -> Standing:
-        asked, group = [TopicPartition(*place) for place in self._places], self._settings.group_id
+        asked, group = [TopicPartition(*place) for place in self._leaders], self._settings.group_id
         commits = client.committed(asked, self._answer_seconds) if asked else []
         found = admin.list_groups(group, timeout=self._answer_seconds)
         described = next((each for each in found if each.id == group), None)
+        begins, ends = self._begins_and_ends(client)
         return Standing(
             state=_snake(str(described.state)) if described else "missing",
             members=tuple(map(_member, described.members)) if described else (),
-            begins=self._offsets(client, OFFSET_BEGINNING),
-            ends=self._offsets(client, OFFSET_END),
+            begins=begins,
+            ends=ends,
             commits={place: offset for place, offset in _answers(commits) if offset >= 0},
             missing=self._missing,
+            leaderless=self._leaderless,
         )
 
-    def _offsets(self, client: Consumer, which: int) -> dict[LogPlace, int]:
-        """Return the beginnings or the ends of the partitions that have a leader; Kafka takes them for times."""
-        asked = [TopicPartition(*place, which) for place in self._places]
+    def _begins_and_ends(self, client: Consumer) -> tuple[dict[LogPlace, int], dict[LogPlace, int]]:
+        """Ask all leaders at once; if one doesn't answer, which fails them all, ask each by itself."""
+        try:
+            return self._ends_of(client, self._led(self._leaders.values()))
+        except KafkaException as error:
+            if (failure := error).args[0].code() not in _SILENT:
+                raise
+        self._find_leaders(client)  # the coordinator has just answered, so Kafka is there
+        begins, ends = dict[LogPlace, int](), dict[LogPlace, int]()
+        for leader in {self._leaders[place] for place in self._led(self._leaders.values())}:
+            try:
+                its_begins, its_ends = self._ends_of(client, self._led([leader]))
+            except KafkaException as error:
+                if (failure := error).args[0].code() not in _SILENT:
+                    raise
+                self._leaderless |= frozenset(self._led([leader]))
+            else:
+                begins, ends = begins | its_begins, ends | its_ends
+        if not ends:
+            raise failure
+        return begins, ends
+
+    def _led(self, leaders: Collection[int]) -> list[LogPlace]:
+        """Return the partitions of these leaders, but for leaderless ones."""
+        return [place for place, by in self._leaders.items() if by in leaders and place not in self._leaderless]
+
+    def _ends_of(self, client: Consumer, places: list[LogPlace]) -> tuple[dict[LogPlace, int], dict[LogPlace, int]]:
+        return self._offsets(client, places, OFFSET_BEGINNING), self._offsets(client, places, OFFSET_END)
+
+    def _offsets(self, client: Consumer, places: Iterable[LogPlace], which: int) -> dict[LogPlace, int]:
+        """Return the beginnings or the ends of partitions; Kafka takes them for times."""
+        asked = [TopicPartition(*place, which) for place in places]
         found = client.offsets_for_times(asked, self._answer_seconds) if asked else []
         return {place: offset for place, offset in _answers(found) if offset >= 0}
 

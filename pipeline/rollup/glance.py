@@ -17,6 +17,8 @@ class DamagedSnapshotError(ChimeraError):
 class Glance(NamedTuple):
     """Facts in a manifest that need no chunks."""
 
+    offset: int
+    """First offset whose record isn't in the snapshot."""
     watermark: int
     """Watermark in ms since 1970."""
     open_windows: int
@@ -32,7 +34,7 @@ def glance(manifest: bytes) -> Glance:
     try:
         facts = orjson.loads(manifest)
         lengths = {name: int(length) for name, _, length in facts["columns"]}
-        found = Glance(int(facts["watermark"]), lengths["window.hour"], lengths["waiting.ts"])
+        found = Glance(int(facts["offset"]), int(facts["watermark"]), lengths["window.hour"], lengths["waiting.ts"])
         known = facts["version"] == VERSION
     except (ValueError, TypeError, KeyError, AttributeError):
         raise DamagedSnapshotError("the manifest is damaged") from None

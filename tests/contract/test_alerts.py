@@ -25,8 +25,7 @@ _STORED = f'{_P}table_newest_stored_timestamp_seconds{{table="ui_events"}}'
 _COMMIT = f'{_P}committed_offset{{family="ui_events",partition="0"}}'
 _SECONDS = f'{_P}lag_seconds{{family="ui_events",partition="0"}}'
 _UNOWNED = f'{_P}unowned_partitions{{family="ui_events"}}'
-_MEMBERS, _WINDOWS = f"{_P}group_members", f"{_P}rollup_open_windows"
-_SNAPSHOT = f"{_P}rollup_snapshot_timestamp_seconds"
+_MEMBERS, _UNSAVED = f"{_P}group_members", f"{_P}rollup_unsaved_seconds"
 _LETTERS = f'{_P}dead_letters_oldest_seconds{{family="ui_events"}}'
 _FREE, _TOTAL = f'{_P}disk_free_bytes{{disk="default"}}', f'{_P}disk_total_bytes{{disk="default"}}'
 _PARTS = f'{_P}table_most_parts{{table="ui_events"}}'
@@ -34,12 +33,19 @@ _KEPT = f'{_P}retention_left_seconds{{family="ui_events"}}'
 _LOST = f'{_P}lost_records{{family="ui_events"}}'
 _OLD = f'{_P}trouble{{trouble="%s",where="backup",severity="warning"}}'
 _MISSING = f'{_P}trouble{{trouble="%s-missing",where="ui_events",severity="critical"}}'
+_LEADERLESS = f'{_P}leaderless_partitions{{family="ui_events"}}'
+_FLAPS = f'{_P}trouble{{trouble="%s",where="worker at 10.4.0.17",severity="warning"}}'
+_REJECTS = f'{_P}trouble{{trouble="%s",where="ui_events",severity="critical"}}'
 
 # Series of a sample every minute, for an hour: those that fire, and those that come near and don't.
 _CASES: dict[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
     "ChimeraKafkaAway": ({f'{_P}up{{server="kafka"}}': "0x70"}, _UP),
     "ChimeraClickHouseAway": ({f'{_P}up{{server="clickhouse"}}': "0x70"}, _UP),
     "ChimeraNoWorker": ({_MEMBERS: "0x70", _LAG: "5x70"}, {_MEMBERS: "0x70", _LAG: "0x70"}),
+    "ChimeraWorkerAway": ({'up{job="production/chimera-worker"}': "0x70"}, {'up{job="chimera-monitor"}': "0x70"}),
+    "ChimeraWorkerNotReady": ({"chimera_ready": "0x70"}, {"chimera_ready": "1x57 0x4 1x9"}),
+    "ChimeraWorkerFlaps": ({_FLAPS % "flapping": "1x70"}, {_FLAPS % "no-worker": "1x70"}),
+    "ChimeraPartitionWithoutLeader": ({_LEADERLESS: "1x70"}, {_LEADERLESS: "0x70"}),
     "ChimeraPartitionWithoutWorker": (
         {_UNOWNED: "1x70", _MEMBERS: "2x70", _LAG: "5x70"},
         {_UNOWNED: "1x70", _MEMBERS: "2x70", _LAG: "0x70"},
@@ -50,12 +56,14 @@ _CASES: dict[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
         {_COMMIT: "0+600x70", _STORED: "0x70"},
         {_COMMIT: "0+600x70", _STORED: "0+60x70"},
     ),
+    "ChimeraRejects": ({_REJECTS % "rejects": "1x70"}, {_REJECTS % "stalled": "1x70"}),
     "ChimeraTableStale": ({_EVENT: "0x70"}, {_EVENT: "0+60x70"}),
     "ChimeraRecordsLost": ({_LOST: "1x70"}, {_LOST: "0x70"}),
     "ChimeraRetentionNear": ({_KEPT: "80000x70"}, {_KEPT: "90000x70"}),
     "ChimeraDeadLettersUnsettled": ({_LETTERS: "90000x70"}, {_LETTERS: "80000x70"}),
     "ChimeraDeadLettersUnread": (_UP, {**_UP, _LETTERS: "0x70"}),
-    "ChimeraRollupBehind": ({_SNAPSHOT: "0x70", _WINDOWS: "4x70"}, {_SNAPSHOT: "0+60x70", _WINDOWS: "4x70"}),
+    "ChimeraRollupBehind": ({_UNSAVED: "0+60x70"}, {_UNSAVED: "50x70"}),
+    "ChimeraLateEvents": ({"chimera_rollup_late_ratio": "0.2x70"}, {"chimera_rollup_late_ratio": "0x50 0.2x5 0x15"}),
     "ChimeraManyParts": ({_PARTS: "600x70"}, {_PARTS: "400x70"}),
     "ChimeraDiskFull": ({_FREE: "5x70", _TOTAL: "100x70"}, {_FREE: "20x70", _TOTAL: "100x70"}),
     "ChimeraTopicMissing": ({_MISSING % "topic": "1x70"}, {_MISSING % "table": "1x70"}),
@@ -85,8 +93,8 @@ def test_each_alert_has_a_case() -> None:
 
 
 def test_alerts_use_metrics_that_there_are() -> None:
-    """Each name in an expression is a metric of the monitor."""
-    known = (ROOT / "docs/monitor.md").read_text(encoding="utf-8")
+    """Each name in an expression is a metric of the monitor or of a worker."""
+    known = "".join((ROOT / f"docs/{page}.md").read_text(encoding="utf-8") for page in ("monitor", "metrics"))
     for name, rule in _RULES.items():
         for metric in set(re.findall(r"chimera_\w+", rule["expr"])):
             assert f"`{metric}" in known, f"{name}: {metric}"
@@ -108,6 +116,11 @@ _FIRED = {
     "ChimeraKafkaAway": "{server: kafka}",
     "ChimeraClickHouseAway": "{server: clickhouse}",
     "ChimeraNoWorker": "{}",
+    "ChimeraWorkerAway": "{job: production/chimera-worker}",
+    "ChimeraWorkerNotReady": "{}",
+    "ChimeraWorkerFlaps": "{where: worker at 10.4.0.17}",
+    "ChimeraRejects": "{where: ui_events}",
+    "ChimeraLateEvents": "{}",
     "ChimeraNothingStored": "{table: ui_events}",
     "ChimeraTableStale": "{table: ui_events}",
     "ChimeraDeadLettersUnread": "{}",

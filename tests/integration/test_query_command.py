@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from clickhouse_driver import Client
 
 from pipeline.cli import cli
+from pipeline.clickhouse.asking import asking
 from pipeline.clickhouse.declared_columns import declared_columns
 from pipeline.clickhouse.live_columns import LiveColumn, read_columns
 from pipeline.clickhouse.queries import load_queries
@@ -53,6 +54,12 @@ def test_nothing_can_be_changed(client: Client) -> None:
         assert failure.exit_code == 70
     assert client.execute("SHOW TABLES") == before
     assert {sql: _ask(sql).exit_code for sql in _LOOKS} == dict.fromkeys(_LOOKS, 0)
+
+
+def test_a_closed_pipe_is_no_failure_of_the_server(settings: Settings) -> None:
+    """`chimera query … | head` isn't told that ClickHouse is absent."""
+    with pytest.raises(BrokenPipeError), asking(settings.clickhouse, "SELECT 1"):
+        raise BrokenPipeError
 
 
 def test_answers_are_whole_in_every_form() -> None:

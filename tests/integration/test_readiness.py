@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support.events import events, publish, settled
 from support.kafka_cluster import KafkaCluster
+from support.monitors import running_monitor
 from support.processes import Worker, prepare
 
 from pipeline.config import Settings, env_name, load_settings
@@ -45,15 +46,23 @@ def test_a_worker_that_kafka_does_not_answer_is_not_ready(
 def test_a_worker_with_partitions_that_no_broker_leads_is_not_ready(
     settings: Settings, environ: dict[str, str], cluster: KafkaCluster, tmp_path: Path
 ) -> None:
-    """It names them; the others are consumed."""
+    """It names them; the others are consumed. The monitor names them too, and sees the others: Kafka isn't away."""
     environ = {**environ, env_name("kafka", "bootstrap_servers"): cluster.bootstrap_servers}
     del settings
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv(env_name("kafka", "bootstrap_servers"), cluster.bootstrap_servers)
         prepare(load_settings())
-    with Worker(environ, tmp_path / "log") as worker:
+    with running_monitor(environ) as monitor, Worker(environ, tmp_path / "log") as worker:
         worker.wait_until_consuming()
         cluster.broker(_OTHER_BROKER).stop()
         worker.wait_for(lambda: "no broker leads" in worker.why_not_ready, "not ready")
+        worker.wait_for(lambda: "partition-without-leader" in monitor.troubles(), "the monitor knows")
+        seen = monitor.state()
+        assert seen["kafka"]["verdict"] == "ok"
+        for family in seen["families"]:
+            unknown = [part["partition"] for part in family["partitions"] if part["end"] is None]
+            assert family["leaderless"] == unknown
+            assert len(unknown) < len(family["partitions"]) or family["name"] != "ui_events"
         cluster.broker(_OTHER_BROKER).start()
         worker.wait_for(lambda: worker.ready, "ready again")
+        worker.wait_for(lambda: "partition-without-leader" not in monitor.troubles(), "all partitions have leaders")

@@ -48,10 +48,10 @@ class Monitor:
 
 
 @contextmanager
-def running_monitor(environ: Mapping[str, str]) -> Iterator[Monitor]:
-    """Run a monitor that looks each second; yield it after its first look, and end it with SIGTERM."""
+def running_monitor(environ: Mapping[str, str], *, interval_seconds: float = 1.0) -> Iterator[Monitor]:
+    """Run a monitor that looks so often; yield it after its first look, and end it with SIGTERM."""
     port = free_port()
-    own = {"web_port": str(port), "interval_seconds": "1", "answer_seconds": "4"}
+    own = {"web_port": str(port), "interval_seconds": f"{interval_seconds:g}", "answer_seconds": "4"}
     environ = {**environ, **{env_name("monitor", key): value for key, value in own.items()}}
     command = [sys.executable, "-m", "pipeline.cli", "monitor"]
     with subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL) as process:

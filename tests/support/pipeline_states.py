@@ -53,7 +53,7 @@ def busy() -> PipelineState:
         group=GroupState("chimera", "stable", tuple(MemberState(each, "faust", each[:9], 9) for each in _WORKERS)),
         families=families,
         tables=(*(_table(name, rate) for name, rate in RATES.items()), _table("session_stats", 2.0)),
-        rollup=RollupState(18_204, 311, NOW - timedelta(minutes=10), NOW.replace(minute=0, second=0), NOW),
+        rollup=RollupState(18_204, 311, NOW - timedelta(minutes=10), NOW.replace(minute=0, second=0), NOW, 21.0),
         storage=StorageState("26.9.2.1", 1_234_567, 3, (DiskState("default", 812 * 2**30, 1862 * 2**30),), {}, 0),
         backup=BackupState(
             verdict=Health.OK,
@@ -247,7 +247,6 @@ def _family(name: str, rate: float) -> FamilyState:
         )
         for number in range(count)
     )
-    reasons = {"truncated": 7, "out_of_bounds": 2} if name == "llm_events" else {}
     return FamilyState(
         name=name,
         topic=f"chimera.{name}",
@@ -255,18 +254,22 @@ def _family(name: str, rate: float) -> FamilyState:
         missing=False,
         produced_per_second=rate,
         consumed_per_second=rate,
+        rejected_ratio=0.0,
         lag_records=lag * count,
         lag_seconds=0.6 if lag else 0.0,
         consumption=Consumption.OK,
         uncommitted=0,
         unowned=0,
+        leaderless=(),
         lost_records=0,
         retention_left_seconds=604_799.4 if lag else None,
         partitions=partitions,
-        dead_letters=UnsettledLetters(
-            f"chimera.{name}.dlq", sum(reasons.values()), reasons, 5400.0 if reasons else None, 0
-        ),
+        dead_letters=_letters(name, {"truncated": 7, "out_of_bounds": 2} if name == "llm_events" else {}),
     )
+
+
+def _letters(name: str, reasons: dict[str, int]) -> UnsettledLetters:
+    return UnsettledLetters(f"chimera.{name}.dlq", sum(reasons.values()), reasons, 5400.0 if reasons else None, 0)
 
 
 def _table(name: str, rate: float) -> TableState:

@@ -70,7 +70,6 @@ def _checks(settings: Settings, catalog: Catalog, *, mend: bool) -> list[tuple[s
         ("migrations", lambda: clickhouse_checks.migrations(settings.clickhouse), clickhouse, _MIGRATE),
         ("clickhouse user", lambda: clickhouse_checks.user(settings.clickhouse), clickhouse, ""),
         ("tables", lambda: clickhouse_checks.tables(settings, catalog), clickhouse, _MIGRATE),
-        ("grants", lambda: clickhouse_checks.grants(settings, catalog), clickhouse, ""),
         ("windows", lambda: clickhouse_checks.windows(settings, catalog), both, _MIGRATE),
         ("group", lambda: kafka_checks.group(settings, catalog), both, ""),
         ("barriers", lambda: barriers(settings.clickhouse, catalog, mend=mend), clickhouse, ""),

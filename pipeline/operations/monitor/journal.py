@@ -1,16 +1,21 @@
 """Recent events, and the last hour in steps: what the page shows of the past."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 
 from pipeline.kafka.standing import Standing
-from pipeline.operations.monitor.state import Event, FamilyState, History
+from pipeline.operations.monitor.state import Event, FamilyState, Health, History, Trouble
+from pipeline.operations.monitor.troubles import duration
 
 STEP_SECONDS = 30.0
 STEPS = 120
 _MOST_EVENTS = 60
+FLAPPING_SECONDS = 900.0
+_MOST_JOINS = 3
+"""Times that each worker of a host may join within that time: a start, an upgrade, and one more."""
+_OF_SERVERS = frozenset({"kafka-away", "clickhouse-away"})  # noted when the look fails
 _BUSY = "rebalanc"  # within the names of the states in which partitions are given out
 
 
@@ -20,6 +25,8 @@ class Journal:
     def __init__(self) -> None:
         self._events = deque[Event](maxlen=_MOST_EVENTS)
         self._before: Standing | None = None
+        self._joins = deque[tuple[float, str]]()
+        self._troubles: dict[tuple[str, str], Trouble] = {}
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -39,12 +46,32 @@ class Journal:
         for gone in old.keys() - new.keys():
             self.note(at, "worker", f"a worker at {old[gone].host} left the group; {len(new)} left")
         for come in new.keys() - old.keys():
+            self._joins.append((at, new[come].host))
             self.note(at, "worker", f"a worker at {new[come].host} joined the group; now {len(new)}")
         if _BUSY in standing.state and _BUSY not in before.state:
             self.note(at, "rebalance", "the group shares its partitions out anew")
         moved = _moved(before, standing)
         if moved and _BUSY not in standing.state:
             self.note(at, "rebalance", f"{moved} partitions have another owner")
+
+    def flapping(self, now: float) -> dict[str, int]:
+        """Return how often workers joined within a quarter of an hour, for hosts whose workers join again and again."""
+        while self._joins and now - self._joins[0][0] > FLAPPING_SECONDS:
+            self._joins.popleft()
+        here = Counter(member.host for member in self._before.members) if self._before else Counter[str]()
+        joins = Counter(host for _, host in self._joins)
+        return {host: count for host, count in joins.items() if count > _MOST_JOINS * max(1, here[host])}
+
+    def compare_troubles(self, at: float, troubles: Iterable[Trouble]) -> None:
+        """Note which critical troubles have begun, and which are over."""
+        old = self._troubles
+        critical = (each for each in troubles if each.severity is Health.CRITICAL and each.id not in _OF_SERVERS)
+        self._troubles = {(each.id, each.where): each for each in critical}
+        for key in self._troubles.keys() - old.keys():
+            self.note(at, "trouble", f"{key[1]}: {self._troubles[key].text}")
+        for key in old.keys() - self._troubles.keys():
+            lasted = duration(at - old[key].since.timestamp())
+            self.note(at, "over", f"{key[1]}: over after {lasted}: {old[key].text}")
 
 
 def _moved(before: Standing, after: Standing) -> int:
@@ -60,7 +87,7 @@ class LastHour:
 
     def add(self, at: float, families: Iterable[FamilyState]) -> None:
         """Add a look; the last look of a step stands for the step."""
-        totals = {each.name: _totals(each) for each in families if each.lag_records is not None}
+        totals = {each.name: _totals(each) for each in families if _whole(each)}
         if self._steps and int(self._steps[-1][0] // STEP_SECONDS) == int(at // STEP_SECONDS):
             self._steps[-1] = (at, totals)
         else:
@@ -76,6 +103,10 @@ class LastHour:
                 name: tuple(float(totals[name][1]) if name in totals else None for _, totals in steps) for name in names
             },
         )
+
+
+def _whole(family: FamilyState) -> bool:
+    return family.lag_records is not None and not family.leaderless
 
 
 def _totals(family: FamilyState) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Contents of the logs that workers write: dead letters by reason, and the rollup's snapshots. All is read once."""
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from pipeline.kafka.following import LogFollower
 from pipeline.kafka.standing import Standing
 from pipeline.operations.monitor.server_watch import moment
 from pipeline.operations.monitor.state import RollupState, UnsettledLetters
+from pipeline.operations.monitor.unsaved import UnsavedRecords
 from pipeline.rollup.glance import DamagedSnapshotError, Glance, glance
 from pipeline.rollup.keys import MANIFEST, Key
 
@@ -39,8 +41,11 @@ class WrittenLogs:
         self._state_topic = catalog.rollup.state.name if catalog.rollup else None
         self._follower = LogFollower(settings, answer_seconds=answer_seconds)
         self._read: set[str] = set()
+        self._come = Counter[str]()
         self._unread: dict[str, int] = {}
         self._snapshots: dict[int, _Snapshot] = {}
+        self._source = catalog.rollup.source.topic.name if catalog.rollup else None
+        self._unsaved = UnsavedRecords()
         self._lock = threading.Lock()
 
     @property
@@ -69,6 +74,14 @@ class WrittenLogs:
             if logs or topic in standing.missing:
                 self._read.add(topic)
 
+    def compare(self, standing: Standing, now: float) -> None:
+        """Compare the newest snapshots with the commits of the rollup's source."""
+        if self._state_topic not in self._read:
+            return
+        commits = {place.partition: offset for place, offset in standing.commits.items() if place.topic == self._source}
+        with self._lock:
+            self._unsaved.compare(now, commits, {part: each.seen.offset for part, each in self._snapshots.items()})
+
     def dead_letters(self, topic: str, now: float) -> UnsettledLetters:
         """Return the dead letters of a topic that are still to be settled."""
         with self._lock:
@@ -78,12 +91,17 @@ class WrittenLogs:
         unread = self._unread.get(topic, 0)
         return UnsettledLetters(topic, sum(counts.values()) if known else None, counts, age, unread)
 
-    def rollup(self, newest_hour: float | None) -> RollupState | None:
+    def come(self, topic: str) -> int:
+        """Return the number of dead letters that have come to a topic since it was read for the first time."""
+        return self._come[topic]
+
+    def rollup(self, newest_hour: float | None, now: float) -> RollupState | None:
         """Return the rollup's state; None without a rollup."""
         if self._state_topic is None:
             return None
         with self._lock:
             found: Mapping[int, _Snapshot] = dict(self._snapshots)
+            waited = self._unsaved.seconds(now)
         known = self._state_topic in self._read
         watermark = min((each.seen.watermark for each in found.values()), default=0)
         return RollupState(
@@ -92,11 +110,13 @@ class WrittenLogs:
             watermark=moment(watermark / 1000) if watermark > 0 else None,
             newest_hour=moment(newest_hour),
             snapshot_at=moment(max((each.at for each in found.values()), default=None)),
+            unsaved_seconds=waited if known else None,
         )
 
     def _note(self, topic: str, message: Message) -> None:
         if topic in self._letters:
-            self._letters[topic].add(read_record(message))
+            new = self._letters[topic].add(read_record(message))
+            self._come[topic] += new and topic in self._read
             return
         key, value = Key.parse(message.key() or b""), message.value()
         if key is None or key.group != self._group or key.part != MANIFEST or value is None:

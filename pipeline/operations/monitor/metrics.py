@@ -136,10 +136,22 @@ METRICS = (
         _of_family(lambda each: each.unowned),
     ),
     MonitorMetric(
+        "leaderless_partitions",
+        "Partitions that no broker leads, or whose leader doesn't answer.",
+        ("family",),
+        _of_family(lambda each: len(each.leaderless)),
+    ),
+    MonitorMetric(
         "group_members",
         "Workers in the consumer group.",
         (),
         lambda state: [((), float(len(state.group.members)))] if state.kafka.verdict is Health.OK else [],
+    ),
+    MonitorMetric(
+        "rejected_ratio",
+        "Share of the records consumed lately that became dead letters; no sample with few records.",
+        ("family",),
+        _of_family(lambda each: each.rejected_ratio),
     ),
     MonitorMetric("dead_letters_unsettled", "Dead letters that wait for a person.", ("family", "reason"), _letters),
     MonitorMetric(
@@ -207,9 +219,15 @@ METRICS = (
     ),
     MonitorMetric(
         "rollup_snapshot_timestamp_seconds",
-        "Time of the newest snapshot.",
+        "Time of the newest snapshot; without new records there is no new one.",
         (),
         lambda state: [((), state.rollup.snapshot_at)] if state.rollup else [],
+    ),
+    MonitorMetric(
+        "rollup_unsaved_seconds",
+        "Time for which consumed records of ui_events have waited for a snapshot; 0 without any.",
+        (),
+        lambda state: [((), state.rollup.unsaved_seconds)] if state.rollup else [],
     ),
     MonitorMetric(
         "backup_age_seconds",

@@ -32,6 +32,7 @@ class PartitionWatch:
         self._windows: dict[LogPlace, PartitionWindow] = {}
         self._owners: Mapping[LogPlace, str] = {}
         self._missing: frozenset[str] = frozenset()
+        self._leaderless: frozenset[LogPlace] = frozenset()
 
     def add(self, at: float, standing: Standing) -> None:
         """Add a look."""
@@ -39,6 +40,12 @@ class PartitionWatch:
             self._owners = {place: label(member) for member in standing.members for place in member.places}
         self._missing = standing.missing
         there = {place for place in standing.ends if place.topic in self._topics}
+        for place in standing.leaderless:
+            if place.topic in self._topics:
+                self._windows[place] = (
+                    PartitionWindow()
+                )  # nothing is known of it, and its last state isn't the present one
+        self._leaderless = standing.leaderless
         for gone in [place for place in self._windows if place.topic in standing.missing]:
             del self._windows[gone]
         for place in there:
@@ -57,12 +64,20 @@ class PartitionWatch:
         for place, time_ms in times_ms.items():
             self._windows[place].learn(offsets[place], time_ms / 1000)
 
-    def family(self, family: Family, letters: UnsettledLetters, now: float) -> FamilyState:
+    def consumed(self, family: Family) -> int:
+        """Return the number of records of a family that were consumed ever."""
+        windows = (window for place, window in self._windows.items() if place.topic == family.topic.name)
+        return sum(window.newest.position for window in windows if window.newest)
+
+    def family(
+        self, family: Family, letters: UnsettledLetters, rejected_ratio: float | None, now: float
+    ) -> FamilyState:
         """Return the state of a family."""
         retention = family.topic.retention_hours * 3600
         places = sorted(place for place in self._windows if place.topic == family.topic.name)
         windows = [self._windows[place] for place in places]
         parts = tuple(_partition(place, window, retention, now) for place, window in zip(places, windows, strict=True))
+        leaderless = tuple(place.partition for place in places if place in self._leaderless)
         rates = [rate for window in windows if (rate := window.rates()) is not None]
         lags = [part.lag_records for part in parts if part.lag_records is not None]
         return FamilyState(
@@ -71,12 +86,14 @@ class PartitionWatch:
             table=family.table,
             missing=family.topic.name in self._missing,
             produced_per_second=sum(produced for produced, _ in rates) if rates else None,
+            rejected_ratio=rejected_ratio,
             consumed_per_second=sum(consumed for _, consumed in rates) if rates else None,
             lag_records=sum(lags) if lags else None,
             lag_seconds=max((part.lag_seconds for part in parts if part.lag_seconds is not None), default=None),
             consumption=next((each for each in _WORST if each in {part.consumption for part in parts}), _WORST[3]),
             uncommitted=sum(part.committed is None and (part.end or 0) > 0 for part in parts),
-            unowned=sum(part.owner is None for part in parts),
+            unowned=sum(part.owner is None and part.partition not in leaderless for part in parts),
+            leaderless=leaderless,
             lost_records=sum(part.lost_records for part in parts),
             retention_left_seconds=min(
                 (left for part in parts if (left := part.retention_left_seconds) is not None), default=None

@@ -98,6 +98,11 @@ class FamilyState:
     """True if Kafka doesn't have the topic."""
     produced_per_second: float | None
     consumed_per_second: float | None
+    rejected_ratio: float | None
+    """Share, from 0 to 1, of the records consumed in CHIMERA_WORKER__REJECT_WINDOW_SECONDS that became dead letters.
+
+    None with fewer records than CHIMERA_WORKER__REJECT_MINIMUM.
+    """
     lag_records: int | None
     lag_seconds: float | None
     """The greatest of the partitions."""
@@ -107,6 +112,8 @@ class FamilyState:
     """Partitions with records and without a commit; all their records are lag."""
     unowned: int
     """Partitions that no member has."""
+    leaderless: tuple[int, ...]
+    """Partitions that no broker leads, or whose leader doesn't answer; nothing else is known of them."""
     lost_records: int
     retention_left_seconds: float | None
     """The least of the partitions."""
@@ -166,7 +173,9 @@ class RollupState:
     newest_hour: datetime | None
     """Greatest hour in session_stats."""
     snapshot_at: datetime | None
-    """Time of the newest snapshot."""
+    """Time of the newest snapshot; without new records there is no new one."""
+    unsaved_seconds: float | None
+    """Time for which consumed records of ui_events have waited for a snapshot; 0 without any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,9 @@ RETENTION_NEAR, RETENTION_AT_ONCE = 0.25, 0.1
 """Shares of the retention."""
 STORED_SECONDS = 120.0
 CLOCK_SECONDS = 5.0
-SNAPSHOT_SECONDS = 600.0
+SNAPSHOT_SECONDS, SNAPSHOTS = 600.0, 3
+"""Least time without a snapshot that is a trouble; it is that of three snapshots, if that is more."""
+_NAMED = 8  # partitions in a sentence
 
 _WARNING, _CRITICAL = Health.WARNING, Health.CRITICAL
 
@@ -60,6 +62,12 @@ class Facts:
     """Retention by family."""
     clock_seconds: float | None
     """ClickHouse's clock minus this machine's."""
+    flapping: Mapping[str, int]
+    """Hosts whose workers join again and again, and how often they did within a quarter of an hour."""
+    snapshot_seconds: float
+    """Time between two snapshots of the rollup, as workers have it."""
+    reject_ratio: float
+    """Share of rejected records above which workers aren't ready."""
 
 
 def find_troubles(facts: Facts) -> Iterator[Found]:
@@ -101,6 +109,10 @@ def _group(facts: Facts) -> Iterator[Found]:
         severity = _CRITICAL if waiting else _WARNING
         text = f"no worker runs; {waiting:,} records wait" if waiting else "no worker runs; nothing waits"
         yield Found("no-worker", severity, f"group {facts.group.id}", text, "Start a worker.")
+    for host, joins in facts.flapping.items():
+        text = f"it has joined the group {joins} times in a quarter of an hour"
+        action = "Read its last log lines; each start and each end makes the group share its partitions out anew."
+        yield Found("flapping", _WARNING, f"worker at {host}", text, action)
 
 
 def _family(family: FamilyState, facts: Facts) -> Iterator[Found]:
@@ -108,6 +120,12 @@ def _family(family: FamilyState, facts: Facts) -> Iterator[Found]:
         action = "Create it with `chimera topics apply`."
         yield Found("topic-missing", _CRITICAL, family.name, f"Kafka has no topic {family.topic}", action)
         return
+    if family.leaderless:
+        more = ", …" if family.leaderless[_NAMED:] else ""
+        numbers = ", ".join(map(str, family.leaderless[:_NAMED])) + more
+        text = f"{len(family.leaderless)} of {len(family.partitions)} partitions have no leader: {numbers}"
+        action = "Bring their broker back; until then, nobody writes to them or reads from them."
+        yield Found("partition-without-leader", _CRITICAL, family.name, text, action)
     if facts.group.members and family.unowned and family.lag_records:
         text = f"{family.unowned} of {len(family.partitions)} partitions have no worker"
         action = "Wait for the rebalance; then look at the workers' logs."
@@ -120,6 +138,10 @@ def _family(family: FamilyState, facts: Facts) -> Iterator[Found]:
     if family.consumption is Consumption.WARNING:
         text = f"the lag grows: {family.lag_records or 0:,} records"
         yield Found("falling-behind", _WARNING, family.name, text, "Start more workers, or wait for the peak to end.")
+    if (family.rejected_ratio or 0) > facts.reject_ratio:
+        text = f"{family.rejected_ratio:.0%} of the records become dead letters; workers aren't ready"
+        action = f"Look at them with `chimera dlq show --topic {family.name} --limit 5`; stop their producer."
+        yield Found("rejects", _CRITICAL, family.name, text, action)
     if family.lost_records:
         text = f"retention deleted {family.lost_records:,} records before they were consumed"
         yield Found(
@@ -198,9 +220,9 @@ def _backup(backup: BackupState) -> Iterator[Found]:
 
 
 def _rollup(facts: Facts, rollup: RollupState) -> Iterator[Found]:
-    at = rollup.snapshot_at
-    if at and rollup.open_windows and facts.group.members and facts.now - at.timestamp() > SNAPSHOT_SECONDS:
-        text = f"no snapshot for {duration(facts.now - at.timestamp())}; {rollup.open_windows:,} windows are open"
+    waited = rollup.unsaved_seconds or 0
+    if facts.group.members and waited > max(SNAPSHOT_SECONDS, SNAPSHOTS * facts.snapshot_seconds):
+        text = f"consumed records have been without a snapshot for {duration(waited)}"
         yield Found("rollup-behind", _WARNING, "session_stats", text, "Look for `chimera.rollup` in the workers' logs.")
 
 

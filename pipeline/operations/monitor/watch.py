@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from pipeline.catalog import Catalog
+from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.observing import StorageObserver
 from pipeline.clickhouse.session_stats import TABLE
 from pipeline.config import Settings
@@ -18,14 +18,16 @@ from pipeline.kafka.standing import GroupObserver, RecordTimes, Standing
 from pipeline.operations.monitor.backups import BackupWatch
 from pipeline.operations.monitor.journal import Journal, LastHour
 from pipeline.operations.monitor.logs import WrittenLogs
+from pipeline.operations.monitor.looks import Looks
 from pipeline.operations.monitor.partitions import PartitionWatch, group_state
+from pipeline.operations.monitor.rejects import RejectShares, Totals
 from pipeline.operations.monitor.server_watch import ServerWatch, moment
 from pipeline.operations.monitor.state import VERSION, FamilyState, Health, PipelineState, Trouble
 from pipeline.operations.monitor.tables import TableHistory
 from pipeline.operations.monitor.troubles import Begins, Facts, find_troubles
 
-_TOPICS_SECONDS = 60.0
-"""Time between two questions for the topics' partitions."""
+_TOPICS_SECONDS = 9.0
+"""Least time between two questions for the topics' partitions: at every second look, as often as workers ask."""
 
 log = structlog.get_logger("chimera.monitor")
 
@@ -41,7 +43,7 @@ class Watch:
 
     def __init__(self, settings: Settings, catalog: Catalog, *, clock: Callable[[], float] = time.time) -> None:
         wait, interval = settings.monitor.answer_seconds, settings.monitor.interval_seconds
-        self._settings, self._catalog, self._clock, self._interval = settings, catalog, clock, interval
+        self._settings, self._catalog, self._clock = settings, catalog, clock
         self._started_at = clock()
         self._logs = WrittenLogs(settings.kafka, catalog, answer_seconds=wait)
         sources = [family.topic.name for family in catalog.families]
@@ -63,22 +65,18 @@ class Watch:
         self._clock_seconds: float | None = None
         self._topics_at = 0.0
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
+        worker = settings.worker
+        self._rejects = RejectShares(worker.reject_window_seconds, worker.reject_minimum)
+        looks = (self.look_at_kafka, self.look_at_clickhouse, self.look_at_logs, self.look_at_backups)
+        self._looks = Looks(looks, settings.monitor.interval_seconds)
 
     def start(self) -> None:
         """Begin to look, in threads that end with `stop`."""
-        for look in (self.look_at_kafka, self.look_at_clickhouse, self.look_at_logs, self.look_at_backups):
-            thread = threading.Thread(target=self._again_and_again, args=(look,), name=look.__name__, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._looks.start()
 
     def stop(self, seconds: float) -> None:
         """Stop looking; a look under way has this time to end."""
-        self._stopping.set()
-        deadline = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        self._looks.stop(seconds)
 
     def look_once(self) -> None:
         """Make each look once, those at different servers at the same time."""
@@ -113,6 +111,7 @@ class Watch:
         self._note_success(self._kafka, "Kafka")
         with self._lock:
             self._hour.add(now, self._families(now))
+            self._compose(now)  # notes when a trouble begins, also if nobody asks
 
     def look_at_clickhouse(self) -> None:
         """Look at the tables and the server."""
@@ -137,8 +136,15 @@ class Watch:
             self._logs.look(standing)
         except ChimeraError as error:
             self._letters.failed(self._clock(), str(error))
-        else:
-            self._letters.succeeded(self._clock())
+            return
+        now = self._clock()
+        self._letters.succeeded(now)
+        self._logs.compare(standing, now)
+        with self._lock:
+            self._rejects.add(now, {family.name: self._totals(family) for family in self._catalog.families})
+
+    def _totals(self, family: Family) -> Totals:
+        return Totals(self._partitions.consumed(family), self._logs.come(family.dead_letters.name))
 
     def look_at_backups(self) -> None:
         """Read what the manifest says about the newest backup, once a minute."""
@@ -155,6 +161,8 @@ class Watch:
     def _compose(self, now: float) -> PipelineState:
         facts = self._facts(now)
         troubles = self._begins.dated(find_troubles(facts), now)
+        if facts.kafka.verdict is facts.clickhouse.verdict is Health.OK:  # else troubles are hidden, not over
+            self._journal.compare_troubles(now, troubles)
         verdict = _verdict(troubles, (facts.kafka.verdict, facts.clickhouse.verdict))
         at, started = moment(now), moment(self._started_at)
         assert at is not None
@@ -190,14 +198,19 @@ class Watch:
             tables=self._tables.tables(now),
             storage=self._tables.storage(),
             backup=self._backups.state(now),
-            rollup=self._logs.rollup(self._tables.newest_event(TABLE)),
+            rollup=self._logs.rollup(self._tables.newest_event(TABLE), now),
             retention_seconds={family.name: family.topic.retention_hours * 3600 for family in self._catalog.families},
             clock_seconds=self._clock_seconds,
+            flapping=self._journal.flapping(now),
+            snapshot_seconds=self._settings.rollup.snapshot_seconds,
+            reject_ratio=self._settings.worker.reject_ratio,
         )
 
     def _families(self, now: float) -> tuple[FamilyState, ...]:
         return tuple(
-            self._partitions.family(family, self._logs.dead_letters(family.dead_letters.name, now), now)
+            self._partitions.family(
+                family, self._logs.dead_letters(family.dead_letters.name, now), self._rejects.share(family.name), now
+            )
             for family in self._catalog.families
         )
 
@@ -216,15 +229,6 @@ class Watch:
             with self._lock:
                 self._journal.note(now, "back", f"{name} answers again")
         server.succeeded(now)
-
-    def _again_and_again(self, look: Callable[[], None]) -> None:
-        while not self._stopping.is_set():
-            began = time.monotonic()
-            try:
-                look()
-            except Exception:  # a defect of one look must not end the others; it stays visible as silence
-                log.exception("a look failed unexpectedly", look=look.__name__)
-            self._stopping.wait(max(0.1, self._interval - (time.monotonic() - began)))
 
 
 def _verdict(troubles: Iterable[Trouble], servers: Iterable[Health]) -> Health:

@@ -139,7 +139,7 @@ function letters(family) {
 }
 function topic(state, family) {
   const away = state.kafka.verdict !== "ok";
-  const verdict = away ? "unknown" : family.missing ? "critical" : severity(family.consumption);
+  const verdict = away ? "unknown" : family.missing || family.leaderless.length ? "critical" : severity(family.consumption);
   const cls = away ? "away" : verdict === "ok" || verdict === "unknown" ? "" : verdict;
   const lag = family.missing ? "topic is missing" : family.lag_records
     ? [el("strong", {}, count(family.lag_records)), ` ${family.lag_records === 1 ? "record waits" : "records wait"}, `, el("strong", {}, span(family.lag_seconds))]
@@ -208,15 +208,16 @@ function path(state) {
 function parts(state) {
   const rows = state.families.flatMap((family) => {
     const squares = family.partitions.map((part) => {
-      const verdict = state.kafka.verdict !== "ok" ? "none" : part.end === 0 || part.consumption === "unknown" ? "none" : severity(part.consumption);
-      const said = `${family.name} ${part.partition}: ${part.consumption}, ${count(part.lag_records)} waiting, ${part.owner || "no worker"}`;
+      const leaderless = family.leaderless.includes(part.partition);
+      const verdict = state.kafka.verdict !== "ok" ? "none" : leaderless ? "critical" : part.end === 0 || part.consumption === "unknown" ? "none" : severity(part.consumption);
+      const said = `${family.name} ${part.partition}: ${leaderless ? "no leader" : `${part.consumption}, ${count(part.lag_records)} waiting, ${part.owner || "no worker"}`}`;
       return el("span", { class: `sq ${verdict}`, title: said });
     });
-    const notes = [family.unowned ? `${family.unowned} without a worker` : null, family.uncommitted ? `${family.uncommitted} without a commit` : null].filter(Boolean);
+    const notes = [family.leaderless.length ? `${family.leaderless.length} without a leader` : null, family.unowned ? `${family.unowned} without a worker` : null, family.uncommitted ? `${family.uncommitted} without a commit` : null].filter(Boolean);
     return [el("span", {}, family.name), el("span", { class: "squares", "aria-hidden": "true" }, squares), el("span", { class: "note" }, state.kafka.verdict !== "ok" ? "not seen now" : notes.join(", ") || (family.partitions.length ? "all owned" : "not seen yet"))];
   });
   const lines = state.families.flatMap((family) => family.partitions.slice(0, 200).map((part) => el("tr", {},
-    el("th", { scope: "row" }, `${family.name} ${part.partition}`), el("td", {}, part.consumption), el("td", { class: "n" }, count(part.lag_records)), el("td", { class: "n" }, part.lag_records ? span(part.lag_seconds) : "0 s"),
+    el("th", { scope: "row" }, `${family.name} ${part.partition}`), el("td", {}, family.leaderless.includes(part.partition) ? "no leader" : part.consumption), el("td", { class: "n" }, count(part.lag_records)), el("td", { class: "n" }, part.lag_records ? span(part.lag_seconds) : "0 s"),
     el("td", { class: "n" }, part.committed === null ? "none" : part.committed.toLocaleString("en")), el("td", { class: "n" }, part.end === null ? "–" : part.end.toLocaleString("en")), el("td", {}, part.owner || "no worker"))));
   const head = [["partition", ""], ["consumption", ""], ["waiting", "n"], ["oldest", "n"], ["committed", "n"], ["end", "n"], ["owner", ""]].map(([text, cls]) => el("th", { scope: "col", class: cls }, text));
   show("parts", el("div", { class: "cells" }, rows), el("details", {}, el("summary", {}, "All partitions as a table"), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Partitions" }, el("table", {}, el("caption", {}, "Partitions: consumption, lag, offsets and owner"), el("thead", {}, el("tr", {}, head)), el("tbody", {}, lines)))));
