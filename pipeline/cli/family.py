@@ -65,17 +65,19 @@ def new(name: str, source: IO[bytes] | None, key: str | None, folder: Path) -> N
           setting is wrong
     """
     settings = load_settings()
-    place = OwnFolder.configured(settings)
-    given = place is not None
-    place = place or OwnFolder.at(folder.absolute())
-    _check_name(settings, place, name)
-    made = draft(name, _event(source), key)
-    for path in _write(place, name, made):
-        click.echo(f"wrote  {path}")
-    if not given:
-        env = place.topics.parent / "env"
-        env.write_text("".join(f"export {variable}='{path}'\n" for variable, path in place.environment.items()))
-        click.echo(f"wrote  {env}\nNow run:  . {env}")
+    configured = OwnFolder.configured(settings)
+    place = configured or OwnFolder.at(folder.absolute())
+    try:
+        _check_name(settings, place, name)
+        made = draft(name, _event(source), key)
+        for path in _write(place, name, made):
+            click.echo(f"wrote  {path}")
+        if not configured:
+            env = place.topics.parent / "env"
+            env.write_text("".join(f"export {variable}='{path}'\n" for variable, path in place.environment.items()))
+            click.echo(f"wrote  {env}\nNow run:  . {env}")
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}; expected a folder that takes the files") from None
     click.echo(f"Then:     chimera family check {name} --offline, and correct the schema and the table")
     click.echo(f"Then:     chimera topics apply && chimera migrate && chimera family check {name}")
 
@@ -103,7 +105,7 @@ def _event(source: IO[bytes] | None) -> dict[str, Any] | None:
         return None
     try:
         event = json.loads(source.read())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{source.name}: expected one JSON event: {error}") from None
     if not isinstance(event, dict):
         raise ConfigError(f"{source.name}: expected an object of fields")

@@ -1,5 +1,6 @@
 """Ends of commands that never reach a server: odd options, and Ctrl-C."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +35,23 @@ def test_an_option_that_would_mean_something_else_is_refused(
     ended = command(capsys, monkeypatch)(*words.split())
     assert (ended.returncode, ended.stdout) == (2, "")
     assert problem in " ".join(ended.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("family new orders --folder /proc/nowhere", "/proc/nowhere: No such file or directory"),
+        (f"family new {'a' * 250} --folder {{folder}}", "File name too long"),
+    ],
+)
+def test_a_folder_that_does_not_take_the_files_is_one_line(
+    words: str, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read-only file system, or a name that it can't have."""
+    ended = command(capsys, monkeypatch)(*words.format(folder=tmp_path).split())
+    assert (ended.returncode, ended.stdout) == (78, "")
+    assert problem in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_an_interrupted_command_has_an_exit_code_of_its_own(
