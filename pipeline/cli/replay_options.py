@@ -140,9 +140,7 @@ def order_of(
     if days and (into or despite_unknown):
         raise click.UsageError("expected --day without --into and --despite-unknown: it makes days of the table anew")
     if days and end:
-        raise click.UsageError(
-            "expected --day without --to: a day is made of all its records below the committed offsets"
-        )
+        raise click.UsageError("expected --day without --to: a day is made of all records below the committed offsets")
     if not days and (keep_unknown or allow_removal):
         raise click.UsageError("expected --keep-unknown and --allow-removal only with --day")
     if into == family.table:
