@@ -40,6 +40,9 @@ def print_created(record: BackupRecord) -> None:
     facts = record.facts
     on = f", on {record.base}" if record.base else ""
     click.echo(f"{record.name}: {facts['kind']}{on}, {_size(record)} in {facts['files']:,} files at {record.place}")
+    if not record.whole:
+        click.echo("It has only what it was limited to; a recovery to a moment needs one without limits.")
+        return
     offsets = sum(sum(noted.offsets.values()) for noted in record.noted.values())
     click.echo(f"It has the rows of all records below the committed offsets, {offsets:,} in all.")
 

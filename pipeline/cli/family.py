@@ -152,12 +152,11 @@ def check(context: click.Context, name: str, *, offline: bool) -> None:
     checked = catalog.family(name)
     _print_fields(checked)
     examples = _examples(settings, catalog, name)
-    missing = 0
+    missing = set[str]()
     for finding in demands(settings, checked, examples, offline=offline):
-        missing += bool(finding.problem)
-        click.echo(
-            f"{'missing' if finding.problem else 'ok':8}{finding.what}{': ' * bool(finding.problem)}{finding.problem}"
-        )
+        said = "as above" if finding.problem in missing else finding.problem
+        click.echo(f"{'missing' if said else 'ok':8}{finding.what}{': ' * bool(said)}{said}")
+        missing |= {finding.problem} - {""}
     context.exit(1 if missing else 0)
 
 

@@ -154,7 +154,12 @@ def _former(owner: Family, older: int | None) -> Schema:
     for schema in owner.schemas[:-1]:
         if schema.version == version:
             return schema
-    known = ", ".join(str(schema.version) for schema in owner.schemas[:-1]) or "none"
+    if not owner.schemas[:-1]:
+        raise ConfigError(
+            f"{owner.name}: {owner.schema.file.name} is its only version; expected a newer one beside it: copy the "
+            "file, raise the number in its name, and change it"
+        )
+    known = ", ".join(str(schema.version) for schema in owner.schemas[:-1])
     raise ConfigError(f"{owner.name}: no version {version} before {owner.schema.file.name}; there are {known}")
 
 

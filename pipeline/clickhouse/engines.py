@@ -28,6 +28,20 @@ _LOOKED_FOR = re.compile(r"U?Int\d+|UUID|Bool|String|FixedString\(\d+\)|LowCardi
 _FORMS = ("", "Replicated", "Shared")  # the latter two are those of clusters and of ClickHouse Cloud
 
 
+def replacing_tables(settings: ClickHouseSettings, database: str = "") -> frozenset[str]:
+    """Return the tables whose engine replaces rows of the same key, by the server.
+
+    Args:
+        settings: server.
+        database: another one than that of the settings.
+
+    Raises:
+        UnavailableError, HaltError: the server doesn't answer, or refuses.
+    """
+    with explained(settings), connect(settings, database=database or settings.database) as client:
+        return frozenset(name for name, engine in all_rows(client, _TABLES) if "Replacing" in engine)
+
+
 def check_engines(settings: ClickHouseSettings, tables: Iterable[str], like: Mapping[str, str] | None = None) -> None:
     """Check that each table has the engine that the migrations declare, or a plain MergeTree.
 

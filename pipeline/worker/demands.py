@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.contract import check_tables
 from pipeline.clickhouse.pinned_settings import check_user
+from pipeline.clickhouse.rights import check_rights
 from pipeline.clickhouse.table_checks import TABLE_CHECKS
-from pipeline.config import Settings
+from pipeline.config import ClickHouseSettings, Settings
 from pipeline.decode.decoder import Decoder
 from pipeline.errors import ChimeraError, ConfigError, UnavailableError, UnclearError
 from pipeline.privacy.hashing import configured_hasher
@@ -53,27 +54,41 @@ def demands(
     if not offline:
         checks += [
             ("topics exist and may be used", partial(check_topics, settings.kafka, alone, None)),
-            ("the user may insert", partial(check_user, server)),
+            ("the user may write with the settings of inserts", partial(check_user, server)),
             ("the table fits the schema", partial(check_tables, server, [family])),
             *((check.holds, partial(check.run, server, [family.table])) for check in TABLE_CHECKS),
+            ("the user may insert into the table", partial(_check_rights, server, family)),
             ("the deduplication window is wide enough", partial(check_windows, settings, alone)),
         ]
         if not settings.worker.allow_fresh_group:
             checks.append(("the group would store nothing twice", partial(check_group, settings, alone)))
+    patience = _Patience()
     for what, check in checks:
-        yield Demand(what, _problem(check))
+        yield Demand(what, _problem(check, patience))
 
 
-def _problem(check: Callable[[], object]) -> str:
-    """Run a check; a server that doesn't answer is asked again for a while, as the worker asks without limit."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+class _Patience:
+    """Time that all checks together wait for servers that don't answer; the worker waits without limit."""
+
+    def __init__(self) -> None:
+        self._left = _PATIENCE_SECONDS
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, and return True; return False at once when no time is left."""
+        self._left -= seconds
+        if self._left < 0:
+            return False
+        time.sleep(seconds)
+        return True
+
+
+def _problem(check: Callable[[], object], patience: _Patience) -> str:
     for pause in pauses(_FIRST_PAUSE_SECONDS, _PATIENCE_SECONDS):
         try:
             check()
         except (UnavailableError, UnclearError) as error:
-            if time.monotonic() + pause > deadline:
+            if not patience.wait(pause):
                 return str(error)
-            time.sleep(pause)
         except ChimeraError as error:
             return str(error)
         else:
@@ -85,6 +100,10 @@ def _check_versions(family: Family) -> None:
     found = problems({family.name: family.schemas})
     if found:
         raise ConfigError("; ".join(map(str, found)))
+
+
+def _check_rights(server: ClickHouseSettings, family: Family) -> None:
+    check_rights(server, check_tables(server, [family]))
 
 
 def _sanitiser(settings: Settings, family: Family) -> Sanitiser:

@@ -139,7 +139,7 @@ def attach(table: str, only: tuple[date, ...], begin: date | None, end: date | N
         ids = {day.partition_id for day in chosen_days(as_days, begin=begin, end=end, only=only)}
         wanted = [day for day in detached_days(client, table) if day.partition_id in ids]
         for day in wanted:
-            click.echo(f"{day.day}  {day.parts} parts, {size_text(day.size)}")
+            click.echo(f"{day.day}  {day.parts} part{'s' * (day.parts != 1)}, {size_text(day.size)}")
         if execute and wanted:
             attach_days(settings.clickhouse, client, table, wanted, _days(settings, client, tables))
     _say(execute, f"{len(wanted)} days attached", bool(wanted))
@@ -193,7 +193,7 @@ def _change(
             click.echo(_NOTE, err=True)
         if execute and days:
             change_days(settings.clickhouse, client, table, change, (day.partition_id for day in days))
-    _say(execute, f"{len(days)} days {_CHANGES[change]}", bool(days))
+    _say(execute, f"{len(days)} day{'s' * (len(days) != 1)} {_CHANGES[change]}", bool(days))
 
 
 def _say(execute: bool, done: str, anything: bool) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.client import connect, explained
+from pipeline.clickhouse.engines import replacing_tables
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.session_stats import TABLE as SESSION_STATS
 from pipeline.config import ClickHouseSettings, Settings
@@ -27,6 +28,10 @@ from pipeline.operations.lineage.family_log import FamilyLog
 from pipeline.operations.lineage.staging import is_staging
 from pipeline.transport.adapter.log_reader import LogReader
 
+_DAYS = """
+SELECT DISTINCT partition FROM system.parts
+WHERE database = currentDatabase() AND table IN %(tables)s AND active AND rows > 0
+"""
 _TABLES = "SELECT name, engine FROM system.tables WHERE database = currentDatabase() AND NOT is_temporary ORDER BY name"
 _VERSIONS = "SELECT toString(version) FROM schema_versions"
 _REPAIR = f"{SESSION_STATS}_repair_"
@@ -67,11 +72,12 @@ def create(
     manifest.ensure()
     settle(settings, manifest)
     tables = _tables(clickhouse, wish.tables)
+    _check_days(clickhouse, wish)
     destination = Destination.configured(settings.backup)
     report("Noting offsets", 0)
     noted = note_offsets(settings, catalog)
     base = _base(manifest.records(), wish, tables, destination, noted)
-    counted = counted_tables(catalog, noted, tables)
+    counted = counted_tables(catalog, noted, tables, replacing_tables(clickhouse))
     name, facts = _entry(settings, wish, tables, base, noted)
     report("Counting rows", 0)
     known = (base.figures if base else None) or {}
@@ -159,19 +165,25 @@ def _committed(settings: Settings, family: Family) -> dict[int, int]:
         return FamilyLog(settings, family, reader).committed()
 
 
-def counted_tables(catalog: Catalog, noted: Mapping[str, Noted], tables: Collection[str]) -> dict[str, Counted]:
-    """Return those of some tables whose rows are counted: the families' and session_stats."""
+def counted_tables(
+    catalog: Catalog, noted: Mapping[str, Noted], tables: Collection[str], replacing: Collection[str]
+) -> dict[str, Counted]:
+    """Return those of some tables whose rows are counted: the families' and session_stats.
+
+    Args:
+        catalog: families.
+        noted: offsets that were noted, by family.
+        tables: tables to choose from.
+        replacing: tables whose engine replaces rows.
+    """
     counted = {
-        family.table: Counted(family.table, "ts", noted.get(family.name), replaces=family.table in REPLACING)
+        family.table: Counted(family.table, "ts", noted.get(family.name), replaces=family.table in replacing)
         for family in catalog.families
         if family.table in tables and family.name in noted
     }
     if SESSION_STATS in tables:
         counted[SESSION_STATS] = Counted(SESSION_STATS, "hour")
     return counted
-
-
-REPLACING = frozenset({"bench_runs"})  # as the migrations declare it
 
 
 def _take(
@@ -229,6 +241,21 @@ def _tables(clickhouse: ClickHouseSettings, wanted: Collection[str]) -> tuple[st
             f"{', '.join(there)}"
         )
     return tuple(name for name in there if not wanted or name in wanted or name == TABLE)
+
+
+def _check_days(clickhouse: ClickHouseSettings, wish: Wish) -> None:
+    """Check that each day has rows, in one of the tables that are asked for: a backup of nothing passes for one.
+
+    Raises:
+        ConfigError: a day has none.
+    """
+    if wish.days:
+        with explained(clickhouse), connect(clickhouse) as client:
+            there = {day for (day,) in all_rows(client, _DAYS, {"tables": tuple(wish.tables)})}
+        if missing := sorted(set(wish.days) - there):
+            raise ConfigError(
+                f"{', '.join(wish.tables)}: {missing[0]}: expected a day with rows; `chimera storage days` lists them"
+            )
 
 
 def _base(

@@ -6,7 +6,7 @@ what is missing below them, bring session_stats in line, and, in place, exchange
 """
 
 import time as clock
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 from pipeline.catalog import Catalog, Family, RollupSpec
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.coordinates import OFFSET, PARTITION, TOPIC_ID, Source
+from pipeline.clickhouse.engines import replacing_tables
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.migrate import migrate
 from pipeline.clickhouse.session_stats import TABLE as SESSION_STATS
 from pipeline.config import Settings
 from pipeline.errors import HaltError, UnavailableError
-from pipeline.operations.backup.create import REPLACING
 from pipeline.operations.backup.figures import at_or_above
 from pipeline.operations.backup.manifest import Manifest
 from pipeline.operations.backup.moment import MomentCut, UnreachableError, cuts_at
@@ -92,8 +92,7 @@ def recover(
 ) -> Recovered:
     """Make a recovery, or go on with it.
 
-    Days that have rows of unknown origin are filled `despite_unknown` only. The workers have `wait_seconds` to commit
-    the records of the moment.
+    Days with rows of unknown origin are filled `despite_unknown` only. Workers have `wait_seconds` to commit.
 
     Raises:
         DoublesError: the database has tables of other origin.
@@ -103,15 +102,17 @@ def recover(
     plan.check_not_exchanged()
     began, done, record = clock.monotonic(), Recovered(), plan.start.record
     target = settings.model_copy(update={"clickhouse": settings.clickhouse.model_copy(update={"database": plan.into})})
-    behind = [family for family in catalog.families if plan.follows(family.name)]
-    await_commits(settings, behind, plan.cuts, wait_seconds)
+    await_commits(settings, (each for each in catalog.families if plan.follows(each.name)), plan.cuts, wait_seconds)
     tables = check_tables_in(record, (), ())
     bring(settings, record, tables, (), plan.into, facts=_facts(plan), progress=partial(report, "Restoring"))
     migrate(target.clickhouse)
     deleted = _cut_off(settings, target, catalog, plan, done)
-    for family in (*behind, *_replaced(catalog, plan, deleted)):
-        again = family.table in REPLACING and family.table in deleted.tables
-        _fill(target, catalog, family, plan, done, again=again, despite_unknown=despite_unknown, report=report)
+    uncovered = deleted.tables & replacing_tables(target.clickhouse)  # a deleted row may have replaced one
+    for family in catalog.families:
+        if plan.follows(family.name) or family.table in uncovered:
+            _fill(
+                target, catalog, family, plan, done, uncovered=uncovered, despite_unknown=despite_unknown, report=report
+            )
     _check_cuts(settings, catalog, plan)
     if catalog.rollup and SESSION_STATS in tables:
         report("Bringing session_stats in line", 0)
@@ -186,14 +187,14 @@ def _fill(
     plan: RecoveryPlan,
     done: Recovered,
     *,
-    again: bool,
+    uncovered: Collection[str],
     despite_unknown: bool,
     report: Report,
 ) -> None:
-    """Insert the rows of a family that lie between the backup and the moment; `again` for all before it, too."""
+    """Insert the rows of a family between the backup and the moment; of uncovered tables all before it, too."""
     report(f"Filling {family.name}", 0)
     cut = plan.cuts[family.name]
-    first = dict.fromkeys(cut.ends, 0) if again else plan.firsts(family.name)  # a deleted row may have replaced one
+    first = dict.fromkeys(cut.ends, 0) if family.table in uncovered else plan.firsts(family.name)
     order = Order(family, Bound(by_partition=first), Bound(by_partition=cut.ends), despite_unknown=despite_unknown)
     result = Result()
     with explained(target.clickhouse), open_source(target, catalog, order) as source:
@@ -204,12 +205,6 @@ def _fill(
         f"{family.topic.name}, partition {each.partition}, offsets {each.first} to {each.next_offset - 1}"
         for each in result.deleted
     ]
-
-
-def _replaced(catalog: Catalog, plan: RecoveryPlan, deleted: "_Deleted") -> list[Family]:
-    """Return families without records between backup and moment whose deleted rows may have replaced others."""
-    found = [family for family in catalog.families if family.table in REPLACING and family.table in deleted.tables]
-    return [family for family in found if not plan.follows(family.name)]
 
 
 def _check_cuts(settings: Settings, catalog: Catalog, plan: RecoveryPlan) -> None:

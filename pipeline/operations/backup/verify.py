@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from pipeline.catalog import Catalog
 from pipeline.clickhouse.client import connect, execute_again, explained
+from pipeline.clickhouse.engines import replacing_tables
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.table_lock import TableLock
 from pipeline.config import Settings
@@ -54,7 +55,6 @@ def verify_backup(
     """
     clickhouse, manifest = settings.clickhouse, Manifest(settings.clickhouse)
     tables = check_tables_in(record, (), ())
-    counted = counted_tables(catalog, record.noted, tables)
     scratch = f"{clickhouse.database}_verify_{secrets.token_hex(4)}"
     with TableLock(clickhouse, TABLE):
         _drop_left(settings)
@@ -62,6 +62,7 @@ def verify_backup(
             with explained(clickhouse), connect(clickhouse, database="") as client:
                 client.execute(f"CREATE DATABASE `{scratch}`")
             run_restore(settings, record, tables, days=record.days, into=scratch, operation=scratch, progress=progress)
+            counted = counted_tables(catalog, record.noted, tables, replacing_tables(clickhouse, scratch))
             found = {table.name: _figures(settings, scratch, table) for table in counted.values()}
             lines, failure = _compared(record, found), None
         except OperationError as error:

@@ -90,6 +90,16 @@ def used_indexes(subject: Subject, table: str, columns: list[str], *, days: int)
     return used if found else None
 
 
+def logged_days(subject: Subject, *, most: int) -> int:
+    """Return the days that query_log holds, at most so many; servers delete old entries, and new ones have few.
+
+    Raises:
+        HaltError: the server has no query_log.
+    """
+    ((days,),) = _logged(subject, "SELECT dateDiff('day', min(event_date), today()) + 1 FROM system.query_log")
+    return min(int(days), most)
+
+
 def _logged(subject: Subject, query: str, params: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
     """Return the rows of a query that reads query_log.
 

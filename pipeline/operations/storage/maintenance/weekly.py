@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.volumes import VOLUMES
 from pipeline.operations.storage.maintenance.daily import days_of
-from pipeline.operations.storage.maintenance.queries import used_indexes
+from pipeline.operations.storage.maintenance.queries import logged_days, used_indexes
 from pipeline.operations.storage.maintenance.report import Check, Finding, Period, Subject
 from pipeline.operations.storage.tables import volumes
 
 _GROWTH_DAYS = 7
 _FULL_SOON_DAYS = 30
+_FAR_DAYS = 3650
 _NEARLY_FULL = 0.85
 _USED_DAYS = 30
 _WITHOUT_STATISTICS = """
@@ -46,6 +47,7 @@ def statistics(subject: Subject) -> Iterator[Finding]:
 def indexes(subject: Subject) -> Iterator[Finding]:
     """Yield days without indexes, and indexes that no logged query uses."""
     found = all_rows(subject.client, _INDEXES, {"tables": _names(subject)})
+    logged = logged_days(subject, most=_USED_DAYS)
     for table in sorted({table for table, *_ in found}):
         own = {name: (column, size) for one, name, column, size in found if one == table}
         for day, partition_id, parts in all_rows(subject.client, _UNBUILT, {"table": table}):
@@ -60,7 +62,7 @@ def indexes(subject: Subject) -> Iterator[Finding]:
             if used is None or name not in used:
                 seen = "no logged query reads its column" if used is None else "logged queries don't use it"
                 yield Finding(
-                    f"index {name} ({column}), {size:,} bytes: {seen} in {_USED_DAYS} days",
+                    f"index {name} ({column}), {size:,} bytes: {seen} in {logged} day{'s' * (logged > 1)} of the log",
                     table,
                     {"index": name, "bytes": size},
                 )
@@ -86,7 +88,8 @@ def growth(subject: Subject) -> Iterator[Finding]:
     for disk, free, total in all_rows(subject.client, _DISKS):
         left = free / daily_total if daily_total and disk not in slower else None
         used = 1 - free / total if total else 0.0
-        until = f"; full in {left:,.0f} days at this growth" if left is not None else ""
+        until = "" if left is None else f"; full in {left:,.0f} days at this growth"
+        until = f"; not full in {_FAR_DAYS:,} days at this growth" if left is not None and left > _FAR_DAYS else until
         yield Finding(
             f"disk {disk}: {free / 1e9:,.1f} of {total / 1e9:,.1f} GB free{until}",
             figures={"disk": disk, "free": free, "total": total, "days_until_full": left},
