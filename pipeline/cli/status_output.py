@@ -102,8 +102,8 @@ def _backup(state: PipelineState) -> Text:
 def _verdict(state: PipelineState, family: FamilyState) -> Health:
     if state.kafka.verdict is not Health.OK:
         return Health.UNKNOWN
-    cut_off = family.missing or family.leaderless
-    return Health.CRITICAL if cut_off else _OF_CONSUMPTION.get(family.consumption, Health.CRITICAL)
+    critical = any(each.where == family.name and each.severity is Health.CRITICAL for each in state.troubles)
+    return Health.CRITICAL if critical else _OF_CONSUMPTION.get(family.consumption, Health.CRITICAL)
 
 
 def _number(value: float | None) -> str:

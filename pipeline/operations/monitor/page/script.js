@@ -9,6 +9,7 @@ const SHAPES = {
 };
 const WORDS = { ok: "All is well", warning: "Needs a look", critical: "Trouble", unknown: "Unknown" };
 const COLOURS = { ok: "%230f8a5f", warning: "%23d98a00", critical: "%23c62f3e", unknown: "%238a94a6" };
+const OF_TABLE = /^(table|many-parts|nothing)/; // troubles that are shown at the table, not at the topic
 const $ = (id) => document.getElementById(id);
 
 function el(tag, attributes = {}, ...children) {
@@ -139,7 +140,8 @@ function letters(family) {
 }
 function topic(state, family) {
   const away = state.kafka.verdict !== "ok";
-  const verdict = away ? "unknown" : family.missing || family.leaderless.length ? "critical" : severity(family.consumption);
+  const critical = state.troubles.some((each) => each.where === family.name && each.severity === "critical" && !OF_TABLE.test(each.id));
+  const verdict = away ? "unknown" : critical ? "critical" : severity(family.consumption);
   const cls = away ? "away" : verdict === "ok" || verdict === "unknown" ? "" : verdict;
   const lag = family.missing ? "topic is missing" : family.lag_records
     ? [el("strong", {}, count(family.lag_records)), ` ${family.lag_records === 1 ? "record waits" : "records wait"}, `, el("strong", {}, span(family.lag_seconds))]
@@ -152,7 +154,7 @@ function topic(state, family) {
 function table(state, name, extra) {
   const found = state.tables.find((each) => each.name === name);
   const away = state.clickhouse.verdict !== "ok";
-  const trouble = state.troubles.filter((each) => each.where === name && /table|parts|nothing/.test(each.id)).map((each) => each.severity);
+  const trouble = state.troubles.filter((each) => each.where === name && OF_TABLE.test(each.id)).map((each) => each.severity);
   const verdict = away ? "unknown" : trouble.includes("critical") ? "critical" : trouble.length ? "warning" : "ok";
   const stored = found && ago(state, found.newest_stored);
   return el("div", { class: `node table ${away ? "away" : verdict === "ok" ? "" : verdict}` },
