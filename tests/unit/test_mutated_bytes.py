@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from support.avro_cases import damaged
 from support.both_paths import by_both, decoded
 from support.events import events
-from support.kafka_batches import ATTRIBUTES, CODECS, COUNT, FIELDS, LAST_DELTA, RECORDS, Fields, batch_of
+from support.kafka_batches import (
+    ATTRIBUTES,
+    CODECS,
+    COUNT,
+    FIELDS,
+    LAST_DELTA,
+    RECORDS,
+    Fields,
+    batch_of,
+    made_of,
+    record_of,
+)
 
 from pipeline.catalog import load_catalog
 from pipeline.config import Settings
@@ -56,15 +67,25 @@ def test_damaged_batches_have_the_same_records_or_the_same_fault(
     codec: int, records: list[Fields], data: st.DataObject
 ) -> None:
     """Damage within the records, within what the codec reads, and counts in the head that lie."""
-    whole = batch_of(records)
+    whole, rows = batch_of(records), len(records)
     body = data.draw(st.one_of(st.just(whole[RECORDS:]), damaged(whole[RECORDS:])))
     packed = _COMPRESS[codec](body)
     batch = bytearray(whole[:RECORDS] + (packed if data.draw(st.integers(0, 5)) else data.draw(damaged(packed))))
     batch[ATTRIBUTES] = struct.pack(">h", codec | data.draw(st.sampled_from([0, 0, 8])))
-    count = data.draw(st.sampled_from([len(records)] * 4 + [len(records) + 1, len(records) - 1, 2**31 - 1, -(2**31)]))
-    last_delta = data.draw(st.sampled_from([len(records) - 1] * 3 + [count - 1, len(records) + 3, 2**31 - 1, -1]))
+    count = data.draw(st.sampled_from([rows] * 4 + [rows + 1, rows - 1, 2**31 - 1, -(2**31)]))
+    last_delta = data.draw(st.sampled_from([rows - 1] * 3 + [count - 1, rows + 3, 2**31 - 1, -1]))
     batch[COUNT], batch[LAST_DELTA] = struct.pack(">i", count), struct.pack(">i", max(last_delta, -(2**31)))
     compiled, reference = by_both(lambda: (_sparse(bytes(batch)), _dense(bytes(batch))))
+    assert compiled == reference
+
+
+@settings(max_examples=200, deadline=None)
+@given(deltas=st.lists(st.integers(-1, 3), min_size=1, max_size=4), last_delta=st.integers(-1, 4))
+def test_offsets_of_any_order_are_the_same_records_or_the_same_fault(deltas: list[int], last_delta: int) -> None:
+    """Also those beyond the last one that the head names."""
+    body = b"".join(record_of(delta=delta) for delta in deltas)
+    batch = made_of(body, count=len(deltas), last_delta=max(last_delta, 0))
+    compiled, reference = by_both(lambda: (_sparse(batch), _dense(batch)))
     assert compiled == reference
 
 
