@@ -143,8 +143,7 @@ def order_of(
         raise click.UsageError("expected --day without --to: a day is made of all records below the committed offsets")
     if not days and (keep_unknown or allow_removal):
         raise click.UsageError("expected --keep-unknown and --allow-removal only with --day")
-    if into == family.table:
-        raise click.UsageError(f"expected --into with another table than {into}: without it, {into} is filled")
+    _check_target(family, into)
     _check_source(source_topic, files, bounded=bool(begin or end), rewrite=bool(days))
     return Order(
         family,
@@ -158,6 +157,11 @@ def order_of(
         source_topic,
         files[0] if files else None,
     )
+
+
+def _check_target(family: Family, into: str | None) -> None:
+    if into == family.table:  # session_stats would stay as it is
+        raise click.UsageError(f"expected --into with another table than {into}: without it, {into} is filled")
 
 
 def _check_source(source_topic: str | None, files: Sequence[Path], *, bounded: bool, rewrite: bool) -> None:
