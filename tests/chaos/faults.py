@@ -125,6 +125,8 @@ def scale(most: int, world: World, rng: random.Random, runs: int) -> Iterator[No
                 workers.append(more)
                 time.sleep(rng.uniform(0, 1))
             workers[-1].wait_until_consuming()
+            for worker in workers:  # until its first line, a process that gets SIGTERM has no handler for it
+                worker.wait_for(partial(worker.lines, "starting"), "started", PATIENCE_SECONDS)
             while len(workers) > 1:
                 stop(workers.pop(rng.randrange(len(workers))))
             workers[0].wait_until_consuming()

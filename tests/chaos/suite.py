@@ -1,6 +1,7 @@
 """Run a fault in its own world, and return its outcome."""
 
 import random
+import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -57,10 +58,16 @@ def inflict(
                 advance()
             world.settle()
         except AssertionError as error:
-            stuck = str(error).partition("\n")[0]
+            stuck = str(error).partition("\n")[0] or _place(error)
             world.start_over()  # delayed records aren't lost
         verdict = world.ledger.judge()
         return Outcome(fault.name, done, verdict, stuck, () if stuck else tuple(verified(world)))
+
+
+def _place(error: AssertionError) -> str:
+    """Return the line of a check that has no message."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}: {last.line}"
 
 
 def verified(world: World) -> Iterator[str]:
