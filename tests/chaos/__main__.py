@@ -40,7 +40,7 @@ def main(share: float, seed: int, only: tuple[str, ...], write_docs: bool) -> No
 
     \b
     Examples:
-      python -m chaos                          all runs, about three quarters of an hour
+      python -m chaos                          all runs, an hour or more
       python -m chaos --share 0.1              a tenth of the runs of each fault
       python -m chaos --only rollup --seed 7
 
