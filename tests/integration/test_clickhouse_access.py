@@ -220,10 +220,10 @@ def _rows(family: Family) -> Rows:
     return Decoder(family).decode([encoder.encode(event).value for event in events(family.name, 3)])
 
 
-def _session() -> dict[str, Column]:
-    """Return one row of session_stats."""
+def _session(hour: int) -> dict[str, Column]:
+    """Return one row of session_stats; an hour that has expired would be gone."""
     values = {name: np.ones(1, np.float32 if kind == "Float32" else np.int64) for name, kind in COLUMNS.items()}
-    return {**values, "hour": np.ones(1, np.uint32), "session_id": np.zeros(1, "V16")}
+    return {**values, "hour": np.full(1, hour, np.uint32), "session_id": np.zeros(1, "V16")}
 
 
 def _do_a_workers_work(server: ClickHouseServer, role: str) -> None:
@@ -236,8 +236,9 @@ def _do_a_workers_work(server: ClickHouseServer, role: str) -> None:
             sink.insert(family.table, columns, token)
             assert not sink.missing_rows(family.table, family.key, columns, tried=True).any()
             assert sink.refusal_code(family.table, columns) is None
-        sink.insert(TABLE, _session(), token)
-        assert sink.stored_sessions(TABLE, 1) == {bytes(16)}
+        hour = int(datetime.now(UTC).timestamp()) // 3600 * 3600
+        sink.insert(TABLE, _session(hour), token)
+        assert sink.stored_sessions(TABLE, hour) == {bytes(16)}
     finally:
         sink.close()
         with Client("127.0.0.1", port=server.port) as default:

@@ -15,6 +15,7 @@ import pytest
 from clickhouse_driver import Client
 from clickhouse_driver.errors import Error, ServerException
 from support.containers import ContainerStack
+from support.processes import PATIENCE_SECONDS
 
 from pipeline.catalog import load_catalog
 from pipeline.clickhouse.client import connect, kind_of
@@ -197,19 +198,15 @@ def test_a_repeated_insert_adds_the_days_that_were_not_stored(
     days = 150
     whole = (2 * days, days)
     ts = np.arange(2 * days, dtype=np.int64) // 2 * _DAY_MS
-    columns: dict[str, Column] = {"ts": ts, "attempt": np.full(2 * days, _MOST_KILLS, np.int64)}
-    began = time.monotonic()
-    sink.insert("t", columns, "token")
-    usual = time.monotonic() - began
     for attempt in range(_MOST_KILLS):
-        columns = {"ts": ts, "attempt": np.full(2 * days, attempt, np.int64)}
-        timer = threading.Timer(usual * (attempt + 1) / (_MOST_KILLS + 1), stack.clickhouse.kill)
-        timer.start()
+        columns: dict[str, Column] = {"ts": ts, "attempt": np.full(2 * days, attempt, np.int64)}
+        count = f"SELECT count(), uniqExact(ts) FROM t WHERE attempt = {attempt}"
+        killing = threading.Thread(target=_kill_at_the_first_row, args=(stack, database, count))
+        killing.start()
         with contextlib.suppress(Error, OSError, EOFError):  # the insert may end before the kill
             sink.insert("t", columns, f"token {attempt}")
-        timer.join()
+        killing.join()
         stack.clickhouse.start()
-        count = f"SELECT count(), uniqExact(ts) FROM t WHERE attempt = {attempt}"
         half = 0 < _plain(stack, database, count)[0] < 2 * days
         sink.close()
         sink.insert("t", columns, f"token {attempt}")
@@ -219,6 +216,15 @@ def test_a_repeated_insert_adds_the_days_that_were_not_stored(
         if half and found == whole:
             return
     raise AssertionError("no kill came in the middle of an insert")
+
+
+def _kill_at_the_first_row(stack: Stack | ContainerStack, client: Client, count: str) -> None:
+    """Kill the server once the query counts a row; the others are on their way."""
+    with Client("127.0.0.1", port=stack.clickhouse.port, database=client.connection.database) as own:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline and not own.execute(count)[0][0]:
+            pass
+    stack.clickhouse.kill()
 
 
 def _plain(stack: Stack | ContainerStack, client: Client, query: str) -> tuple[int, int]:
