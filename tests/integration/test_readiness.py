@@ -7,10 +7,12 @@ import pytest
 from support.events import events, publish, settled
 from support.kafka_cluster import KafkaCluster
 from support.monitors import running_monitor
-from support.processes import Worker, prepare
+from support.processes import Worker, eventually, prepare
 
 from pipeline.config import Settings, env_name, load_settings
 from pipeline.devstack import Stack
+from pipeline.errors import UnavailableError
+from pipeline.kafka.standing import GroupObserver
 from pipeline.producer.encode import Encoder
 
 pytestmark = pytest.mark.integration
@@ -66,3 +68,25 @@ def test_a_worker_with_partitions_that_no_broker_leads_is_not_ready(
         cluster.broker(_OTHER_BROKER).start()
         worker.wait_for(lambda: worker.ready, "ready again")
         worker.wait_for(lambda: "partition-without-leader" not in monitor.troubles(), "all partitions have leaders")
+
+
+def test_the_monitor_looks_on_without_a_broker_that_was_killed(
+    settings: Settings, cluster: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cluster lists the broker for some seconds more, so a client that asks once goes on asking that broker."""
+    del settings
+    monkeypatch.setenv(env_name("kafka", "bootstrap_servers"), cluster.bootstrap_servers)
+    own = load_settings()
+    topics = [topic.name for topic in prepare(own).topics]
+    observer = GroupObserver(own.kafka, topics, answer_seconds=4.0)
+    assert not observer.look(anew=True).leaderless
+    cluster.broker(_OTHER_BROKER).kill()
+
+    def sees_the_others() -> bool:
+        try:
+            standing = observer.look(anew=False)
+        except UnavailableError:
+            return False
+        return bool(standing.leaderless and standing.ends)
+
+    eventually(sees_the_others, "a look at the partitions of the other broker")

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 from support.pipeline_states import busy, clickhouse_away
-from support.processes import eventually
+from support.processes import eventually, in_foreground
 
 from pipeline.devstack.ports import free_port
 from pipeline.operations.monitor.state import PipelineState
@@ -41,7 +41,7 @@ class _Terminal:
         for name in ("COLUMNS", "LINES", "NO_COLOR"):
             environ.pop(name, None)
         login = [sys.executable, "-c", _LOGIN, str(self._theirs)]
-        self.process = subprocess.Popen([*login, *command], env=environ, pass_fds=[self._theirs])
+        self.process = subprocess.Popen(in_foreground([*login, *command]), env=environ, pass_fds=[self._theirs])
         self.text = ""
 
     def resize(self, columns: int, rows: int) -> None:
