@@ -36,7 +36,7 @@ demo: $(MARK) ## Run the whole pipeline on this machine, in about a minute
 test: lint ## Run lint and all tests, on a real broker and a real ClickHouse
 	$(BIN)/chimera schemas check
 	$(BIN)/python -m pipeline.devstack.aot_cache
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 lint: $(MARK) ## Run ruff, mypy --strict and import-linter, which checks the layers of the packages
 	$(BIN)/ruff check
