@@ -98,8 +98,7 @@ def window_shares(settings: Settings, catalog: Catalog, partitions: Mapping[str,
     shares = dict[str, float]()
     for table in _live_tables(settings, catalog, partitions):
         name = window_setting(table.engine)
-        # A topic that the metadata lacks for a moment has no partitions; its table keeps to the least share meanwhile.
-        if name and table.partitions and (blocks := table.setting(name)) is not None:
+        if name and (blocks := table.setting(name)) is not None:
             shares[table.name] = math.inf if blocks >= table.enough else blocks / table.partitions
     return shares
 
