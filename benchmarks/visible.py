@@ -11,7 +11,9 @@ _PARTS = """
 SELECT name, partition_id, min_block_number, max_block_number FROM system.parts
 WHERE database = currentDatabase() AND table = 'ui_events' AND active
 """
-_RANGES = "SELECT _partition, min(_offset), max(_offset) FROM ui_events WHERE _part IN %(names)s GROUP BY _partition"
+_RANGES = """
+SELECT _part, _partition, min(_offset), max(_offset) FROM ui_events WHERE _part IN %(names)s GROUP BY _part, _partition
+"""
 
 Times = np.ndarray[tuple[int], np.dtype[np.int64]]
 """Times by offset, in ns of the monotonic clock; 0 for a record that isn't visible."""
@@ -34,16 +36,18 @@ class Watch:
         """Note the ranges of offsets that have become visible since the last look."""
         parts = self._client.execute(_PARTS)
         now = time.monotonic_ns()
-        fresh = []
+        fresh = dict[str, set[tuple[str, int]]]()
         for name, day, first, last in parts:
             blocks = {(day, number) for number in range(first, last + 1)}
-            if name not in self._names and not blocks <= self._blocks:  # a merge of known parts is nothing new
-                fresh.append(name)
-                self._blocks |= blocks
-            self._names.add(name)
+            if blocks <= self._blocks:  # a merge of known parts is nothing new
+                self._names.add(name)
+            elif name not in self._names:
+                fresh[name] = blocks
         if fresh:
-            for partition, first, last in self._client.execute(_RANGES, {"names": tuple(fresh)}):
+            for name, partition, first, last in self._client.execute(_RANGES, {"names": tuple(fresh)}):
                 self._seen[partition].append((first, last, now))
+                self._names.add(name)  # one that was merged meanwhile isn't known yet
+                self._blocks |= fresh[name]
 
     def times(self, records: Sequence[int]) -> list[Times]:
         """Times of all records, by partition; `records` are their numbers."""
