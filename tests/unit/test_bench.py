@@ -271,7 +271,7 @@ class _Table:
 
     def __init__(self) -> None:
         self.parts: list[tuple[str, str, int, int]] = []
-        self.ranges: list[tuple[int, int, int]] = []
+        self.ranges: list[tuple[str, int, int, int]] = []
         self.asked: list[tuple[str, ...]] = []
 
     def execute(self, sql: str, values: dict[str, tuple[str, ...]] | None = None) -> list[tuple[object, ...]]:
@@ -286,9 +286,9 @@ def test_a_record_is_visible_from_the_first_look_that_finds_it() -> None:
     """A merge of known parts isn't read again, one with an unknown part is; a missing record has no time."""
     table = _Table()
     watch = Watch(table)
-    table.parts, table.ranges = [("a_1_1_0", "a", 1, 1)], [(0, 0, 1)]
+    table.parts, table.ranges = [("a_1_1_0", "a", 1, 1)], [("a_1_1_0", 0, 0, 1)]
     watch.look()
-    table.parts, table.ranges = [("a_1_2_1", "a", 1, 2)], [(0, 0, 3), (1, 0, 0)]
+    table.parts, table.ranges = [("a_1_2_1", "a", 1, 2)], [("a_1_2_1", 0, 0, 3), ("a_1_2_1", 1, 0, 0)]
     watch.look()
     table.parts = [("a_1_2_2", "a", 1, 2)]
     watch.look()
@@ -298,6 +298,18 @@ def test_a_record_is_visible_from_the_first_look_that_finds_it() -> None:
     assert first[4] == 0
     assert second[0] == first[2]
     assert first.dtype == np.int64
+
+
+def test_a_part_that_is_merged_before_it_is_read_is_read_in_the_merged_one() -> None:
+    """With a short linger ClickHouse merges between the list of parts and the query for their ranges."""
+    table = _Table()
+    watch = Watch(table)
+    table.parts, table.ranges = [("a_1_1_0", "a", 1, 1), ("a_2_2_0", "a", 2, 2)], [("a_1_1_0", 0, 0, 1)]
+    watch.look()
+    table.parts, table.ranges = [("a_1_2_1", "a", 1, 2)], [("a_1_2_1", 0, 0, 3)]
+    watch.look()
+    (times,) = watch.times([4])
+    assert 0 < times[0] == times[1] < times[2] == times[3]
 
 
 def test_the_middle_of_rounds_has_medians_and_the_greatest_latency() -> None:
