@@ -83,7 +83,6 @@ class GroupObserver:
         self._leaders: dict[LogPlace, int] = {}
         self._leaderless: frozenset[LogPlace] = frozenset()
         self._missing: frozenset[str] = frozenset()
-        self._failed = False
 
     def look(self, *, anew: bool) -> Standing:
         """Ask for the standing.
@@ -99,14 +98,13 @@ class GroupObserver:
         while True:
             try:
                 consumer, admin = self._clients = self._clients or self._connected()
-                if self._failed:  # librdkafka asks each broker that it knows for groups, also one that has gone
+                if not self._leaders:  # a failed look: the admin asks all brokers it knows for groups, also gone ones
                     admin.list_topics(timeout=self._answer_seconds)
-                    self._failed = False
                 if anew or self._leaderless or not self._leaders:
                     self._find_leaders(consumer)
                 return self._ask(consumer, admin)
             except KafkaException as error:
-                self._leaders, self._failed = {}, True
+                self._leaders = {}
                 failure = error.args[0]
                 if failure.code() not in _AGAIN or time.monotonic() > deadline:
                     what = f"group {self._settings.group_id} or its topics"

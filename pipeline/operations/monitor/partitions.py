@@ -42,9 +42,8 @@ class PartitionWatch:
         there = {place for place in standing.ends if place.topic in self._topics}
         for place in standing.leaderless:
             if place.topic in self._topics:
-                self._windows[place] = (
-                    PartitionWindow()
-                )  # nothing is known of it, and its last state isn't the present one
+                # Nothing is known of it, and its last state isn't the present one.
+                self._windows[place] = PartitionWindow()
         self._leaderless = standing.leaderless
         for gone in [place for place in self._windows if place.topic in standing.missing]:
             del self._windows[gone]
