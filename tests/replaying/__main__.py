@@ -123,7 +123,8 @@ def _rewrite(world: World, chosen: argparse.Namespace) -> dict[str, Any]:
             done = world.replay(*arguments)
             assert done["swapped"]
             stalls.append(done["stall_ms"])
-            rates.append(done["records_per_second"])
+            if done["records_per_second"] is not None:  # the first ones may be too short to have a rate
+                rates.append(done["records_per_second"])
             _say(f"swap {number + 1}: inserts waited {done['stall_ms']:.0f} ms")
     lost, doubled = world.lost_and_doubled()
     return {
