@@ -7,7 +7,8 @@ import ctypes
 import secrets
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,7 +33,16 @@ KINDS = {
     )
 }
 WRITTEN = {name: number for number, name in enumerate(("boolean", "int", "long", "float", "double", "string", "bytes"))}
-_DTYPES = {"int": "i8", "float": "f4", "double": "f8", "boolean": "?", "uuid": "V16", "decimal": "i8", "closed": "u4"}
+_DTYPES = {
+    "int": "i8",
+    "float": "f4",
+    "double": "f8",
+    "boolean": "?",
+    "uuid": "V16",
+    "decimal": "i8",
+    "closed": "u4",
+    "text": "u4",
+}
 BATCH = np.dtype(
     [(name, "i8") for name in ("start", "stop", "records", "last_delta", "base", "time", "appended_at", "appended")]
 )
@@ -55,6 +65,10 @@ class _Field(ctypes.Structure):
         ("starts", _P),
         ("lengths", _P),
         ("distinct", _U64),
+        ("most_distinct", _U64),
+        ("texts", _P),
+        ("texts_used", _U64),
+        ("texts_size", _U64),
         ("table", _P),
         ("table_size", _U64),
     )
@@ -85,15 +99,46 @@ class CompiledField:
         return bytes(bytes((octet,)) in self.allowed for octet in range(256))
 
 
-@dataclass(frozen=True, slots=True)
 class DistinctTexts:
-    """Texts of many rows: row i is the text number `codes[i]`."""
+    """The distinct texts of a field, over one decoding or several, in the order of their first rows.
 
-    codes: NDArray[np.uint32]
-    texts: Spans
+    Args:
+        rows: number of rows that all decodings have together.
+    """
+
+    __slots__ = ("_bytes", "_lengths", "_most", "_starts", "_table", "_used", "values")
+
+    def __init__(self, rows: int) -> None:
+        self._most = rows
+        self._table = np.zeros(1 << max(1, (_MOST_PER_SLOT * rows - 1).bit_length()), np.uint32)
+        self._starts, self._lengths = np.empty(rows, np.int64), np.empty(rows, np.int64)
+        self._bytes, self._used = np.empty(0, np.uint8), 0
+        self.values: list[bytes] = []
+        """Text number i is `values[i]`."""
+
+    def has_room(self, rows: int) -> bool:
+        """Tell whether a decoding of so many rows is within the number of rows."""
+        return len(self.values) + rows <= self._most
+
+    def lend(self, of: _Field, octets: int) -> None:
+        """Let the core use and extend these texts, by at most so many bytes; `learn` ends it."""
+        if (needed := self._used + octets) > len(self._bytes):
+            larger = np.empty(max(needed, 2 * len(self._bytes)), np.uint8)  # pages that aren't written take no memory
+            larger[: self._used] = self._bytes[: self._used]
+            self._bytes = larger
+        of.starts, of.lengths, of.table = self._starts.ctypes.data, self._lengths.ctypes.data, self._table.ctypes.data
+        of.distinct, of.most_distinct, of.table_size = len(self.values), self._most, len(self._table)
+        of.texts, of.texts_used, of.texts_size = self._bytes.ctypes.data, self._used, len(self._bytes)
+
+    def learn(self, of: _Field) -> None:
+        """Take over the texts that the core has added."""
+        added, first = self._bytes[self._used : of.texts_used].tobytes(), len(self.values)
+        stops = (self._starts[first : of.distinct] + self._lengths[first : of.distinct] - self._used).tolist()
+        self.values += [added[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+        self._used = of.texts_used
 
 
-CompiledColumn = NDArray[Any] | Spans | DistinctTexts
+CompiledColumn = NDArray[Any] | Spans
 
 
 @dataclass(slots=True)
@@ -101,6 +146,7 @@ class Decoded:
     """Columns of many records, and a mark for each record that has to be decoded in another way."""
 
     columns: dict[str, CompiledColumn]
+    """Values by field; numbers of the values of a closed set and of distinct texts."""
     marked: Mask
 
 
@@ -131,42 +177,57 @@ class Core:
         )
         return found if whole else None
 
-    def decode(self, values: Spans, fields: Sequence[CompiledField]) -> Decoded:
+    def decode(self, values: Spans, fields: Sequence[CompiledField], texts: Mapping[str, DistinctTexts]) -> Decoded:
         """Decode records of a flat schema.
 
         Args:
             values: the records, without framing.
             fields: all fields, as they were written.
+            texts: the distinct texts of each field of the kind "text"; those of the records are added.
         """
         rows = len(values)
-        plan, kept, columns = (_Field * len(fields))(), list[Any](), dict[str, Any]()
+        plan, kept, columns = (_Field * len(fields))(), list[Any](), dict[str, CompiledColumn]()
+        octets = int(np.maximum(values.lengths, 0).sum())
         for of, each in zip(plan, fields, strict=True):
-            columns[each.name] = _prepare(of, each, rows, kept)
+            _describe(of, each, kept)
+            if each.kind == "bytes":
+                spans = Spans(values.buffer, np.zeros(rows, np.int64), np.zeros(rows, np.int64))
+                of.starts, of.lengths = spans.starts.ctypes.data, spans.lengths.ctypes.data
+                columns[each.name] = spans
+            elif each.kind != "skip":
+                column = np.zeros(rows, _DTYPES.get(each.kind, f"V{each.width}"))
+                of.values = column.ctypes.data
+                columns[each.name] = column
+            if each.kind == "text":
+                texts[each.name].lend(of, octets)
         marks = np.empty(rows, np.bool_)
-        starts, lengths = np.ascontiguousarray(values.starts), np.ascontiguousarray(values.lengths)
-        data = values.buffer.data
-        self.library.chimera_decode(
-            data,
-            len(data),
-            starts.ctypes.data,
-            lengths.ctypes.data,
-            rows,
-            plan,
-            len(fields),
-            self.seed,
-            marks.ctypes.data,
-        )
-        decoded = dict[str, CompiledColumn]()
+        with _lent(values) as records:
+            self.library.chimera_decode(*records, plan, len(fields), self.seed, marks.ctypes.data)
         for of, each in zip(plan, fields, strict=True):
             if each.kind == "text":
-                codes, begins, sizes = columns[each.name]
-                texts = Spans(values.buffer, begins[: of.distinct], sizes[: of.distinct])
-                decoded[each.name] = DistinctTexts(codes, texts)
-            elif each.kind == "bytes":
-                decoded[each.name] = Spans(values.buffer, *columns[each.name][1:])
-            elif each.kind != "skip":
-                decoded[each.name] = columns[each.name]
-        return Decoded(decoded, marks)
+                texts[each.name].learn(of)
+        return Decoded(columns, marks)
+
+    def other_uuids(self, texts: Spans, wanted: NDArray[Any]) -> Mask:
+        """Return true for each row whose text isn't its UUID: neither as text with dashes, nor as its 16 bytes.
+
+        Args:
+            texts: a text for each row.
+            wanted: a UUID of 16 bytes for each row.
+        """
+        marks, wanted = np.empty(len(texts), np.bool_), np.ascontiguousarray(wanted)
+        with _lent(texts) as rows:
+            self.library.chimera_other_uuids(*rows, wanted.ctypes.data, marks.ctypes.data)
+        return marks
+
+    def lz4_size(self, data: memoryview) -> int | None:
+        """Return the number of bytes that an LZ4 frame stands for; None if the bytes aren't one whole frame.
+
+        The frame may be damaged nevertheless: nothing is decompressed.
+        """
+        octets = np.frombuffer(data, np.uint8)
+        size: int = self.library.chimera_lz4_size(octets.ctypes.data, len(octets))
+        return None if size < 0 else size
 
     def written(self, texts: Sequence[bytes], codes: NDArray[np.uint32]) -> bytes:
         """Return the texts of many rows, one after the other; row i has the text number `codes[i]`."""
@@ -179,8 +240,15 @@ class Core:
         return out.tobytes()
 
 
-def _prepare(of: _Field, given: CompiledField, rows: int, kept: list[Any]) -> Any:
-    """Fill the core's description of a field, and return the arrays of its column; `kept` gets what must stay alive."""
+@contextmanager
+def _lent(values: Spans) -> Iterator[tuple[Any, ...]]:
+    """Lend spans to the core: buffer, its size, starts, lengths, number of rows."""
+    starts, lengths = np.ascontiguousarray(values.starts), np.ascontiguousarray(values.lengths)
+    yield values.buffer.data, len(values.buffer.data), starts.ctypes.data, lengths.ctypes.data, len(values)
+
+
+def _describe(of: _Field, given: CompiledField, kept: list[Any]) -> None:
+    """Fill the core's description of a field, without its column; `kept` gets what must stay alive."""
     of.written, of.kind = WRITTEN[given.written], KINDS[given.kind]
     of.low, of.high, of.float_low, of.float_high = given.low, given.high, given.float_low, given.float_high
     of.most, of.width = given.most, given.width
@@ -188,17 +256,6 @@ def _prepare(of: _Field, given: CompiledField, rows: int, kept: list[Any]) -> An
         table, ends = _allowed(given)
         kept += [table, ends]
         of.allowed, of.allowed_ends, of.allowed_count = table.ctypes.data, ends.ctypes.data, len(given.allowed)
-    if given.kind not in {"text", "bytes"}:
-        values = np.zeros(rows, _DTYPES.get(given.kind, f"V{given.width}")) if given.kind != "skip" else None
-        of.values = None if values is None else values.ctypes.data
-        return values
-    codes, starts, lengths = np.zeros(rows, np.uint32), np.zeros(rows, np.int64), np.zeros(rows, np.int64)
-    of.values, of.starts, of.lengths = codes.ctypes.data, starts.ctypes.data, lengths.ctypes.data
-    if given.kind == "text":
-        table = np.zeros(1 << max(1, (_MOST_PER_SLOT * rows - 1).bit_length()), np.uint32)
-        kept.append(table)
-        of.table, of.table_size = table.ctypes.data, len(table)
-    return codes, starts, lengths
 
 
 @cache
@@ -250,6 +307,10 @@ def load(file: Path, source: Path) -> tuple[Core | None, str]:
         library.chimera_records.argtypes = (ctypes.c_char_p, _U64, _P, _U64, _P, _U64)
         library.chimera_decode.restype = None
         library.chimera_decode.argtypes = (ctypes.c_char_p, _U64, _P, _P, _U64, _P, _U64, _U64, _P)
+        library.chimera_other_uuids.restype = None
+        library.chimera_other_uuids.argtypes = (ctypes.c_char_p, _U64, _P, _P, _U64, _P, _P)
+        library.chimera_lz4_size.restype = _I64
+        library.chimera_lz4_size.argtypes = (_P, _U64)
         library.chimera_write.restype = _U64
         library.chimera_write.argtypes = (ctypes.c_char_p, _U64, _P, _U64, _P, _U64, _P, _U64)
     except (OSError, AttributeError) as error:

@@ -182,10 +182,16 @@ const Field = extern struct {
     allowed_count: u64,
     /// The column.
     values: [*]u8,
-    /// Of a text: start and length of each distinct value, in the order of their first rows; `values` has their numbers.
+    /// Of a text: start and length of each distinct value in `texts`, in the order of their first rows; `values` has
+    /// their numbers. There is room for `most_distinct`. Of bytes: start and length of each row's value.
     starts: [*]i64,
     lengths: [*]i64,
     distinct: u64,
+    most_distinct: u64,
+    /// Of a text: the distinct values, one after the other.
+    texts: [*]u8,
+    texts_used: u64,
+    texts_size: u64,
     /// Of a text: numbers of distinct values plus one, by hash; zeros at first. Its size is a power of two.
     table: [*]u32,
     table_size: u64,
@@ -234,7 +240,7 @@ fn decode(all: []const u8, start: i64, length: i64, fields: []Field, row: usize,
         .int, .long => try integers(field, row, try value.number(true)),
         .float => try floats(f32, u32, field, row, try value.bytes(4)),
         .double => try floats(f64, u64, field, row, try value.bytes(8)),
-        .string, .bytes => try texts(field, row, all, try value.span(), value.at, seed),
+        .string, .bytes => try texts(field, row, try value.span(), value.at, seed),
         _ => return error.Bad,
     };
     if (value.left() != 0) return error.Bad;
@@ -260,14 +266,14 @@ fn floats(comptime T: type, comptime Bits: type, field: *const Field, row: usize
     field.put(T, row, value);
 }
 
-fn texts(field: *Field, row: usize, all: []const u8, text: []const u8, stop: usize, seed: u64) Bad!void {
+fn texts(field: *Field, row: usize, text: []const u8, stop: usize, seed: u64) Bad!void {
     switch (field.kind) {
         .skip => {},
         .uuid => try uuids(field, row, text),
         .decimal => try decimals(field, row, text),
         .closed => try closed(field, row, text),
         .fixed => try fixed(field, row, text),
-        .text => try open(field, row, all, text, stop - text.len, seed),
+        .text => try open(field, row, text, seed),
         .bytes => {
             field.starts[row] = @intCast(stop - text.len);
             field.lengths[row] = @intCast(text.len);
@@ -277,6 +283,11 @@ fn texts(field: *Field, row: usize, all: []const u8, text: []const u8, stop: usi
 }
 
 fn uuids(field: *const Field, row: usize, text: []const u8) Bad!void {
+    field.put([16]u8, row, try uuid(text));
+}
+
+/// Read a UUID as text: hexadecimal digits of either case, and four dashes.
+fn uuid(text: []const u8) Bad![16]u8 {
     if (text.len != 36) return error.Bad;
     const form = text[0..36];
     var octets: [16]u8 = undefined;
@@ -288,8 +299,7 @@ fn uuids(field: *const Field, row: usize, text: []const u8) Bad!void {
         wrong |= (high | low) & 0xF0;
         octets[number] = (high << 4) | (low & 0xF);
     }
-    if (wrong != 0) return error.Bad;
-    field.put([16]u8, row, octets);
+    return if (wrong != 0) error.Bad else octets;
 }
 
 /// Count the dashes before an octet of a UUID.
@@ -334,25 +344,28 @@ fn fixed(field: *const Field, row: usize, text: []const u8) Bad!void {
     @memcpy(field.values[row * text.len .. (row + 1) * text.len], text);
 }
 
-/// Give the text the number of its distinct value. `all` has the texts of all rows, this one at `start`.
-fn open(field: *Field, row: usize, all: []const u8, text: []const u8, start: usize, seed: u64) Bad!void {
+/// Give the text the number of its distinct value; a new one is copied.
+fn open(field: *Field, row: usize, text: []const u8, seed: u64) Bad!void {
     if (text.len > field.most) return error.Bad;
     const table = field.table[0..field.table_size];
+    const known = field.texts[0..field.texts_size];
     var slot = hash(seed, text) & (table.len - 1);
     var tried: usize = 0;
     while (table[slot] != 0) : (slot = (slot + 1) & (table.len - 1)) {
         const code = table[slot] - 1;
-        const known: usize = @intCast(field.starts[code]);
-        const length: usize = @intCast(field.lengths[code]);
-        if (length == text.len and same(all[known .. known + length], text)) return field.put(u32, row, code);
+        const start: usize = @intCast(field.starts[0..field.most_distinct][code]);
+        const length: usize = @intCast(field.lengths[0..field.most_distinct][code]);
+        if (length == text.len and same(known[start .. start + length], text)) return field.put(u32, row, code);
         tried += 1;
         if (tried == table.len) return error.Bad;
     }
-    if (!isText(text)) return error.Bad;
+    if (!isText(text) or field.distinct == field.most_distinct or text.len > known.len - field.texts_used) return error.Bad;
     const code: u32 = @intCast(field.distinct);
+    @memcpy(known[field.texts_used..][0..text.len], text);
     table[slot] = code + 1;
-    field.starts[code] = @intCast(start);
-    field.lengths[code] = @intCast(text.len);
+    field.starts[0..field.most_distinct][code] = @intCast(field.texts_used);
+    field.lengths[0..field.most_distinct][code] = @intCast(text.len);
+    field.texts_used += text.len;
     field.distinct += 1;
     field.put(u32, row, code);
 }
@@ -369,13 +382,7 @@ fn hash(seed: u64, text: []const u8) u64 {
 
 /// Compare texts of one length, of which most are the same.
 fn same(left: []const u8, right: []const u8) bool {
-    var difference: u64 = 0;
-    var at: usize = 0;
-    while (left.len - at >= 8) : (at += 8) {
-        difference |= std.mem.readInt(u64, left[at..][0..8], .little) ^ std.mem.readInt(u64, right[at..][0..8], .little);
-    }
-    while (at < left.len) : (at += 1) difference |= left[at] ^ right[at];
-    return difference == 0;
+    return std.mem.eql(u8, left, right);
 }
 
 fn mix(left: u64, right: u64) u64 {
@@ -415,6 +422,95 @@ fn isText(text: []const u8) bool {
         at += length;
     }
     return true;
+}
+
+/// Mark the rows whose text isn't their UUID as text, nor its 16 bytes.
+export fn chimera_other_uuids(
+    data: [*]const u8,
+    size: u64,
+    starts: [*]const i64,
+    lengths: [*]const i64,
+    rows: u64,
+    wanted: [*]const [16]u8,
+    marks: [*]u8,
+) void {
+    for (0..rows) |row| {
+        marks[row] = 1;
+        if (starts[row] < 0 or lengths[row] < 0) continue;
+        var all = Reader{ .data = data[0..size], .at = @min(size, @as(u64, @intCast(starts[row]))) };
+        const text = all.bytes(@intCast(lengths[row])) catch continue;
+        const found = if (text.len == 16) text[0..16].* else uuid(text) catch continue;
+        marks[row] = @intFromBool(!std.mem.eql(u8, &found, &wanted[row]));
+    }
+}
+
+// Compressed batches.
+
+const lz4_magic = 0x184D2204;
+const lz4_least_match = 4;
+
+/// Tell how many bytes an LZ4 frame stands for at most, without making them; -1 if it isn't one whole frame. It is the
+/// exact number if all blocks but the last are full, as those of Kafka's clients are.
+export fn chimera_lz4_size(data: [*]const u8, size: u64) i64 {
+    var frame = Reader{ .data = data[0..size], .at = 0 };
+    return @intCast(frameSize(&frame) catch return -1);
+}
+
+fn frameSize(frame: *Reader) Bad!usize {
+    if (try fixedNumber(u32, frame) != lz4_magic) return error.Bad;
+    const flags, const descriptor = .{ try frame.byte(), try frame.byte() };
+    const full: usize = switch (descriptor >> 4) {
+        4 => 1 << 16,
+        5 => 1 << 18,
+        6 => 1 << 20,
+        7 => 1 << 22,
+        else => return error.Bad,
+    };
+    if (flags >> 6 != 1) return error.Bad;
+    _ = try frame.bytes(8 * @as(usize, flags >> 3 & 1) + 4 * @as(usize, flags & 1) + 1);
+    var blocks: usize = 0;
+    var last: []const u8 = "";
+    var stored = false; // as it is
+    while (true) : (blocks += 1) {
+        const head = try fixedNumber(u32, frame);
+        if (head == 0) break;
+        stored = head >> 31 == 1;
+        last = try frame.bytes(head & 0x7FFFFFFF);
+        if (flags >> 4 & 1 == 1) _ = try frame.bytes(4);
+    }
+    if (flags >> 2 & 1 == 1) _ = try frame.bytes(4);
+    if (frame.left() != 0) return error.Bad;
+    if (blocks == 0) return 0;
+    return (blocks - 1) * full + if (stored) last.len else try blockSize(last);
+}
+
+fn blockSize(data: []const u8) Bad!usize {
+    var block = Reader{ .data = data, .at = 0 };
+    var total: usize = 0;
+    while (true) {
+        const token = try block.byte();
+        const literals = try longer(&block, token >> 4);
+        _ = try block.bytes(literals);
+        total += literals;
+        if (block.left() == 0) return total;
+        _ = try block.bytes(2);
+        total += lz4_least_match + try longer(&block, token & 0xF);
+    }
+}
+
+/// Add the bytes that follow a length of 15: all up to one that isn't 255.
+fn longer(block: *Reader, length: u8) Bad!usize {
+    var total: usize = length;
+    if (length < 15) return total;
+    while (true) {
+        const more = try block.byte();
+        total += more;
+        if (more < 255) return total;
+    }
+}
+
+fn fixedNumber(comptime T: type, from: *Reader) Bad!T {
+    return std.mem.readInt(T, (try from.bytes(@sizeOf(T)))[0..@sizeOf(T)], .little);
 }
 
 // Blocks of columns.

@@ -237,19 +237,17 @@ def merge(parts: Sequence[Rows]) -> Rows:
     if len(parts) == 1:
         return parts[0]
     positions = np.concatenate([part.positions for part in parts])
-    order = np.argsort(positions)
-    columns = {name: _concatenate([part.columns[name] for part in parts], order) for name in parts[0].columns}
+    columns = {name: _joined([part.columns[name] for part in parts]) for name in parts[0].columns}
+    if (positions[1:] < positions[:-1]).any():
+        order = np.argsort(positions)
+        positions, columns = positions[order], {name: take(column, order) for name, column in columns.items()}
     rejections = sorted(rejection for part in parts for rejection in part.rejections)
     times = np.concatenate([part.rejected_times for part in parts])
-    return Rows(columns, positions[order], tuple(rejections), times)
-
-
-def _concatenate(columns: Sequence[Column], order: Ints) -> Column:
-    """Concatenate columns of one form, and arrange their rows by `order`."""
-    return take(_joined(columns), order)
+    return Rows(columns, positions, tuple(rejections), times)
 
 
 def _joined(columns: Sequence[Column]) -> Column:
+    """Concatenate columns of one form; dictionaries that share their values stay so."""
     arrays = [column for column in columns if isinstance(column, np.ndarray)]
     if arrays:
         return np.concatenate(arrays)
@@ -263,6 +261,8 @@ def _joined(columns: Sequence[Column]) -> Column:
         lengths = np.concatenate([column.lengths for column in lists])
         return ItemsColumn(lengths, _joined([column.items for column in lists]), _joined(keys) if keys else None)
     dictionaries = [column for column in columns if isinstance(column, DictionaryColumn)]
+    if dictionaries and all(column.values is dictionaries[0].values for column in dictionaries):
+        return replace(dictionaries[0], codes=np.concatenate([column.codes for column in dictionaries]))
     if dictionaries:
         offsets = accumulate((len(column.values) for column in dictionaries), initial=0)
         codes = np.concatenate(

@@ -18,7 +18,7 @@ from pipeline.config import ValidationSettings
 from pipeline.decode.composed import promoted, validate_field
 from pipeline.decode.cursor import Cursor
 from pipeline.decode.frames import Frames
-from pipeline.decode.plan import CompiledPlan
+from pipeline.decode.plan import CompiledDecoding, CompiledPlan
 from pipeline.decode.raw import Raw
 from pipeline.decode.reference import Reference
 from pipeline.decode.strict_walk import MalformedError
@@ -62,6 +62,26 @@ class _WriterSchema:
     """Plan of the compiled core; None if it can't read these records."""
     version: int | None = None
     """Version of the family's schema; None for a schema that isn't one of them."""
+
+
+class _Decodings:
+    """Decodings of one micro-batch by the compiled core, one for each writer schema.
+
+    Args:
+        rows: number of records of the micro-batch.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows, self._core = rows, compiled()
+        self._begun: dict[int, CompiledDecoding] = {}
+
+    def of(self, writer: _WriterSchema) -> CompiledDecoding | None:
+        """Return the decoding of a writer schema; None if numpy has to read its records."""
+        if self._core is None or writer.plan is None:
+            return None
+        if id(writer.plan) not in self._begun:
+            self._begun[id(writer.plan)] = CompiledDecoding(writer.plan, self._core, self._rows)
+        return self._begun[id(writer.plan)]
 
 
 class Decoder:
@@ -109,21 +129,23 @@ class Decoder:
             UnavailableError: the registry doesn't answer; the same call may be repeated.
         """
         times = None if timestamps is None else np.asarray(timestamps, np.int64)
-        return self.decode_slices([(Spans.of(values), times)])
+        return self.decode_slices([(Spans.of(values), times)], len(values))
 
-    def decode_slices(self, slices: Iterable[tuple[Spans, Ints | None]]) -> Rows:
+    def decode_slices(self, slices: Iterable[tuple[Spans, Ints | None]], count: int) -> Rows:
         """Decode records that are read some after the other; each becomes a row or a rejection.
 
         Args:
             slices: values and timestamps, as `decode` takes them; times are compared if all slices have some.
+            count: number of all records.
 
         Raises:
             UnavailableError: as `decode`.
         """
         parts, times, first = list[Rows](), list[Ints](), 0
+        decodings = _Decodings(count)
         for values, timestamps in slices:
             for begin in range(0, len(values), _SLICE_ROWS):  # the columns of a slice stay in the CPU's cache
-                parts += self._decode(values[begin : begin + _SLICE_ROWS], first + begin)
+                parts += self._decode(values[begin : begin + _SLICE_ROWS], first + begin, decodings)
             times += [] if timestamps is None else [timestamps]
             first += len(values)
         rows = merge(parts or [self._no_rows])
@@ -131,7 +153,7 @@ class Decoder:
             rows = check_times(rows, self._newest.fields, np.concatenate(times), self._validation)
         return self._sanitise(rows) if self._sanitise else rows
 
-    def _decode(self, values: Spans, first: int) -> list[Rows]:
+    def _decode(self, values: Spans, first: int, decodings: "_Decodings") -> list[Rows]:
         """Decode records whose first one is at position `first` of the micro-batch."""
         lengths, verdicts = np.maximum(values.lengths, 0), Verdicts(len(values))
         oversize = lengths > self._most_bytes
@@ -148,7 +170,7 @@ class Decoder:
                 verdicts.fail(members, Reason.WRONG_SCHEMA, str(writer))
             elif members.any():
                 positions = np.flatnonzero(members)
-                parts += self._rows(writer, records[positions].without(header_bytes), positions + first)
+                parts += self._rows(writer, records[positions].without(header_bytes), positions + first, decodings)
         unread = verdicts.rejections(np.arange(first, first + len(values)))
         unread += self._unknown.rejections(values, unknown, absent, first)
         if unread or not parts:
@@ -205,13 +227,12 @@ class Decoder:
             self._by_id[schema_id] = writer
         return writer
 
-    def _rows(self, writer: _WriterSchema, bodies: Spans, positions: Ints) -> Iterator[Rows]:
+    def _rows(self, writer: _WriterSchema, bodies: Spans, positions: Ints, decodings: "_Decodings") -> Iterator[Rows]:
         if writer.reference is not None:
             yield self._flattened(writer, writer.reference, bodies, positions)
             return
-        core = compiled()
-        if core is not None and writer.plan is not None:
-            columns, marked = writer.plan.columns(core, bodies)
+        if (decoding := decodings.of(writer)) is not None:
+            columns, marked = decoding.columns(bodies)
             yield Rows(columns, positions, ()).where(~marked)
             bodies, positions = bodies[marked], positions[marked]
             if not len(positions):

@@ -5,7 +5,7 @@ that a check refuses. So reasons and details come from one place.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -48,31 +48,67 @@ class CompiledPlan:
             written.append(compiled)
         return cls(tuple(written), tuple(newest))
 
-    def columns(self, core: Core, bodies: Spans) -> tuple[dict[str, Column], Mask]:
+
+class CompiledDecoding:
+    """Decoding of the records of one plan in one micro-batch, some after the other: a text is one value in all of them.
+
+    Args:
+        plan: the plan.
+        core: the compiled core.
+        rows: number of records of the micro-batch.
+    """
+
+    def __init__(self, plan: CompiledPlan, core: Core, rows: int) -> None:
+        self._plan, self._core, self._rows = plan, core, rows
+        self._allowed = {
+            field.name: [value.encode() for value in field.values] for field in plan.newest if field.values is not None
+        }
+        self._texts: dict[str, DistinctTexts] = {}
+        self._refused: dict[str, list[bool]] = {}
+
+    def columns(self, bodies: Spans) -> tuple[dict[str, Column], Mask]:
         """Decode records; return the columns, and true for each record that numpy has to decode: its row is nothing."""
-        decoded = core.decode(bodies, self.written)
+        texts = self._texts_for(len(bodies))
+        before = {name: len(each.values) for name, each in texts.items()}
+        decoded = self._core.decode(bodies, self._plan.written, texts)
         marked = decoded.marked
-        columns = dict[str, Column]()
-        for field in self.newest:
-            columns[field.name], refused = _column(field, decoded.columns[field.name])
-            if refused is not None:
-                marked |= refused
+        for field in self._plan.newest:
+            if field.name in texts and field.pattern is not None:
+                marked |= self._mismatches(field, decoded.columns[field.name])
+        columns = {field.name: self._column(field, decoded.columns[field.name]) for field in self._plan.newest}
+        if marked.any():  # texts of records that may be rejected stay out of the rows before and after
+            for name, each in texts.items():
+                column = columns[name]
+                assert isinstance(column, DictionaryColumn)
+                columns[name] = replace(column, values=list(each.values))
+                del each.values[before[name] :]
+            self._texts, self._rows = {}, 0
         return columns, marked
 
+    def _texts_for(self, rows: int) -> Mapping[str, DistinctTexts]:
+        """Return the distinct texts so far, with room for so many records; new ones if there is none."""
+        if not all(each.has_room(rows) for each in self._texts.values()) or not self._texts:
+            names = [each.name for each in self._plan.written if each.kind == "text"]
+            self._texts = {name: DistinctTexts(max(rows, self._rows)) for name in names}
+            self._refused = {name: [] for name in names}
+        return self._texts
 
-def _column(field: Field, column: CompiledColumn) -> tuple[Column, Mask | None]:
-    """Return a column in its final form, and true for each row whose text doesn't match the field's pattern."""
-    if isinstance(column, Spans):
-        return column.values(), None
-    if not isinstance(column, DistinctTexts):
-        allowed = [value.encode() for value in field.values or ()]
-        return (DictionaryColumn(column, allowed) if field.values is not None else column), None
-    texts = DictionaryColumn(column.codes, column.texts.values())
-    if field.pattern is None or not texts.values:
-        return texts, None
-    fits = (field.pattern.fullmatch(value.decode()) is not None for value in texts.values)
-    bad = ~np.fromiter(fits, np.bool_, len(texts.values))
-    return texts, bad[texts.codes] if bad.any() else None
+    def _mismatches(self, field: Field, codes: CompiledColumn) -> Mask:
+        """Return true for each row whose text doesn't match the field's pattern."""
+        assert field.pattern is not None
+        assert isinstance(codes, np.ndarray)
+        values, refused = self._texts[field.name].values, self._refused[field.name]
+        refused += [field.pattern.fullmatch(value.decode()) is None for value in values[len(refused) :]]
+        return np.array(refused, np.bool_)[codes] if any(refused) else np.zeros(len(codes), np.bool_)
+
+    def _column(self, field: Field, column: CompiledColumn) -> Column:
+        """Return a column in its final form."""
+        if isinstance(column, Spans):
+            return column.values()
+        values = self._allowed.get(field.name)
+        if field.name in self._texts:
+            values = self._texts[field.name].values
+        return column if values is None else DictionaryColumn(column, values)
 
 
 def is_compiled(field: Field) -> bool:

@@ -1,11 +1,14 @@
 """The events of a micro-batch as the windows need them, and the check that its keys are its session ids."""
 
+from typing import Any
 from uuid import UUID
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.catalog import Family
-from pipeline.columns import DictionaryColumn, Rows
+from pipeline.columns import DictionaryColumn, Mask, Rows, Spans
+from pipeline.columns.core import compiled
 from pipeline.config import env_name
 from pipeline.errors import ConfigError
 from pipeline.rollup.fold import ERROR, OPEN, SUBMIT
@@ -55,12 +58,21 @@ def part_of(events: Events, batch: MicroBatch, rows: Rows, first: int, end: int)
 
 def foreign_keys(batch: MicroBatch, rows: Rows) -> list[int]:
     """Return the offsets of records whose key isn't their session id, neither as text nor as its 16 bytes."""
-    keys, ids = batch.keys[rows.positions], np.asarray(rows.columns["session_id"])
-    if keys.joined().translate(None, b"-") == ids.tobytes().hex().encode():  # the usual case, checked in one comparison
-        return []
-    named = (_names(key, session) for key, session in zip(keys.values(), ids.tolist(), strict=True))
-    foreign: list[int] = batch.offsets[rows.positions[~np.fromiter(named, np.bool_, len(rows))]].tolist()
-    return foreign
+    keys, ids = batch.keys, np.asarray(rows.columns["session_id"])
+    keys = keys if len(rows) == len(keys) else keys[rows.positions]
+    others = np.flatnonzero(_unusual(keys, ids))
+    named = (_names(key, session) for key, session in zip(keys[others].values(), ids[others].tolist(), strict=True))
+    foreign = others[~np.fromiter(named, np.bool_, len(others))]
+    offsets: list[int] = batch.offsets[rows.positions[foreign]].tolist()
+    return offsets
+
+
+def _unusual(keys: Spans, ids: NDArray[Any]) -> Mask:
+    """Return true for each key that may be another than its id in the usual form."""
+    if (core := compiled()) is not None:
+        return core.other_uuids(keys, ids)
+    usual = keys.joined().translate(None, b"-") == ids.tobytes().hex().encode()  # all in one comparison
+    return np.full(len(keys), not usual)
 
 
 def _names(key: bytes, session: bytes) -> bool:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.columns import ByteBuffer, Ints, Mask, Spans, varints, zigzag
 from pipeline.columns.core import BATCH, compiled
 from pipeline.errors import unreadable_batch
-from pipeline.transport.codecs import CodecError, unpacked
+from pipeline.transport.codecs import CodecError, unpacked, unpacked_size
 from pipeline.transport.records import RecordColumns, varint_at
 
 _HEAD = struct.Struct(">q9xIhiqq14xi")
@@ -85,6 +85,14 @@ class BatchHead(NamedTuple):
             return unpacked(self.attributes & _CODEC, data, most)
         except CodecError as error:
             raise DamagedBatchError(self.offsets, str(error)) from error
+
+    def unpacked_size(self, data: memoryview, most: int) -> int:
+        """Return the number of bytes of the records; they are decompressed only if nothing else tells it.
+
+        Args and Raises: as `unpack`; but bytes that a codec measures without reading them may be damaged.
+        """
+        size = unpacked_size(self.attributes & _CODEC, data)
+        return len(self.unpack(data, most)) if size is None or size > most else size
 
 
 def read_records(heads: Sequence[BatchHead], data: Sequence[memoryview], most: Sequence[int]) -> RecordColumns:

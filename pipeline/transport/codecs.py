@@ -6,8 +6,11 @@ from typing import Any
 import cramjam
 import numpy as np
 
+from pipeline.columns.core import compiled
+
 _XERIAL = b"\x82SNAPPY\0"  # Java's snappy: blocks behind a head of 16 bytes, each with its length
 _XERIAL_HEAD = 16
+_LZ4 = 3
 _RATIO, _LEAST = 16, 4096  # output that is tried first: so many times the input, and so much more
 
 
@@ -36,6 +39,19 @@ def unpacked(codec: int, data: memoryview, most: int) -> Any:
     except (cramjam.DecompressionError, OSError, ValueError, OverflowError) as error:
         limit = f"{most} bytes, the limit of CHIMERA_KAFKA__MAX_UNPACKED_BYTES"
         raise CodecError(f"it can't be decompressed to at most {limit}: {error}") from error
+
+
+def unpacked_size(codec: int, data: memoryview) -> int | None:
+    """Return the size of a batch's records without decompressing them; None if that can't be told.
+
+    Args:
+        codec: number of the codec.
+        data: the records as the batch has them; they may be damaged nevertheless.
+    """
+    if codec == 0 or not len(data):
+        return len(data)
+    core = compiled()
+    return core.lz4_size(data) if codec == _LZ4 and core is not None else None
 
 
 def _reading(into: Callable[[memoryview, Any], int]) -> Callable[[memoryview, int], Any]:
@@ -84,6 +100,6 @@ def _xerial_blocks(data: memoryview) -> Iterator[memoryview]:
 _CODECS: dict[int, Callable[[memoryview, int], Any]] = {
     1: _reading(cramjam.gzip.decompress_into),
     2: _snappy,
-    3: _reading(cramjam.lz4.decompress_into),
+    _LZ4: _reading(cramjam.lz4.decompress_into),
     4: _reading(cramjam.zstd.decompress_into),
 }

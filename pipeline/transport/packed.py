@@ -35,12 +35,12 @@ class PackedBatch:
             most: most bytes that the records may have when they are decompressed.
 
         Raises:
-            DamagedBatchError: they can't be decompressed, or are more.
+            DamagedBatchError: they can't be decompressed, or are more. Some damage shows only when they are read.
         """
         head = BatchHead.of(batch)
         data = memoryview(bytes(head.records_of(batch)))
         first = min(max(offset - head.base_offset, 0), head.records)
-        return cls(head, data, len(head.unpack(data, most)), first, head.records)
+        return cls(head, data, head.unpacked_size(data, most), first, head.records)
 
     def __len__(self) -> int:
         return self.stop - self.first

@@ -144,7 +144,7 @@ class Ingest:
 
     async def _run_decoder(self, batch: MicroBatch) -> Rows:
         def decode() -> Rows:
-            return self._decoder.decode_slices((each.values, each.timestamps) for each in batch.slices())
+            return self._decoder.decode_slices(((each.values, each.timestamps) for each in batch.slices()), len(batch))
 
         return await self._retry.run(batch, partial(self._metrics.decode, decode), self._pool)
 

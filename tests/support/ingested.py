@@ -71,7 +71,7 @@ def store(
     batches.add(parts_of(records), 0)
     (batch,) = batches.cut(0, hurry=True)
     decoder = Decoder(family, validation=settings.validation)
-    rows = decoder.decode_slices((each.values, each.timestamps) for each in batch.slices())
+    rows = decoder.decode_slices(((each.values, each.timestamps) for each in batch.slices()), len(batch))
     if rows.rejections and not without_letters:
         DeadLetters(settings.kafka, [family]).send(batch, rows.rejections)
     offsets = np.array([record.offset for record in records], np.int64)[rows.positions]

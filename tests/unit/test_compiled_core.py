@@ -2,10 +2,14 @@
 
 import os
 import struct
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import lz4.frame
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +17,7 @@ from support.avro_cases import damaged, encode, make_family, record
 from support.both_paths import by_both, decoded, path, plain
 from support.decoding import ANY, FAMILY, GOOD, good
 
-from pipeline.columns import core
+from pipeline.columns import Spans, core
 from pipeline.decode.decoder import Decoder
 from pipeline.schema.framing import frame_single_object
 from pipeline.transport.batch_format import DamagedBatchError
@@ -187,6 +191,81 @@ def test_many_distinct_texts_are_told_apart() -> None:
     column: Any = rows.columns["text"]
     assert column.to_list() == texts
     assert len(column.values) == 20_011
+
+
+@settings(max_examples=200)
+@given(
+    texts=st.lists(st.sampled_from([b"a", b"bb", b"ccc", b"\xff", b"d\0"]), min_size=1, max_size=40),
+    size=st.integers(1, 8),
+)
+def test_slices_share_the_texts_of_valid_rows_alone(texts: list[bytes], size: int) -> None:
+    """A text of a rejected record is in no column: it would be sent to the server with the others."""
+    family = make_family([record([{"name": "text", "type": "string"}, {"name": "open", "type": "boolean"}])])
+    frame, decoder = family.schema.fingerprint, Decoder(family)
+    bodies = [bytes([2 * len(text)]) + text + bytes([number % 7 // 3]) for number, text in enumerate(texts)]
+    values = [frame_single_object(frame, body) for body in bodies]  # every seventh one has a boolean of 2
+    slices = [(Spans.of(values[first : first + size]), None) for first in range(0, len(values), size)]
+    compiled, reference = by_both(lambda: decoder.decode_slices(slices, len(values)))
+    assert plain(compiled) == plain(reference) == plain(decoder.decode(values))
+    column: Any = compiled.columns["text"]
+    assert sorted(column.values) == sorted(set(column.to_list()))
+
+
+@pytest.mark.parametrize("linked", [True, False])
+@pytest.mark.parametrize("checked", [True, False])
+@pytest.mark.parametrize("block", [4, 5, 6, 7])
+@pytest.mark.parametrize("content", [b"", b"a", b"event " * 60_000, os.urandom(300_000), bytes(1 << 23)])
+def test_the_size_of_a_frame_is_known_without_reading_it(
+    content: bytes, block: int, checked: bool, linked: bool
+) -> None:
+    """Of all forms of LZ4 frames with full blocks."""
+    frame = lz4.frame.compress(
+        content, block_size=block, block_linked=linked, content_checksum=checked, block_checksum=checked
+    )
+    assert _core().lz4_size(memoryview(frame)) == len(content)
+
+
+@settings(max_examples=300)
+@given(at=st.integers(0, 400), octet=st.integers(0, 255), cut=st.integers(0, 400))
+def test_a_damaged_frame_has_no_size_or_any(at: int, octet: int, cut: int) -> None:
+    """Damage may show only when it is decompressed; a cut always shows."""
+    frame = bytearray(lz4.frame.compress(os.urandom(200) + b"event " * 300, content_checksum=True))
+    assert _core().lz4_size(memoryview(bytes(frame[: min(cut, len(frame) - 1)]))) is None
+    frame[at % len(frame)] = octet
+    size = _core().lz4_size(memoryview(bytes(frame)))
+    assert size is None or size >= 0
+
+
+def test_blocks_that_are_not_full_are_counted_as_full_ones() -> None:
+    """The size is a bound then: it limits the memory for the records."""
+    with lz4.frame.LZ4FrameCompressor(block_size=4, auto_flush=True) as writer:
+        frame = writer.begin() + writer.compress(b"a" * 100) + writer.compress(b"b" * 100) + writer.flush()
+    assert lz4.frame.decompress(frame) == b"a" * 100 + b"b" * 100
+    assert _core().lz4_size(memoryview(frame)) == (1 << 16) + 100
+
+
+@given(st.lists(st.tuples(st.uuids(), st.sampled_from(["text", "TEXT", "bytes", "braces", "none", "other", "cut"]))))
+def test_keys_that_are_not_the_session_in_the_usual_form_are_marked(keys: list[tuple[UUID, str]]) -> None:
+    """Text of either case and the 16 bytes are the usual forms."""
+    written: dict[str, Callable[[UUID], bytes | None]] = {
+        "text": lambda key: str(key).encode(),
+        "TEXT": lambda key: str(key).upper().encode(),
+        "bytes": lambda key: key.bytes,
+        "braces": lambda key: f"{{{key}}}".encode(),
+        "none": lambda _: None,
+        "other": lambda key: str(UUID(int=key.int ^ 1)).encode(),
+        "cut": lambda key: str(key).encode()[:-1],
+    }
+    spans = Spans.of([written[form](key) for key, form in keys])
+    ids = np.frombuffer(b"".join(key.bytes for key, _ in keys), "V16")
+    usual = [form in {"text", "TEXT", "bytes"} for _, form in keys]
+    assert (~_core().other_uuids(spans, ids)).tolist() == usual
+
+
+def _core() -> core.Core:
+    loaded = core.compiled()
+    assert loaded is not None
+    return loaded
 
 
 @given(data=st.data())

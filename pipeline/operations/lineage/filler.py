@@ -142,7 +142,7 @@ class Filler:
         """
         counts = ReplayCounts(passed=chunk.passed, records=len(chunk))
         if len(chunk):
-            decoded = self._patiently(partial(self._decoder.decode_slices, chunk.slices()))
+            decoded = self._patiently(partial(self._decoder.decode_slices, chunk.slices(), len(chunk)))
             self._note(chunk, decoded.rejections, counts)
             rows = self._kept(chunk, decoded, counts)
             while len(rows):
