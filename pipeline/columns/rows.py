@@ -233,11 +233,12 @@ def spread(column: Column, present: Mask) -> Column:
 
 
 def merge(parts: Sequence[Rows]) -> Rows:
-    """Merge parts that each hold some records of one micro-batch, into the order of the micro-batch."""
+    """Merge parts that each hold some records of one micro-batch, in its order; they are used up."""
     if len(parts) == 1:
         return parts[0]
     positions = np.concatenate([part.positions for part in parts])
-    columns = {name: _joined([part.columns[name] for part in parts]) for name in parts[0].columns}
+    # A column of the parts is freed when it is joined: all of them twice would be the most memory of a micro-batch.
+    columns = {name: _joined([part.columns.pop(name) for part in parts]) for name in list(parts[0].columns)}
     if (positions[1:] < positions[:-1]).any():
         order = np.argsort(positions)
         positions, columns = positions[order], {name: take(column, order) for name, column in columns.items()}

@@ -174,7 +174,7 @@ class Decoder:
         unread = verdicts.rejections(np.arange(first, first + len(values)))
         unread += self._unknown.rejections(values, unknown, absent, first)
         if unread or not parts:
-            parts.append(replace(self._no_rows, rejections=tuple(sorted(unread))))
+            parts.append(replace(self._no_rows, columns=dict(self._no_rows.columns), rejections=tuple(sorted(unread))))
         return parts
 
     def _writer(self, schema: Any) -> _WriterSchema | UnresolvableError:

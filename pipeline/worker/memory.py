@@ -9,16 +9,17 @@ import time
 from collections.abc import Callable
 
 _REST_SECONDS = 3.0
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of glibc's settings
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # names of glibc's settings
 _KEPT_BYTES = 256 * 1024 * 1024
 _OWN_MAPPING_BYTES = 32 * 1024 * 1024
+_ARENAS = 2  # by default there are eight for each core, and each keeps free memory of its own
 
 
 def keep_free_memory() -> None:
     """Let free memory stay with the process while it works; `MemoryReturn` gives it back at rest.
 
     By default glibc returns the memory of a micro-batch's columns with each micro-batch, and the system clears it anew
-    for the next one.
+    for the next one. Few arenas share what is free among the threads.
     """
     try:
         configure = ctypes.CDLL(None).mallopt
@@ -26,6 +27,7 @@ def keep_free_memory() -> None:
         return
     configure(_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)
     configure(_TRIM_THRESHOLD, _KEPT_BYTES)
+    configure(_ARENA_MAX, _ARENAS)
 
 
 def _trim() -> Callable[[int], int] | None:

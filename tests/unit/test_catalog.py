@@ -88,7 +88,7 @@ def test_a_topic_inherits_missing_settings(tmp_path: Path) -> None:
     )
     assert ui_events.partitions == 4
     assert ui_events.batch is not None
-    assert (ui_events.batch.max_rows, ui_events.batch.max_bytes) == (7, 16_777_216)
+    assert (ui_events.batch.max_rows, ui_events.batch.max_bytes) == (7, 33_554_432)
 
 
 def test_a_topic_without_a_family_has_no_batch_policy(tmp_path: Path) -> None:
