@@ -202,6 +202,9 @@ class WorkerSettings(SettingsSection):
     reject_ratio: float = Field(0.5, ge=0, le=1, description="not ready above this share of rejected records")
     reject_window_seconds: Seconds = Field(60.0, description="time over which the share is counted")
     reject_minimum: int = Field(20, ge=1, le=_INT32, description="with fewer records in that time, always ready")
+    halt_seconds: float = Field(
+        10.0, ge=0, le=600, allow_inf_nan=False, description="time for which a halted worker says why at /ready"
+    )
     allow_fresh_group: bool = Field(False, description="let a group without offsets fill tables that have rows")
     web_host: Host = "127.0.0.1"
     web_port: Port = 6066

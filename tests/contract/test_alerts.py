@@ -35,6 +35,7 @@ _OLD = f'{_P}trouble{{trouble="%s",where="backup",severity="warning"}}'
 _MISSING = f'{_P}trouble{{trouble="%s-missing",where="ui_events",severity="critical"}}'
 _LEADERLESS = f'{_P}leaderless_partitions{{family="ui_events"}}'
 _FLAPS = f'{_P}trouble{{trouble="%s",where="worker at 10.4.0.17",severity="warning"}}'
+_HALTED = f'{_P}trouble{{trouble="%s",where="worker at 10.4.0.17:6066",severity="critical"}}'
 _REJECTS = f'{_P}trouble{{trouble="%s",where="ui_events",severity="critical"}}'
 
 # Series of a sample every minute, for an hour: those that fire, and those that come near and don't.
@@ -43,6 +44,7 @@ _CASES: dict[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
     "ChimeraClickHouseAway": ({f'{_P}up{{server="clickhouse"}}': "0x70"}, _UP),
     "ChimeraNoWorker": ({_MEMBERS: "0x70", _LAG: "5x70"}, {_MEMBERS: "0x70", _LAG: "0x70"}),
     "ChimeraWorkerAway": ({'up{job="production/chimera-worker"}': "0x70"}, {'up{job="chimera-monitor"}': "0x70"}),
+    "ChimeraWorkerHalted": ({_HALTED % "worker-halted": "1x70"}, {_HALTED % "flapping": "1x70"}),
     "ChimeraWorkerNotReady": ({"chimera_ready": "0x70"}, {"chimera_ready": "1x57 0x4 1x9"}),
     "ChimeraWorkerFlaps": ({_FLAPS % "flapping": "1x70"}, {_FLAPS % "no-worker": "1x70"}),
     "ChimeraPartitionWithoutLeader": ({_LEADERLESS: "1x70"}, {_LEADERLESS: "0x70"}),
@@ -117,6 +119,7 @@ _FIRED = {
     "ChimeraClickHouseAway": "{server: clickhouse}",
     "ChimeraNoWorker": "{}",
     "ChimeraWorkerAway": "{job: production/chimera-worker}",
+    "ChimeraWorkerHalted": "{where: 'worker at 10.4.0.17:6066'}",
     "ChimeraWorkerNotReady": "{}",
     "ChimeraWorkerFlaps": "{where: worker at 10.4.0.17}",
     "ChimeraRejects": "{where: ui_events}",

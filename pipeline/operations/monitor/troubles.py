@@ -64,6 +64,8 @@ class Facts:
     """ClickHouse's clock minus this machine's."""
     flapping: Mapping[str, int]
     """Hosts whose workers join again and again, and how often they did within a quarter of an hour."""
+    halts: Mapping[str, str]
+    """Why workers have halted lately, by address."""
     snapshot_seconds: float
     """Time between two snapshots of the rollup, as workers have it."""
     reject_ratio: float
@@ -73,6 +75,7 @@ class Facts:
 def find_troubles(facts: Facts) -> Iterator[Found]:
     """Yield the troubles of the model."""
     yield from _servers(facts)
+    yield from _halts(facts.halts)
     if facts.kafka.verdict is Health.OK:
         yield from _group(facts)
         for family in facts.families:
@@ -101,6 +104,12 @@ def _servers(facts: Facts) -> Iterator[Found]:
             "Bring ClickHouse back; workers repeat their inserts, and nothing is lost until Kafka's retention ends."
         )
         yield Found("clickhouse-away", _CRITICAL, "ClickHouse", said, action)
+
+
+def _halts(halts: Mapping[str, str]) -> Iterator[Found]:
+    for address, why in sorted(halts.items()):
+        action = "Mend what it names, then start it again; going on by itself would do harm."
+        yield Found("worker-halted", _CRITICAL, f"worker at {address}", f"it has halted: {why}", action)
 
 
 def _group(facts: Facts) -> Iterator[Found]:

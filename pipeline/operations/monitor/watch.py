@@ -25,9 +25,13 @@ from pipeline.operations.monitor.server_watch import ServerWatch, moment
 from pipeline.operations.monitor.state import VERSION, FamilyState, Health, PipelineState, Trouble
 from pipeline.operations.monitor.tables import TableHistory
 from pipeline.operations.monitor.troubles import Begins, Facts, find_troubles
+from pipeline.operations.monitor.workers import WorkerWatch
 
 _TOPICS_SECONDS = 9.0
 """Least time between two questions for the topics' partitions: at every second look, as often as workers ask."""
+
+_WORKER_SECONDS = 2.0
+"""Longest wait for a worker's answer, so that one that is silent doesn't delay the others' for long."""
 
 log = structlog.get_logger("chimera.monitor")
 
@@ -57,6 +61,7 @@ class Watch:
         self._kafka = ServerWatch(settings.kafka.bootstrap_servers, silence)
         self._clickhouse = ServerWatch(settings.clickhouse.address, silence)
         self._letters = ServerWatch(settings.kafka.bootstrap_servers, 60 * silence)  # the first reading may be long
+        self._workers = WorkerWatch(settings.monitor.workers, answer_seconds=min(wait, _WORKER_SECONDS))
         self._partitions = PartitionWatch(catalog.families)
         tables = [*(family.table for family in catalog.families), *([TABLE] if catalog.rollup else [])]
         self._tables = TableHistory(tables)
@@ -67,7 +72,13 @@ class Watch:
         self._lock = threading.Lock()
         worker = settings.worker
         self._rejects = RejectShares(worker.reject_window_seconds, worker.reject_minimum)
-        looks = (self.look_at_kafka, self.look_at_clickhouse, self.look_at_logs, self.look_at_backups)
+        looks = (
+            self.look_at_kafka,
+            self.look_at_clickhouse,
+            self.look_at_logs,
+            self.look_at_backups,
+            self.look_at_workers,
+        )
         self._looks = Looks(looks, settings.monitor.interval_seconds)
 
     def start(self) -> None:
@@ -83,6 +94,7 @@ class Watch:
         beside = threading.Thread(target=self._look_beside_kafka, daemon=True)
         beside.start()
         self.look_at_kafka()
+        self.look_at_workers()
         self.look_at_logs()
         beside.join()
 
@@ -152,6 +164,15 @@ class Watch:
         if self._clickhouse.state(now).verdict is Health.OK:
             self._backups.look(now)
 
+    def look_at_workers(self) -> None:
+        """Ask the workers of the last look at the group, also while Kafka is away."""
+        now, standing = self._clock(), self._standing
+        halts = list[str]()
+        self._workers.look(now, standing.members if standing else (), halts.append)
+        with self._lock:
+            for text in halts:
+                self._journal.note(now, "halt", text)
+
     def state(self) -> PipelineState:
         """Return the model as of now."""
         now = self._clock()
@@ -193,7 +214,7 @@ class Watch:
             kafka=self._kafka.state(now),
             clickhouse=self._clickhouse.state(now),
             dead_letters=self._letters.state(now),
-            group=group_state(self._settings.kafka.group_id, self._standing),
+            group=group_state(self._settings.kafka.group_id, self._standing, self._workers.words),
             families=self._families(now),
             tables=self._tables.tables(now),
             storage=self._tables.storage(),
@@ -202,6 +223,7 @@ class Watch:
             retention_seconds={family.name: family.topic.retention_hours * 3600 for family in self._catalog.families},
             clock_seconds=self._clock_seconds,
             flapping=self._journal.flapping(now),
+            halts=self._workers.halts(),
             snapshot_seconds=self._settings.rollup.snapshot_seconds,
             reject_ratio=self._settings.worker.reject_ratio,
         )

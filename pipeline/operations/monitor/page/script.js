@@ -182,7 +182,8 @@ function path(state) {
       at(table(state, family.table), 7, row),
       at(spark(state, family.name), 8, row));
   });
-  const shown = members.slice(0, 6).map((member) => el("span", {}, `${member.id} · ${member.partitions} p.`));
+  const first = [...members].sort((one, other) => (one.ready === false ? 0 : 1) - (other.ready === false ? 0 : 1)).slice(0, 6);
+  const shown = first.map((member) => el("span", {}, member.ready === false ? glyph("warning") : null, ` ${member.id} · ${member.partitions} p.`, member.ready === false ? el("span", { class: "says" }, member.says) : null));
   const workers = el("div", { class: `node workers ${verdict}` },
     el("div", { class: "count" }, kafka ? String(members.length) : "?"),
     el("div", { class: "name" }, el("span", {}, kafka && members.length === 1 ? "worker" : "workers")),
