@@ -80,3 +80,33 @@ class TableHistory:
             parts=facts.parts,
             most_parts=facts.most_parts,
         )
+
+
+class Unstored:
+    """Memory of when records of each family were first consumed since its table has got rows.
+
+    So a table that was quiet before isn't one that gets no rows: nothing is known against it until time has passed.
+    """
+
+    def __init__(self) -> None:
+        self._consumed: dict[str, int] = {}
+        self._since: dict[str, float] = {}
+
+    def add(self, at: float, family: str, consumed: int) -> None:
+        """Add a look: the number of records of a family that were consumed ever."""
+        if consumed > self._consumed.get(family, consumed):
+            self._since.setdefault(family, at)
+        self._consumed[family] = consumed
+
+    def stored(self, family: str, table: TableState | None) -> None:
+        """Compare with the last insert into the family's table; rows are stored before they count as consumed."""
+        if (
+            table
+            and table.newest_stored
+            and table.newest_stored.timestamp() > self._since.get(family, 0) - _STEP_SECONDS
+        ):
+            self._since.pop(family, None)
+
+    def seconds(self, now: float) -> dict[str, float]:
+        """Return for how long records have been consumed without rows, by family; none where they are stored."""
+        return {family: now - since for family, since in self._since.items()}

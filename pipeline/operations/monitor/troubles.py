@@ -62,6 +62,8 @@ class Facts:
     """Retention by family."""
     clock_seconds: float | None
     """ClickHouse's clock minus this machine's."""
+    unstored_seconds: Mapping[str, float]
+    """Time for which records of a family have been consumed and no rows stored, by family."""
     flapping: Mapping[str, int]
     """Hosts whose workers join again and again, and how often they did within a quarter of an hour."""
     halts: Mapping[str, str]
@@ -143,7 +145,7 @@ def _family(family: FamilyState, facts: Facts) -> Iterator[Found]:
     if stalled:
         waiting = sum(part.lag_records or 0 for part in stalled)
         text = f"{len(stalled)} partitions don't move; {waiting:,} records wait"
-        yield Found("stalled", _CRITICAL, family.name, text, "Ask the worker's /ready for the reason.")
+        yield Found("stalled", _CRITICAL, family.name, text, "Look at the workers' reason: on the page, or at /ready.")
     if family.consumption is Consumption.WARNING:
         text = f"the lag grows: {family.lag_records or 0:,} records"
         yield Found("falling-behind", _WARNING, family.name, text, "Start more workers, or wait for the peak to end.")
@@ -192,14 +194,10 @@ def _tables(facts: Facts) -> Iterator[Found]:
             text = f"a day has {table.most_parts:,} parts"
             yield Found("many-parts", severity, table.name, text, "Look at merges and disk; make micro-batches larger.")
         family = families.get(table.name)
-        if family and (family.consumed_per_second or 0) > 0 and _quiet(table, facts.now):
+        lasting = family is not None and facts.unstored_seconds.get(family.name, 0) > STORED_SECONDS
+        if family and lasting and not table.missing and (family.consumed_per_second or 0) > 0:
             text = f"records are consumed, but {table.name} has got no rows for {STORED_SECONDS:.0f} s"
             yield Found("nothing-stored", _CRITICAL, family.name, text, "Look at the dead letters and their reasons.")
-
-
-def _quiet(table: TableState, now: float) -> bool:
-    stored = table.newest_stored
-    return not table.missing and (stored is None or now - stored.timestamp() > STORED_SECONDS)
 
 
 def _storage(facts: Facts) -> Iterator[Found]:

@@ -23,7 +23,7 @@ from pipeline.operations.monitor.partitions import PartitionWatch, group_state
 from pipeline.operations.monitor.rejects import RejectShares, Totals
 from pipeline.operations.monitor.server_watch import ServerWatch, moment
 from pipeline.operations.monitor.state import VERSION, FamilyState, Health, PipelineState, Trouble
-from pipeline.operations.monitor.tables import TableHistory
+from pipeline.operations.monitor.tables import TableHistory, Unstored
 from pipeline.operations.monitor.troubles import Begins, Facts, find_troubles
 from pipeline.operations.monitor.workers import WorkerWatch
 
@@ -65,6 +65,7 @@ class Watch:
         self._partitions = PartitionWatch(catalog.families)
         tables = [*(family.table for family in catalog.families), *([TABLE] if catalog.rollup else [])]
         self._tables = TableHistory(tables)
+        self._unstored = Unstored()
         self._journal, self._hour, self._begins = Journal(), LastHour(), Begins()
         self._standing: Standing | None = None
         self._clock_seconds: float | None = None
@@ -115,6 +116,8 @@ class Watch:
         with self._lock:
             self._partitions.add(now, standing)
             self._standing = standing
+            for family in self._catalog.families:
+                self._unstored.add(now, family.name, self._partitions.consumed(family))
             asked = self._partitions.unknown()
         times = self._times.read(asked)
         with self._lock:
@@ -209,6 +212,9 @@ class Watch:
         )
 
     def _facts(self, now: float) -> Facts:
+        tables = {table.name: table for table in self._tables.tables(now)}
+        for family in self._catalog.families:
+            self._unstored.stored(family.name, tables.get(family.table))
         return Facts(
             now=now,
             kafka=self._kafka.state(now),
@@ -216,12 +222,13 @@ class Watch:
             dead_letters=self._letters.state(now),
             group=group_state(self._settings.kafka.group_id, self._standing, self._workers.words),
             families=self._families(now),
-            tables=self._tables.tables(now),
+            tables=tuple(tables.values()),
             storage=self._tables.storage(),
             backup=self._backups.state(now),
             rollup=self._logs.rollup(self._tables.newest_event(TABLE), now),
             retention_seconds={family.name: family.topic.retention_hours * 3600 for family in self._catalog.families},
             clock_seconds=self._clock_seconds,
+            unstored_seconds=self._unstored.seconds(now),
             flapping=self._journal.flapping(now),
             halts=self._workers.halts(),
             snapshot_seconds=self._settings.rollup.snapshot_seconds,

@@ -18,7 +18,7 @@ from pipeline.kafka.standing import Member
 HALT_SECONDS = 3600.0
 """Time for which a halt is shown, if no worker is ready at its address before."""
 _GONE_SECONDS = 900.0  # for which a worker that has left the group is asked; one that is started again may halt again
-_UNREACHABLE_SECONDS = 60.0  # between two attempts at an address that doesn't even refuse
+_UNREACHABLE_SECONDS = 60.0  # between two attempts at an address that has never answered and doesn't even refuse
 _AT_ONCE = 16
 _MOST_BYTES = 2000
 
@@ -58,6 +58,7 @@ class _Course:
     words: Words | None = None
     halt: str | None = None
     halted_at: float = 0.0
+    answered: bool = False
     ask_at: float = 0.0
 
 
@@ -107,11 +108,12 @@ class WorkerWatch:
     def _learn(self, address: Address, answer: Words | OSError, now: float, note: Note) -> None:
         course = self._courses[address]
         before, course.words = course.words, answer if isinstance(answer, Words) else None
-        if isinstance(answer, TimeoutError):
-            course.ask_at = now + _UNREACHABLE_SECONDS
         if course.words is None:
+            # One that has answered is only slow, and its next word may be the last one.
+            unreachable = isinstance(answer, TimeoutError) and not course.answered
+            course.ask_at = now + _UNREACHABLE_SECONDS if unreachable else 0.0
             return
-        course.seen_at = now
+        course.seen_at, course.answered = now, True
         if course.words.ready:
             course.halt = None
         elif course.words.status is HTTPStatus.GONE:
