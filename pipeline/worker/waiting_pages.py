@@ -9,7 +9,7 @@ from typing import Self
 from aiohttp import hdrs, web
 
 from pipeline import metrics
-from pipeline.worker.web import Reason, without_server
+from pipeline.worker.web import NotReady, without_server
 
 _CLOSE_SECONDS = 1.0  # for answers under way
 
@@ -22,7 +22,7 @@ class WaitingPages:
         reason: gives status and text of `/ready`.
     """
 
-    def __init__(self, listeners: Sequence[socket.socket], reason: Callable[[], Reason]) -> None:
+    def __init__(self, listeners: Sequence[socket.socket], reason: Callable[[], NotReady]) -> None:
         self._reason = reason
         self._listeners = listeners
         self._loop = asyncio.new_event_loop()

@@ -61,21 +61,21 @@ async def without_server(_request: Any, response: Any) -> None:
     response.headers.pop(hdrs.SERVER, None)
 
 
-class Reason(NamedTuple):
+class NotReady(NamedTuple):
     """Answer of `/ready` of a worker that isn't ready."""
 
     status: HTTPStatus
     text: str
 
 
-def not_ready(lines: Iterable[str]) -> Reason:
+def not_ready(lines: Iterable[str]) -> NotReady:
     """Return the troubles, a line each; they may end by themselves."""
-    return Reason(HTTPStatus.SERVICE_UNAVAILABLE, "".join(f"not ready: {line}\n" for line in lines))
+    return NotReady(HTTPStatus.SERVICE_UNAVAILABLE, "".join(f"not ready: {line}\n" for line in lines))
 
 
-def halted(failure: ChimeraError) -> Reason:
+def halted(failure: ChimeraError) -> NotReady:
     """Return why the worker ends; its status tells the monitor that it is a halt, and no trouble that may end."""
-    return Reason(HTTPStatus.GONE, f"halted: {failure}\n")
+    return NotReady(HTTPStatus.GONE, f"halted: {failure}\n")
 
 
 async def live(web: View, _request: Request) -> Response:

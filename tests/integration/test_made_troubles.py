@@ -260,6 +260,7 @@ def _lose_a_grant(scene: _Scene) -> dict[str, Seconds]:
             began, lambda: worker.why_not_ready.startswith("halted: "), lambda: scene.measures(_HALTED)
         )
         worker.wait_for(lambda: scene.measures(_NO_MEMBERS), "it holds no partition while it says why")
+        worker.wait_for(lambda: not _refused(settings), "its web port is open again")
         assert worker.metric("chimera_ready") == 0
         assert worker.metric("chimera_trouble_seconds", part="halt") > 0
         see_the_halt(scene.monitor, "INSERT")

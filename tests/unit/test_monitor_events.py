@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 import pytest
 
 from pipeline.catalog import load_catalog
+from pipeline.clickhouse.observing import StorageFacts, TableFacts
 from pipeline.config import Settings
 from pipeline.kafka.standing import LogPlace, Member, Standing
 from pipeline.operations.monitor.journal import FLAPPING_SECONDS, Journal, LastHour
 from pipeline.operations.monitor.partitions import PartitionWatch
 from pipeline.operations.monitor.rejects import RejectShares, Totals
-from pipeline.operations.monitor.state import Consumption, FamilyState, Health, TableState, Trouble, UnsettledLetters
-from pipeline.operations.monitor.tables import Unstored
+from pipeline.operations.monitor.state import Consumption, FamilyState, Health, Trouble, UnsettledLetters
+from pipeline.operations.monitor.tables import TableHistory
 from pipeline.operations.monitor.unsaved import UnsavedRecords
 
 _TOPIC = "chimera.ui_events"
@@ -104,19 +105,20 @@ def test_an_old_snapshot_is_no_trouble_while_nothing_comes() -> None:
 
 def test_a_table_that_was_quiet_is_not_one_that_gets_no_rows() -> None:
     """The wait begins with records that are consumed, also in an empty table; an insert ends it."""
-    unstored, empty = Unstored(), TableState("ui_events", False, 0, 0, 0.0, None, None, 0, 0, 0)
+    tables = TableHistory(["ui_events"])
     for at, consumed, stored_at, waited in [
-        (0, 1000, None, {}),  # what was consumed before the monitor came
-        (3600, 1010, None, {"ui_events": 0}),
-        (3605, 1020, None, {"ui_events": 5}),
+        (0, 1000, 0, {}),  # what was consumed before the monitor came
+        (3600, 1010, 0, {"ui_events": 0}),
+        (3605, 1020, 0, {"ui_events": 5}),
         (3610, 1030, 3604, {}),
         (7200, 1040, 3604, {"ui_events": 0}),
         (7205, 1040, 7199, {}),
     ]:
-        stored = datetime.fromtimestamp(_NOW + stored_at, UTC) if stored_at else None
-        unstored.add(_NOW + at, "ui_events", consumed)
-        unstored.stored("ui_events", replace(empty, newest_stored=stored))
-        assert unstored.seconds(_NOW + at) == waited, at
+        insert = round(_NOW) + stored_at if stored_at else 0
+        table = TableFacts(0, 0, 0, 0, 0, newest_insert=insert, newest_part=insert)
+        tables.add(_NOW + at, StorageFacts("26.9", 1, 0, 0, (), {}, {"ui_events": table}))
+        tables.consumed(_NOW + at, "ui_events", consumed)
+        assert tables.unstored_seconds(_NOW + at) == waited, at
 
 
 def test_nothing_is_known_of_a_partition_without_a_leader() -> None:

@@ -55,26 +55,24 @@ def worker() -> Iterator[_Ready]:
 
 def test_a_halt_is_seen_after_the_worker_has_left_the_group(worker: _Ready) -> None:
     """It is noted once, lasts while nobody answers, and is over when a worker is ready at the address."""
-    watch, notes, member = WorkerWatch(None, answer_seconds=5), list[str](), worker.member
-    watch.look(0, [member], notes.append)
+    watch, member = WorkerWatch(None, answer_seconds=5), worker.member
+    assert watch.look(0, [member]) == []
     assert (words := watch.words(member)) is not None
     assert words.ready
     worker.answer = (HTTPStatus.GONE, f"halted: {_HALT}\n")
-    for now in (5, 10):
-        watch.look(now, [], notes.append)
     address = f"127.0.0.1:{member.web_port}"
-    assert notes == [f"the worker at {address} has halted: {_HALT}"]
+    assert watch.look(5, []) == [f"the worker at {address} has halted: {_HALT}"]
+    assert watch.look(10, []) == []
     assert watch.halts() == {address: _HALT}
     worker.answer = (HTTPStatus.SERVICE_UNAVAILABLE, "not ready: start: no table, 3 s\nnot ready: Kafka: silent, 1 s\n")
-    watch.look(20, [member], notes.append)
+    assert watch.look(20, [member]) == []
     assert (words := watch.words(member)) is not None
     assert words.text == "start: no table, 3 s; Kafka: silent, 1 s"
     assert watch.halts(), "it starts again, and may halt again"
     worker.answer = (HTTPStatus.GONE, f"halted: {_HALT}\n")
-    watch.look(25, [], notes.append)
-    assert len(notes) == 2
+    assert len(watch.look(25, [])) == 1
     worker.answer = (HTTPStatus.OK, "ready\n")
-    watch.look(30, [member], notes.append)
+    watch.look(30, [member])
     assert watch.halts() == {}
 
 
@@ -82,11 +80,11 @@ def test_a_halt_is_forgotten_after_an_hour(worker: _Ready) -> None:
     """Also the halt of a worker that never comes back; workers that have left aren't asked for ever."""
     worker.answer = (HTTPStatus.GONE, f"halted: {_HALT}\n")
     watch = WorkerWatch(f"127.0.0.1:{worker.member.web_port}", answer_seconds=5)
-    watch.look(0, [], lambda _: None)
+    watch.look(0, [])
     worker.answer = (HTTPStatus.NOT_FOUND, "another program\n")
-    watch.look(HALT_SECONDS, [], lambda _: None)
+    watch.look(HALT_SECONDS, [])
     assert watch.halts()
-    watch.look(HALT_SECONDS + 1, [], lambda _: None)
+    watch.look(HALT_SECONDS + 1, [])
     assert watch.halts() == {}
 
 

@@ -93,9 +93,9 @@ class LastHour:
         else:
             self._steps.append((at, totals))
 
-    def history(self, names: Sequence[str]) -> History:
+    def history(self, families: Iterable[str]) -> History:
         """Return the last hour, by family."""
-        steps = list(self._steps)
+        names, steps = list(families), list(self._steps)
         return History(
             step_seconds=STEP_SECONDS,
             consumed_per_second={name: _rates(name, steps) for name in names},

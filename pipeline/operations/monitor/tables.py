@@ -24,6 +24,8 @@ class TableHistory:
         self._errors_before: dict[str, int] | None = None
         self._errors_first: dict[str, int] = {}
         self._stored: dict[str, int] = {}
+        self._consumed: dict[str, int] = {}
+        self._consumed_since: dict[str, float] = {}
         self._steps = deque[tuple[float, dict[str, int]]](maxlen=int(_HOUR_SECONDS / _STEP_SECONDS) + 1)
 
     def add(self, at: float, facts: StorageFacts) -> None:
@@ -37,6 +39,23 @@ class TableHistory:
             self._stored[name] = max(newest, self._stored.get(name, 0) if table.newest_insert else newest)
         if not self._steps or at - self._steps[-1][0] >= _STEP_SECONDS:
             self._steps.append((at, {name: table.rows for name, table in facts.tables.items()}))
+
+    def consumed(self, at: float, name: str, records: int) -> None:
+        """Note the number of records of a table's family that were consumed ever."""
+        if records > self._consumed.get(name, records):
+            self._consumed_since.setdefault(name, at)
+        self._consumed[name] = records
+
+    def unstored_seconds(self, now: float) -> dict[str, float]:
+        """Return for how long records have been consumed and no rows stored, by table.
+
+        The time begins with the first record that is consumed since the last insert. So nothing is known against a
+        table that was quiet before, or is empty, until time has passed.
+        """
+        for name, stored in self._stored.items():  # rows are stored before their records count as consumed
+            if stored > self._consumed_since.get(name, stored) - _STEP_SECONDS:
+                self._consumed_since.pop(name, None)
+        return {name: now - since for name, since in self._consumed_since.items()}
 
     def tables(self, now: float) -> tuple[TableState, ...]:
         """Return the state of the tables."""
@@ -80,33 +99,3 @@ class TableHistory:
             parts=facts.parts,
             most_parts=facts.most_parts,
         )
-
-
-class Unstored:
-    """Memory of when records of each family were first consumed since its table has got rows.
-
-    So a table that was quiet before isn't one that gets no rows: nothing is known against it until time has passed.
-    """
-
-    def __init__(self) -> None:
-        self._consumed: dict[str, int] = {}
-        self._since: dict[str, float] = {}
-
-    def add(self, at: float, family: str, consumed: int) -> None:
-        """Add a look: the number of records of a family that were consumed ever."""
-        if consumed > self._consumed.get(family, consumed):
-            self._since.setdefault(family, at)
-        self._consumed[family] = consumed
-
-    def stored(self, family: str, table: TableState | None) -> None:
-        """Compare with the last insert into the family's table; rows are stored before they count as consumed."""
-        if (
-            table
-            and table.newest_stored
-            and table.newest_stored.timestamp() > self._since.get(family, 0) - _STEP_SECONDS
-        ):
-            self._since.pop(family, None)
-
-    def seconds(self, now: float) -> dict[str, float]:
-        """Return for how long records have been consumed without rows, by family; none where they are stored."""
-        return {family: now - since for family, since in self._since.items()}

@@ -63,7 +63,7 @@ class Facts:
     clock_seconds: float | None
     """ClickHouse's clock minus this machine's."""
     unstored_seconds: Mapping[str, float]
-    """Time for which records of a family have been consumed and no rows stored, by family."""
+    """Time for which records have been consumed and no rows stored, by table."""
     flapping: Mapping[str, int]
     """Hosts whose workers join again and again, and how often they did within a quarter of an hour."""
     halts: Mapping[str, str]
@@ -194,8 +194,8 @@ def _tables(facts: Facts) -> Iterator[Found]:
             text = f"a day has {table.most_parts:,} parts"
             yield Found("many-parts", severity, table.name, text, "Look at merges and disk; make micro-batches larger.")
         family = families.get(table.name)
-        lasting = family is not None and facts.unstored_seconds.get(family.name, 0) > STORED_SECONDS
-        if family and lasting and not table.missing and (family.consumed_per_second or 0) > 0:
+        unstored = not table.missing and facts.unstored_seconds.get(table.name, 0) > STORED_SECONDS
+        if family and unstored and (family.consumed_per_second or 0) > 0:
             text = f"records are consumed, but {table.name} has got no rows for {STORED_SECONDS:.0f} s"
             yield Found("nothing-stored", _CRITICAL, family.name, text, "Look at the dead letters and their reasons.")
 

@@ -22,8 +22,8 @@ from pipeline.operations.monitor.looks import Looks
 from pipeline.operations.monitor.partitions import PartitionWatch, group_state
 from pipeline.operations.monitor.rejects import RejectShares, Totals
 from pipeline.operations.monitor.server_watch import ServerWatch, moment
-from pipeline.operations.monitor.state import VERSION, FamilyState, Health, PipelineState, Trouble
-from pipeline.operations.monitor.tables import TableHistory, Unstored
+from pipeline.operations.monitor.state import VERSION, Event, FamilyState, Health, History, PipelineState, Trouble
+from pipeline.operations.monitor.tables import TableHistory
 from pipeline.operations.monitor.troubles import Begins, Facts, find_troubles
 from pipeline.operations.monitor.workers import WorkerWatch
 
@@ -65,7 +65,6 @@ class Watch:
         self._partitions = PartitionWatch(catalog.families)
         tables = [*(family.table for family in catalog.families), *([TABLE] if catalog.rollup else [])]
         self._tables = TableHistory(tables)
-        self._unstored = Unstored()
         self._journal, self._hour, self._begins = Journal(), LastHour(), Begins()
         self._standing: Standing | None = None
         self._clock_seconds: float | None = None
@@ -73,14 +72,8 @@ class Watch:
         self._lock = threading.Lock()
         worker = settings.worker
         self._rejects = RejectShares(worker.reject_window_seconds, worker.reject_minimum)
-        looks = (
-            self.look_at_kafka,
-            self.look_at_clickhouse,
-            self.look_at_logs,
-            self.look_at_backups,
-            self.look_at_workers,
-        )
-        self._looks = Looks(looks, settings.monitor.interval_seconds)
+        looks = (self.look_at_kafka, self.look_at_clickhouse, self.look_at_logs, self.look_at_backups)
+        self._looks = Looks((*looks, self.look_at_workers), settings.monitor.interval_seconds)
 
     def start(self) -> None:
         """Begin to look, in threads that end with `stop`."""
@@ -117,7 +110,7 @@ class Watch:
             self._partitions.add(now, standing)
             self._standing = standing
             for family in self._catalog.families:
-                self._unstored.add(now, family.name, self._partitions.consumed(family))
+                self._tables.consumed(now, family.table, self._partitions.consumed(family))
             asked = self._partitions.unknown()
         times = self._times.read(asked)
         with self._lock:
@@ -170,8 +163,7 @@ class Watch:
     def look_at_workers(self) -> None:
         """Ask the workers of the last look at the group, also while Kafka is away."""
         now, standing = self._clock(), self._standing
-        halts = list[str]()
-        self._workers.look(now, standing.members if standing else (), halts.append)
+        halts = self._workers.look(now, standing.members if standing else ())
         with self._lock:
             for text in halts:
                 self._journal.note(now, "halt", text)
@@ -187,34 +179,15 @@ class Watch:
         troubles = self._begins.dated(find_troubles(facts), now)
         if facts.kafka.verdict is facts.clickhouse.verdict is Health.OK:  # else troubles are hidden, not over
             self._journal.compare_troubles(now, troubles)
-        verdict = _verdict(troubles, (facts.kafka.verdict, facts.clickhouse.verdict))
-        at, started = moment(now), moment(self._started_at)
-        assert at is not None
-        assert started is not None
-        return PipelineState(
-            version=VERSION,
-            at=at,
-            started_at=started,
-            verdict=verdict,
-            summary=_summary(verdict, troubles),
-            kafka=facts.kafka,
-            clickhouse=facts.clickhouse,
-            dead_letters=facts.dead_letters,
-            group=facts.group,
-            families=facts.families,
-            tables=facts.tables,
-            rollup=facts.rollup,
-            storage=facts.storage,
-            backup=facts.backup,
-            troubles=troubles,
+        return _state_of(
+            facts,
+            troubles,
+            started_at=self._started_at,
             events=self._journal.events,
-            history=self._hour.history([family.name for family in self._catalog.families]),
+            history=self._hour.history(family.name for family in self._catalog.families),
         )
 
     def _facts(self, now: float) -> Facts:
-        tables = {table.name: table for table in self._tables.tables(now)}
-        for family in self._catalog.families:
-            self._unstored.stored(family.name, tables.get(family.table))
         return Facts(
             now=now,
             kafka=self._kafka.state(now),
@@ -222,13 +195,13 @@ class Watch:
             dead_letters=self._letters.state(now),
             group=group_state(self._settings.kafka.group_id, self._standing, self._workers.words),
             families=self._families(now),
-            tables=tuple(tables.values()),
+            tables=self._tables.tables(now),
             storage=self._tables.storage(),
             backup=self._backups.state(now),
             rollup=self._logs.rollup(self._tables.newest_event(TABLE), now),
             retention_seconds={family.name: family.topic.retention_hours * 3600 for family in self._catalog.families},
             clock_seconds=self._clock_seconds,
-            unstored_seconds=self._unstored.seconds(now),
+            unstored_seconds=self._tables.unstored_seconds(now),
             flapping=self._journal.flapping(now),
             halts=self._workers.halts(),
             snapshot_seconds=self._settings.rollup.snapshot_seconds,
@@ -258,6 +231,34 @@ class Watch:
             with self._lock:
                 self._journal.note(now, "back", f"{name} answers again")
         server.succeeded(now)
+
+
+def _state_of(
+    facts: Facts, troubles: tuple[Trouble, ...], *, started_at: float, events: tuple[Event, ...], history: History
+) -> PipelineState:
+    verdict = _verdict(troubles, (facts.kafka.verdict, facts.clickhouse.verdict))
+    at, started = moment(facts.now), moment(started_at)
+    assert at is not None
+    assert started is not None
+    return PipelineState(
+        version=VERSION,
+        at=at,
+        started_at=started,
+        verdict=verdict,
+        summary=_summary(verdict, troubles),
+        kafka=facts.kafka,
+        clickhouse=facts.clickhouse,
+        dead_letters=facts.dead_letters,
+        group=facts.group,
+        families=facts.families,
+        tables=facts.tables,
+        rollup=facts.rollup,
+        storage=facts.storage,
+        backup=facts.backup,
+        troubles=troubles,
+        events=events,
+        history=history,
+    )
 
 
 def _verdict(troubles: Iterable[Trouble], servers: Iterable[Health]) -> Health:

@@ -7,7 +7,7 @@ first, and then says why for some seconds; so workers that have left are asked f
 import http.client
 import socket
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,9 +21,6 @@ _GONE_SECONDS = 900.0  # for which a worker that has left the group is asked; on
 _UNREACHABLE_SECONDS = 60.0  # between two attempts at an address that has never answered and doesn't even refuse
 _AT_ONCE = 16
 _MOST_BYTES = 2000
-
-Note = Callable[[str], object]
-"""Told of a halt, in words."""
 
 
 class Address(NamedTuple):
@@ -52,7 +49,7 @@ class Words:
 
 
 @dataclass(slots=True)
-class _Course:
+class _Heard:
     seen_at: float
     """Time at which it was in the group, or answered."""
     words: Words | None = None
@@ -73,25 +70,24 @@ class WorkerWatch:
     def __init__(self, named: str | None, *, answer_seconds: float) -> None:
         self._named = [each.strip() for each in (named or "").split(",") if each.strip()]
         self._answer_seconds = answer_seconds
-        self._courses: dict[Address, _Course] = {}
+        self._courses: dict[Address, _Heard] = {}
         self._lock = threading.Lock()
 
-    def look(self, now: float, members: Iterable[Member], note: Note) -> None:
-        """Ask all workers that are known, several at once; note each halt when it begins."""
+    def look(self, now: float, members: Iterable[Member]) -> list[str]:
+        """Ask all workers that are known, several at once; return the halts that are new, in words."""
         there = {address for member in members if (address := address_of(member))}
         there.update(address for name in self._named for address in _resolved(name))
         with self._lock:
             for address in there:
-                self._courses.setdefault(address, _Course(now)).seen_at = now
+                self._courses.setdefault(address, _Heard(now)).seen_at = now
             self._forget(now)
             asked = [address for address, course in self._courses.items() if course.ask_at <= now]
         if not asked:
-            return
+            return []
         with ThreadPoolExecutor(min(_AT_ONCE, len(asked)), thread_name_prefix="workers") as pool:
             answers = dict(zip(asked, pool.map(self._ask, asked), strict=True))
         with self._lock:
-            for address, answer in answers.items():
-                self._learn(address, answer, now, note)
+            return [halt for address, answer in answers.items() if (halt := self._learn(address, answer, now))]
 
     def words(self, member: Member) -> Words | None:
         """Return what a member says; None if it can't be asked, or doesn't answer."""
@@ -105,21 +101,22 @@ class WorkerWatch:
         with self._lock:
             return {str(address): course.halt for address, course in self._courses.items() if course.halt is not None}
 
-    def _learn(self, address: Address, answer: Words | OSError, now: float, note: Note) -> None:
+    def _learn(self, address: Address, answer: Words | OSError, now: float) -> str | None:
         course = self._courses[address]
         before, course.words = course.words, answer if isinstance(answer, Words) else None
         if course.words is None:
             # One that has answered is only slow, and its next word may be the last one.
             unreachable = isinstance(answer, TimeoutError) and not course.answered
             course.ask_at = now + _UNREACHABLE_SECONDS if unreachable else 0.0
-            return
+            return None
         course.seen_at, course.answered = now, True
         if course.words.ready:
             course.halt = None
         elif course.words.status is HTTPStatus.GONE:
             course.halt, course.halted_at = course.words.text, now
             if before is None or before.status is not HTTPStatus.GONE:
-                note(f"the worker at {address} has halted: {course.halt}")
+                return f"the worker at {address} has halted: {course.halt}"
+        return None
 
     def _forget(self, now: float) -> None:
         for address, course in list(self._courses.items()):
