@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -74,6 +75,16 @@ def test_a_halt_is_seen_after_the_worker_has_left_the_group(worker: _Ready) -> N
     worker.answer = (HTTPStatus.OK, "ready\n")
     watch.look(30, [member])
     assert watch.halts() == {}
+
+
+def test_a_worker_of_this_machine_may_listen_at_the_loopback_alone(worker: _Ready) -> None:
+    """The broker sees another address of the machine; a stranger's address isn't taken for one of its own."""
+    watch = WorkerWatch(None, answer_seconds=0.5)
+    own, foreign = (replace(worker.member, host=host) for host in ("127.0.0.2", "192.0.2.1"))
+    watch.look(0, [own, foreign])
+    assert (words := watch.words(own)) is not None
+    assert words.ready
+    assert watch.words(foreign) is None
 
 
 def test_a_halt_is_forgotten_after_an_hour(worker: _Ready) -> None:

@@ -20,6 +20,7 @@ HALT_SECONDS = 3600.0
 _GONE_SECONDS = 900.0  # for which a worker that has left the group is asked; one that is started again may halt again
 _UNREACHABLE_SECONDS = 60.0  # between two attempts at an address that has never answered and doesn't even refuse
 _AT_ONCE = 16
+_LOOPBACK = "127.0.0.1"
 _MOST_BYTES = 2000
 
 
@@ -126,7 +127,13 @@ class WorkerWatch:
                 del self._courses[address]
 
     def _ask(self, address: Address) -> Words | OSError:
-        connection = http.client.HTTPConnection(address.host, address.port, timeout=self._answer_seconds)
+        answer = self._ask_at(address.host, address.port)
+        if isinstance(answer, ConnectionRefusedError) and _is_own(address.host):
+            answer = self._ask_at(_LOOPBACK, address.port)  # it listens there, as it does by default
+        return answer
+
+    def _ask_at(self, host: str, port: int) -> Words | OSError:
+        connection = http.client.HTTPConnection(host, port, timeout=self._answer_seconds)
         try:
             connection.request("GET", "/ready", headers={"Connection": "close"})
             answer = connection.getresponse()
@@ -145,6 +152,15 @@ class WorkerWatch:
 def address_of(member: Member) -> Address | None:
     """Return the address of a member's web server; None if it isn't known."""
     return Address(member.host, member.web_port) if member.web_port else None
+
+
+def _is_own(host: str) -> bool:
+    """True for an address of this machine, other than the usual one: only there, a socket can be bound to it."""
+    try:
+        with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return host != _LOOPBACK
+    except OSError:
+        return False
 
 
 def _resolved(name: str) -> set[Address]:
