@@ -143,16 +143,16 @@ class ClickHouseSettings(SettingsSection):
     verify: bool = Field(True, description="check the server's certificate and name when secure")
     ca_cert: File | None = Field(None, description="PEM file of the authority that signed the server's certificate")
     migrations: PathText | None = Field(None, description="folder of migrations of one's own")
-    engine_prefix: str = Field(
-        "", pattern="^(Replicated|Shared)?$", description="prefix of the engines of tables that migrations create"
+    engine_prefix: Literal["", "Replicated", "Shared"] = Field(
+        "", description="prefix of the engines of tables that migrations create"
     )
     cluster: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_.-]+$", description="cluster on which migrations run their statements"
     )
     connect_timeout_seconds: Seconds = 10.0
     query_timeout_seconds: Seconds = 300.0
-    compression: str = Field(
-        "auto", pattern="^(auto|lz4|none)$", description="of blocks on the network; `auto` is LZ4 for another machine"
+    compression: Literal["auto", "lz4", "none"] = Field(
+        "auto", description="of blocks on the network; `auto` is LZ4 for another machine"
     )
     storage_policy: str = Field(
         "tiered",
