@@ -115,10 +115,25 @@ def test_a_table_that_was_quiet_is_not_one_that_gets_no_rows() -> None:
         (7205, 1040, 7199, {}),
     ]:
         insert = round(_NOW) + stored_at if stored_at else 0
-        table = TableFacts(0, 0, 0, 0, 0, newest_insert=insert, newest_part=insert)
+        table = TableFacts(0, 0, 0, 0, 0, newest_insert=insert, newest_part=insert, blocks=insert)
         tables.add(_NOW + at, StorageFacts("26.9", 1, 0, 0, (), {}, {"ui_events": table}))
         tables.consumed(_NOW + at, "ui_events", consumed)
         assert tables.unstored_seconds(_NOW + at) == waited, at
+
+
+def test_an_insert_that_was_merged_before_a_look_is_seen() -> None:
+    """Its block number tells of it; a merge alone is no insert."""
+    tables = TableHistory(["bench_runs"])
+    for at, inserted, touched, blocks, stored in [
+        (0, 7, 7, 1, 7),
+        (5, 0, 9, 1, 7),
+        (10, 0, 12, 2, 12),
+        (15, 0, 14, 2, 12),
+    ]:
+        table = TableFacts(1, 0, 1, 1, 0, newest_insert=inserted, newest_part=touched, blocks=blocks)
+        tables.add(_NOW + at, StorageFacts("26.9", 1, 0, 0, (), {}, {"bench_runs": table}))
+        (state,) = tables.tables(_NOW + at)
+        assert state.newest_stored == datetime.fromtimestamp(stored, UTC), at
 
 
 def test_nothing_is_known_of_a_partition_without_a_leader() -> None:

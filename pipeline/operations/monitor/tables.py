@@ -30,12 +30,15 @@ class TableHistory:
 
     def add(self, at: float, facts: StorageFacts) -> None:
         """Add a look."""
+        before = self._facts.tables if self._facts else {}
         self._errors_before = dict(self._facts.errors) if self._facts else dict(facts.errors)
         if self._facts is None or facts.uptime_seconds < self._facts.uptime_seconds:  # it was restarted
             self._errors_first = dict(facts.errors) if self._facts is None else {}
         self._facts = facts
         for name, table in facts.tables.items():
             newest = table.newest_insert or self._stored.get(name, 0) or table.newest_part
+            if name in before and table.blocks > before[name].blocks:  # an insert, perhaps merged already
+                newest = max(newest, table.newest_part)
             self._stored[name] = max(newest, self._stored.get(name, 0) if table.newest_insert else newest)
         if not self._steps or at - self._steps[-1][0] >= _STEP_SECONDS:
             self._steps.append((at, {name: table.rows for name, table in facts.tables.items()}))
