@@ -278,4 +278,4 @@ def _summary(verdict: Health, troubles: tuple[Trouble, ...]) -> str:
     more = f", and {len(troubles) - 1} more" if troubles[1:] else ""
     worst = troubles[0]
     where = "" if worst.text.startswith(worst.where) else f"{worst.where}: "
-    return f"{where}{worst.text}{more}"
+    return f"{where}{worst.text.removesuffix('.')}{more}"
