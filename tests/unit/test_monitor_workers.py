@@ -63,6 +63,9 @@ def test_a_halt_is_seen_after_the_worker_has_left_the_group(worker: _Ready) -> N
     worker.answer = (HTTPStatus.GONE, f"halted: {_HALT}\n")
     address = f"127.0.0.1:{member.web_port}"
     assert watch.look(5, []) == [f"the worker at {address} has halted: {_HALT}"]
+    worker.answer = (HTTPStatus.NOT_FOUND, "its port is being opened again\n")
+    assert watch.look(8, []) == []
+    worker.answer = (HTTPStatus.GONE, f"halted: {_HALT}\n")
     assert watch.look(10, []) == []
     assert watch.halts() == {address: _HALT}
     worker.answer = (HTTPStatus.SERVICE_UNAVAILABLE, "not ready: start: no table, 3 s\nnot ready: Kafka: silent, 1 s\n")

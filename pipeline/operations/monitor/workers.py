@@ -54,6 +54,8 @@ class _Heard:
     seen_at: float
     """Time at which it was in the group, or answered."""
     words: Words | None = None
+    halting: bool = False
+    """True from its word that it halts to its next word, also while it opens its port again, and when it is gone."""
     halt: str | None = None
     halted_at: float = 0.0
     answered: bool = False
@@ -104,20 +106,19 @@ class WorkerWatch:
 
     def _learn(self, address: Address, answer: Words | OSError, now: float) -> str | None:
         course = self._courses[address]
-        before, course.words = course.words, answer if isinstance(answer, Words) else None
+        course.words = answer if isinstance(answer, Words) else None
         if course.words is None:
             # One that has answered is only slow, and its next word may be the last one.
             unreachable = isinstance(answer, TimeoutError) and not course.answered
             course.ask_at = now + _UNREACHABLE_SECONDS if unreachable else 0.0
             return None
         course.seen_at, course.answered = now, True
+        before, course.halting = course.halting, course.words.status is HTTPStatus.GONE
         if course.words.ready:
             course.halt = None
-        elif course.words.status is HTTPStatus.GONE:
+        if course.halting:
             course.halt, course.halted_at = course.words.text, now
-            if before is None or before.status is not HTTPStatus.GONE:
-                return f"the worker at {address} has halted: {course.halt}"
-        return None
+        return f"the worker at {address} has halted: {course.halt}" if course.halting and not before else None
 
     def _forget(self, now: float) -> None:
         for address, course in list(self._courses.items()):
