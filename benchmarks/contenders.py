@@ -48,6 +48,13 @@ WITHOUT_RANGES = replace(
     arguments=("-m", "benchmarks.peers.without_ranges", *_WORKER_ARGUMENTS),
 )
 
+WITHOUT_METRICS = replace(
+    WORKER,
+    name="without_metrics",
+    title="the same, nothing counted",
+    arguments=("-m", "benchmarks.peers.without_metrics", *_WORKER_ARGUMENTS),
+)
+
 WITHOUT_ROLLUP = replace(
     WORKER,
     name="without_rollup",
@@ -87,6 +94,6 @@ PEERS = (
 # While the worker has no compiled core, the numpy path is all of it.
 _WITH_CORE = (WITHOUT_CORE,) if _CORE in env_names() else ()
 
-CONTENDERS = (WORKER, *_WITH_CORE, WITHOUT_RANGES, WITHOUT_ROLLUP, YARDSTICK, *PEERS)
+CONTENDERS = (WORKER, *_WITH_CORE, WITHOUT_RANGES, WITHOUT_METRICS, WITHOUT_ROLLUP, YARDSTICK, *PEERS)
 USUAL = (WORKER, *_WITH_CORE, YARDSTICK, *PEERS)
 """Contenders of a run that names none."""

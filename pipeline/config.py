@@ -143,16 +143,16 @@ class ClickHouseSettings(SettingsSection):
     verify: bool = Field(True, description="check the server's certificate and name when secure")
     ca_cert: File | None = Field(None, description="PEM file of the authority that signed the server's certificate")
     migrations: PathText | None = Field(None, description="folder of migrations of one's own")
-    engine_prefix: str = Field(
-        "", pattern="^(Replicated|Shared)?$", description="prefix of the engines of tables that migrations create"
+    engine_prefix: Literal["", "Replicated", "Shared"] = Field(
+        "", description="prefix of the engines of tables that migrations create"
     )
     cluster: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_.-]+$", description="cluster on which migrations run their statements"
     )
     connect_timeout_seconds: Seconds = 10.0
     query_timeout_seconds: Seconds = 300.0
-    compression: str = Field(
-        "auto", pattern="^(auto|lz4|none)$", description="of blocks on the network; `auto` is LZ4 for another machine"
+    compression: Literal["auto", "lz4", "none"] = Field(
+        "auto", description="of blocks on the network; `auto` is LZ4 for another machine"
     )
     storage_policy: str = Field(
         "tiered",
@@ -202,6 +202,9 @@ class WorkerSettings(SettingsSection):
     reject_ratio: float = Field(0.5, ge=0, le=1, description="not ready above this share of rejected records")
     reject_window_seconds: Seconds = Field(60.0, description="time over which the share is counted")
     reject_minimum: int = Field(20, ge=1, le=_INT32, description="with fewer records in that time, always ready")
+    halt_seconds: float = Field(
+        10.0, ge=0, le=600, allow_inf_nan=False, description="time for which a halted worker says why at /ready"
+    )
     allow_fresh_group: bool = Field(False, description="let a group without offsets fill tables that have rows")
     web_host: Host = "127.0.0.1"
     web_port: Port = 6066

@@ -7,13 +7,18 @@ topics.yaml, reasons of `pipeline.errors.Reason`, names of errors, stages of `St
 
 import enum
 import platform
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import accumulate
 from time import perf_counter
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Info, disable_created_metrics
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 """Content type of `exposition`, with the version of OpenMetrics and the charset."""
@@ -37,6 +42,40 @@ class Stage(enum.StrEnum):
 
 ALL_FAMILIES = "all"
 """Value of the label `family` for a stage that serves all families at once."""
+
+
+class ManyDurations(Collector):
+    """A histogram of durations that come by the thousand; that of the client library takes them one by one.
+
+    Args:
+        name: of the metric.
+        text: its HELP.
+        bounds: upper bounds of the buckets in seconds, ascending; there is one more above the last.
+    """
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self._name, self._text = name, text
+        self._counts, self._seconds = [0] * (len(bounds) + 1), 0.0
+        self._lock = threading.Lock()
+        REGISTRY.register(self)
+
+    def add(self, counts: Iterable[int], seconds: float) -> None:
+        """Add durations: how many are in each bucket, and their sum."""
+        with self._lock:
+            self._counts = [count + more for count, more in zip(self._counts, counts, strict=True)]
+            self._seconds += seconds
+
+    def describe(self) -> list[HistogramMetricFamily]:
+        """Return the metric without samples."""
+        return [HistogramMetricFamily(self._name, self._text)]
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Yield the metric."""
+        with self._lock:
+            below, seconds = list(accumulate(self._counts)), self._seconds
+        buckets = list(zip([*map(floatToGoString, self.bounds), "+Inf"], below, strict=True))
+        yield HistogramMetricFamily(self._name, self._text, buckets=buckets, sum_value=seconds)
 
 
 def exposition() -> bytes:
@@ -74,10 +113,10 @@ COMMITS_REFUSED = Counter(
 )
 
 # Metrics of the rollup, which derives session_stats.
-ROLLUP_LATE_SECONDS = Histogram(
+ROLLUP_LATE_SECONDS = ManyDurations(
     "chimera_rollup_late_seconds",
     "Time from a late event to the watermark. Late events are in ui_events, and in no row of session_stats.",
-    buckets=(1, 10, 60, 300, 600, 1800, 3600, 2 * 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600),
+    (1, 10, 60, 300, 600, 1800, 3600, 2 * 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600),
 )
 ROLLUP_EVENTS = Counter("chimera_rollup_events", "Events, late and skewed ones too; replayed ones count once.")
 ROLLUP_SKEWED = Counter(

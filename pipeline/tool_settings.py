@@ -2,7 +2,7 @@
 
 from pydantic import Field, SecretStr
 
-from pipeline.forms import Host, HttpUrl, Port, RemoveCommand, Seconds, Secret, SettingsSection, Text
+from pipeline.forms import Host, HttpUrl, Port, RemoveCommand, Seconds, Secret, Servers, SettingsSection, Text
 
 
 class MonitorSettings(SettingsSection):
@@ -12,6 +12,9 @@ class MonitorSettings(SettingsSection):
     web_port: Port = 6067
     interval_seconds: Seconds = Field(5.0, description="time between two looks at a server")
     answer_seconds: Seconds = Field(4.0, description="longest wait of a look for an answer")
+    workers: Servers | None = Field(
+        None, description="host:port of workers whose addresses in the group aren't those that the monitor reaches"
+    )
     backup_old_seconds: Seconds = Field(7200.0, description="age from which the last backup is too old")
 
 

@@ -132,6 +132,7 @@ def environ(request: pytest.FixtureRequest, stack: Stack | ContainerStack, tmp_p
         env_name("clickhouse", "database"): f"test_{own}",
         env_name("topics", "file"): str(_write_topics(tmp_path / "topics.yaml", f"{own}.")),
         env_name("worker", "web_port"): str(free_port()),
+        env_name("worker", "halt_seconds"): "0",  # a worker that halts isn't waited for
     }
     left_out = (ENV_PREFIX,) if request.node.path.stem.startswith(_MEASURED) else (ENV_PREFIX, "COVERAGE_PROCESS_")
     yield {name: value for name, value in os.environ.items() if not name.startswith(left_out)} | ours

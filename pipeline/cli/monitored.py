@@ -45,5 +45,7 @@ def from_monitor(url: str, answer_seconds: float) -> PipelineState:
         with urllib.request.urlopen(f"{url.rstrip('/')}/status.json", timeout=answer_seconds) as answer:  # noqa: S310 (checked)
             return _MODEL.validate_json(answer.read())
     except (OSError, ValueError, urllib.error.URLError) as error:
-        reason = "another version's answer" if isinstance(error, ValidationError) else str(error)
+        reason = (
+            "another version's answer" if isinstance(error, ValidationError) else str(getattr(error, "reason", error))
+        )
         raise UnavailableError(f"monitor at {url} doesn't answer as expected: {reason}") from None

@@ -44,7 +44,8 @@ def status(url: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(orjson.dumps(state))
     else:
-        terminal().print(screen(state))
+        console = terminal()
+        console.print(screen(state, console.width))
     if Health.CRITICAL in {state.kafka.verdict, state.clickhouse.verdict}:
         sys.exit(UnavailableError.exit_code)
     sys.exit(0 if state.verdict is Health.OK else 1)

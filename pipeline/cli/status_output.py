@@ -1,6 +1,6 @@
-"""The model as text: one screen of at most 80 columns, for `chimera status` and `chimera top`."""
+"""The model as text: one screen that fits into the terminal, for `chimera status` and `chimera top`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -18,16 +18,23 @@ _OF_CONSUMPTION = {
 }
 _BARS = "▁▂▃▄▅▆▇█"
 _UNKNOWN = "-"
+_TITLES = ("", "family", "in/s", "out/s", "waiting", "oldest", "letters", "rows", "stored", "last hour")
+_LEFT = frozenset({"", "family", "last hour"})
+_BY_WORTH = ("", "family", "waiting", "oldest", "stored", "letters", "rows", "out/s", "in/s", "last hour")
+"""Columns in the order in which a terminal that grows gets them."""
+_LEAST_COLUMNS = 3
+_PADDING = 2  # between two columns
 
 
-def screen(state: PipelineState, *, bars: int = 0) -> RenderableType:
+def screen(state: PipelineState, width: int, *, bars: int = 0) -> RenderableType:
     """Return the model as text.
 
     Args:
         state: the model.
+        width: columns of the terminal; a narrow one has fewer columns of the table, and whole ones.
         bars: number of bars of the last hour's rate to show by family; 0 for none.
     """
-    return Group(*_headline(state), Text(), _families(state, bars), Text(), *_foot(state))
+    return Group(*_headline(state), Text(), _families(state, width, bars), Text(), *_foot(state))
 
 
 def _headline(state: PipelineState) -> Iterator[RenderableType]:
@@ -40,37 +47,48 @@ def _headline(state: PipelineState) -> Iterator[RenderableType]:
         yield Text(f"  {trouble.action} Runbook: {trouble.id}", style="dim")
 
 
-def _families(state: PipelineState, bars: int) -> Table:
+def _families(state: PipelineState, width: int, bars: int) -> Table:
+    rows = [_row(state, family, bars) for family in state.families]
+    titles = [title for title in _BY_WORTH if title != "last hour" or bars]
+    while len(titles) > _LEAST_COLUMNS and sum(_width(title, rows) for title in titles) - _PADDING > width:
+        titles.pop()
     table = Table(box=None, padding=(0, 1), pad_edge=False, show_edge=False)
-    table.add_column("")
-    table.add_column("family")
-    for title in ("in/s", "out/s", "waiting", "oldest", "letters", "rows", "stored"):
-        table.add_column(title, justify="right", no_wrap=True)
-    if bars:
-        table.add_column("last hour", no_wrap=True)
-    stored = {each.name: each for each in state.tables}
-    for family in state.families:
-        rows = stored.get(family.table)
-        ago = None if rows is None or rows.newest_stored is None else (state.at - rows.newest_stored).total_seconds()
-        verdict = _verdict(state, family)
-        table.add_row(
-            Text(_MARKS[verdict], style=_COLOURS[verdict]),
-            family.name,
-            _number(family.produced_per_second),
-            _number(family.consumed_per_second),
-            "no topic" if family.missing else _number(family.lag_records),
-            _UNKNOWN if family.lag_seconds is None else duration(family.lag_seconds),
-            _number(family.dead_letters.unsettled),
-            "no table" if rows and rows.missing else _number(rows.rows if rows else None),
-            _UNKNOWN if ago is None else duration(max(0.0, ago)),
-            *([_bars(state.history.consumed_per_second.get(family.name, ()), bars)] if bars else []),
-        )
+    shown = [title for title in _TITLES if title in titles]
+    for title in shown:
+        table.add_column(title, justify="left" if title in _LEFT else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[title] for title in shown))
     return table
+
+
+def _width(title: str, rows: Sequence[Mapping[str, Text]]) -> int:
+    return max(len(title), *(row[title].cell_len for row in rows)) + _PADDING
+
+
+def _row(state: PipelineState, family: FamilyState, bars: int) -> dict[str, Text]:
+    """Return the cells of a family by title."""
+    table = next((each for each in state.tables if each.name == family.table), None)
+    stored = None if table is None or table.newest_stored is None else (state.at - table.newest_stored).total_seconds()
+    verdict = _verdict(state, family)
+    cells = {
+        "family": family.name,
+        "in/s": _number(family.produced_per_second),
+        "out/s": _number(family.consumed_per_second),
+        "waiting": "no topic" if family.missing else _number(family.lag_records),
+        "oldest": _UNKNOWN if family.lag_seconds is None else duration(family.lag_seconds),
+        "letters": _number(family.dead_letters.unsettled),
+        "rows": "no table" if table and table.missing else _number(table.rows if table else None),
+        "stored": _UNKNOWN if stored is None else duration(max(0.0, stored)),
+        "last hour": _bars(state.history.consumed_per_second.get(family.name, ()), bars) if bars else "",
+    }
+    return {"": Text(_MARKS[verdict], style=_COLOURS[verdict]), **{title: Text(cell) for title, cell in cells.items()}}
 
 
 def _foot(state: PipelineState) -> Iterator[RenderableType]:
     members = len(state.group.members)
-    yield Text(f"group {state.group.id}: {state.group.state}, {members} worker{'' if members == 1 else 's'}")
+    waiting = [member for member in state.group.members if member.ready is False]
+    unready = f", {len(waiting)} not ready" if waiting else ""
+    yield Text(f"group {state.group.id}: {state.group.state}, {members} worker{'' if members == 1 else 's'}{unready}")
     for name, server in (("Kafka", state.kafka), ("ClickHouse", state.clickhouse)):
         version = f", {state.storage.version}" if name == "ClickHouse" and state.storage.version else ""
         word = {Health.OK: "answers", Health.UNKNOWN: "not asked yet"}.get(server.verdict, "is away")
@@ -81,6 +99,8 @@ def _foot(state: PipelineState) -> Iterator[RenderableType]:
         )
         yield Text(f"{name} {server.address} {word}{since}{version}", style="" if word == "answers" else "red")
     yield _backup(state)
+    if waiting:
+        yield Text(f"worker {waiting[0].id}: {waiting[0].says}", style="yellow")
     if state.rollup is not None and state.rollup.open_windows is not None:
         newest = f"; newest hour {state.rollup.newest_hour:%Y-%m-%d %H:%M} UTC" if state.rollup.newest_hour else ""
         yield Text(f"session_stats: {state.rollup.open_windows:,} open windows{newest}")

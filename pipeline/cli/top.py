@@ -54,7 +54,8 @@ def top(url: str | None) -> None:
     settings = load_settings()
     if not (sys.stdout.isatty() and sys.stdin.isatty()):
         state = from_monitor(url, settings.monitor.answer_seconds) if url else looked_at_once(settings)
-        terminal().print(screen(state))
+        console = terminal()
+        console.print(screen(state, console.width))
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does, so the terminal is restored
     be_silent()  # a line of the log would tear the frame
@@ -81,7 +82,7 @@ def _run(look: Callable[[], PipelineState]) -> None:
         while True:
             try:
                 bars = _BARS if console.width >= _BARS_FROM else 0
-                live.update(screen(look(), bars=bars), refresh=True)
+                live.update(screen(look(), console.width, bars=bars), refresh=True)
             except UnavailableError as error:
                 live.update(Text(str(error)), refresh=True)
             if _ENDS.intersection(pressed(_FRAME_SECONDS)):

@@ -10,14 +10,17 @@ from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.config import ClickHouseSettings
 
-# A part of level 0 is as an insert wrote it; a merge makes parts of higher levels, at its own time.
+# A part of level 0 is as an insert wrote it; a merge makes parts of higher levels, at its own time. Each insert has a
+# block number, which merges keep: it tells of an insert whose part was merged before anybody saw it.
 _TABLES = """
-SELECT table, sum(rows_of), sum(bytes_of), sum(parts_of), max(parts_of), max(newest), max(inserted), max(touched)
+SELECT table, sum(rows_of), sum(bytes_of), sum(parts_of), max(parts_of), max(newest), max(inserted), max(touched),
+    sum(block)
 FROM (
     SELECT table, partition, sum(rows) AS rows_of, sum(bytes_on_disk) AS bytes_of, count() AS parts_of,
         toUnixTimestamp(max(max_time)) AS newest,
         toUnixTimestamp(maxIf(modification_time, level = 0)) AS inserted,
-        toUnixTimestamp(max(modification_time)) AS touched
+        toUnixTimestamp(max(modification_time)) AS touched,
+        max(max_block_number) AS block
     FROM system.parts WHERE active AND database = %(database)s GROUP BY table, partition
 ) GROUP BY table
 """
@@ -42,6 +45,9 @@ class TableFacts:
     newest_insert: int
     """Time of the newest part that no merge has touched."""
     newest_part: int
+    """Time of the newest part, also of a merged one."""
+    blocks: int
+    """Sum of the last block numbers of all partitions; an insert raises it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,6 @@ class StorageObserver:
         database = {"database": self._settings.database}
         ((version, uptime, time_ms, merges, disks, errors, there),) = all_rows(client, _SERVER, database)
         found = {name: TableFacts(*facts) for name, *facts in all_rows(client, _TABLES, database)}
-        empty = TableFacts(0, 0, 0, 0, 0, 0, 0)
+        empty = TableFacts(0, 0, 0, 0, 0, 0, 0, 0)
         present = {name: found.get(name, empty) for name in tables if name in set(there)}
         return StorageFacts(version, uptime, time_ms, merges, tuple(disks), dict(errors), present)

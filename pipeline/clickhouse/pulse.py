@@ -70,7 +70,7 @@ class Pulse:
         troubles: Troubles,
         *,
         pause_seconds: float = 2.0,
-        answer_seconds: float = 4.0,
+        answer_seconds: float = 3.0,
         patience_seconds: float = 3.0,
         quiet_seconds: float = 5.0,
         clock: Callable[[], float] = time.monotonic,

@@ -45,10 +45,10 @@ class WorkerWeb:
         """Ask /ready.
 
         Raises:
-            OSError, http.client.HTTPException: no answer, or another one than 200 and 503.
+            OSError, http.client.HTTPException: no answer, or another one than 200, 503 and 410.
         """
         status, body = self._get("/ready")
-        if status not in {http.HTTPStatus.OK, http.HTTPStatus.SERVICE_UNAVAILABLE}:
+        if status not in {http.HTTPStatus.OK, http.HTTPStatus.SERVICE_UNAVAILABLE, http.HTTPStatus.GONE}:
             raise http.client.HTTPException(f"status {status}")
         return Readiness(status == http.HTTPStatus.OK, body.decode())
 

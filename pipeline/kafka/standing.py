@@ -5,7 +5,6 @@ Nothing is written, and no group is joined.
 """
 
 import re
-import struct
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pipeline.config import KafkaSettings
 from pipeline.errors import UnavailableError
 from pipeline.kafka.client import client_config
 from pipeline.kafka.failures import NO_TOPIC, NOT_NOW, explain_kafka
+from pipeline.kafka.member_data import assigned, web_port
 
 _PROBE_SECONDS = 2.0
 _PAUSE_SECONDS = 0.2
@@ -27,7 +27,6 @@ _SILENT = frozenset(  # what a request says if one leader doesn't answer
 )
 # A broker that goes away ends the requests under way, also those that another one can answer.
 _AGAIN = NOT_NOW | {KafkaError._TRANSPORT}  # noqa: SLF001
-_INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
 
 
 class LogPlace(NamedTuple):
@@ -44,7 +43,10 @@ class Member:
     id: str
     client: str
     host: str
+    """Address from which it has come, as the broker sees it."""
     places: frozenset[LogPlace]
+    web_port: int | None = None
+    """Port of its web server; None if it isn't a worker, and while it joins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,21 +231,9 @@ class RecordTimes:
 
 
 def _member(described: Any) -> Member:
-    places = frozenset(_assigned(described.assignment)) if described.assignment else frozenset[LogPlace]()
-    return Member(described.id, described.client_id, described.client_host.lstrip("/"), places)
-
-
-def _assigned(assignment: bytes) -> Iterator[LogPlace]:
-    """Yield the partitions of an assignment in the form of Kafka's consumers: version, topics, partitions."""
-    (count,) = _INT32.unpack_from(assignment, 2)
-    at = 6
-    for _ in range(count):
-        (length,) = _INT16.unpack_from(assignment, at)
-        topic = assignment[at + 2 : at + 2 + length].decode()
-        at += 2 + length
-        (partitions,) = _INT32.unpack_from(assignment, at)
-        yield from (LogPlace(topic, _INT32.unpack_from(assignment, at + 4 + 4 * each)[0]) for each in range(partitions))
-        at += 4 + 4 * partitions
+    places = frozenset(LogPlace(*place) for place in assigned(described.assignment)) if described.assignment else ()
+    host = described.client_host.lstrip("/")
+    return Member(described.id, described.client_id, host, frozenset(places), web_port(described.metadata or b""))
 
 
 def _answers(found: Iterable[TopicPartition]) -> Iterator[tuple[LogPlace, int]]:

@@ -232,6 +232,7 @@ class App(faust.App):
             return
         self.failure = _failure_of(error, self.settings.clickhouse)
         log.critical(str(self.failure))
+        self.troubles.report("halt", str(self.failure), usual=True)  # the line above says it
         signal.raise_signal(signal.SIGTERM)
 
     async def on_start(self) -> None:

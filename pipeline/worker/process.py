@@ -4,6 +4,7 @@ import logging.config
 import os
 import signal
 import threading
+import time
 from importlib.metadata import version
 from typing import Any, NoReturn
 
@@ -13,12 +14,12 @@ import structlog
 from prometheus_client import REGISTRY
 
 from pipeline.columns import core
-from pipeline.errors import ChimeraError
+from pipeline.errors import ChimeraError, ConfigError
 from pipeline.transport.garbage import collect_rarely
 from pipeline.worker.memory import keep_free_memory
 from pipeline.worker.preflight import preflight
 from pipeline.worker.waiting_pages import WaitingPages
-from pipeline.worker.web import listen
+from pipeline.worker.web import halted, listen, not_ready
 
 _STOP_SECONDS = 3.0  # for the rest of a stop, after the drain
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # a closed terminal sends SIGHUP
@@ -38,6 +39,7 @@ class Worker(faust.Worker):
     """Faust's worker, with the preflight before its start and a limit on the time of its stop."""
 
     app: Any  # pipeline.worker.app.App
+    _watchdog: threading.Timer | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "quiet": True, "debug": False})  # everything is in the log
@@ -60,12 +62,17 @@ class Worker(faust.Worker):
             self._check_servers()
         except ChimeraError as error:
             log.critical(str(error))
+            self._say_why(error)
             raise SystemExit(error.exit_code) from None
         collect_rarely()
         keep_free_memory()
         try:
             super().execute_from_commandline()
         except SystemExit as end:
+            if self._watchdog:
+                self._watchdog.cancel()
+            if self.app.failure:
+                self._say_why(self.app.failure)
             # A thread may still wait for a silent server. The process ends without it: its work isn't acknowledged.
             self._leave(int(end.code or 0))
 
@@ -79,8 +86,28 @@ class Worker(faust.Worker):
         app.listeners = listen(app.settings.worker)
         app.note_rebalance()
         REGISTRY.register(app.state_metrics)
-        with WaitingPages(app.listeners, app.troubles):
+        with WaitingPages(app.listeners, lambda: not_ready(app.troubles.lines)):
             app.expect_columns(preflight(app.settings, app.catalog, app.troubles))
+
+    def _say_why(self, failure: ChimeraError) -> None:
+        """Say at `/ready` for some seconds why the worker halts, so that the monitor sees it; a signal ends it at once.
+
+        Faust has stopped, or hasn't started: the worker is in no group, and holds no partition.
+        """
+        worker = self.app.settings.worker
+        if not (worker.halt_seconds and self.app.listeners):  # without a port, nobody asks
+            return
+        for number in (*_ending(), *_MEANINGLESS):
+            signal.signal(number, lambda *_: os._exit(failure.exit_code))
+        for listener in self.app.listeners:
+            listener.close()
+        self.app.troubles.report("halt", str(failure), usual=True)  # the log has it already
+        try:
+            listeners = listen(worker)
+        except ConfigError:  # taken by somebody in between; the log has the reason
+            return
+        with WaitingPages(listeners, lambda: halted(failure)):
+            time.sleep(worker.halt_seconds)
 
     def _log_start(self) -> None:
         settings = self.app.settings
@@ -114,9 +141,9 @@ class Worker(faust.Worker):
     def _schedule_shutdown(self, number: signal.Signals) -> None:
         """Stop; end the process when the time for the stop is over, even if a server is silent."""
         seconds = self.app.settings.worker.drain_seconds + _STOP_SECONDS
-        watchdog = threading.Timer(seconds, self._leave_unfinished, [seconds])
-        watchdog.daemon = True
-        watchdog.start()
+        self._watchdog = threading.Timer(seconds, self._leave_unfinished, [seconds])
+        self._watchdog.daemon = True
+        self._watchdog.start()
         super()._schedule_shutdown(number)
 
     def _leave_unfinished(self, seconds: float) -> None:

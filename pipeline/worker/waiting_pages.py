@@ -1,31 +1,29 @@
-"""The worker's HTTP pages while it waits for its servers at the start; then Faust's web server has the sockets."""
+"""The worker's HTTP pages while Faust's web server isn't there: before its start, and after a halt."""
 
 import asyncio
 import socket
 import threading
-from collections.abc import Sequence
-from http import HTTPStatus
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from aiohttp import hdrs, web
 
 from pipeline import metrics
-from pipeline.troubles import Troubles
-from pipeline.worker.web import not_ready, without_server
+from pipeline.worker.web import NotReady, without_server
 
 _CLOSE_SECONDS = 1.0  # for answers under way
 
 
 class WaitingPages:
-    """Pages that a thread answers while the context lasts: `/live` with 200, `/ready` with 503 and the cause.
+    """Pages that a thread answers while the context lasts: `/live` with 200, `/ready` with the reason.
 
     Args:
         listeners: sockets that listen; they stay open after the context.
-        troubles: what the worker waits for.
+        reason: gives status and text of `/ready`.
     """
 
-    def __init__(self, listeners: Sequence[socket.socket], troubles: Troubles) -> None:
-        self._troubles = troubles
+    def __init__(self, listeners: Sequence[socket.socket], reason: Callable[[], NotReady]) -> None:
+        self._reason = reason
         self._listeners = listeners
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="waiting-pages")
@@ -51,7 +49,8 @@ class WaitingPages:
             await web.SockSite(self._runner, listener.dup()).start()
 
     async def _ready(self, _request: web.Request) -> web.Response:
-        return web.Response(text=not_ready(self._troubles.lines), status=HTTPStatus.SERVICE_UNAVAILABLE)
+        reason = self._reason()
+        return web.Response(text=reason.text, status=reason.status)
 
 
 async def _live(_request: web.Request) -> web.Response:

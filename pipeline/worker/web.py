@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import hdrs
 from aiohttp.web import SockSite
@@ -12,7 +12,7 @@ from faust.web.drivers import aiohttp as driver
 
 from pipeline import metrics as worker_metrics
 from pipeline.config import WorkerSettings, env_name
-from pipeline.errors import ConfigError
+from pipeline.errors import ChimeraError, ConfigError
 
 
 class Web(driver.Web):
@@ -61,9 +61,21 @@ async def without_server(_request: Any, response: Any) -> None:
     response.headers.pop(hdrs.SERVER, None)
 
 
-def not_ready(lines: Iterable[str]) -> str:
-    """Return the text of a page that says why the worker isn't ready."""
-    return "".join(f"not ready: {line}\n" for line in lines)
+class NotReady(NamedTuple):
+    """Answer of `/ready` of a worker that isn't ready."""
+
+    status: HTTPStatus
+    text: str
+
+
+def not_ready(lines: Iterable[str]) -> NotReady:
+    """Return the troubles, a line each; they may end by themselves."""
+    return NotReady(HTTPStatus.SERVICE_UNAVAILABLE, "".join(f"not ready: {line}\n" for line in lines))
+
+
+def halted(failure: ChimeraError) -> NotReady:
+    """Return why the worker ends; its status tells the monitor that it is a halt, and no trouble that may end."""
+    return NotReady(HTTPStatus.GONE, f"halted: {failure}\n")
 
 
 async def live(web: View, _request: Request) -> Response:
@@ -72,11 +84,14 @@ async def live(web: View, _request: Request) -> Response:
 
 
 async def ready(web: View, _request: Request) -> Response:
-    """Answer 200 while records flow, else 503 with the reasons."""
+    """Answer 200 while records flow, else 503 with the reasons, or 410 with that of a halt."""
     app: Any = web.app
     app.note_rebalance()
     lines = app.troubles.lines
-    return web.text(not_ready(lines), status=HTTPStatus.SERVICE_UNAVAILABLE) if lines else web.text("ready\n")
+    if not lines and app.failure is None:
+        return web.text("ready\n")
+    reason = not_ready(lines) if app.failure is None else halted(app.failure)
+    return web.text(reason.text, status=reason.status)
 
 
 async def metrics(web: View, _request: Request) -> Response:

@@ -21,20 +21,19 @@ _BUILD = f'{_P}build_info{{version="0.2.0"}}'
 _UP = {f'{_P}up{{server="kafka"}}': "1x70", f'{_P}up{{server="clickhouse"}}': "1x70"}
 _STATE = f'{_P}consumption{{family="ui_events",partition="0",{_P}consumption="%s"}}'
 _EVENT = f'{_P}table_newest_event_timestamp_seconds{{table="ui_events"}}'
-_STORED = f'{_P}table_newest_stored_timestamp_seconds{{table="ui_events"}}'
-_COMMIT = f'{_P}committed_offset{{family="ui_events",partition="0"}}'
 _SECONDS = f'{_P}lag_seconds{{family="ui_events",partition="0"}}'
 _UNOWNED = f'{_P}unowned_partitions{{family="ui_events"}}'
-_MEMBERS, _UNSAVED = f"{_P}group_members", f"{_P}rollup_unsaved_seconds"
+_MEMBERS = f"{_P}group_members"
+_BEHIND = f'{_P}trouble{{trouble="rollup-behind",where="session_stats",severity="warning"}}'
 _LETTERS = f'{_P}dead_letters_oldest_seconds{{family="ui_events"}}'
 _FREE, _TOTAL = f'{_P}disk_free_bytes{{disk="default"}}', f'{_P}disk_total_bytes{{disk="default"}}'
 _PARTS = f'{_P}table_most_parts{{table="ui_events"}}'
-_KEPT = f'{_P}retention_left_seconds{{family="ui_events"}}'
 _LOST = f'{_P}lost_records{{family="ui_events"}}'
 _OLD = f'{_P}trouble{{trouble="%s",where="backup",severity="warning"}}'
 _MISSING = f'{_P}trouble{{trouble="%s-missing",where="ui_events",severity="critical"}}'
 _LEADERLESS = f'{_P}leaderless_partitions{{family="ui_events"}}'
 _FLAPS = f'{_P}trouble{{trouble="%s",where="worker at 10.4.0.17",severity="warning"}}'
+_HALTED = f'{_P}trouble{{trouble="%s",where="worker at 10.4.0.17:6066",severity="critical"}}'
 _REJECTS = f'{_P}trouble{{trouble="%s",where="ui_events",severity="critical"}}'
 
 # Series of a sample every minute, for an hour: those that fire, and those that come near and don't.
@@ -43,6 +42,7 @@ _CASES: dict[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
     "ChimeraClickHouseAway": ({f'{_P}up{{server="clickhouse"}}': "0x70"}, _UP),
     "ChimeraNoWorker": ({_MEMBERS: "0x70", _LAG: "5x70"}, {_MEMBERS: "0x70", _LAG: "0x70"}),
     "ChimeraWorkerAway": ({'up{job="production/chimera-worker"}': "0x70"}, {'up{job="chimera-monitor"}': "0x70"}),
+    "ChimeraWorkerHalted": ({_HALTED % "worker-halted": "1x70"}, {_HALTED % "flapping": "1x70"}),
     "ChimeraWorkerNotReady": ({"chimera_ready": "0x70"}, {"chimera_ready": "1x57 0x4 1x9"}),
     "ChimeraWorkerFlaps": ({_FLAPS % "flapping": "1x70"}, {_FLAPS % "no-worker": "1x70"}),
     "ChimeraPartitionWithoutLeader": ({_LEADERLESS: "1x70"}, {_LEADERLESS: "0x70"}),
@@ -52,17 +52,14 @@ _CASES: dict[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
     ),
     "ChimeraStalled": ({_STATE % "stalled": "1x70"}, {_STATE % "stalled": "0x70", _STATE % "warning": "1x70"}),
     "ChimeraLagGrows": ({_SECONDS: "60+30x70"}, {_SECONDS: "900x70"}),
-    "ChimeraNothingStored": (
-        {_COMMIT: "0+600x70", _STORED: "0x70"},
-        {_COMMIT: "0+600x70", _STORED: "0+60x70"},
-    ),
+    "ChimeraNothingStored": ({_REJECTS % "nothing-stored": "0x57 1x9"}, {_REJECTS % "stalled": "1x70"}),
     "ChimeraRejects": ({_REJECTS % "rejects": "1x70"}, {_REJECTS % "stalled": "1x70"}),
     "ChimeraTableStale": ({_EVENT: "0x70"}, {_EVENT: "0+60x70"}),
     "ChimeraRecordsLost": ({_LOST: "1x70"}, {_LOST: "0x70"}),
-    "ChimeraRetentionNear": ({_KEPT: "80000x70"}, {_KEPT: "90000x70"}),
+    "ChimeraRetentionNear": ({_REJECTS % "retention-near": "1x70"}, {_REJECTS % "falling-behind": "1x70"}),
     "ChimeraDeadLettersUnsettled": ({_LETTERS: "90000x70"}, {_LETTERS: "80000x70"}),
     "ChimeraDeadLettersUnread": (_UP, {**_UP, _LETTERS: "0x70"}),
-    "ChimeraRollupBehind": ({_UNSAVED: "0+60x70"}, {_UNSAVED: "50x70"}),
+    "ChimeraRollupBehind": ({_BEHIND: "1x70"}, {_BEHIND: "1x41 0x4 1x19"}),
     "ChimeraLateEvents": ({"chimera_rollup_late_ratio": "0.2x70"}, {"chimera_rollup_late_ratio": "0x50 0.2x5 0x15"}),
     "ChimeraManyParts": ({_PARTS: "600x70"}, {_PARTS: "400x70"}),
     "ChimeraDiskFull": ({_FREE: "5x70", _TOTAL: "100x70"}, {_FREE: "20x70", _TOTAL: "100x70"}),
@@ -117,11 +114,13 @@ _FIRED = {
     "ChimeraClickHouseAway": "{server: clickhouse}",
     "ChimeraNoWorker": "{}",
     "ChimeraWorkerAway": "{job: production/chimera-worker}",
+    "ChimeraWorkerHalted": "{where: 'worker at 10.4.0.17:6066'}",
     "ChimeraWorkerNotReady": "{}",
     "ChimeraWorkerFlaps": "{where: worker at 10.4.0.17}",
     "ChimeraRejects": "{where: ui_events}",
     "ChimeraLateEvents": "{}",
-    "ChimeraNothingStored": "{table: ui_events}",
+    "ChimeraNothingStored": "{where: ui_events}",
+    "ChimeraRetentionNear": "{where: ui_events}",
     "ChimeraTableStale": "{table: ui_events}",
     "ChimeraDeadLettersUnread": "{}",
     "ChimeraRollupBehind": "{}",

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -26,11 +26,16 @@ def _state() -> StateMetrics:
     return StateMetrics(lambda: None, {}, Troubles())
 
 
+def _collected() -> list[Any]:
+    collectors = [each for each in vars(metrics).values() if isinstance(each, metrics.ManyDurations)]
+    return [*_state().describe(), *(metric for each in collectors for metric in each.describe())]
+
+
 def _rows() -> list[str]:
     """Rows of the page's table, from the code."""
     ours = [each for each in vars(metrics).values() if isinstance(each, MetricWrapperBase)]
     declared = [(each._type, each._name, each._labelnames, each._documentation) for each in ours]
-    declared += [(each.type, each.name, each._labelnames, each.documentation) for each in _state().describe()]
+    declared += [(each.type, each.name, each._labelnames, each.documentation) for each in _collected()]
     ends = {"counter": "_total", "info": "_info"}
     return sorted(
         f"| `{name}{ends.get(str(kind), '')}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {text} |"
@@ -92,3 +97,22 @@ def test_the_state_is_collected_when_it_is_asked_for() -> None:
     partitions.clear()
     assert value("chimera_committed_offset", topic="t", partition="1") is None
     assert generate_latest(registry)  # type: ignore[no-untyped-call]
+
+
+def test_durations_that_come_by_the_thousand_are_a_histogram() -> None:
+    """Buckets are cumulative and hold their bound; sum and count are those of all."""
+    durations = metrics.ManyDurations("chimera_made_seconds", "Made by a test.", (1, 60))
+    try:
+        durations.add([2, 1, 0], 11.5)
+        durations.add([0, 0, 1], 100)
+        (family,) = durations.collect()
+    finally:
+        REGISTRY.unregister(durations)
+    samples = {(each.name.rpartition("_")[2], each.labels.get("le")): each.value for each in family.samples}
+    assert samples == {
+        ("bucket", "1.0"): 2,
+        ("bucket", "60.0"): 3,
+        ("bucket", "+Inf"): 4,
+        ("count", None): 4,
+        ("sum", None): 111.5,
+    }

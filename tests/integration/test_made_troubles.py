@@ -18,7 +18,7 @@ from clickhouse_driver import Client
 from pydantic import SecretStr
 from support.containers import ContainerStack
 from support.events import events, publish, settled
-from support.made_troubles import Seconds, add_partition, known, publish_old
+from support.made_troubles import Seconds, add_partition, known, publish_old, see_the_halt
 from support.monitors import Monitor, running_monitor
 from support.processes import Worker, prepare
 
@@ -36,6 +36,7 @@ pytestmark = pytest.mark.integration
 
 _READY_SECONDS, _MONITOR_SECONDS = 10.0, 15.0
 _MONITOR_INTERVAL_SECONDS = 5.0  # the default
+_HALT_SECONDS = 10.0  # the default
 _SESSION_SECONDS = 20  # the default, 45 s, would be waited for
 _RECORDS, _POISON = 30, 100
 _WRITER = "chimera_writer"
@@ -102,6 +103,7 @@ class _Trouble:
 
 _KAFKA_AWAY, _CLICKHOUSE_AWAY = (rf'up{{server="{name}"}} 0\.0' for name in ("kafka", "clickhouse"))
 _ERROR = r'clickhouse_errors_total{error="%s"} [1-9].*'
+_HALTED = r'trouble{.*trouble="worker-halted".*} 1\.0'
 _NO_MEMBERS = r"group_members 0\.0"
 _OF_FAMILY = r'%s{family="ui_events"} %s'
 
@@ -201,6 +203,7 @@ def test_each_trouble_is_named_within_seconds(
         env_name("clickhouse", "port"): str(server.port),
         env_name("worker", "reject_window_seconds"): "8",
         env_name("kafka", "session_timeout_seconds"): str(_SESSION_SECONDS),
+        env_name("worker", "halt_seconds"): f"{_HALT_SECONDS:g}",
     }
     writer = dict.fromkeys([env_name("clickhouse", "user"), env_name("clickhouse", "password")], _WRITER)
     seconds = dict[str, Seconds]()
@@ -253,9 +256,15 @@ def _lose_a_grant(scene: _Scene) -> dict[str, Seconds]:
         )
         scene.flow()
         began = time.monotonic()
-        seconds["a grant is taken away, records come: exit code 70"] = known(
-            began, lambda: _refused(settings), lambda: scene.measures(_NO_MEMBERS)
+        seconds["a grant is taken away, records come: it halts"] = known(
+            began, lambda: worker.why_not_ready.startswith("halted: "), lambda: scene.measures(_HALTED)
         )
+        worker.wait_for(lambda: scene.measures(_NO_MEMBERS), "it holds no partition while it says why")
+        worker.wait_for(lambda: not _refused(settings), "its web port is open again")
+        assert worker.metric("chimera_ready") == 0
+        assert worker.metric("chimera_trouble_seconds", part="halt") > 0
+        see_the_halt(scene.monitor, "INSERT")
+        worker.terminate()  # a supervisor needs not wait
         assert worker.wait() == HaltError.exit_code
     server.start()
     return seconds

@@ -37,7 +37,10 @@ def family(settings: Settings) -> Family:
 def test_a_fresh_group_is_refused_where_its_records_would_be_stored_again(
     settings: Settings, environ: dict[str, str], family: Family, tmp_path: Path
 ) -> None:
-    """Two workers may start at once on an empty table; another group is refused, unless a setting allows it."""
+    """Two workers may start at once on an empty table; another group is refused, unless a setting allows it.
+
+    The refused worker says why at /ready until a signal ends it.
+    """
     second = {**environ, env_name("worker", "web_port"): str(free_port())}
     with Worker(environ, tmp_path / "log") as worker, Worker(second, tmp_path / "second") as other:
         for each in (worker, other):
@@ -47,8 +50,9 @@ def test_a_fresh_group_is_refused_where_its_records_would_be_stored_again(
     own_group = settings.kafka.model_copy(update={"group_id": f"{settings.kafka.group_id}-other"})
     settings = settings.model_copy(update={"kafka": own_group})
     environ = {**environ, env_name("kafka", "group_id"): own_group.group_id}
-    with Worker(environ, tmp_path / "log") as worker:
-        assert worker.wait() == HaltError.exit_code
+    with Worker({**environ, env_name("worker", "halt_seconds"): "600"}, tmp_path / "log") as worker:
+        worker.wait_for(lambda: _said(worker).startswith("halted: "), "the reason at /ready")
+        assert worker.terminate() == HaltError.exit_code
         (line,) = worker.lines("critical")
     assert f"-other has committed no offset of {family.topic.name}, whose {_EVENTS} records would be stored in " in line
     assert "CHIMERA_WORKER__ALLOW_FRESH_GROUP=true" in line
@@ -56,6 +60,14 @@ def test_a_fresh_group_is_refused_where_its_records_would_be_stored_again(
     with Worker({**environ, env_name("worker", "allow_fresh_group"): "true"}, tmp_path / "log") as worker:
         worker.wait_until_consuming()
         settled(worker, settings, family, _EVENTS)
+
+
+def _said(worker: Worker) -> str:
+    """Return what /ready says; nothing while the port isn't open."""
+    try:
+        return worker.why_not_ready
+    except OSError:
+        return ""
 
 
 def test_tables_without_rows_and_topics_without_records_are_no_reason(settings: Settings, family: Family) -> None:

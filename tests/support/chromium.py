@@ -18,10 +18,14 @@ _START_SECONDS = 60.0
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
+def chromium_here() -> str | None:
+    """Return the program; None where there is none."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
+
+
 def find_chromium() -> str:
     """Return the program; skip the test where there is none."""
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, _NAMES)), None)
-    if found is None:
+    if (found := chromium_here()) is None:
         pytest.skip("no Chromium on this machine: install Debian's package chromium, or set CHROMIUM")
     return found
 

@@ -50,7 +50,7 @@ def busy() -> PipelineState:
         kafka=ServerState(Health.OK, "kafka-1.example:9093", NOW - timedelta(hours=7), NOW, None),
         clickhouse=ServerState(Health.OK, "clickhouse.example:9440", NOW - timedelta(hours=7), NOW, None),
         dead_letters=ServerState(Health.OK, "kafka-1.example:9093", NOW - timedelta(hours=7), NOW, None),
-        group=GroupState("chimera", "stable", tuple(MemberState(each, "faust", each[:9], 9) for each in _WORKERS)),
+        group=GroupState("chimera", "stable", tuple(_member(each) for each in _WORKERS)),
         families=families,
         tables=(*(_table(name, rate) for name, rate in RATES.items()), _table("session_stats", 2.0)),
         rollup=RollupState(18_204, 311, NOW - timedelta(minutes=10), NOW.replace(minute=0, second=0), NOW, 21.0),
@@ -97,7 +97,8 @@ def quiet() -> PipelineState:
         for each in state.families
     )
     still = dict.fromkeys(RATES, (0.0,) * 120)
-    return replace(state, families=families, history=History(30.0, still, still), events=())
+    state = replace(state, families=families, history=History(30.0, still, still), events=())
+    return _stored(state, 2400.0)
 
 
 def clickhouse_away() -> PipelineState:
@@ -109,12 +110,15 @@ def clickhouse_away() -> PipelineState:
     action = "Bring ClickHouse back; workers repeat their inserts, and nothing is lost until Kafka's retention ends."
     away = Trouble("clickhouse-away", Health.CRITICAL, "ClickHouse", reason, action, NOW - timedelta(seconds=34))
     state = _lagging(busy(), Consumption.STALLED, seconds=34.0)
+    refused = "ClickHouse clickhouse.example:9440: Connection refused, 34 s, attempt 7"
+    waiting = tuple(replace(_member(each), ready=False, says=f"ui_events: {refused}") for each in _WORKERS)
+    state = replace(state, group=replace(state.group, members=waiting))
     stalled = Trouble(
         "stalled",
         Health.CRITICAL,
         "ui_events",
         "8 partitions don't move; 738,956 records wait",
-        "Ask the worker's /ready for the reason.",
+        "Look at the workers' reason: on the page, or at /ready.",
         NOW - timedelta(seconds=4),
     )
     return _troubled(replace(state, clickhouse=server), away, stalled)
@@ -143,6 +147,34 @@ def no_worker() -> PipelineState:
     return _troubled(replace(state, group=GroupState("chimera", "empty", ())), trouble)
 
 
+def halted() -> PipelineState:
+    """One of three workers has halted; the others have its partitions."""
+    state = busy()
+    why = "ClickHouse at clickhouse.example:9440: chimera_writer has no right to INSERT ON chimera_metrics.ui_events"
+    action = "Mend what it names, then start it again; going on by itself would do harm."
+    at = NOW - timedelta(seconds=48)
+    trouble = Trouble("worker-halted", Health.CRITICAL, "worker at 10.4.0.31:6066", f"it has halted: {why}", action, at)
+    left = tuple(replace(_member(each), partitions=14) for each in _WORKERS[:2])
+    families = tuple(
+        replace(
+            family,
+            partitions=tuple(replace(part, owner=_WORKERS[part.partition % 2]) for part in family.partitions),
+        )
+        for family in state.families
+    )
+    troubled = _troubled(replace(state, families=families, group=replace(state.group, members=left)), trouble)
+    events = (
+        Event(NOW - timedelta(seconds=42), "rebalance", "9 partitions have another owner"),
+        Event(at, "worker", "a worker at 10.4.0.31 left the group; 2 left"),
+        Event(at, "halt", f"the worker at 10.4.0.31:6066 has halted: {why}"),
+    )
+    return replace(troubled, events=(*events, *state.events))
+
+
+def _member(name: str) -> MemberState:
+    return MemberState(name, "faust", name[:9], 9, ready=True)
+
+
 def many_dead_letters() -> PipelineState:
     """A producer sends what can't be read; the oldest dead letter is over a day old."""
     state = busy()
@@ -163,6 +195,7 @@ STATES: dict[str, Callable[[], PipelineState]] = {
     "clickhouse-away": clickhouse_away,
     "kafka-away": kafka_away,
     "no-worker": no_worker,
+    "halted": halted,
     "many-dead-letters": many_dead_letters,
 }
 
@@ -182,7 +215,8 @@ def _lagging(state: PipelineState, consumption: Consumption, *, seconds: float) 
 
     def late(family: FamilyState) -> FamilyState:
         if not family.produced_per_second:
-            return family
+            parts = tuple(replace(part, owner=part.owner if owned else None) for part in family.partitions)
+            return replace(family, unowned=0 if owned else len(parts), partitions=parts)
         each = round(family.produced_per_second * seconds / len(family.partitions)) + 1
         partitions = tuple(
             replace(
@@ -213,7 +247,14 @@ def _lagging(state: PipelineState, consumption: Consumption, *, seconds: float) 
             rates[name][-at] = 0.0
             lags[name][-at] = rate * 30 * (step - at + 1)
     history = History(30.0, {n: tuple(v) for n, v in rates.items()}, {n: tuple(v) for n, v in lags.items()})
-    return replace(state, families=tuple(map(late, state.families)), history=history)
+    return _stored(replace(state, families=tuple(map(late, state.families)), history=history), seconds + 2)
+
+
+def _stored(state: PipelineState, seconds: float) -> PipelineState:
+    """Nothing has been stored for this time."""
+    at = NOW - timedelta(seconds=seconds)
+    tables = (replace(each, newest_stored=min(each.newest_stored or at, at)) for each in state.tables)
+    return replace(state, tables=tuple(tables))
 
 
 def _histories(state: PipelineState) -> tuple[dict[str, list[float | None]], ...]:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from pipeline.config import ENV_PREFIX, env_names, load_settings
+from pipeline.config import ENV_PREFIX, Settings, env_names, load_settings
 from pipeline.errors import ConfigError
 
 
@@ -160,3 +160,11 @@ def test_a_command_ends_with_one_line_and_78(monkeypatch: pytest.MonkeyPatch) ->
     assert done.stdout == ""
     assert done.stderr.startswith("chimera: CHIMERA_KAFKA__PORT: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_choices_are_shown_as_choices() -> None:
+    """A setting with a few values names them; it has no regular expression of alternatives."""
+    for section, part in Settings.model_fields.items():
+        for key, field in getattr(part.annotation, "model_fields", {}).items():
+            patterns = [str(getattr(each, "pattern", None) or "") for each in field.metadata]
+            assert not [pattern for pattern in patterns if "|" in pattern], f"{section}.{key}"

@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 import pytest
 
 from pipeline.catalog import load_catalog
+from pipeline.clickhouse.observing import StorageFacts, TableFacts
 from pipeline.config import Settings
 from pipeline.kafka.standing import LogPlace, Member, Standing
 from pipeline.operations.monitor.journal import FLAPPING_SECONDS, Journal, LastHour
 from pipeline.operations.monitor.partitions import PartitionWatch
 from pipeline.operations.monitor.rejects import RejectShares, Totals
 from pipeline.operations.monitor.state import Consumption, FamilyState, Health, Trouble, UnsettledLetters
+from pipeline.operations.monitor.tables import TableHistory
 from pipeline.operations.monitor.unsaved import UnsavedRecords
 
 _TOPIC = "chimera.ui_events"
@@ -99,6 +101,39 @@ def test_an_old_snapshot_is_no_trouble_while_nothing_comes() -> None:
     ]:
         unsaved.compare(_NOW + at, {0: committed, 1: 7}, {0: saved, 1: 7})
         assert unsaved.seconds(_NOW + at) == waited, at
+
+
+def test_a_table_that_was_quiet_is_not_one_that_gets_no_rows() -> None:
+    """The wait begins with records that are consumed, also in an empty table; an insert ends it."""
+    tables = TableHistory(["ui_events"])
+    for at, consumed, stored_at, waited in [
+        (0, 1000, 0, {}),  # what was consumed before the monitor came
+        (3600, 1010, 0, {"ui_events": 0}),
+        (3605, 1020, 0, {"ui_events": 5}),
+        (3610, 1030, 3604, {}),
+        (7200, 1040, 3604, {"ui_events": 0}),
+        (7205, 1040, 7199, {}),
+    ]:
+        insert = round(_NOW) + stored_at if stored_at else 0
+        table = TableFacts(0, 0, 0, 0, 0, newest_insert=insert, newest_part=insert, blocks=insert)
+        tables.add(_NOW + at, StorageFacts("26.9", 1, 0, 0, (), {}, {"ui_events": table}))
+        tables.consumed(_NOW + at, "ui_events", consumed)
+        assert tables.unstored_seconds(_NOW + at) == waited, at
+
+
+def test_an_insert_that_was_merged_before_a_look_is_seen() -> None:
+    """Its block number tells of it; a merge alone is no insert."""
+    tables = TableHistory(["bench_runs"])
+    for at, inserted, touched, blocks, stored in [
+        (0, 7, 7, 1, 7),
+        (5, 0, 9, 1, 7),
+        (10, 0, 12, 2, 12),
+        (15, 0, 14, 2, 12),
+    ]:
+        table = TableFacts(1, 0, 1, 1, 0, newest_insert=inserted, newest_part=touched, blocks=blocks)
+        tables.add(_NOW + at, StorageFacts("26.9", 1, 0, 0, (), {}, {"bench_runs": table}))
+        (state,) = tables.tables(_NOW + at)
+        assert state.newest_stored == datetime.fromtimestamp(stored, UTC), at
 
 
 def test_nothing_is_known_of_a_partition_without_a_leader() -> None:

@@ -1,5 +1,6 @@
 """The faces of the model: metrics in OpenMetrics form, JSON that keeps to its schema, a screen of text."""
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from pydantic import TypeAdapter
 from rich.console import Console
-from support.pipeline_states import STATES, busy, kafka_away
+from support.pipeline_states import STATES, busy, clickhouse_away, kafka_away
 
 from pipeline.cli.status_output import screen
 from pipeline.operations.monitor.metrics import BUILD, CONSUMPTION, GROUP_STATE, METRICS, PREFIX, MonitorMetrics
@@ -69,16 +70,36 @@ def test_an_unknown_lag_is_no_sample() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("columns", "titles"),
+    [
+        pytest.param(80, "family in/s out/s waiting oldest letters rows stored", id="80"),
+        pytest.param(50, "family waiting oldest stored", id="50"),
+        pytest.param(30, "family waiting", id="30"),
+    ],
+)
 @pytest.mark.parametrize("make", STATES.values(), ids=STATES)
-def test_the_screen_fits_into_80_columns(make: Callable[[], PipelineState]) -> None:
-    """The table isn't wrapped: each family has one line, in which nothing is cut."""
-    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    console.print(screen(make()))
-    text = console.export_text()
-    assert "…" not in text
+def test_the_screen_fits_into_the_terminal(make: Callable[[], PipelineState], columns: int, titles: str) -> None:
+    """Each family has one line, in which nothing is cut; a narrow terminal has fewer columns of the table."""
+    lines = _screen(make(), columns).splitlines()
+    assert not [line for line in lines if "…" in line or len(line) > columns]
     for family in busy().families:
-        assert sum(f" {family.name} " in line for line in text.splitlines()) == 1
-    assert max(map(len, text.splitlines())) <= 80
+        assert sum(f" {family.name} " in line for line in lines) == 1
+    (head,) = [line for line in lines if "family" in line]
+    assert set(titles.split()) <= set(head.split())
+
+
+def test_the_screen_tells_which_worker_is_not_ready() -> None:
+    """How many there are, and the reason that the first one's /ready gives."""
+    said = _screen(clickhouse_away(), 200)
+    assert "3 workers, 3 not ready" in said
+    assert "worker 10.4.0.17#8e1c: ui_events: ClickHouse" in said
+
+
+def _screen(state: PipelineState, columns: int) -> str:
+    console = Console(width=columns, record=True, file=io.StringIO())
+    console.print(screen(state, columns))
+    return console.export_text()
 
 
 @pytest.mark.parametrize(
@@ -94,9 +115,7 @@ def test_the_screen_fits_into_80_columns(make: Callable[[], PipelineState]) -> N
 def test_the_screen_tells_the_last_backup(change: dict[str, Any], said: str) -> None:
     """Its age, that there is none, that the last attempt failed, or that nobody knows."""
     state = busy()
-    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    console.print(screen(replace(state, backup=replace(state.backup, **change))))
-    assert said in console.export_text()
+    assert said in _screen(replace(state, backup=replace(state.backup, **change)), 80)
 
 
 def test_no_backup_has_no_sample() -> None:

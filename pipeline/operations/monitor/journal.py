@@ -15,7 +15,7 @@ _MOST_EVENTS = 60
 FLAPPING_SECONDS = 900.0
 _MOST_JOINS = 3
 """Times that each worker of a host may join within that time: a start, an upgrade, and one more."""
-_OF_SERVERS = frozenset({"kafka-away", "clickhouse-away"})  # noted when the look fails
+_NOTED = frozenset({"kafka-away", "clickhouse-away", "worker-halted"})  # already, when the look finds them
 _BUSY = "rebalanc"  # within the names of the states in which partitions are given out
 
 
@@ -65,7 +65,7 @@ class Journal:
     def compare_troubles(self, at: float, troubles: Iterable[Trouble]) -> None:
         """Note which critical troubles have begun, and which are over."""
         old = self._troubles
-        critical = (each for each in troubles if each.severity is Health.CRITICAL and each.id not in _OF_SERVERS)
+        critical = (each for each in troubles if each.severity is Health.CRITICAL and each.id not in _NOTED)
         self._troubles = {(each.id, each.where): each for each in critical}
         for key in self._troubles.keys() - old.keys():
             self.note(at, "trouble", f"{key[1]}: {self._troubles[key].text}")
@@ -93,9 +93,9 @@ class LastHour:
         else:
             self._steps.append((at, totals))
 
-    def history(self, names: Sequence[str]) -> History:
+    def history(self, families: Iterable[str]) -> History:
         """Return the last hour, by family."""
-        steps = list(self._steps)
+        names, steps = list(families), list(self._steps)
         return History(
             step_seconds=STEP_SECONDS,
             consumed_per_second={name: _rates(name, steps) for name in names},

@@ -1,6 +1,6 @@
 """Partitions of all families over several looks, and what the model says about them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from pipeline.catalog import Family
 from pipeline.kafka.standing import LogPlace, Member, Standing
@@ -13,6 +13,7 @@ from pipeline.operations.monitor.state import (
     PartitionState,
     UnsettledLetters,
 )
+from pipeline.operations.monitor.workers import Words
 
 MOST_ASKED = 64
 """Records whose timestamps are asked for at one look; more wait for the next look."""
@@ -106,14 +107,18 @@ class PartitionWatch:
         return seen.lag if seen else 0
 
 
-def group_state(name: str, standing: Standing | None) -> GroupState:
-    """Return the state of the group; unknown without a look."""
+def group_state(name: str, standing: Standing | None, words: Callable[[Member], Words | None]) -> GroupState:
+    """Return the state of the group, with the words of its members; unknown without a look."""
     if standing is None:
         return GroupState(name, "unknown", ())
-    members = (
-        MemberState(label(member), member.client, member.host, len(member.places)) for member in standing.members
-    )
+    members = (_member(member, words(member)) for member in standing.members)
     return GroupState(name, standing.state, tuple(sorted(members, key=lambda each: each.id)))
+
+
+def _member(member: Member, words: Words | None) -> MemberState:
+    ready = words.ready if words else None
+    says = words.text if words and not words.ready else ""
+    return MemberState(label(member), member.client, member.host, len(member.places), ready, says)
 
 
 def label(member: Member) -> str:

@@ -129,6 +129,10 @@ class MemberState:
     client: str
     host: str
     partitions: int
+    ready: bool | None = None
+    """Answer of its `/ready`; None if the monitor can't ask it."""
+    says: str = ""
+    """Reason why it isn't ready."""
 
 
 @dataclass(frozen=True, slots=True)

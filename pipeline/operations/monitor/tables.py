@@ -24,19 +24,41 @@ class TableHistory:
         self._errors_before: dict[str, int] | None = None
         self._errors_first: dict[str, int] = {}
         self._stored: dict[str, int] = {}
+        self._consumed: dict[str, int] = {}
+        self._consumed_since: dict[str, float] = {}
         self._steps = deque[tuple[float, dict[str, int]]](maxlen=int(_HOUR_SECONDS / _STEP_SECONDS) + 1)
 
     def add(self, at: float, facts: StorageFacts) -> None:
         """Add a look."""
+        before = self._facts.tables if self._facts else {}
         self._errors_before = dict(self._facts.errors) if self._facts else dict(facts.errors)
         if self._facts is None or facts.uptime_seconds < self._facts.uptime_seconds:  # it was restarted
             self._errors_first = dict(facts.errors) if self._facts is None else {}
         self._facts = facts
         for name, table in facts.tables.items():
             newest = table.newest_insert or self._stored.get(name, 0) or table.newest_part
+            if name in before and table.blocks > before[name].blocks:  # an insert, perhaps merged already
+                newest = max(newest, table.newest_part)
             self._stored[name] = max(newest, self._stored.get(name, 0) if table.newest_insert else newest)
         if not self._steps or at - self._steps[-1][0] >= _STEP_SECONDS:
             self._steps.append((at, {name: table.rows for name, table in facts.tables.items()}))
+
+    def consumed(self, at: float, name: str, records: int) -> None:
+        """Note the number of records of a table's family that were consumed ever."""
+        if records > self._consumed.get(name, records):
+            self._consumed_since.setdefault(name, at)
+        self._consumed[name] = records
+
+    def unstored_seconds(self, now: float) -> dict[str, float]:
+        """Return for how long records have been consumed and no rows stored, by table.
+
+        The time begins with the first record that is consumed since the last insert. So nothing is known against a
+        table that was quiet before, or is empty, until time has passed.
+        """
+        for name, stored in self._stored.items():  # rows are stored before their records count as consumed
+            if stored > self._consumed_since.get(name, stored) - _STEP_SECONDS:
+                self._consumed_since.pop(name, None)
+        return {name: now - since for name, since in self._consumed_since.items()}
 
     def tables(self, now: float) -> tuple[TableState, ...]:
         """Return the state of the tables."""

@@ -62,8 +62,12 @@ class Facts:
     """Retention by family."""
     clock_seconds: float | None
     """ClickHouse's clock minus this machine's."""
+    unstored_seconds: Mapping[str, float]
+    """Time for which records have been consumed and no rows stored, by table."""
     flapping: Mapping[str, int]
     """Hosts whose workers join again and again, and how often they did within a quarter of an hour."""
+    halts: Mapping[str, str]
+    """Why workers have halted lately, by address."""
     snapshot_seconds: float
     """Time between two snapshots of the rollup, as workers have it."""
     reject_ratio: float
@@ -73,6 +77,7 @@ class Facts:
 def find_troubles(facts: Facts) -> Iterator[Found]:
     """Yield the troubles of the model."""
     yield from _servers(facts)
+    yield from _halts(facts.halts)
     if facts.kafka.verdict is Health.OK:
         yield from _group(facts)
         for family in facts.families:
@@ -101,6 +106,12 @@ def _servers(facts: Facts) -> Iterator[Found]:
             "Bring ClickHouse back; workers repeat their inserts, and nothing is lost until Kafka's retention ends."
         )
         yield Found("clickhouse-away", _CRITICAL, "ClickHouse", said, action)
+
+
+def _halts(halts: Mapping[str, str]) -> Iterator[Found]:
+    for address, why in sorted(halts.items()):
+        action = "Mend what it names, then start it again; going on by itself would do harm."
+        yield Found("worker-halted", _CRITICAL, f"worker at {address}", f"it has halted: {why}", action)
 
 
 def _group(facts: Facts) -> Iterator[Found]:
@@ -134,7 +145,7 @@ def _family(family: FamilyState, facts: Facts) -> Iterator[Found]:
     if stalled:
         waiting = sum(part.lag_records or 0 for part in stalled)
         text = f"{len(stalled)} partitions don't move; {waiting:,} records wait"
-        yield Found("stalled", _CRITICAL, family.name, text, "Ask the worker's /ready for the reason.")
+        yield Found("stalled", _CRITICAL, family.name, text, "Look at the workers' reason: on the page, or at /ready.")
     if family.consumption is Consumption.WARNING:
         text = f"the lag grows: {family.lag_records or 0:,} records"
         yield Found("falling-behind", _WARNING, family.name, text, "Start more workers, or wait for the peak to end.")
@@ -183,14 +194,10 @@ def _tables(facts: Facts) -> Iterator[Found]:
             text = f"a day has {table.most_parts:,} parts"
             yield Found("many-parts", severity, table.name, text, "Look at merges and disk; make micro-batches larger.")
         family = families.get(table.name)
-        if family and (family.consumed_per_second or 0) > 0 and _quiet(table, facts.now):
+        unstored = not table.missing and facts.unstored_seconds.get(table.name, 0) > STORED_SECONDS
+        if family and unstored and (family.consumed_per_second or 0) > 0:
             text = f"records are consumed, but {table.name} has got no rows for {STORED_SECONDS:.0f} s"
             yield Found("nothing-stored", _CRITICAL, family.name, text, "Look at the dead letters and their reasons.")
-
-
-def _quiet(table: TableState, now: float) -> bool:
-    stored = table.newest_stored
-    return not table.missing and (stored is None or now - stored.timestamp() > STORED_SECONDS)
 
 
 def _storage(facts: Facts) -> Iterator[Found]:

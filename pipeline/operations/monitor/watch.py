@@ -22,12 +22,16 @@ from pipeline.operations.monitor.looks import Looks
 from pipeline.operations.monitor.partitions import PartitionWatch, group_state
 from pipeline.operations.monitor.rejects import RejectShares, Totals
 from pipeline.operations.monitor.server_watch import ServerWatch, moment
-from pipeline.operations.monitor.state import VERSION, FamilyState, Health, PipelineState, Trouble
+from pipeline.operations.monitor.state import VERSION, Event, FamilyState, Health, History, PipelineState, Trouble
 from pipeline.operations.monitor.tables import TableHistory
 from pipeline.operations.monitor.troubles import Begins, Facts, find_troubles
+from pipeline.operations.monitor.workers import WorkerWatch
 
 _TOPICS_SECONDS = 9.0
 """Least time between two questions for the topics' partitions: at every second look, as often as workers ask."""
+
+_WORKER_SECONDS = 2.0
+"""Longest wait for a worker's answer, so that one that is silent doesn't delay the others' for long."""
 
 log = structlog.get_logger("chimera.monitor")
 
@@ -57,6 +61,7 @@ class Watch:
         self._kafka = ServerWatch(settings.kafka.bootstrap_servers, silence)
         self._clickhouse = ServerWatch(settings.clickhouse.address, silence)
         self._letters = ServerWatch(settings.kafka.bootstrap_servers, 60 * silence)  # the first reading may be long
+        self._workers = WorkerWatch(settings.monitor.workers, answer_seconds=min(wait, _WORKER_SECONDS))
         self._partitions = PartitionWatch(catalog.families)
         tables = [*(family.table for family in catalog.families), *([TABLE] if catalog.rollup else [])]
         self._tables = TableHistory(tables)
@@ -68,7 +73,7 @@ class Watch:
         worker = settings.worker
         self._rejects = RejectShares(worker.reject_window_seconds, worker.reject_minimum)
         looks = (self.look_at_kafka, self.look_at_clickhouse, self.look_at_logs, self.look_at_backups)
-        self._looks = Looks(looks, settings.monitor.interval_seconds)
+        self._looks = Looks((*looks, self.look_at_workers), settings.monitor.interval_seconds)
 
     def start(self) -> None:
         """Begin to look, in threads that end with `stop`."""
@@ -83,6 +88,7 @@ class Watch:
         beside = threading.Thread(target=self._look_beside_kafka, daemon=True)
         beside.start()
         self.look_at_kafka()
+        self.look_at_workers()
         self.look_at_logs()
         beside.join()
 
@@ -103,6 +109,8 @@ class Watch:
         with self._lock:
             self._partitions.add(now, standing)
             self._standing = standing
+            for family in self._catalog.families:
+                self._tables.consumed(now, family.table, self._partitions.consumed(family))
             asked = self._partitions.unknown()
         times = self._times.read(asked)
         with self._lock:
@@ -152,6 +160,14 @@ class Watch:
         if self._clickhouse.state(now).verdict is Health.OK:
             self._backups.look(now)
 
+    def look_at_workers(self) -> None:
+        """Ask the workers of the last look at the group, also while Kafka is away."""
+        now, standing = self._clock(), self._standing
+        halts = self._workers.look(now, standing.members if standing else ())
+        with self._lock:
+            for text in halts:
+                self._journal.note(now, "halt", text)
+
     def state(self) -> PipelineState:
         """Return the model as of now."""
         now = self._clock()
@@ -163,28 +179,12 @@ class Watch:
         troubles = self._begins.dated(find_troubles(facts), now)
         if facts.kafka.verdict is facts.clickhouse.verdict is Health.OK:  # else troubles are hidden, not over
             self._journal.compare_troubles(now, troubles)
-        verdict = _verdict(troubles, (facts.kafka.verdict, facts.clickhouse.verdict))
-        at, started = moment(now), moment(self._started_at)
-        assert at is not None
-        assert started is not None
-        return PipelineState(
-            version=VERSION,
-            at=at,
-            started_at=started,
-            verdict=verdict,
-            summary=_summary(verdict, troubles),
-            kafka=facts.kafka,
-            clickhouse=facts.clickhouse,
-            dead_letters=facts.dead_letters,
-            group=facts.group,
-            families=facts.families,
-            tables=facts.tables,
-            rollup=facts.rollup,
-            storage=facts.storage,
-            backup=facts.backup,
-            troubles=troubles,
+        return _state_of(
+            facts,
+            troubles,
+            started_at=self._started_at,
             events=self._journal.events,
-            history=self._hour.history([family.name for family in self._catalog.families]),
+            history=self._hour.history(family.name for family in self._catalog.families),
         )
 
     def _facts(self, now: float) -> Facts:
@@ -193,7 +193,7 @@ class Watch:
             kafka=self._kafka.state(now),
             clickhouse=self._clickhouse.state(now),
             dead_letters=self._letters.state(now),
-            group=group_state(self._settings.kafka.group_id, self._standing),
+            group=group_state(self._settings.kafka.group_id, self._standing, self._workers.words),
             families=self._families(now),
             tables=self._tables.tables(now),
             storage=self._tables.storage(),
@@ -201,7 +201,9 @@ class Watch:
             rollup=self._logs.rollup(self._tables.newest_event(TABLE), now),
             retention_seconds={family.name: family.topic.retention_hours * 3600 for family in self._catalog.families},
             clock_seconds=self._clock_seconds,
+            unstored_seconds=self._tables.unstored_seconds(now),
             flapping=self._journal.flapping(now),
+            halts=self._workers.halts(),
             snapshot_seconds=self._settings.rollup.snapshot_seconds,
             reject_ratio=self._settings.worker.reject_ratio,
         )
@@ -231,6 +233,34 @@ class Watch:
         server.succeeded(now)
 
 
+def _state_of(
+    facts: Facts, troubles: tuple[Trouble, ...], *, started_at: float, events: tuple[Event, ...], history: History
+) -> PipelineState:
+    verdict = _verdict(troubles, (facts.kafka.verdict, facts.clickhouse.verdict))
+    at, started = moment(facts.now), moment(started_at)
+    assert at is not None
+    assert started is not None
+    return PipelineState(
+        version=VERSION,
+        at=at,
+        started_at=started,
+        verdict=verdict,
+        summary=_summary(verdict, troubles),
+        kafka=facts.kafka,
+        clickhouse=facts.clickhouse,
+        dead_letters=facts.dead_letters,
+        group=facts.group,
+        families=facts.families,
+        tables=facts.tables,
+        rollup=facts.rollup,
+        storage=facts.storage,
+        backup=facts.backup,
+        troubles=troubles,
+        events=events,
+        history=history,
+    )
+
+
 def _verdict(troubles: Iterable[Trouble], servers: Iterable[Health]) -> Health:
     severities = {trouble.severity for trouble in troubles}
     if Health.CRITICAL in severities:
@@ -248,4 +278,4 @@ def _summary(verdict: Health, troubles: tuple[Trouble, ...]) -> str:
     more = f", and {len(troubles) - 1} more" if troubles[1:] else ""
     worst = troubles[0]
     where = "" if worst.text.startswith(worst.where) else f"{worst.where}: "
-    return f"{where}{worst.text}{more}"
+    return f"{where}{worst.text.removesuffix('.')}{more}"

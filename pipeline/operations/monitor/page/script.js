@@ -42,6 +42,7 @@ function shape(verdict) {
 const glyph = (verdict) => el("svg", { class: `glyph ${verdict}`, viewBox: "0 0 40 40", role: "img", "aria-label": WORDS[verdict] }, shape(verdict));
 const hidden = (text) => el("span", { class: "vh" }, text);
 
+const foldable = (name) => name.split("_").flatMap((part, at) => (at ? ["_", el("wbr"), part] : [part]));
 const prose = (text) => text.split("`").map((part, at) => (at % 2 ? el("code", {}, part) : part));
 
 // numbers for people
@@ -54,13 +55,14 @@ function count(value) {
   return Math.round(value).toLocaleString("en");
 }
 const rate = (value) => (value === null ? "–" : value > 0 && value < 10 ? value.toFixed(1) : count(value));
+const both = (large, unit, small, smaller) => (small ? `${large} ${unit} ${small} ${smaller}` : `${large} ${unit}`);
 function span(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds > 0 && seconds < 1) return "<1 s";
   if (seconds < 60) return `${Math.round(seconds)} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
-  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
-  return `${Math.floor(seconds / 86400)} d ${Math.floor((seconds % 86400) / 3600)} h`;
+  if (seconds < 86400) return both(Math.floor(seconds / 3600), "h", Math.floor((seconds % 3600) / 60), "min");
+  return both(Math.floor(seconds / 86400), "d", Math.floor((seconds % 86400) / 3600), "h");
 }
 function bytes(value) {
   if (value === null) return "–";
@@ -147,7 +149,7 @@ function topic(state, family) {
     ? [el("strong", {}, count(family.lag_records)), ` ${family.lag_records === 1 ? "record waits" : "records wait"}, `, el("strong", {}, span(family.lag_seconds))]
     : "nothing waits";
   return el("div", { class: `node topic ${cls}` },
-    el("div", { class: "name" }, glyph(verdict), el("span", { title: family.topic }, family.name)),
+    el("div", { class: "name" }, glyph(verdict), el("span", { title: family.topic }, foldable(family.name))),
     el("div", { class: "fact" }, away ? "last seen: " : null, lag),
     letters(family));
 }
@@ -158,7 +160,7 @@ function table(state, name, extra) {
   const verdict = away ? "unknown" : trouble.includes("critical") ? "critical" : trouble.length ? "warning" : "ok";
   const stored = found && ago(state, found.newest_stored);
   return el("div", { class: `node table ${away ? "away" : verdict === "ok" ? "" : verdict}` },
-    el("div", { class: "name" }, glyph(verdict), el("span", { title: name }, name)),
+    el("div", { class: "name" }, glyph(verdict), el("span", { title: name }, foldable(name))),
     el("div", { class: "fact" }, !found || found.missing ? "table is missing" : found.rows === null ? "not seen yet" : [el("strong", {}, count(found.rows)), " rows"], found && found.rows ? ` · stored ${span(stored)} ago` : null),
     extra || null);
 }
@@ -182,21 +184,24 @@ function path(state) {
       at(table(state, family.table), 7, row),
       at(spark(state, family.name), 8, row));
   });
-  const shown = members.slice(0, 6).map((member) => el("span", {}, `${member.id} · ${member.partitions} p.`));
+  const first = [...members].sort((one, other) => (one.ready === false ? 0 : 1) - (other.ready === false ? 0 : 1)).slice(0, 6);
+  const shown = first.map((member) => el("span", {}, member.ready === false ? glyph("warning") : null, `${member.ready === false ? " " : ""}${member.id} · ${member.partitions} p.`));
+  const says = kafka && first.length && first[0].ready === false ? el("div", { class: "says" }, `not ready: ${first[0].says}`) : null;
   const workers = el("div", { class: `node workers ${verdict}` },
     el("div", { class: "count" }, kafka ? String(members.length) : "?"),
     el("div", { class: "name" }, el("span", {}, kafka && members.length === 1 ? "worker" : "workers")),
     el("div", { class: "fact" }, `group ${state.group.id}`), el("div", { class: "fact" }, state.group.state.replaceAll("_", " ")),
-    el("div", { class: "hosts" }, shown, members.length > 6 ? el("span", {}, `and ${members.length - 6} more`) : null));
+    el("div", { class: "hosts" }, shown, members.length > 6 ? el("span", {}, `and ${members.length - 6} more`) : null), says);
   workers.dataset.span = last - 1;
   nodes.push(at(workers, 5, 2));
   if (state.rollup) {
     const rollup = state.rollup;
+    const source = families.find((family) => family.name === "ui_events");
     const behind = state.troubles.some((trouble) => trouble.id === "rollup-behind");
     const facts = el("div", { class: "fact" }, rollup.open_windows === null ? "windows not seen yet" : plural(rollup.open_windows, "open window"), rollup.newest_hour ? ` · newest hour ${rollup.newest_hour.slice(11, 16)}` : null);
     const box = table(state, "session_stats", facts);
     if (behind) box.classList.add("warning");
-    nodes.push(at(el("div", { class: "node producer hint" }, el("span", { class: "fact" }, "derived by the workers from ui_events, hour by hour")), 3, last + 1), pipe("totable", clickhouse ? (rollup.open_windows && members.length && kafka ? 1 : 0) : null, 6, last + 1), at(box, 7, last + 1));
+    nodes.push(at(el("div", { class: "node producer hint" }, el("span", { class: "fact" }, "derived by the workers from ui_events, hour by hour")), 3, last + 1), pipe("totable", clickhouse ? (rollup.open_windows && kafka && source && source.consumed_per_second ? 1 : 0) : null, 6, last + 1), at(box, 7, last + 1));
     workers.dataset.span = last;
   }
   nodes.push(el("div", { class: "legend" }, el("span", {}, el("i"), "records a second"), el("span", {}, el("i", { class: "lag" }), "records that wait"), el("span", {}, "Moving dots: records flow. Dotted red: the way is cut.")));
@@ -254,7 +259,7 @@ function store(state) {
   show("store", state.clickhouse.verdict === "ok" ? null : el("p", { class: "calm" }, glyph("critical"), `As of ${span(ago(state, state.clickhouse.looked_at))} ago.`), el("dl", { class: "facts" }, facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])), el("ul", { class: "bars" }, disks));
 }
 function events(state) {
-  if (!state.events.length) return show("events", el("p", { class: "calm" }, glyph("ok"), `Nothing has happened since ${span(ago(state, state.started_at))}.`));
+  if (!state.events.length) return show("events", el("p", { class: "calm" }, glyph("ok"), `Nothing has happened for ${span(ago(state, state.started_at))}.`));
   show("events", el("ol", { class: "log", tabindex: "0" }, state.events.slice(0, 30).map((event) => el("li", {}, el("time", { datetime: event.at }, `${span(ago(state, event.at))} ago`), el("span", {}, event.text)))));
 }
 
