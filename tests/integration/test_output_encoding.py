@@ -90,7 +90,9 @@ def test_help_is_printed_in_latin_1(environ: dict[str, str]) -> None:
     wanted = [["--help"]]
     for name in COMMANDS:
         command = cli.get_command(None, name)  # type: ignore[arg-type] # our group needs no context
-        wanted += [[name, *filter(None, [subcommand]), "--help"] for subcommand in ["", *getattr(command, "commands", {})]]
+        wanted += [
+            [name, *filter(None, [subcommand]), "--help"] for subcommand in ["", *getattr(command, "commands", {})]
+        ]
     assert len(wanted) > 30
     # One process: each start costs as much as all this help.
     program = [sys.executable, "-c", _EACH_HELP, json.dumps(wanted)]
