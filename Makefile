@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 MARK := $(VENV)/.installed
 SAME := --constraints requirements/development.txt
 
-.PHONY: help install lock demo test lint format bench bench-quick bench-rollup bench-verify bench-storage replay-check \
+.PHONY: help install lock demo test warm lint format bench bench-quick bench-rollup bench-verify bench-storage replay-check \
 	recovery-check \
 	chaos hostile fuzz clean
 
@@ -33,10 +33,15 @@ lock: $(MARK) ## Lock the newest versions that pyproject.toml allows, with hashe
 demo: $(MARK) ## Run the whole pipeline on this machine, in about a minute
 	$(BIN)/chimera demo
 
-test: lint ## Run lint and all tests, on a real broker and a real ClickHouse
+test: $(MARK) ## Run lint and all tests, on a real broker and a real ClickHouse
+	$(MAKE) --jobs=2 --output-sync=target lint warm
 	$(BIN)/chimera schemas check
-	$(BIN)/python -m pipeline.devstack.aot_cache
 	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+
+# Makes beside lint's mypy, which takes one core, what each of pytest's processes would make for itself: the tests' bytecode.
+warm: $(MARK)
+	$(BIN)/python -m pipeline.devstack.aot_cache
+	$(BIN)/pytest --collect-only --quiet --quiet >/dev/null
 
 lint: $(MARK) ## Run ruff, mypy --strict and import-linter, which checks the layers of the packages
 	$(BIN)/ruff check

@@ -72,7 +72,8 @@ def _yardstick() -> Path:
     if go is None:
         raise MissingGoError("no command `go`; install Go to compare with the yardstick")
     sources = sorted(path for path in YARDSTICK_SOURCE.iterdir() if path.suffix in {".go", ".mod", ".sum"})
-    program = _cache("bench-yardstick", b"".join(path.read_bytes() for path in sources)) / "yardstick"
+    flags = os.environ.get("GOFLAGS", "").encode()  # other flags, another program
+    program = _cache("bench-yardstick", b"".join(path.read_bytes() for path in sources) + flags) / "yardstick"
     if not program.exists():
         program.parent.mkdir(parents=True, exist_ok=True)
         unfinished = program.with_suffix(f".{os.getpid()}")

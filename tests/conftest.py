@@ -43,7 +43,7 @@ properties.register_profile("any machine", deadline=None, suppress_health_check=
 properties.load_profile("any machine")
 
 _ADMIN_SECONDS = 30.0
-_MEASURED = "test_worker"
+_MEASURED = ("test_worker", "test_monitor")  # files whose processes run lines that nothing else reaches
 _LONG = ("tests/chaos/", "tests/integration/test_snippets.py")  # a minute a test, and no fixture of a module
 
 
@@ -122,7 +122,7 @@ def environ(request: pytest.FixtureRequest, stack: Stack | ContainerStack, tmp_p
     It names a database `test_<hex>`, a consumer group `test-<hex>`, topics `<hex>.…` declared in a file under tmp_path,
     and a free web port. None of them is created here; everything that the test creates under these names is deleted
     after it. Servers that an earlier test left stopped or paused run again before the test. Coverage is measured in the
-    processes of tests of the worker (`test_worker…`); elsewhere they run the same lines, and would start more slowly.
+    processes of the files in `_MEASURED`; elsewhere they run the same lines, and would start more slowly.
     """
     _revive(stack)
     own = secrets.token_hex(4)

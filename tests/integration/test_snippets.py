@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from support.commands import Chimera
 from support.events import publish
 from support.processes import Worker, lag, prepare
 from support.snippets import Snippet, run_python, run_shell, snippets
@@ -93,12 +94,12 @@ def worker(settings: Settings, family: Family, environ: dict[str, str], tmp_path
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_snippets_run(page: str, family: Family, worker: Worker, environ: Mapping[str, str]) -> None:
+def test_snippets_run(page: str, family: Family, worker: Worker, environ: Mapping[str, str], chimera: Chimera) -> None:
     """Every snippet of a page runs without an error, in the order of the page."""
     for snippet in (each for each in SNIPPETS if each.page == page):
         text = _filled(snippet, family)
         if "chimera rollup" in text:
-            _wait_for_the_rollup(worker, environ)
+            _wait_for_the_rollup(worker, chimera)
         done = run_python(text, environ) if snippet.language == "python" else run_shell(text, environ)
         assert done.returncode == 0, f"{snippet.name}\n{text}\n{done.stdout}{done.stderr}"
 
@@ -110,9 +111,9 @@ def test_snippets_are_found_and_most_commands_run() -> None:
     assert sum(_reason(command) is None for command in commands) > len(commands) / 2
 
 
-def _wait_for_the_rollup(worker: Worker, environ: Mapping[str, str]) -> None:
-    """Wait until `chimera rollup verify` finds that the worker has caught up."""
-    worker.wait_for(lambda: run_shell("chimera rollup verify", environ).returncode != _UNAVAILABLE, "rollup caught up")
+def _wait_for_the_rollup(worker: Worker, chimera: Chimera) -> None:
+    """Wait until `chimera rollup verify` finds that the worker has caught up; in this process, as it asks often."""
+    worker.wait_for(lambda: chimera("rollup", "verify").returncode != _UNAVAILABLE, "rollup caught up")
 
 
 def _filled(snippet: Snippet, family: Family) -> str:

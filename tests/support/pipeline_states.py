@@ -140,7 +140,8 @@ def kafka_away() -> PipelineState:
 def no_worker() -> PipelineState:
     """No worker runs, and records wait."""
     state = _lagging(busy(), Consumption.STOPPED, seconds=432.0)
-    text = "no worker runs; 9,848,909 records wait"
+    waiting = sum(family.lag_records or 0 for family in state.families)
+    text = f"no worker runs; {waiting:,} records wait"
     trouble = Trouble(
         "no-worker", Health.CRITICAL, "group chimera", text, "Start a worker.", NOW - timedelta(minutes=7)
     )

@@ -13,6 +13,8 @@ from pipeline.decode.decoder import Decoder
 from pipeline.errors import Reason
 from pipeline.schema.framing import frame_single_object
 
+pytestmark = pytest.mark.no_cover  # other tests reach the same lines, and the tracer doubles the time of many examples
+
 _PROFILE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
