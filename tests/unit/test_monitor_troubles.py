@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from support.pipeline_states import NOW, busy, clickhouse_away, kafka_away, many_dead_letters, no_worker, quiet
@@ -28,7 +28,9 @@ def _facts(state: PipelineState) -> Facts:
         rollup=state.rollup,
         retention_seconds={family.name: _WEEK for family in state.families},
         clock_seconds=0.4,
+        unstored_seconds={},
         flapping={},
+        halts={},
         snapshot_seconds=60.0,
         reject_ratio=0.5,
     )
@@ -135,13 +137,7 @@ def _unsaved(seconds: float, snapshot_seconds: float = 60.0) -> Facts:
         (_tables(most_parts=500), "many-parts", _WARNING, "a day has 500 parts"),
         (_tables(most_parts=1000), "many-parts", _CRITICAL, "a day has 1,000 parts"),
         (
-            _tables(newest_stored=NOW - timedelta(seconds=121)),
-            "nothing-stored",
-            _CRITICAL,
-            "records are consumed, but ui_events has got no rows for 120 s",
-        ),
-        (
-            _tables(newest_stored=None),
+            replace(BUSY, unstored_seconds={"ui_events": 121.0}),
             "nothing-stored",
             _CRITICAL,
             "records are consumed, but ui_events has got no rows for 120 s",
@@ -215,7 +211,7 @@ def test_a_rule_names_its_trouble(facts: Facts, id_: str, severity: Health, text
         _letters(999, 86_400.0),
         _letters(0, 90_000.0),
         _tables(most_parts=499),
-        _tables(newest_stored=NOW - timedelta(seconds=120)),
+        replace(BUSY, unstored_seconds={"ui_events": 120.0}),
         replace(_tables(newest_stored=None), families=_families(consumed_per_second=0.0).families),
         _disk(15),
         replace(BUSY, storage=replace(BUSY.storage, disks=(DiskState("backups", 0, 0),))),
