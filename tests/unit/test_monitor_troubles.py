@@ -212,7 +212,7 @@ def test_a_rule_names_its_trouble(facts: Facts, id_: str, severity: Health, text
         _letters(0, 90_000.0),
         _tables(most_parts=499),
         replace(BUSY, unstored_seconds={"ui_events": 120.0}),
-        replace(_tables(newest_stored=None), families=_families(consumed_per_second=0.0).families),
+        replace(BUSY, unstored_seconds={"ui_events": 999.0}, families=_families(consumed_per_second=0.0).families),
         _disk(15),
         replace(BUSY, storage=replace(BUSY.storage, disks=(DiskState("backups", 0, 0),))),
         replace(BUSY, clock_seconds=5.0),
