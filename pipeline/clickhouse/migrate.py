@@ -28,9 +28,9 @@ from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.kept_windows import kept_windows
 from pipeline.clickhouse.lookups import all_rows, named_rows
 from pipeline.clickhouse.pinned_settings import INSERT_SETTINGS
-from pipeline.clickhouse.replicas import DDL_SETTINGS, away, for_cluster
+from pipeline.clickhouse.replicas import execute_everywhere, for_cluster
 from pipeline.config import ClickHouseSettings, env_name
-from pipeline.errors import ConfigError, HaltError, UnavailableError
+from pipeline.errors import ConfigError, HaltError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 FIRST_OWN = 1000
@@ -181,18 +181,8 @@ class _Connection:
         self._client = client
 
     def command(self, statement: str) -> None:
-        """Run a statement without rows.
-
-        Raises:
-            UnavailableError: a server of the cluster is away.
-        """
-        settings = DDL_SETTINGS if " ON CLUSTER " in statement else None
-        if servers := away(self._client.execute(statement, settings=settings)):
-            raise UnavailableError(
-                f"{', '.join(servers)}: this server of the cluster is away; expected all to be there, since it can't "
-                "create a table later that has changed meanwhile: start it, or take it out of the cluster's "
-                "configuration, and run the same command again"
-            )
+        """Run a statement without rows; see `execute_everywhere`."""
+        execute_everywhere(self._client, statement)
 
     def query(self, statement: str) -> list[dict[str, Any]]:
         """Return the rows of a SELECT, by the names of its columns."""

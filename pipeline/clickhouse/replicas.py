@@ -7,10 +7,12 @@ ClickHouse Cloud.
 import re
 from typing import Any
 
+from pipeline.errors import UnavailableError
+
 _ANSWER_COLUMNS = 6  # host, port, status, error, hosts remaining, hosts active
 _ENGINE = re.compile(r"(?<=\bENGINE=)(?=(?:Replacing)?MergeTree\b)")
 _OBJECT = re.compile(
-    r"^(\s*(?:CREATE (?:TABLE|FUNCTION) IF NOT EXISTS|CREATE OR REPLACE FUNCTION|ALTER TABLE) \w+)", re.MULTILINE
+    r"^(\s*(?:CREATE (?:TABLE|FUNCTION) IF NOT EXISTS|CREATE OR REPLACE FUNCTION|ALTER TABLE) `?\w+`?)", re.MULTILINE
 )
 # An ALTER that changes more than settings is carried out by one replica, and its settings stay there.
 _SETTINGS = re.compile(r"^(ALTER TABLE \w+)(.+),(\s*MODIFY SETTING\s[^;]+)", re.MULTILINE | re.DOTALL)
@@ -32,6 +34,22 @@ def for_cluster(script: str, *, prefix: str, cluster: str | None) -> str:
         return prefixed
     apart = _SETTINGS.sub(r"\1\2;\n\1\3", prefixed)
     return _OBJECT.sub(lambda match: f"{match[1]} ON CLUSTER `{cluster}`", apart)
+
+
+def execute_everywhere(client: Any, statement: str) -> None:
+    """Run a statement without rows; one ON CLUSTER at all servers of the cluster.
+
+    Raises:
+        UnavailableError: a server of the cluster is away.
+        clickhouse_driver.errors.Error, OSError, EOFError: the statement failed.
+    """
+    settings = DDL_SETTINGS if " ON CLUSTER " in statement else None
+    if servers := away(client.execute(statement, settings=settings)):
+        raise UnavailableError(
+            f"{', '.join(servers)}: this server of the cluster is away; expected all to be there, since it can't "
+            "create a table later that has changed meanwhile: start it, or take it out of the cluster's "
+            "configuration, and run the same command again"
+        )
 
 
 def away(rows: Any) -> list[str]:

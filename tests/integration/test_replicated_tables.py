@@ -267,7 +267,7 @@ def _produce_until(log: UiEvents, ended: threading.Event) -> None:
         log.produce(20, committed=False)
 
 
-def test_the_other_commands(log: UiEvents, chimera: Chimera) -> None:
+def test_the_other_commands(replicas: Replicas, log: UiEvents, chimera: Chimera) -> None:
     """The doctor, retention, maintenance and the repair of session_stats work on replicated tables."""
     log.produce(_EVENTS)
     assert chimera("replay", "ui_events", "--execute", "--no-rollup").returncode == 0
@@ -277,11 +277,21 @@ def test_the_other_commands(log: UiEvents, chimera: Chimera) -> None:
     assert chimera("rollup", "verify").returncode == 0
     assert chimera("storage", "apply", "ui_events", "--yes").returncode == 0
     assert "1 as declared" in chimera("storage", "plan", "ui_events").stdout
+    for server in replicas:  # a replica without the policy would be stuck with the rule
+        eventually(lambda: _has_retention(server), "the rule and its policy are at both servers")  # noqa: B023
     for command in (("doctor",), ("maintenance", "daily"), ("maintenance", "weekly")):
         done = chimera(*command)
         assert done.returncode == 0, done
     assert chimera("storage", "drop", "ui_events", "--day", _DAY, "--execute").returncode == 0
     assert _stored(log.settings) == (0, 0)
+
+
+def _has_retention(server: Replica) -> bool:
+    ((shown, policy),) = server.query(
+        f"SELECT create_table_query, storage_policy FROM system.tables "
+        f"WHERE database = '{DATABASE}' AND name = 'ui_events'"
+    )
+    return "TO VOLUME" in shown and policy == "tiered"
 
 
 def test_backups(replicas: Replicas, log: UiEvents, chimera: Chimera, second: Settings) -> None:
