@@ -25,6 +25,9 @@ class BackupSettings(SettingsSection):
     s3_url: HttpUrl | None = Field(None, description="folder in a bucket, in the place of the disk")
     s3_access_key: Text | None = Field(None, description="without one, the server's own credentials are used")
     s3_secret_key: Secret = SecretStr("")
+    s3_attempts: int = Field(
+        12, ge=1, le=1000, description="attempts of each request to S3, about half a minute in all by default"
+    )
     remove_command: RemoveCommand | None = Field(
         None, description="command that removes a backup's files, with {name} in the place of its name"
     )

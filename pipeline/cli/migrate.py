@@ -27,7 +27,7 @@ def migrate(plan: bool) -> None:
     \b
     Exit codes:
       0   the database is up to date; with --plan: the list is complete
-      69  ClickHouse doesn't answer
+      69  ClickHouse doesn't answer, or a server of the cluster is away
       70  ClickHouse refused the login or a statement, or a newer version has
           migrated the database
       78  a setting is wrong, or a migration has a wrong name, has more than one

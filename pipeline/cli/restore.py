@@ -13,7 +13,7 @@ from pipeline.cli.progress import progress_bar
 from pipeline.cli.replay_output import print_left_hours
 from pipeline.config import load_settings
 from pipeline.errors import ConfigError
-from pipeline.operations.backup.exchange import exchange
+from pipeline.operations.backup.exchange import check_exchangeable, exchange
 from pipeline.operations.backup.put_back import check_stopped
 from pipeline.operations.backup.recovery import Recovered, recover
 from pipeline.operations.backup.recovery_plan import RecoveryPlan, plan_recovery
@@ -85,6 +85,7 @@ def restore(
     if into == settings.clickhouse.database:
         raise ConfigError(f"--into {into} is the configured database; expected another one, maybe with --in-place")
     if in_place:
+        check_exchangeable(settings.clickhouse)
         check_stopped(settings)
     plan = plan_recovery(settings, catalog, time, into or f"{settings.clickhouse.database}_recovered", name)
     if not execute:

@@ -14,6 +14,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.clickhouse.catching_up import catch_up
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.columns import Column, Ints
 
@@ -61,7 +62,7 @@ def stored_offsets(
 ) -> NDArray[np.uint64]:
     """Return the offsets of `[first, last]` that the table has rows of, ascending; one of two rows is there twice.
 
-    The server reads the parts and granules of `times` alone.
+    The server reads the parts and granules of `times` alone. A replica catches up first.
 
     Args:
         client: connected, with the table's database as default.
@@ -72,11 +73,12 @@ def stored_offsets(
         times: `ts` of the rows that are looked for, in ms, in any order; a row with a time far from these isn't found.
 
     Raises:
-        UnavailableError: the server ended the query before its result was whole.
+        UnavailableError: the server ended the query before its result was whole, or the replica lags behind.
         clickhouse_driver.errors.Error, OSError, EOFError: the query failed.
     """
     if not len(times):
         return np.empty(0, np.uint64)
+    catch_up(client, table)
     query = (
         f"SELECT arraySort(groupArray({OFFSET})) FROM `{table}` WHERE {within(times)} "  # noqa: S608 (names of ours)
         f"AND {TOPIC_ID} = toUUID('{source.topic_id}') AND {PARTITION} = {source.partition} "

@@ -25,6 +25,7 @@ _TAKEOVER_SECONDS = 10.0
 _ENGINE = re.compile(r"(?P<shared>Replicated|Shared)?\w*MergeTree")
 
 _TABLES = "SELECT name, engine, engine_full FROM system.tables WHERE database = currentDatabase()"
+_ENGINE_OF = "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = %(table)s"
 
 
 def window_seconds_needed(settings: Settings) -> float:
@@ -162,8 +163,8 @@ def is_replicated(client: Any, table: str) -> bool:
     Raises:
         clickhouse_driver.errors.Error, OSError, EOFError: the query failed.
     """
-    engines = {name: engine for name, engine, _ in all_rows(client, _TABLES)}
-    return window_setting(engines.get(table, "")) == "replicated_deduplication_window"
+    engines = all_rows(client, _ENGINE_OF, {"table": table})
+    return bool(engines) and window_setting(engines[0][0]) == "replicated_deduplication_window"
 
 
 def _needed(engine: str, settings: Settings, blocks: int) -> Iterator[tuple[str, int]]:

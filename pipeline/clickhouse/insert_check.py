@@ -10,9 +10,9 @@ Some rows are done although none has their coordinates:
 - a ReplacingMergeTree has replaced the row by a newer one of the same key;
 - a version without coordinates stored the row: the token was known, and rows without coordinates are where the day's
   rows should be;
-- the table's TTL has expired it, and its token was known or new;
-- the engine is replicated or shared, and its token was known or new: it writes token and part in one transaction, and a
-  lagging replica may serve the read.
+- the table's TTL has expired it, and its token was known or new.
+
+A replica that lags behind catches up before it is asked (`pipeline.clickhouse.catching_up`).
 
 For an hour of session_stats the check reads all sessions.
 """
@@ -24,6 +24,7 @@ from uuid import UUID
 
 import numpy as np
 
+from pipeline.clickhouse.catching_up import catch_up
 from pipeline.clickhouse.coordinates import OFFSET, PARTITION, TOPIC_ID, Source, stored_offsets
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.row_policies import check_all_rows_seen
@@ -49,12 +50,11 @@ def missing_rows(client: Any, table: str, key: str, columns: Mapping[str, Column
 
     Raises:
         HaltError: a row policy hides rows of the table.
+        UnavailableError: the replica lags behind.
         clickhouse_driver.errors.Error, OSError, EOFError: a query failed.
     """
     engine, sorting_key = all_rows(client, _TABLE, {"table": table})[0]
     offsets, times = np.asarray(columns[OFFSET]), np.asarray(columns["ts"])
-    if tried and not engine.startswith(("Merge", "Replacing")):
-        return np.zeros(len(offsets), np.bool_)
     stored = stored_offsets(client, table, source_of(columns), offsets.min(), offsets.max(), times=times)
     missing: Mask = ~np.isin(offsets, stored)
     if missing.any():
@@ -140,8 +140,10 @@ def stored_sessions(client: Any, table: str, hour: int) -> frozenset[bytes]:
 
     Raises:
         HaltError: a row policy hides rows of the table.
+        UnavailableError: the replica lags behind.
         clickhouse_driver.errors.Error, OSError, EOFError: the query failed.
     """
     check_all_rows_seen(client, table)
+    catch_up(client, table)
     query = f"SELECT session_id FROM `{table}` WHERE hour = toDateTime({hour}, 'UTC')"  # noqa: S608 (a name of ours)
     return frozenset(session.bytes for (session,) in all_rows(client, query))

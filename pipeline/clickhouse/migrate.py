@@ -28,7 +28,7 @@ from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.kept_windows import kept_windows
 from pipeline.clickhouse.lookups import all_rows, named_rows
 from pipeline.clickhouse.pinned_settings import INSERT_SETTINGS
-from pipeline.clickhouse.replicas import for_cluster
+from pipeline.clickhouse.replicas import execute_everywhere, for_cluster
 from pipeline.config import ClickHouseSettings, env_name
 from pipeline.errors import ConfigError, HaltError
 
@@ -75,12 +75,12 @@ def pending(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple
 def migrate(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple[Path, ...]:
     """Create the database if it is missing, and apply the pending migrations; return their files, in order.
 
-    Those of `kept` are noted as applied instead.
+    Those of `kept` are noted as applied instead. All servers of a cluster must be there.
 
     Raises:
         ConfigError: a file is misnamed, isn't one statement, or was edited after it was applied; nothing was changed.
         HaltError: the server refuses the login or a statement, or a newer version has migrated the database.
-        UnavailableError: the server doesn't answer.
+        UnavailableError: the server doesn't answer, or another one of the cluster is away.
     """
     planned = pending(settings, directory)
     if planned:
@@ -90,9 +90,11 @@ def migrate(settings: ClickHouseSettings, directory: Path = MIGRATIONS) -> tuple
             versions = {version for version, path in scripts.files.items() if path.name in names}
             with connect(settings, database="") as client:
                 on_cluster = f" ON CLUSTER `{settings.cluster}`" if settings.cluster else ""
-                client.execute(f"CREATE DATABASE IF NOT EXISTS `{settings.database}`{on_cluster}")
+                _Connection(client).command(f"CREATE DATABASE IF NOT EXISTS `{settings.database}`{on_cluster}")
             with connect(settings) as client:
-                migrator = Migrator(_Connection(client))
+                # The library's own path in Keeper has no {uuid}: a restored copy would be a replica of the original.
+                engine = "ReplicatedMergeTree" if settings.cluster else None
+                migrator = Migrator(_Connection(client), migrations_table_engine=engine)
                 migrator.init_schema(settings.cluster)
                 noted = [migration for migration in scripts.migrations if migration.version in versions]
                 migrator.apply_migration(noted, multi_statement=True, fake=True)
@@ -179,8 +181,8 @@ class _Connection:
         self._client = client
 
     def command(self, statement: str) -> None:
-        """Run a statement without rows."""
-        self._client.execute(statement)
+        """Run a statement without rows; see `execute_everywhere`."""
+        execute_everywhere(self._client, statement)
 
     def query(self, statement: str) -> list[dict[str, Any]]:
         """Return the rows of a SELECT, by the names of its columns."""

@@ -9,13 +9,17 @@ import structlog
 from clickhouse_driver import Client
 from clickhouse_driver import errors as driver_errors
 
+from pipeline.clickhouse.catching_up import synced
 from pipeline.clickhouse.client import connect, describe, explained
 from pipeline.clickhouse.codes import Code
+from pipeline.clickhouse.deduplication import is_replicated
 from pipeline.clickhouse.pinned_settings import INSERT_SETTINGS
 from pipeline.config import ClickHouseSettings
 
 PROBE = "probe"
 """Temporary table in which refused rows are tried."""
+
+_SHORTLY = {"receive_timeout": 1}  # seconds to wait for a replica
 
 
 def check_rights(settings: ClickHouseSettings, tables: Mapping[str, Mapping[str, str]]) -> None:
@@ -71,10 +75,13 @@ def missing_rights(
 def _rarely_needed(client: Client, settings: ClickHouseSettings, table: str, columns: Iterable[str]) -> Iterator[str]:
     """Try what looks rows up and what finds refused rows; yield what the server says if the user may not do it."""
     looked_up = f"SELECT {_names(columns)} FROM `{table}` LIMIT 0"  # noqa: S608 (names of our own)
-    for statement in (looked_up, create_probe(settings, table)):
+    caught_up = [synced(table)] if is_replicated(client, table) else []
+    for statement in (looked_up, create_probe(settings, table), *caught_up):
         try:
-            client.execute(statement)
+            client.execute(statement, settings=_SHORTLY)
         except driver_errors.ServerException as error:
+            if error.code == Code.TIMEOUT_EXCEEDED and caught_up:
+                continue  # the user may wait for the replica, and that is what counts here
             if error.code != Code.ACCESS_DENIED:
                 raise
             yield describe(error)

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,16 @@ from pipeline.devstack.extra import package_directory
 _SHUTDOWN_SECONDS = 15.0
 
 
-def main(config_directory: Path, data_directory: Path) -> int:
-    """Serve until SIGTERM or SIGINT, and return the exit code."""
+def main(config_directory: Path, data_directory: Path, prepare: Callable[[], None] = lambda: None) -> int:
+    """Serve until SIGTERM or SIGINT, and return the exit code.
+
+    Args:
+        config_directory: has config.xml.
+        data_directory: for the data.
+        prepare: called when the engine is loaded, before it starts.
+    """
     engine = _load()
+    prepare()
     engine.set_signal_handlers_enabled(0)
     os.chdir(config_directory)
     held_open, write_end = os.pipe()

@@ -36,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Jar:
-    """A jar: Maven coordinate, and SHA-256 of its content in hex."""
+    """A jar: Maven coordinate, as group:artifact:version or group:artifact:jar:classifier:version, and its SHA-256."""
 
     coordinate: str
     sha256: str
@@ -44,13 +44,13 @@ class Jar:
     @property
     def file_name(self) -> str:
         """File name, as Maven gives it."""
-        _, artifact, version = self.coordinate.split(":")
-        return f"{artifact}-{version}.jar"
+        _, artifact, *others, version = self.coordinate.split(":")
+        return "-".join([artifact, version, *others[1:]]) + ".jar"
 
 
-def locked_jars() -> tuple[Jar, ...]:
-    """Return all jars of the broker, as pinned."""
-    rows = (line.split() for line in _LOCK.read_text(encoding="utf-8").splitlines())
+def locked_jars(lock: Path = _LOCK) -> tuple[Jar, ...]:
+    """Return all jars of a lock, as pinned; the broker's by default."""
+    rows = (line.split() for line in lock.read_text(encoding="utf-8").splitlines())
     return tuple(Jar(coordinate, sha256) for sha256, coordinate in rows)
 
 
@@ -69,17 +69,21 @@ def aot_cache() -> Path:
     return cache_directory() / f"kafka-{KAFKA_VERSION}-{made_for[:12]}.aot"
 
 
-def fetch(progress: Progress = lambda _done, _total: None) -> list[Path]:
+def fetch(progress: Progress = lambda _done, _total: None, *, lock: Path = _LOCK) -> list[Path]:
     """Return the paths of all jars, and download missing ones first. Needs no network once all jars are present.
 
     A file gets its final name only when it is complete and has the pinned content.
+
+    Args:
+        progress: called while it downloads.
+        lock: file with SHA-256 and coordinate of each jar; the broker's by default.
 
     Raises:
         ConfigError: the extra isn't installed, or the cache directory can't be used.
         UnavailableError: a download failed; names the jar and the repository.
         HaltError: a download doesn't have the pinned content.
     """
-    directory, jars = cache_directory(), locked_jars()
+    directory, jars = cache_directory(), locked_jars(lock)
     paths = [directory / jar.file_name for jar in jars]
     if not all(path.exists() for path in paths):
         try:

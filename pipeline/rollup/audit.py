@@ -12,6 +12,7 @@ from uuid import UUID
 
 import numpy as np
 
+from pipeline.clickhouse.catching_up import catch_up
 from pipeline.clickhouse.lookups import all_rows, marked_rows
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.clickhouse.ttl import expired_times
@@ -190,6 +191,8 @@ class Audit:
         Args:
             day: only the hours of this partition of session_stats, in the server's time zone; None for all hours.
         """
+        for table in (TABLE, self._source):
+            catch_up(self._client, table)
         on, near = "1", "1"
         if day:
             begins_ms = (

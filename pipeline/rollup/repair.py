@@ -21,6 +21,7 @@ from typing import Any
 
 from pipeline.clickhouse.barrier import barrier, remove_left, works
 from pipeline.clickhouse.client import connect, execute_again
+from pipeline.clickhouse.likeness import create_like
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.session_stats import COLUMNS, TABLE
 from pipeline.clickhouse.table_lock import TableLock
@@ -194,7 +195,7 @@ def _staging(settings: ClickHouseSettings, client: Any) -> Iterator[str]:
     name = f"{TABLE}_repair_{secrets.token_hex(4)}"
     drop = f"DROP TABLE IF EXISTS {name}"
     try:
-        client.execute(f"CREATE TABLE {name} AS {TABLE}")  # it may be there even if this fails
+        create_like(client, name, TABLE)  # it may be there even if this fails
         yield name
     except BaseException:
         with suppress(ChimeraError):  # the first failure tells more

@@ -309,7 +309,7 @@ _HARMLESS = {
         r"enable_shared_storage_snapshot\w*",
     ),
     "rows that are being deleted may be seen or not": (r"apply_mutations_on_fly",),
-    "the look-up trusts the token on replicated tables": (
+    "a replica catches up before a look-up": (
         r"(select|update)_sequential\w*|shared_merge_tree_seq\w*|\w*stale_replicas\w*",
         r"\w*skip_unavailable_shards\w*",
     ),

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from clickhouse_migrations.migrator import Migrator
 
 from pipeline.clickhouse.migrate import MIGRATIONS
 from pipeline.clickhouse.replicas import for_cluster
@@ -12,9 +13,13 @@ _SCRIPTS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(MIGRA
 
 @pytest.mark.parametrize("name", _SCRIPTS)
 def test_every_migration_runs_on_a_cluster(name: str) -> None:
-    """Each statement names the cluster once, and each engine has the prefix."""
+    """Each statement names the cluster, each engine has the prefix, and settings are changed by themselves."""
     script = for_cluster(_SCRIPTS[name], prefix="Replicated", cluster="main")
-    assert script.count(" ON CLUSTER `main`") == 1
+    statements = Migrator.script_to_statements(script, multi_statement=True)
+    assert all(statement.count(" ON CLUSTER `main`") == 1 for statement in statements)
+    for statement in statements:
+        assert re.search(r"(ADD|MODIFY (COLUMN|ORDER)).*MODIFY SETTING", statement, re.DOTALL) is None
+    assert script.count("MODIFY SETTING") == _SCRIPTS[name].count("MODIFY SETTING")
     assert re.findall(r"\bENGINE=(\w+)", script) == [
         f"Replicated{each}" for each in re.findall(r"\bENGINE=(\w+)", _SCRIPTS[name])
     ]

@@ -47,8 +47,9 @@ def _entries_in(settings: Settings, name: str, destination: Destination) -> list
     try:
         with explained(clickhouse), connect(clickhouse, database="") as client:
             client.execute(f"CREATE DATABASE `{scratch}`")
-        source = destination.of(name, settings.backup)
-        start(clickhouse, f"RESTORE TABLE `{database}`.{TABLE} AS `{scratch}`.{TABLE} FROM {source}", scratch)
+        source, attempts = destination.of(name, settings.backup), settings.backup.s3_attempts
+        statement = f"RESTORE TABLE `{database}`.{TABLE} AS `{scratch}`.{TABLE} FROM {source}"
+        start(clickhouse, statement, scratch, s3_attempts=attempts)
         follow(clickhouse, scratch, f"manifest of {name}")
         with explained(clickhouse), connect(clickhouse, database="") as client:
             rows = all_rows(client, _READ.format(database=scratch, table=TABLE))

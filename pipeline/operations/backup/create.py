@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from pipeline.catalog import Catalog, Family
+from pipeline.clickhouse.catching_up import catch_up
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.engines import replacing_tables
 from pipeline.clickhouse.lookups import all_rows
@@ -75,7 +76,7 @@ def create(
     _check_days(clickhouse, wish)
     destination = Destination.configured(settings.backup)
     report("Noting offsets", 0)
-    noted = note_offsets(settings, catalog)
+    noted = _note_offsets_of(settings, catalog, tables)
     base = _base(manifest.records(), wish, tables, destination, noted)
     counted = counted_tables(catalog, noted, tables, replacing_tables(clickhouse))
     name, facts = _entry(settings, wish, tables, base, noted)
@@ -133,7 +134,7 @@ def settle(settings: Settings, manifest: Manifest) -> None:
         if state.status == CREATED:
             manifest.add(record.name, "done", _done(settings.clickhouse, record.name))
         elif state.status != UNKNOWN and not state.running:
-            ended = {"ended_at": datetime.now(UTC).isoformat(), "error": state.error.partition("Stack trace:")[0]}
+            ended = {"ended_at": datetime.now(UTC).isoformat(), "error": state.brief_error}
             manifest.add(record.name, "failed", ended)
         elif state.status == UNKNOWN and (datetime.now(UTC) - record.began_at).total_seconds() > _START_SECONDS:
             manifest.add(record.name, "failed", {"error": "it was killed, or the server was restarted meanwhile"})
@@ -158,6 +159,15 @@ def note_offsets(settings: Settings, catalog: Catalog) -> dict[str, Noted]:
             family.name: Noted(family.topic.name, ids[family.topic.name], dict(sorted(offsets.items())))
             for family, offsets in zip(catalog.families, committed, strict=True)
         }
+
+
+def _note_offsets_of(settings: Settings, catalog: Catalog, tables: Collection[str]) -> dict[str, Noted]:
+    """Return the offsets as `note_offsets` does, when all rows below them can be seen at this server."""
+    noted = note_offsets(settings, catalog)
+    with explained(settings.clickhouse), connect(settings.clickhouse) as client:
+        for table in tables:
+            catch_up(client, table)
+    return noted
 
 
 def _committed(settings: Settings, family: Family) -> dict[int, int]:
@@ -214,7 +224,7 @@ def _copy(
     on = {"base_backup": Destination(base.place).of(base.name, settings.backup)} if base else {}
     statement = f"BACKUP {listed} TO {destination.of(name, settings.backup)}"
     try:
-        start(clickhouse, statement, name, **on)
+        start(clickhouse, statement, name, s3_attempts=settings.backup.s3_attempts, **on)
         follow(clickhouse, name, f"backup {name}", progress)
     except OperationError as error:
         raise OperationError(f"{error}; {destination.needs()}", error.code) from None

@@ -5,8 +5,33 @@ from typing import Any
 
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.lookups import all_rows
-from pipeline.config import Settings
+from pipeline.config import ClickHouseSettings, Settings
+from pipeline.errors import ChimeraError
 from pipeline.operations.backup.manifest import TABLE, Manifest
+
+_REPLICATED = """
+SELECT name FROM system.tables WHERE database = currentDatabase() AND startsWith(engine, 'Replicated') ORDER BY name
+"""
+
+
+class ReplicatedError(ChimeraError):
+    """The live tables are replicated, and an exchange would hold for one server; nothing was changed."""
+
+
+def check_exchangeable(clickhouse: ClickHouseSettings) -> None:
+    """Check that recovered tables can take the place of the live ones.
+
+    Raises:
+        ReplicatedError: they are replicated.
+        UnavailableError, HaltError: ClickHouse doesn't answer, or refuses.
+    """
+    with explained(clickhouse), connect(clickhouse) as client:
+        if replicated := all_rows(client, _REPLICATED):
+            raise ReplicatedError(
+                f"table {clickhouse.database}.{replicated[0][0]} at {clickhouse.address} is replicated, and --in-place "
+                "would exchange it at this server alone; expected none: recover beside, stop the workers, and replace "
+                "days with ALTER TABLE ... REPLACE PARTITION ... FROM the recovered table, which all replicas follow"
+            )
 
 
 def exchange(settings: Settings, into: str, tables: Iterable[str]) -> None:

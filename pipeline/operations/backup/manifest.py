@@ -13,6 +13,7 @@ import orjson
 
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.lookups import all_rows
+from pipeline.clickhouse.replicas import for_cluster
 from pipeline.config import ClickHouseSettings
 from pipeline.errors import ConfigError
 
@@ -132,12 +133,14 @@ class Manifest:
         self._settings = settings
 
     def ensure(self) -> None:
-        """Create the table if it is missing, and the database with it."""
+        """Create the table if it is missing, and the database with it; on a cluster, on all of its servers."""
+        cluster = self._settings.cluster
         with explained(self._settings):
             with connect(self._settings, database="") as client:
-                client.execute(f"CREATE DATABASE IF NOT EXISTS `{self._settings.database}`")
+                on_cluster = f" ON CLUSTER `{cluster}`" if cluster else ""
+                client.execute(f"CREATE DATABASE IF NOT EXISTS `{self._settings.database}`{on_cluster}")
             with connect(self._settings) as client:
-                client.execute(_CREATE)
+                client.execute(for_cluster(_CREATE, prefix=self._settings.engine_prefix, cluster=cluster))
 
     def add(self, name: str, event: str, facts: Mapping[str, Any]) -> None:
         """Add an entry; later entries add to the facts of earlier ones."""

@@ -17,11 +17,12 @@ from pipeline.errors import HaltError, UnavailableError
 _LOOK = "SELECT toString(status), num_files, total_size, error FROM system.backups WHERE id = %(id)s"
 _CODE = re.compile(r"Code: (\d+)\.?")
 _POLL_SECONDS = (0.05, 1.0)
+_S3_ATTEMPTS = ("backup_restore_s3_retry_attempts", "s3_retry_attempts")
 UNKNOWN = "UNKNOWN"
 CREATED, RESTORED = "BACKUP_CREATED", "RESTORED"
 _RUNNING = frozenset({"CREATING_BACKUP", "RESTORING"})
 
-ALREADY_THERE, NOT_FOUND, DAMAGED = 598, 599, 600
+ALREADY_THERE, NOT_FOUND, DAMAGED, S3_FAILED = 598, 599, 600, 499
 
 Progress = Callable[[int], None]
 """Function that is called with the number of bytes that were written or read."""
@@ -43,6 +44,11 @@ class Operation(NamedTuple):
         return self.status in _RUNNING
 
     @property
+    def brief_error(self) -> str:
+        """Error on one line, without the server's stack trace."""
+        return " ".join(self.error.partition("Stack trace")[0].split()).rstrip(",")
+
+    @property
     def code(self) -> int | None:
         """ClickHouse's code of its failure."""
         match = _CODE.search(self.error)
@@ -57,13 +63,14 @@ class OperationError(HaltError):
         self.code = code
 
 
-def start(settings: ClickHouseSettings, statement: str, operation_id: str, **options: str) -> None:
+def start(settings: ClickHouseSettings, statement: str, operation_id: str, *, s3_attempts: int, **options: str) -> None:
     """Start a statement on the server.
 
     Args:
         settings: server.
         statement: a BACKUP or RESTORE without its settings.
         operation_id: id to find it again.
+        s3_attempts: attempts of each request to S3; by default, the server goes on for hours.
         options: more settings of the statement, in SQL.
 
     Raises:
@@ -72,7 +79,8 @@ def start(settings: ClickHouseSettings, statement: str, operation_id: str, **opt
     chosen = {"id": f"'{operation_id}'", **options}
     pairs = ", ".join(f"{name} = {value}" for name, value in chosen.items())
     with explained(settings), connect(settings, database="") as client:
-        client.execute(f"{statement} SETTINGS {pairs} ASYNC")
+        attempts = dict.fromkeys(_S3_ATTEMPTS, s3_attempts)
+        client.execute(f"{statement} SETTINGS {pairs} ASYNC", settings=attempts)
 
 
 def look(settings: ClickHouseSettings, operation_id: str) -> Operation:
@@ -112,7 +120,7 @@ def follow(
             f"{what}: ClickHouse at {settings.address} doesn't know it any more, as after a restart; run it again"
         )
     if state.status not in {CREATED, RESTORED}:
-        message = " ".join(state.error.partition("Stack trace:")[0].split()) or state.status
+        message = state.brief_error or state.status
         raise OperationError(f"{what}: ClickHouse at {settings.address}: {message}", state.code)
     return state
 

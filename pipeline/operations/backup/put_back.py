@@ -55,6 +55,7 @@ def plan_restore(
     plan = Restoration(record, chain, chosen, tuple(days), target, in_place, kept, resumed)
     if in_place:
         check_stopped(settings)
+        _check_everywhere(clickhouse, chosen)
         if not (resumed and tables_of(clickhouse, clickhouse.database + _STAGED)):
             _check_empty(clickhouse, plan)
     elif not resumed and (taken := sorted(set(tables_of(clickhouse, target)) & set(chosen))):
@@ -89,6 +90,17 @@ def _target(clickhouse: ClickHouseSettings, into: str | None, *, in_place: bool)
     if not in_place and target == clickhouse.database:
         raise ConfigError(f"--into {target} is the configured database; expected another one, or --in-place")
     return target
+
+
+def _check_everywhere(clickhouse: ClickHouseSettings, tables: Sequence[str]) -> None:
+    """Check that no table would be created at one server of a cluster alone."""
+    missing = sorted(set(tables) - tables_of(clickhouse, clickhouse.database).keys())
+    if clickhouse.cluster and missing:
+        raise ConfigError(
+            f"database {clickhouse.database} at {clickhouse.address}: no table {missing[0]}, and a restore would make "
+            f"it at this server of cluster {clickhouse.cluster} alone; expected it to be there, empty: create it with "
+            "`chimera migrate`, or by its definition ON CLUSTER"
+        )
 
 
 def check_stopped(settings: Settings) -> None:

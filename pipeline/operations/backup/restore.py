@@ -107,8 +107,9 @@ def run_restore(
     into: str,
     operation: str,
     progress: Callable[[int], None] = lambda _: None,
+    **options: str,
 ) -> None:
-    """Have the server restore tables, and wait for its end.
+    """Have the server restore tables, and wait for its end; options are more settings of RESTORE, in SQL.
 
     Raises:
         UnavailableError, HaltError: ClickHouse doesn't answer, refuses, or the restore failed.
@@ -118,7 +119,8 @@ def run_restore(
         f"TABLE `{database}`.`{table}` AS `{into}`.`{table}`{partitions(clause, table)}" for table in tables
     )
     source = Destination(record.place).of(record.name, settings.backup)
-    start(settings.clickhouse, f"RESTORE {listed} FROM {source}", operation)
+    attempts = settings.backup.s3_attempts
+    start(settings.clickhouse, f"RESTORE {listed} FROM {source}", operation, s3_attempts=attempts, **options)
     try:
         follow(settings.clickhouse, operation, f"restore of {record.name} into {into}", progress)
     except OperationError as error:

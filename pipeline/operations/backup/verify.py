@@ -11,10 +11,12 @@ from pipeline.clickhouse.engines import replacing_tables
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.clickhouse.table_lock import TableLock
 from pipeline.config import Settings
+from pipeline.errors import HaltError
 from pipeline.operations.backup.create import counted_tables
+from pipeline.operations.backup.destination import Destination
 from pipeline.operations.backup.figures import Counted, Days, differences, take
 from pipeline.operations.backup.manifest import TABLE, BackupRecord, Manifest
-from pipeline.operations.backup.operations import OperationError
+from pipeline.operations.backup.operations import S3_FAILED, OperationError
 from pipeline.operations.backup.restore import check_tables_in, run_restore
 
 _LEFT = "SELECT name FROM system.databases WHERE match(name, %(scratch)s)"
@@ -51,7 +53,7 @@ def verify_backup(
     Raises:
         TakenError: another verification is under way.
         ConfigError: the backup isn't whole.
-        UnavailableError, HaltError: ClickHouse doesn't answer, or refuses.
+        UnavailableError, HaltError: ClickHouse doesn't answer, or refuses; or S3 does.
     """
     clickhouse, manifest = settings.clickhouse, Manifest(settings.clickhouse)
     tables = check_tables_in(record, (), ())
@@ -66,6 +68,8 @@ def verify_backup(
             found = {table.name: _figures(settings, scratch, table) for table in counted.values()}
             lines, failure = _compared(record, found), None
         except OperationError as error:
+            if error.code == S3_FAILED and not _is_reached(settings, record, scratch):
+                raise HaltError(f"{error}; {Destination(record.place).needs()}") from None
             found, lines, failure = {}, (f"it can't be restored: {error}",), error
         finally:
             execute_again(clickhouse, f"DROP DATABASE IF EXISTS `{scratch}` SYNC")
@@ -73,6 +77,15 @@ def verify_backup(
     manifest.add(record.name, "verified", facts)
     rows = {name: sum(day["rows"] + day["above"] for day in days.values()) for name, days in found.items()}
     return VerifiedBackup(record, rows, lines, unknown=record.figures is None and failure is None)
+
+
+def _is_reached(settings: Settings, record: BackupRecord, scratch: str) -> bool:
+    """Tell whether the destination lets the server read the backup's list of files: then some other file is gone."""
+    try:
+        run_restore(settings, record, [TABLE], days=(), into=scratch, operation=f"{scratch}-list", structure_only="1")
+    except OperationError as error:
+        return error.code != S3_FAILED
+    return True
 
 
 def _figures(settings: Settings, scratch: str, table: Counted) -> Days:

@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
+from pipeline.clickhouse import likeness
 from pipeline.clickhouse.barrier import is_up
+from pipeline.clickhouse.catching_up import catch_up
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.contract import check_tables
 from pipeline.clickhouse.coordinates import WITHOUT
@@ -95,6 +97,7 @@ def _compared(
         table, spans = target.family.table, surveyed.spans
         if target.like:
             return _as_gaps(spans), (), False
+        catch_up(client, table)
         others, left = find_others(client, table, surveyed.topic_id), is_up(client, table)
         if target.only_days:
             return _as_gaps(spans), tuple(some for some in others if some.day in target.only_days), left
@@ -151,4 +154,4 @@ def create_like(clickhouse: ClickHouseSettings, table: str, like: str) -> None:
         UnavailableError: the server doesn't answer.
     """
     with explained(clickhouse), connect(clickhouse) as client:
-        client.execute(f"CREATE TABLE IF NOT EXISTS `{table}` AS `{like}`")
+        likeness.create_like(client, table, like, if_missing=True)

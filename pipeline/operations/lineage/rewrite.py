@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.clickhouse.barrier import barrier, works
+from pipeline.clickhouse.catching_up import catch_up
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.contract import check_tables
 from pipeline.clickhouse.sink import Sink
@@ -226,6 +227,7 @@ class Rewrite:
         check: Callable[[], None],
     ) -> None:
         """Fill what the days lack of the records that were read, and the rows of those that moved to other days."""
+        catch_up(client, self._table)
         own, plan = self._plan.target.only_days or frozenset(), self._plan
         others = frozenset(some.day for some in find_others(client, self._table, plan.target.topic_id))
         target = replace(plan.target, lettered=offsets.lettered, moved=offsets.moved, withheld_days=others - own)

@@ -8,8 +8,10 @@ from uuid import UUID
 
 import numpy as np
 
+from pipeline.clickhouse.catching_up import catch_up
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.coordinates import COORDINATES, OFFSET, PARTITION, TOPIC_ID
+from pipeline.clickhouse.likeness import create_like
 from pipeline.clickhouse.lookups import all_rows
 from pipeline.columns import Ints
 from pipeline.config import ClickHouseSettings
@@ -114,6 +116,7 @@ class Staging:
             UnavailableError: the copy isn't whole.
             clickhouse_driver.errors.Error, OSError, EOFError: a query failed.
         """
+        catch_up(self._client, self._table)
         return self._carry(f"{self._of_topic} AND ({_within(kept)})")
 
     def carry_after(self, kept: Ranges, read: Ranges) -> int:
@@ -125,6 +128,7 @@ class Staging:
 
         Returns and raises: as `carry_before`.
         """
+        catch_up(self._client, self._table)
         return self._carry(f"NOT ({self._of_topic} AND ({_within(kept)} OR {_within(read)}))")
 
     def unknown(self) -> int:
@@ -133,6 +137,7 @@ class Staging:
         Raises:
             clickhouse_driver.errors.Error, OSError, EOFError: the query failed.
         """
+        catch_up(self._client, self._table)
         return self._count(self._table, f"{self._of_days} AND NOT {self._of_topic}")
 
     def removed(self, read: Ranges, most: int = 5) -> dict[int, tuple[int, list[int]]]:
@@ -218,7 +223,7 @@ class Staging:
         Raises:
             clickhouse_driver.errors.Error, OSError, EOFError: a query failed.
         """
-        self._client.execute(f"CREATE TABLE `{self.name}` AS `{self._table}`")
+        create_like(self._client, self.name, self._table)
         try:
             yield
         finally:

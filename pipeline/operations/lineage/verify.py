@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.catalog import Family
 from pipeline.clickhouse.barrier import is_up
+from pipeline.clickhouse.catching_up import catch_up
 from pipeline.clickhouse.client import connect, explained
 from pipeline.clickhouse.contract import check_tables
 from pipeline.clickhouse.row_policies import check_all_rows_seen
@@ -53,6 +54,7 @@ def verify(settings: Settings, family: Family, wanted: Wanted, progress: Progres
         lettered = read_lettered(settings.kafka, family, lambda *done: progress(f"{name}: dead letters", *done))
         with explained(settings.clickhouse), connect(settings.clickhouse) as client:
             check_all_rows_seen(client, family.table)
+            catch_up(client, family.table)
             rows = StoredRows(client, family.table, extents, wanted.times)
             survey = rows.survey()
             missing = Missing(settings, family, reader, client, lettered, _within(wanted.times), survey.known_from)

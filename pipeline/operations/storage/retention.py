@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.catalog import RowRetention
+from pipeline.clickhouse.deduplication import is_replicated
+from pipeline.clickhouse.replicas import execute_everywhere, for_cluster
 from pipeline.clickhouse.table_lock import TableLock
 from pipeline.clickhouse.ttl import ttl_clause
 from pipeline.clickhouse.volumes import COLD, VOLUMES, WARM
-from pipeline.config import ClickHouseSettings
-from pipeline.errors import HaltError
+from pipeline.config import ClickHouseSettings, env_name
+from pipeline.errors import ConfigError, HaltError
 from pipeline.operations.storage.tables import (
     HOT,
     TIERS,
@@ -143,17 +145,28 @@ def _statements(table: str, live: LiveTable, policy: str | None, rule: str | Non
 def apply_plan(settings: ClickHouseSettings, client: Any, plan: RetentionPlan) -> None:
     """Make the changes of a plan; the server moves and deletes days afterwards, by itself. May be repeated.
 
+    On a cluster, all servers get the settings first: a replica whose policy lacks a volume of the rule gets stuck.
+
     Args:
         settings: server and database.
         client: connected, with the table's database as default.
         plan: of one table.
 
     Raises:
+        ConfigError: the table is replicated, its rule names volumes, and no cluster is configured.
         TakenError: a replay or a repair of the table is under way; its staging table must be like the table.
+        UnavailableError: a server of the cluster is away; the rule is as it was.
         clickhouse_driver.errors.Error, OSError, EOFError: the server refuses a change; earlier ones are made.
     """
     if not plan.statements:
         return
+    everywhere = is_replicated(client, plan.table)
+    if everywhere and not settings.cluster and any(" TO VOLUME " in statement for statement in plan.statements):
+        raise ConfigError(
+            f"{env_name('clickhouse', 'cluster')}: expected the cluster of table {plan.table}, which is replicated: "
+            "each of its servers needs the storage policy before the rule that names its volumes"
+        )
     with TableLock(settings, plan.table):
         for statement in plan.statements:
-            client.execute(statement)
+            cluster = settings.cluster if everywhere else None
+            execute_everywhere(client, for_cluster(statement, prefix="", cluster=cluster))
