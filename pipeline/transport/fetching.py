@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from pipeline import metrics
@@ -70,18 +71,31 @@ class Fetching:
 
     def _cut(self, active: set[TopicPartition], now: float) -> dict[TopicPartition, list[MicroBatch]]:
         """Cut what is complete, and if anything is, also what nearly is: one request commits all these ranges."""
-        hurry, partitions = self._memory_is_short(), self._assignment.partitions
-        batches = {tp: list(partitions[tp].cut(now, hurry=hurry)) for tp in active & partitions.keys()}
+        partitions = self._assignment.partitions
+        batches = {tp: list(partitions[tp].cut(now)) for tp in active & partitions.keys()}
+        if self._memory_is_short():
+            self._cut_in_a_hurry(batches, now)
         if any(batches.values()):
             for tp in batches:
                 nearly = self._options.policies[tp.topic].linger_seconds * _TOGETHER
                 batches[tp] += partitions[tp].cut(now + nearly)
         return batches
 
+    def _cut_in_a_hurry(self, batches: dict[TopicPartition, list[MicroBatch]], now: float) -> None:
+        """Cut where most is held, until enough is in flight: what gets done makes room for larger micro-batches."""
+        partitions = self._assignment.partitions
+        in_flight = sum(each.in_flight for each in partitions.values())
+        for tp in sorted(batches, key=lambda tp: partitions[tp].held_bytes, reverse=True):
+            if in_flight >= self._options.enough_in_flight:
+                return
+            cut = list(islice(partitions[tp].cut(now, hurry=True), 1))
+            batches[tp] += cut
+            in_flight += len(cut)
+
     async def _fetch(self, active: set[TopicPartition], seconds: float) -> dict[TopicPartition, Fetched] | None:
         """Fetch from the partitions that have room; without one, wait for an acknowledgement instead."""
         wanted = self._with_room(active)
-        busy = any(batches.busy for batches in self._assignment.partitions.values())
+        busy = any(batches.in_flight for batches in self._assignment.partitions.values())
         patience = min(RECHECK_SECONDS if busy else seconds, self._until_due(active))
         if not wanted:
             await self._assignment.wait_for_progress(patience)

@@ -114,9 +114,8 @@ class App(faust.App):
         self._places = Places(worker.insert_threads + 1)  # one more, so that a thread that is done has work at once
         self._ingests: dict[str, Ingest] = {}  # by topic
         self._family_metrics: dict[str, FamilyMetrics] = {}
-        self.page("/metrics")(web.metrics)
-        self.page("/ready")(web.ready)
-        self.page("/live")(web.live)
+        for path, page in (("/metrics", web.metrics), ("/ready", web.ready), ("/live", web.live)):
+            self.page(path)(page)
         self.task(self._watch_tables)
         self._memory = MemoryReturn()
         self.timer(_MEMORY_SECONDS)(self._return_memory)
@@ -133,6 +132,7 @@ class App(faust.App):
         return TransportOptions(
             policies={family.topic.name: family.batch for family in self.catalog.families},
             batches_in_flight=worker.batches_in_flight,
+            enough_in_flight=worker.insert_threads + 2,  # one more than there are places
             max_bytes=worker.max_bytes_in_flight,
             max_unpacked_bytes=self.settings.kafka.max_unpacked_bytes,
             drain_seconds=worker.drain_seconds,

@@ -284,3 +284,24 @@ def test_partitions_that_are_nearly_due_are_committed_with_one_that_is() -> None
         assert broker.requests.count("commit") == commits + 1
 
     asyncio.run(scenario())
+
+
+def test_when_memory_is_short_the_largest_is_cut_and_the_others_grow() -> None:
+    """What is done makes room again, so that the next micro-batch is larger."""
+    other = TopicPartition("events", 1)
+    broker = FakeBroker()
+    broker.produce(3)
+    broker.produce(5, other)
+    policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
+
+    async def scenario() -> None:
+        worker = Worker(broker, max_bytes=1, enough_in_flight=1, policies={"events": policy})
+        await worker.assign()
+        [batch] = await worker.fetch()
+        assert (batch.partition, batch.first, batch.last) == (1, 0, 4)
+        assert await worker.fetch() == []
+        batch.ack()
+        [batch] = await worker.fetch()
+        assert (batch.partition, batch.first, batch.last) == (0, 0, 2)
+
+    asyncio.run(scenario())
