@@ -262,12 +262,11 @@ def _joined(columns: Sequence[Column]) -> Column:
         lengths = np.concatenate([column.lengths for column in lists])
         return ItemsColumn(lengths, _joined([column.items for column in lists]), _joined(keys) if keys else None)
     dictionaries = [column for column in columns if isinstance(column, DictionaryColumn)]
-    if dictionaries and all(column.values is dictionaries[0].values for column in dictionaries):
-        return replace(dictionaries[0], codes=np.concatenate([column.codes for column in dictionaries]))
     if dictionaries:
-        offsets = accumulate((len(column.values) for column in dictionaries), initial=0)
-        codes = np.concatenate(
-            [column.codes + np.uint32(offset) for column, offset in zip(dictionaries, offsets, strict=False)]
-        )
-        return DictionaryColumn(codes, []).with_values([value for column in dictionaries for value in column.values])
+        shared = {id(column.values): column.values for column in dictionaries}  # slices have one list of values
+        starts = dict(zip(shared, accumulate(map(len, shared.values()), initial=0), strict=False))
+        codes = np.concatenate([column.codes + np.uint32(starts[id(column.values)]) for column in dictionaries])
+        if len(shared) == 1:
+            return DictionaryColumn(codes, dictionaries[0].values)
+        return DictionaryColumn(codes, []).with_values([value for values in shared.values() for value in values])
     return [text for column in columns if isinstance(column, list) for text in column]

@@ -19,6 +19,7 @@ from pipeline.schema.resolution import Resolution
 from pipeline.schema.types import NARROW_DECIMAL_PRECISION, PRIMITIVES
 
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+_SLICES = 16  # as large as the first one, for which there is room at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ class CompiledDecoding:
         """Return the distinct texts so far, with room for so many records; new ones if there is none."""
         if not all(each.has_room(rows) for each in self._texts.values()) or not self._texts:
             names = [each.name for each in self._plan.written if each.kind == "text"]
-            self._texts = {name: DistinctTexts(max(rows, self._rows)) for name in names}
+            most = max(rows, min(self._rows, _SLICES * rows))  # a writer schema may have few of the records
+            self._texts = {name: DistinctTexts(most) for name in names}
             self._refused = {name: [] for name in names}
         return self._texts
 

@@ -15,6 +15,7 @@ from pipeline.rollup.fold import ERROR, OPEN, SUBMIT
 from pipeline.rollup.partition import Events
 from pipeline.transport.micro_batch import MicroBatch
 
+_TEXT_BYTES, _HEX_BYTES = 36, 32  # of a UUID, with dashes and without
 _EVENT_TYPES = {b"overlay_open": OPEN, b"query_submit": SUBMIT, b"error": ERROR}
 
 
@@ -71,7 +72,8 @@ def _unusual(keys: Spans, ids: NDArray[Any]) -> Mask:
     """Return true for each key that may be another than its id in the usual form."""
     if (core := compiled()) is not None:
         return core.other_uuids(keys, ids)
-    usual = keys.joined().translate(None, b"-") == ids.tobytes().hex().encode()  # all in one comparison
+    sizes = (keys.lengths == _TEXT_BYTES) | (keys.lengths == _HEX_BYTES)
+    usual = sizes.all() and keys.joined().translate(None, b"-") == ids.tobytes().hex().encode()  # all in one comparison
     return np.full(len(keys), not usual)
 
 

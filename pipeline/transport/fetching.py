@@ -82,10 +82,11 @@ class Fetching:
         return batches
 
     def _cut_in_a_hurry(self, batches: dict[TopicPartition, list[MicroBatch]], now: float) -> None:
-        """Cut where most is held, until enough is in flight: what gets done makes room for larger micro-batches."""
+        """Cut where most waits, until enough is in flight: what gets done makes room for larger micro-batches."""
         partitions = self._assignment.partitions
-        in_flight = sum(each.in_flight for each in partitions.values())
-        for tp in sorted(batches, key=lambda tp: partitions[tp].held_bytes, reverse=True):
+        waiting = {tp: partitions[tp].held_bytes - partitions[tp].in_flight.held_bytes for tp in batches}
+        in_flight = sum(len(each.in_flight) for each in partitions.values())
+        for tp in sorted(batches, key=lambda tp: waiting[tp], reverse=True):
             if in_flight >= self._options.enough_in_flight:
                 return
             cut = list(islice(partitions[tp].cut(now, hurry=True), 1))

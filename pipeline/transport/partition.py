@@ -98,9 +98,9 @@ class PartitionBatches:
         return self._position < self._replayed_to
 
     @property
-    def in_flight(self) -> int:
-        """Number of micro-batches in flight."""
-        return len(self._in_flight)
+    def in_flight(self) -> InFlight:
+        """Micro-batches in flight."""
+        return self._in_flight
 
     @property
     def full(self) -> bool:

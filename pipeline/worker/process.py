@@ -40,6 +40,7 @@ class Worker(faust.Worker):
 
     app: Any  # pipeline.worker.app.App
     _watchdog: threading.Timer | None = None
+    _asked_again = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "quiet": True, "debug": False})  # everything is in the log
@@ -71,7 +72,7 @@ class Worker(faust.Worker):
         except SystemExit as end:
             if self._watchdog:
                 self._watchdog.cancel()
-            if self.app.failure:
+            if self.app.failure and not self._asked_again:
                 self._say_why(self.app.failure)
             # A thread may still wait for a silent server. The process ends without it: its work isn't acknowledged.
             self._leave(int(end.code or 0))
@@ -141,9 +142,12 @@ class Worker(faust.Worker):
     def _schedule_shutdown(self, number: signal.Signals) -> None:
         """Stop; end the process when the time for the stop is over, even if a server is silent."""
         seconds = self.app.settings.worker.drain_seconds + _STOP_SECONDS
-        self._watchdog = threading.Timer(seconds, self._leave_unfinished, [seconds])
-        self._watchdog.daemon = True
-        self._watchdog.start()
+        if self._watchdog is not None:
+            self._asked_again = True  # the first signal may be that of a halt
+        else:
+            self._watchdog = threading.Timer(seconds, self._leave_unfinished, [seconds])
+            self._watchdog.daemon = True
+            self._watchdog.start()
         super()._schedule_shutdown(number)
 
     def _leave_unfinished(self, seconds: float) -> None:

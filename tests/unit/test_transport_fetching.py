@@ -5,7 +5,7 @@ import logging
 
 import pytest
 from support.fake_broker import TP, FakeBroker, FakeDeriver, Worker, committed, ranges_of
-from support.records import Record
+from support.records import Record, parts_of
 
 from pipeline import metrics
 from pipeline.catalog import BatchPolicy
@@ -303,5 +303,27 @@ def test_when_memory_is_short_the_largest_is_cut_and_the_others_grow() -> None:
         batch.ack()
         [batch] = await worker.fetch()
         assert (batch.partition, batch.first, batch.last) == (0, 0, 2)
+
+    asyncio.run(scenario())
+
+
+def test_when_memory_is_short_records_in_flight_do_not_count() -> None:
+    """The next one is cut where most waits, although another partition holds more."""
+    other = TopicPartition("events", 1)
+    broker = FakeBroker()
+    broker.produce(9)
+    broker.produce(1, other)
+    policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
+
+    async def scenario() -> None:
+        worker = Worker(broker, max_bytes=1, enough_in_flight=2, policies={"events": policy})
+        await worker.assign()
+        _, second = await worker.fetch()
+        second.ack()
+        for tp, partition in worker.member.assignment.partitions.items():
+            broker.produce(2 if tp == TP else 5, tp)
+            partition.add(parts_of(broker.logs[tp][-2 if tp == TP else -5 :]), worker.now)
+        [batch] = await worker.fetch()
+        assert (batch.partition, len(batch)) == (other.partition, 5)
 
     asyncio.run(scenario())
