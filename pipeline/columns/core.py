@@ -242,7 +242,7 @@ class Core:
 
 @contextmanager
 def _lent(values: Spans) -> Iterator[tuple[Any, ...]]:
-    """Lend spans to the core: buffer, its size, starts, lengths, number of rows."""
+    """Lend spans to the core, alive for the block: buffer, its size, starts, lengths, number of rows."""
     starts, lengths = np.ascontiguousarray(values.starts), np.ascontiguousarray(values.lengths)
     yield values.buffer.data, len(values.buffer.data), starts.ctypes.data, lengths.ctypes.data, len(values)
 

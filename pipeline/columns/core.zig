@@ -355,7 +355,7 @@ fn open(field: *Field, row: usize, text: []const u8, seed: u64) Bad!void {
         const code = table[slot] - 1;
         const start: usize = @intCast(field.starts[0..field.most_distinct][code]);
         const length: usize = @intCast(field.lengths[0..field.most_distinct][code]);
-        if (length == text.len and same(known[start .. start + length], text)) return field.put(u32, row, code);
+        if (std.mem.eql(u8, known[start .. start + length], text)) return field.put(u32, row, code);
         tried += 1;
         if (tried == table.len) return error.Bad;
     }
@@ -378,11 +378,6 @@ fn hash(seed: u64, text: []const u8) u64 {
     var last: u64 = 0;
     for (rest) |octet| last = last << 8 | octet;
     return mix(state ^ last, seed ^ 0x9E3779B97F4A7C15);
-}
-
-/// Compare texts of one length, of which most are the same.
-fn same(left: []const u8, right: []const u8) bool {
-    return std.mem.eql(u8, left, right);
 }
 
 fn mix(left: u64, right: u64) u64 {

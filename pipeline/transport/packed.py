@@ -19,6 +19,9 @@ class PackedBatch:
     data: memoryview
     """All records of the batch, compressed."""
     unpacked_bytes: int
+    """Bytes of all records, decompressed; a bound if blocks of LZ4 aren't full."""
+    most: int
+    """Most bytes that they may have."""
     first: int
     """Number of the first of the batch's records that is a record of this part."""
     stop: int
@@ -40,7 +43,7 @@ class PackedBatch:
         head = BatchHead.of(batch)
         data = memoryview(bytes(head.records_of(batch)))
         first = min(max(offset - head.base_offset, 0), head.records)
-        return cls(head, data, head.unpacked_size(data, most), first, head.records)
+        return cls(head, data, head.unpacked_size(data, most), most, first, head.records)
 
     def __len__(self) -> int:
         return self.stop - self.first
@@ -153,7 +156,7 @@ def concatenated(parts: Sequence[RecordColumns]) -> RecordColumns:
 
 def _read(batches: Sequence[PackedBatch]) -> RecordColumns:
     heads, data = [batch.head for batch in batches], [batch.data for batch in batches]
-    columns = read_records(heads, data, [batch.unpacked_bytes for batch in batches])
+    columns = read_records(heads, data, [batch.most for batch in batches])
     if all(len(batch) == batch.head.records for batch in batches):
         return columns
     ends = np.cumsum([batch.head.records for batch in batches])

@@ -286,16 +286,21 @@ def test_partitions_that_are_nearly_due_are_committed_with_one_that_is() -> None
     asyncio.run(scenario())
 
 
+def _short_of_memory(broker: FakeBroker, *, enough_in_flight: int) -> Worker:
+    """Return a worker whose micro-batches are all incomplete, with less memory than one record takes."""
+    policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
+    return Worker(broker, max_bytes=1, enough_in_flight=enough_in_flight, policies={"events": policy})
+
+
 def test_when_memory_is_short_the_largest_is_cut_and_the_others_grow() -> None:
     """What is done makes room again, so that the next micro-batch is larger."""
     other = TopicPartition("events", 1)
     broker = FakeBroker()
     broker.produce(3)
     broker.produce(5, other)
-    policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
 
     async def scenario() -> None:
-        worker = Worker(broker, max_bytes=1, enough_in_flight=1, policies={"events": policy})
+        worker = _short_of_memory(broker, enough_in_flight=1)
         await worker.assign()
         [batch] = await worker.fetch()
         assert (batch.partition, batch.first, batch.last) == (1, 0, 4)
@@ -313,10 +318,9 @@ def test_when_memory_is_short_records_in_flight_do_not_count() -> None:
     broker = FakeBroker()
     broker.produce(9)
     broker.produce(1, other)
-    policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
 
     async def scenario() -> None:
-        worker = Worker(broker, max_bytes=1, enough_in_flight=2, policies={"events": policy})
+        worker = _short_of_memory(broker, enough_in_flight=2)
         await worker.assign()
         _, second = await worker.fetch()
         second.ack()
