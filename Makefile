@@ -36,7 +36,7 @@ demo: $(MARK) ## Run the whole pipeline on this machine, in about a minute
 test: $(MARK) ## Run lint and all tests, on a real broker and a real ClickHouse
 	$(MAKE) --jobs=2 --output-sync=target lint warm
 	$(BIN)/chimera schemas check
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 # Makes beside lint's mypy, which takes one core, what each of pytest's processes would make for itself: the tests' bytecode.
 warm: $(MARK)

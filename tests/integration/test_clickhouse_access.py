@@ -141,7 +141,8 @@ def test_an_admin_keeps_the_storage(server: ClickHouseServer) -> None:
         client.execute("INSERT INTO ui_events (ts) VALUES", [(datetime.now(UTC),)])
         today = read_days(client, "ui_events", {})[-1]
         assert recompress(settings, "ui_events", (today.day, today.partition_id, today.rows, today.size))[1]
-        assert (1, 1) in list(add_projection(settings, "ui_events", "hourly_user_agent"))
+        done, parts = list(add_projection(settings, "ui_events", "hourly_user_agent"))[-1]
+        assert done == parts >= 1  # other tests of this server may have left rows of other days
         drop_projection(settings, "ui_events", "hourly_user_agent")
         assert query_cold(client, _DATABASE, {"ui_events": ("cold",)}, "SELECT count() AS n FROM ui_events")[0] == ["n"]
         with Client("127.0.0.1", port=server.port) as default:
