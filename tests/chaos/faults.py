@@ -23,6 +23,9 @@ Inflict = Callable[[World, random.Random, int], Iterator[None]]
 LOAD = 600
 """Events per second."""
 PATIENCE_SECONDS = 240.0
+IN_BURSTS = 0.25
+"""Pause of a load for faults that wait for their moment: they meet it in a few micro-batches, or in a backlog."""
+
 _POLL_SECONDS = 0.05
 _RECOVERY_SECONDS = 15.0
 _POINTS = tuple(INGEST_POINTS)
@@ -37,6 +40,7 @@ class Fault:
     runs: int
     inflict: Inflict
     world: type[World] = World
+    load_pause_seconds: float = World.load_pause_seconds
 
 
 def kill(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
@@ -223,11 +227,11 @@ FAULTS = (
 """The faults of the long suite."""
 
 SAMPLE = (
-    Fault("killed before it inserts", 4, partial(kill, _POINTS[:4])),
-    Fault("killed after it inserts", 4, partial(kill, _POINTS[4:8])),
-    Fault("killed in a commit or a rebalance", 3, partial(kill, _POINTS[8:])),
-    Fault("frozen", 3, _freeze),
-    Fault("inserts harmed", 3, partial(_harm, list(Harm))),
+    Fault("killed before it inserts", 4, partial(kill, _POINTS[:4]), load_pause_seconds=IN_BURSTS),
+    Fault("killed after it inserts", 4, partial(kill, _POINTS[4:8]), load_pause_seconds=IN_BURSTS),
+    Fault("killed in a commit or a rebalance", 3, partial(kill, _POINTS[8:]), load_pause_seconds=IN_BURSTS),
+    Fault("frozen", 3, _freeze, load_pause_seconds=IN_BURSTS),
+    Fault("inserts harmed", 3, partial(_harm, list(Harm)), load_pause_seconds=IN_BURSTS),
     Fault("1 to 4 to 1 workers", 1, partial(scale, 4)),
     Fault("broker stopped", 1, partial(_restart, _broker, False)),
     Fault("ClickHouse killed", 1, partial(_restart, _clickhouse, True)),

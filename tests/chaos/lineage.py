@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, TopicPartition
 from support.kafka_requests import patiently
 from support.processes import eventually
 
-from chaos.faults import LOAD, PATIENCE_SECONDS, Fault, stop, victim_at
+from chaos.faults import IN_BURSTS, LOAD, PATIENCE_SECONDS, Fault, stop, victim_at
 from chaos.proxy import Harm, Proxy
 from chaos.world import World, go
 from pipeline.catalog import Family
@@ -121,8 +121,8 @@ FAULTS = (
 """The faults of the long suite."""
 
 SAMPLE = (
-    Fault("tables restored", 2, _restored, LineageWorld),
-    Fault("days dropped", 2, _dropped, LineageWorld),
+    Fault("tables restored", 2, _restored, LineageWorld, IN_BURSTS),
+    Fault("days dropped", 2, _dropped, LineageWorld, IN_BURSTS),
     Fault("tokens forgotten", 2, _forgotten, LineageWorld),
 )
 """A few runs for the short suite."""

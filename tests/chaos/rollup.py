@@ -13,7 +13,18 @@ from typing import Any, ClassVar
 
 from support.processes import Worker, eventually
 
-from chaos.faults import LOAD, PATIENCE_SECONDS, Fault, kill, rebalanced, scale, stop, victim_at, wait_until_alone
+from chaos.faults import (
+    IN_BURSTS,
+    LOAD,
+    PATIENCE_SECONDS,
+    Fault,
+    kill,
+    rebalanced,
+    scale,
+    stop,
+    victim_at,
+    wait_until_alone,
+)
 from chaos.points import CLOCK_POINTS, ROLLUP_POINTS
 from chaos.sessions import SessionLedger
 from chaos.world import World, go, wait_until_frozen
@@ -147,7 +158,7 @@ FAULTS = (
 """The faults of the long suite."""
 
 SAMPLE = (
-    Fault("rollup killed", len(_SAMPLE_POINTS), partial(kill_with_snapshots, _SAMPLE_POINTS), RollupWorld),
-    Fault("rollup frozen", 1, partial(_freeze, ["emitted"]), RollupWorld),
+    Fault("rollup killed", len(_SAMPLE_POINTS), partial(kill_with_snapshots, _SAMPLE_POINTS), RollupWorld, IN_BURSTS),
+    Fault("rollup frozen", 1, partial(_freeze, ["emitted"]), RollupWorld, IN_BURSTS),
 )
 """A few runs for the short suite."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from chaos.faults import LOAD, PATIENCE_SECONDS, Fault, kill, wait_for_rows
+from chaos.faults import IN_BURSTS, LOAD, PATIENCE_SECONDS, Fault, kill, wait_for_rows
 from chaos.ledger import START, Ledger, Verdict
 from chaos.world import World, go
 from pipeline.catalog import Catalog, Family
@@ -180,7 +180,7 @@ FAULTS = (
 """The faults of the long suite."""
 
 SAMPLE = (
-    Fault("rows past the TTL", 2, partial(kill, _TTL_POINTS), ExpiringWorld),
-    Fault("table altered", 2, partial(_alter, ALTERATIONS), AlteredWorld),
+    Fault("rows past the TTL", 2, partial(kill, _TTL_POINTS), ExpiringWorld, IN_BURSTS),
+    Fault("table altered", 2, partial(_alter, ALTERATIONS), AlteredWorld, IN_BURSTS),
 )
 """A few runs for the short suite."""

@@ -28,7 +28,6 @@ SESSION_SECONDS = 2.0
 
 _TESTS = Path(__file__).parent.parent
 _BATCH = {"max_rows": 60, "linger_seconds": 0.05}
-_LOAD_PAUSE_SECONDS = 0.05
 _SETTLE_SECONDS = 240.0  # only a fault that fails waits so long
 _SECONDS = 120.0
 _WORKER = {
@@ -56,6 +55,8 @@ class World:
 
     topic_partitions = 2
     """Partitions per topic."""
+    load_pause_seconds = 0.05
+    """Time between two bursts of a load; the longer it is, the larger and fewer are the micro-batches."""
     worker_settings: ClassVar[Mapping[tuple[str, str], Any]] = {}
     """Additional settings of the workers."""
 
@@ -135,10 +136,10 @@ class World:
     def load(self, per_second: int) -> Iterator[None]:
         """Produce events of all families while the context lasts; all are delivered when it ends."""
         over = threading.Event()
-        share = max(1, round(per_second * _LOAD_PAUSE_SECONDS / len(self.families)))
+        share = max(1, round(per_second * self.load_pause_seconds / len(self.families)))
 
         def work() -> None:
-            while not over.wait(_LOAD_PAUSE_SECONDS):
+            while not over.wait(self.load_pause_seconds):
                 for family in self.families:
                     self.ledger.produce(family, share)
             self.ledger.flush()
