@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import yaml
 from confluent_kafka import Consumer, ConsumerGroupState, TopicPartition
@@ -42,6 +42,22 @@ _WORKER = {
 }
 
 
+class Load(NamedTuple):
+    """Rate of a load."""
+
+    per_second: int
+    """Events per second of all families."""
+    pause_seconds: float
+    """Time between two bursts; the longer it is, the larger and fewer are the micro-batches."""
+
+
+STEADY = Load(600, 0.05)
+"""Load under which an insert is under way nearly always: for faults at a random time, and for the long suite."""
+
+BURSTS = Load(300, 0.4)
+"""Load for faults that wait for their moment, which a worker passes in a few micro-batches, or in a backlog."""
+
+
 class World:
     """The servers' objects and the workers of one scenario.
 
@@ -55,8 +71,8 @@ class World:
 
     topic_partitions = 2
     """Partitions per topic."""
-    load_pause_seconds = 0.05
-    """Time between two bursts of a load; the longer it is, the larger and fewer are the micro-batches."""
+    rate = STEADY
+    """Rate at which `load` produces."""
     worker_settings: ClassVar[Mapping[tuple[str, str], Any]] = {}
     """Additional settings of the workers."""
 
@@ -133,13 +149,13 @@ class World:
         return self._workers.enter_context(Worker(self._environ(clickhouse_port), log, command))
 
     @contextmanager
-    def load(self, per_second: int) -> Iterator[None]:
+    def load(self) -> Iterator[None]:
         """Produce events of all families while the context lasts; all are delivered when it ends."""
         over = threading.Event()
-        share = max(1, round(per_second * self.load_pause_seconds / len(self.families)))
+        share = max(1, round(self.rate.per_second * self.rate.pause_seconds / len(self.families)))
 
         def work() -> None:
-            while not over.wait(self.load_pause_seconds):
+            while not over.wait(self.rate.pause_seconds):
                 for family in self.families:
                     self.ledger.produce(family, share)
             self.ledger.flush()
