@@ -39,7 +39,10 @@ _COPY = (
 )
 _LATER = _COPY.format(ts="ts + INTERVAL 1 DAY", offset="_offset", chosen=f"toDate(ts) = '{_DAY}'")
 _SLOW_COPY = "INSERT INTO ui_events_rewrite_0123abcd SELECT * FROM ui_events WHERE sleepEachRow(0.1) = 0"
-_COPIES = "SELECT count() FROM system.processes WHERE query_kind = 'Insert' AND query LIKE 'INSERT INTO ui_events_r%'"
+_COPIES = (
+    "SELECT count() FROM system.processes WHERE current_database = currentDatabase() AND query_kind = 'Insert' "
+    "AND query LIKE 'INSERT INTO ui_events_r%'"
+)
 
 
 def _rewrite(

@@ -167,7 +167,8 @@ def test_a_profile_changes_nothing(server: ProfiledServer, family: Family, user:
         sink.close()
     assert (_count(server, "ui_events"), _count(server, TABLE)) == (8, 2)
     with connect(server.settings_of("default", _DATABASE)) as client:
-        partitions = client.execute(f"SELECT DISTINCT partition FROM system.parts WHERE active AND table = '{TABLE}'")
+        ours = f"active AND database = currentDatabase() AND table = '{TABLE}'"
+        partitions = client.execute(f"SELECT DISTINCT partition FROM system.parts WHERE {ours}")
     assert partitions == [("1970-01-01",)]
 
 
