@@ -34,14 +34,28 @@ const Reader = struct {
     }
 
     /// Read a zigzag varint of at most 64 bits.
-    fn number(self: *Reader, comptime shortest: bool) Bad!i64 {
-        if (self.at >= self.data.len) return error.Bad;
-        const first = self.data[self.at];
-        if (first < 0x80) { // as most of them are
+    inline fn number(self: *Reader, comptime shortest: bool) Bad!i64 {
+        if (self.at < self.data.len and self.data[self.at] < 0x80) { // as most of them are
             self.at += 1;
-            const short: i64 = first >> 1;
-            return if (first & 1 == 1) ~short else short;
+            return unzigzag(self.data[self.at - 1]);
         }
+        if (self.left() < 8) return self.longNumber(shortest);
+        const word = std.mem.readInt(u64, self.data[self.at..][0..8], .little);
+        const stops = ~word & 0x8080808080808080;
+        if (stops == 0) return self.longNumber(shortest);
+        const count = (@as(u7, @ctz(stops)) >> 3) + 1;
+        // Close the gaps between groups of 7 bits: 8 bytes become 4 x 14, 2 x 28, then 1 x 56 bits.
+        var value = word & (stops ^ (stops -% 1)) & 0x7F7F7F7F7F7F7F7F;
+        value = (value & 0x007F007F007F007F) | ((value & 0x7F007F007F007F00) >> 1);
+        value = (value & 0x00003FFF00003FFF) | ((value & 0x3FFF00003FFF0000) >> 2);
+        value = (value & 0x000000000FFFFFFF) | ((value & 0x0FFFFFFF00000000) >> 4);
+        if (shortest and value >> @intCast(7 * (count - 1)) == 0) return error.Bad;
+        self.at += count;
+        return unzigzag(value);
+    }
+
+    /// Read a varint byte by byte.
+    noinline fn longNumber(self: *Reader, comptime shortest: bool) Bad!i64 {
         var value: u64 = 0;
         var count: usize = 0;
         while (true) : (count += 1) {
@@ -57,6 +71,10 @@ const Reader = struct {
                 break;
             }
         }
+        return unzigzag(value);
+    }
+
+    fn unzigzag(value: u64) i64 {
         const half: i64 = @intCast(value >> 1);
         return if (value & 1 == 1) ~half else half;
     }
@@ -510,7 +528,8 @@ fn fixedNumber(comptime T: type, from: *Reader) Bad!T {
 
 // Blocks of columns.
 
-/// Write the text of each row, one after the other; return the bytes written. The texts lie one after the other too.
+/// Write the text of each row behind its length, which has seven bits a byte, the lowest first; return the bytes written.
+/// The texts lie one after the other too.
 export fn chimera_write(
     data: [*]const u8,
     size: u64,
@@ -521,11 +540,19 @@ export fn chimera_write(
     out: [*]u8,
     room: u64,
 ) u64 {
+    const to = out[0..room];
     var at: usize = 0;
     for (codes[0..rows]) |code| {
         const stop = ends[0..count][code];
         const text = data[0..size][if (code == 0) 0 else ends[code - 1]..stop];
-        @memcpy(out[0..room][at..][0..text.len], text);
+        var left = text.len;
+        while (left > 0x7F) : (left >>= 7) {
+            to[at] = @as(u8, @truncate(left)) | 0x80;
+            at += 1;
+        }
+        to[at] = @truncate(left);
+        at += 1;
+        @memcpy(to[at..][0..text.len], text);
         at += text.len;
     }
     return at;

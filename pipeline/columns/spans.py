@@ -1,13 +1,29 @@
 """Spans of one buffer: the bytes of many values, read by column, without an object around each value."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.columns.rows import Ints, Mask
+
+
+def bytes_written(size: int, write: Callable[[memoryview], object]) -> bytes:
+    """Return bytes that a function writes in place, zeros where it writes none: nothing is copied.
+
+    Args:
+        size: number of the bytes, at least one.
+        write: gets room for them, and keeps no view of it.
+    """
+    file = BytesIO()  # its buffer becomes bytes without a copy
+    file.seek(size - 1)
+    file.write(b"\0")
+    with file.getbuffer() as room:
+        write(room)
+    return file.getvalue()
 
 
 class ByteBuffer:
@@ -24,6 +40,14 @@ class ByteBuffer:
 
     def __init__(self, pieces: Iterable[Any]) -> None:
         self.data: bytes = b"".join([bytes(self.MARGIN), *pieces, bytes(self.MARGIN)])
+
+    @classmethod
+    def written(cls, size: int, write: Callable[[memoryview], object]) -> "ByteBuffer":
+        """Return a buffer of `size` bytes that a function writes in place; see `bytes_written`."""
+        buffer = cls(())
+        stop = size + cls.MARGIN
+        buffer.data = bytes_written(stop + cls.MARGIN, lambda room: write(room[cls.MARGIN : stop]))
+        return buffer
 
     def gather(self, positions: Ints, width: int, dtype: str | None = None) -> NDArray[Any]:
         """Read `width` bytes from each position, as raw bytes (V<width>) or as `dtype`."""
