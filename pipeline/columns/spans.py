@@ -70,7 +70,7 @@ class Spans:
     def of(cls, values: Sequence[bytes | None]) -> "Spans":
         """Lay values out in a new buffer."""
         lengths = np.fromiter((-1 if value is None else len(value) for value in values), np.int64, len(values))
-        return cls(ByteBuffer(value for value in values if value), _starts(lengths), lengths)
+        return cls.consecutive((value for value in values if value), lengths)
 
     @classmethod
     def concatenate(cls, parts: Sequence["Spans"]) -> "Spans":
@@ -79,7 +79,12 @@ class Spans:
             return parts[0]
         nothing = np.zeros(0, np.int64)
         lengths = np.concatenate([nothing, *(part.lengths for part in parts)])
-        return cls(ByteBuffer(map(Spans.joined, parts)), _starts(lengths), lengths)
+        return cls.consecutive(map(Spans.joined, parts), lengths)
+
+    @classmethod
+    def consecutive(cls, pieces: Iterable[bytes], lengths: Ints) -> "Spans":
+        """Return values that lie one after the other in these pieces, in a buffer that has nothing else."""
+        return cls(ByteBuffer(pieces), _starts(lengths), lengths)
 
     def __len__(self) -> int:
         return len(self.starts)

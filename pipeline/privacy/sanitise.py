@@ -109,13 +109,18 @@ class _Memory:
     def treated(self, values: Sequence[bytes], rows: int = 0) -> list[_Treated]:
         """Return the replacement of each value; a micro-batch may have more rows than distinct values."""
         with self._lock:
-            known, new = self._known, set(values).difference(self._known)
+            known = self._known
+            found = list(map(known.get, values))
+            missing = [value for value, replacement in zip(values, found, strict=True) if replacement is None]
+            new = list(dict.fromkeys(missing))
             if len(new) > max(_LEARNED, _MOSTLY * max(rows, len(values))):
                 treated = list(self._treat(values))
                 self._learn(values[:_LEARNED], treated[:_LEARNED])
                 return treated
-            self._learn(distinct := list(new), self._treat(distinct))
-        return list(map(known.__getitem__, values))
+            if new:
+                self._learn(new, self._treat(new))
+                found = list(map(known.get, values))
+        return list[Any](found)
 
     def _learn(self, values: Sequence[bytes], treated: Sequence[_Treated]) -> None:
         for value, replacement in zip(values, treated, strict=True):

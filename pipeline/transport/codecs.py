@@ -63,7 +63,7 @@ def unpack_into(codec: int, data: memoryview, room: memoryview) -> int:
 
 
 def may_be_unpacked_at_once(data: memoryview, size: int) -> bool:
-    """Tell whether records are no larger than usual beside their compressed bytes, so that a false size costs little."""
+    """Tell whether a size is usual for so many compressed bytes: if it is false, it costs little room."""
     return size <= _RATIO * len(data) + _LEAST
 
 

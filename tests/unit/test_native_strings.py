@@ -36,7 +36,13 @@ def _written(column: Column) -> bytes:
 @given(st.data())
 def test_repeated_strings_are_written_as_the_driver_writes_each(data: st.DataObject) -> None:
     """Few distinct values or many, empty ones and long ones."""
-    values = data.draw(st.lists(st.binary(max_size=20) | st.sampled_from([0, 127, 128, 16_383, 16_384, 20_000]).map(bytes), min_size=1, max_size=5))
+    values = data.draw(
+        st.lists(
+            st.binary(max_size=20) | st.sampled_from([0, 127, 128, 16_383, 16_384, 20_000]).map(bytes),
+            min_size=1,
+            max_size=5,
+        )
+    )
     codes = data.draw(st.lists(st.integers(0, len(values) - 1), min_size=1, max_size=60))
     column = DictionaryColumn(np.array(codes, np.uint32), values)
     by_core, reference = by_both(lambda: _written(column))
