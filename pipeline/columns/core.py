@@ -317,6 +317,8 @@ def load(file: Path, source: Path) -> tuple[Core | None, str]:
         library.chimera_lz4_size.argtypes = (_P, _U64)
         library.chimera_write.restype = _U64
         library.chimera_write.argtypes = (ctypes.c_char_p, _U64, _P, _U64, _P, _U64, _P, _U64)
+        library.chimera_metadata.restype = _U64
+        library.chimera_metadata.argtypes = (ctypes.c_char_p, _U64, _P, _U64, _U64, _P, _P, _U64, _P, _P)
     except (OSError, AttributeError) as error:
         return None, f"it can't be loaded: {error}"
     if not same:

@@ -140,7 +140,7 @@ def _treat(field: Field, hasher: Hasher) -> _Treat | None:
             return lambda values: list(map(reducer, values))
         case Metadata() as declared:
             metadata = MetadataFilter(declared, hasher)
-            return lambda values: [_reduced(metadata, value) for value in values]
+            return lambda values: _filtered(metadata, values)
     return None
 
 
@@ -150,6 +150,13 @@ def _texts(values: Sequence[bytes], keep: re.Pattern[str] | None) -> list[bytes]
         texts = [text for text in texts if not keep.fullmatch(text)]
     treated = dict(zip(texts, sanitised(texts), strict=True))
     return [treated.get(text, text).encode() for text in (value.decode() for value in values)]
+
+
+def _filtered(metadata: MetadataFilter, values: Sequence[bytes]) -> list[_Treated]:
+    usual = metadata.usual(values)
+    if None not in usual:
+        return list[Any](usual)
+    return [_reduced(metadata, value) if made is None else made for value, made in zip(values, usual, strict=True)]
 
 
 def _reduced(metadata: MetadataFilter, value: bytes) -> _Treated:
