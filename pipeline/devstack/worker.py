@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from pipeline.config import env_name
 from pipeline.devstack.server import Server
@@ -21,6 +21,7 @@ WORKER_COMMAND = (sys.executable, "-m", "faust", "-A", "pipeline", "worker")
 _ANSWER_SECONDS = 10.0
 _END_SECONDS = 2.0
 _POLL_SECONDS = 0.1
+_END = "# EOF\n"  # the last line of OpenMetrics
 
 
 class Readiness(NamedTuple):
@@ -52,8 +53,8 @@ class WorkerWeb:
             raise http.client.HTTPException(f"status {status}")
         return Readiness(status == http.HTTPStatus.OK, body.decode())
 
-    def metrics(self) -> list[Metric]:
-        """Ask /metrics, and parse the answer.
+    def samples(self, name: str) -> list[Sample]:
+        """Ask /metrics, and return the samples with this name; only their lines are parsed, which are few of many.
 
         Raises:
             OSError, http.client.HTTPException: no answer, or another one than 200.
@@ -61,7 +62,9 @@ class WorkerWeb:
         status, body = self._get("/metrics")
         if status != http.HTTPStatus.OK:
             raise http.client.HTTPException(f"status {status}")
-        return list(text_string_to_metric_families(body.decode()))  # type: ignore[no-untyped-call]
+        lines = [line for line in body.decode().split("\n") if line.startswith((f"{name}{{", f"{name} "))]
+        families = text_string_to_metric_families("\n".join([*lines, _END]))  # type: ignore[no-untyped-call]
+        return [sample for family in families for sample in family.samples]
 
     def _get(self, path: str) -> tuple[int, bytes]:
         """Status and body of an answer."""
@@ -97,15 +100,10 @@ class WorkerProcess(Server):
             UnavailableError: the worker has ended, or doesn't give its metrics; says which.
         """
         try:
-            families = self._web.metrics()
+            samples = self._web.samples(metric)
         except (OSError, http.client.HTTPException) as error:
             raise self._failure(str(error) or type(error).__name__) from None
-        return {
-            tuple(value for _, value in sorted(sample.labels.items())): sample.value
-            for family in families
-            for sample in family.samples
-            if sample.name == metric
-        }
+        return {tuple(value for _, value in sorted(sample.labels.items())): sample.value for sample in samples}
 
     def _prepare(self) -> list[str]:
         return list(WORKER_COMMAND)

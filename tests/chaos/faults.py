@@ -15,13 +15,11 @@ from support.processes import Worker, eventually
 
 from chaos.points import INGEST_POINTS, POINTS
 from chaos.proxy import Harm, Proxy
-from chaos.world import SESSION_SECONDS, World, go, wait_until_frozen
+from chaos.world import BURSTS, SESSION_SECONDS, STEADY, Load, World, go, wait_until_frozen
 from pipeline.devstack import Server
 
 Inflict = Callable[[World, random.Random, int], Iterator[None]]
 
-LOAD = 600
-"""Events per second."""
 PATIENCE_SECONDS = 240.0
 _POLL_SECONDS = 0.05
 _RECOVERY_SECONDS = 15.0
@@ -37,12 +35,13 @@ class Fault:
     runs: int
     inflict: Inflict
     world: type[World] = World
+    load: Load = STEADY
 
 
 def kill(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Kill one worker after another, at the points in turn; the next worker is already loaded."""
     turns = [points[run % len(points)] for run in range(runs)]
-    with world.load(LOAD):
+    with world.load():
         go(worker := victim_at(turns[0], world, rng, 0))
         for run, point in enumerate(turns, start=1):
             next_victim = victim_at(turns[run], world, rng, run) if run < runs else world.worker()
@@ -81,7 +80,7 @@ def victim_at(point: str, world: World, rng: random.Random, run: int, *, freeze:
 
 def _freeze(world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Freeze one of two workers until the other has taken over its partitions, then let it go on."""
-    with world.load(LOAD):
+    with world.load():
         go(steady := world.worker())
         steady.wait_until_consuming()
         for run in range(runs):
@@ -115,7 +114,7 @@ def rebalanced(worker: Worker, partitions: str) -> Iterator[None]:
 
 def scale(most: int, world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Scale from one worker to `most` workers and back."""
-    with world.load(LOAD):
+    with world.load():
         go(first := world.worker())
         first.wait_until_consuming()
         workers = [first]
@@ -135,7 +134,7 @@ def scale(most: int, world: World, rng: random.Random, runs: int) -> Iterator[No
 
 def _bounce(hard: bool, world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Stop or kill one of two workers at a random time, and start another."""
-    with world.load(LOAD):
+    with world.load():
         workers = [world.worker(), world.worker()]
         for worker in workers:
             go(worker)
@@ -158,7 +157,7 @@ def _restart(
     server: Callable[[World], Server], hard: bool, world: World, rng: random.Random, runs: int
 ) -> Iterator[None]:
     """Stop or kill a server under load, and start it again after a while."""
-    with world.load(LOAD):
+    with world.load():
         go(worker := world.worker())
         worker.wait_until_consuming()
         for _ in range(runs):
@@ -182,7 +181,7 @@ def wait_for_rows(worker: Worker) -> None:
 
 def _harm(harms: Sequence[Harm], world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Disturb an insert on the network, in these ways in turn."""
-    with Proxy(world.settings.clickhouse.native_port, rng.getrandbits(32)) as proxy, world.load(LOAD):
+    with Proxy(world.settings.clickhouse.native_port, rng.getrandbits(32)) as proxy, world.load():
         go(worker := world.worker(clickhouse_port=proxy.port))
         worker.wait_until_consuming()
         for run in range(runs):
@@ -223,11 +222,11 @@ FAULTS = (
 """The faults of the long suite."""
 
 SAMPLE = (
-    Fault("killed before it inserts", 4, partial(kill, _POINTS[:4])),
-    Fault("killed after it inserts", 4, partial(kill, _POINTS[4:8])),
-    Fault("killed in a commit or a rebalance", 3, partial(kill, _POINTS[8:])),
-    Fault("frozen", 3, _freeze),
-    Fault("inserts harmed", 3, partial(_harm, list(Harm))),
+    Fault("killed before it inserts", 4, partial(kill, _POINTS[:4]), load=BURSTS),
+    Fault("killed after it inserts", 4, partial(kill, _POINTS[4:8]), load=BURSTS),
+    Fault("killed in a commit or a rebalance", 3, partial(kill, _POINTS[8:]), load=BURSTS),
+    Fault("frozen", 3, _freeze, load=BURSTS),
+    Fault("inserts harmed", 3, partial(_harm, list(Harm)), load=BURSTS),
     Fault("1 to 4 to 1 workers", 1, partial(scale, 4)),
     Fault("broker stopped", 1, partial(_restart, _broker, False)),
     Fault("ClickHouse killed", 1, partial(_restart, _clickhouse, True)),

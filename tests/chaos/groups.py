@@ -13,8 +13,8 @@ from support.kafka_proxy import OFFSET_FETCH
 from support.kafka_requests import answer_to
 from support.processes import Worker, eventually
 
-from chaos.faults import LOAD, PATIENCE_SECONDS, Fault, wait_for_rows
-from chaos.world import World, go
+from chaos.faults import PATIENCE_SECONDS, Fault, wait_for_rows
+from chaos.world import BURSTS, World, go
 from pipeline.devstack import Stack
 from pipeline.kafka.client import client_config
 
@@ -44,7 +44,7 @@ def foreign_member(world: World, config: Mapping[str, str]) -> Iterator[None]:
 
 def _share_group(world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Kill a worker, and let another consumer join before its successor, which waits until that has left."""
-    with world.load(LOAD):
+    with world.load():
         go(worker := world.worker())
         for run in range(runs):
             wait_for_rows(worker.wait_until_consuming())
@@ -95,7 +95,7 @@ class ClusterWorld(World):
 def _move_coordinator(world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Kill a worker, and let the coordinator move while its successor asks for the group's commits."""
     assert isinstance(world, ClusterWorld)
-    with world.load(LOAD):
+    with world.load():
         go(worker := world.worker())
         for _ in range(runs):
             worker.wait_until_consuming()
@@ -118,5 +118,5 @@ FAULTS = (
 )
 """The faults of the long suite."""
 
-SAMPLE = (Fault("another consumer in the group", 1, _share_group),)
+SAMPLE = (Fault("another consumer in the group", 1, _share_group, load=BURSTS),)
 """One run for the short suite; tests/integration/test_moved_coordinator.py has one of the other fault."""

@@ -9,9 +9,9 @@ from confluent_kafka import Consumer, TopicPartition
 from support.kafka_requests import patiently
 from support.processes import eventually
 
-from chaos.faults import LOAD, PATIENCE_SECONDS, Fault, stop, victim_at
+from chaos.faults import PATIENCE_SECONDS, Fault, stop, victim_at
 from chaos.proxy import Harm, Proxy
-from chaos.world import World, go
+from chaos.world import BURSTS, World, go
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.coordinates import COORDINATES, OFFSET, PARTITION
@@ -76,7 +76,7 @@ class LineageWorld(World):
 def _between_owners(what: str, world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Kill one worker after another; change the tables before the next one takes its partitions over."""
     assert isinstance(world, LineageWorld)
-    with world.load(LOAD):
+    with world.load():
         go(worker := victim_at(_POINTS[0], world, rng, 0))
         for run in range(1, runs + 1):
             successor = victim_at(_POINTS[run % len(_POINTS)], world, rng, run) if run < runs else world.worker()
@@ -98,7 +98,7 @@ def _dropped(world: World, rng: random.Random, runs: int) -> Iterator[None]:
 def _forgotten(world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Lose replies of inserts whose tokens are forgotten before the inserts are repeated."""
     assert isinstance(world, LineageWorld)
-    with Proxy(world.settings.clickhouse.native_port, rng.getrandbits(32)) as proxy, world.load(LOAD):
+    with Proxy(world.settings.clickhouse.native_port, rng.getrandbits(32)) as proxy, world.load():
         go(worker := world.worker(clickhouse_port=proxy.port))
         for run in range(1, runs + 1):
             successor = world.worker(clickhouse_port=proxy.port if run < runs else None)
@@ -121,8 +121,8 @@ FAULTS = (
 """The faults of the long suite."""
 
 SAMPLE = (
-    Fault("tables restored", 2, _restored, LineageWorld),
-    Fault("days dropped", 2, _dropped, LineageWorld),
+    Fault("tables restored", 2, _restored, LineageWorld, BURSTS),
+    Fault("days dropped", 2, _dropped, LineageWorld, BURSTS),
     Fault("tokens forgotten", 2, _forgotten, LineageWorld),
 )
 """A few runs for the short suite."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from support.clickhouse_profiles import Account, ProfiledServer
 from support.processes import Worker, eventually
 
-from chaos.faults import LOAD, PATIENCE_SECONDS, Fault, stop, wait_for_rows
+from chaos.faults import PATIENCE_SECONDS, Fault, stop, wait_for_rows
 from chaos.world import World, go
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.codes import Code
@@ -97,7 +97,7 @@ class OverloadedWorld(World):
 def _overload(world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Let the server refuse queries of the worker, many times."""
     assert isinstance(world, OverloadedWorld)
-    with world.load(LOAD), world.busy():
+    with world.load(), world.busy():
         go(worker := world.worker())
         worker.wait_until_consuming()
         for _ in range(runs):
@@ -110,7 +110,7 @@ def _overload(world: World, rng: random.Random, runs: int) -> Iterator[None]:
 
 def _kill_queries(world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Kill (KILL QUERY) inserts of the worker, and look-ups that they lead to."""
-    with world.load(LOAD):
+    with world.load():
         go(worker := world.worker())
         worker.wait_until_consuming()
         for _ in range(runs):

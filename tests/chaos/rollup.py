@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from support.processes import Worker, eventually
 
-from chaos.faults import LOAD, PATIENCE_SECONDS, Fault, kill, rebalanced, scale, stop, victim_at, wait_until_alone
+from chaos.faults import PATIENCE_SECONDS, Fault, kill, rebalanced, scale, stop, victim_at, wait_until_alone
 from chaos.points import CLOCK_POINTS, ROLLUP_POINTS
 from chaos.sessions import SessionLedger
 from chaos.world import World, go, wait_until_frozen
@@ -71,7 +71,7 @@ class RollupWorld(World):
 
 def kill_with_snapshots(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Kill workers that have snapshots to restore from and records to replay."""
-    with world.load(LOAD):
+    with world.load():
         go(first := world.worker())
         _wait_for_snapshots(first)
         time.sleep(_AFTER_SNAPSHOT_SECONDS)
@@ -89,11 +89,11 @@ def kill_by_clock(points: Sequence[str], world: World, rng: random.Random, runs:
     """Kill workers after the load has ended; it goes on before the next worker starts."""
     for run in range(runs):
         go(worker := victim_at(points[run % len(points)], world, rng, run))
-        with world.load(LOAD):
+        with world.load():
             worker.wait_until_consuming()
             time.sleep(rng.uniform(0.2, 1))
         assert worker.wait(PATIENCE_SECONDS) == -signal.SIGKILL, worker.log[-2000:]
-        with world.load(LOAD):
+        with world.load():
             time.sleep(rng.choice((0, 0.3)))
         yield
     go(world.worker())
@@ -101,7 +101,7 @@ def kill_by_clock(points: Sequence[str], world: World, rng: random.Random, runs:
 
 def _freeze(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Freeze one of two workers until the other has taken over and closed hours by the clock, then let it go on."""
-    with world.load(LOAD):
+    with world.load():
         go(steady := world.worker())
         steady.wait_until_consuming()
     for run in range(runs):
@@ -110,7 +110,7 @@ def _freeze(points: Sequence[str], world: World, rng: random.Random, runs: int) 
             1 if point in CLOCK_POINTS else rng.randint(1, ROLLUP_POINTS[point].passings)
         )  # the zombie may have only one partition
         go(zombie := world.worker(point, world.families[0], nth, freeze=True))
-        with world.load(LOAD):
+        with world.load():
             if point in CLOCK_POINTS:
                 zombie.wait_until_consuming()
             else:
@@ -118,7 +118,7 @@ def _freeze(points: Sequence[str], world: World, rng: random.Random, runs: int) 
         wait_until_frozen(zombie, PATIENCE_SECONDS)
         wait_until_alone(steady, world)
         world.settle()
-        with world.load(LOAD):
+        with world.load():
             time.sleep(rng.choice((0, 1)))
             with rebalanced(zombie, "partitions="):
                 zombie.process.send_signal(signal.SIGCONT)

@@ -52,6 +52,7 @@ def inflict(
     own = zlib.crc32(f"{seed} {fault.name}".encode())
     done, stuck = 0, ""
     with fault.world(stack, directory, own) as world:
+        world.rate = fault.load
         try:
             for _ in fault.inflict(world, random.Random(own), runs):
                 done += 1

@@ -9,9 +9,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from chaos.faults import LOAD, PATIENCE_SECONDS, Fault, kill, wait_for_rows
+from chaos.faults import PATIENCE_SECONDS, Fault, kill, wait_for_rows
 from chaos.ledger import START, Ledger, Verdict
-from chaos.world import World, go
+from chaos.world import BURSTS, World, go
 from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.client import connect
 from pipeline.config import Settings
@@ -160,7 +160,7 @@ class AlteredWorld(World):
 def _alter(alterations: Sequence[Alteration], world: World, rng: random.Random, runs: int) -> Iterator[None]:
     """Alter a column under a running worker, which must end; put the column back before the next worker starts."""
     assert isinstance(world, AlteredWorld)
-    with world.load(LOAD):
+    with world.load():
         go(worker := world.worker())
         for run in range(runs):
             successor = world.worker()
@@ -180,7 +180,7 @@ FAULTS = (
 """The faults of the long suite."""
 
 SAMPLE = (
-    Fault("rows past the TTL", 2, partial(kill, _TTL_POINTS), ExpiringWorld),
-    Fault("table altered", 2, partial(_alter, ALTERATIONS), AlteredWorld),
+    Fault("rows past the TTL", 2, partial(kill, _TTL_POINTS), ExpiringWorld, BURSTS),
+    Fault("table altered", 2, partial(_alter, ALTERATIONS), AlteredWorld, BURSTS),
 )
 """A few runs for the short suite."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import yaml
 from confluent_kafka import Consumer, ConsumerGroupState, TopicPartition
@@ -28,7 +28,6 @@ SESSION_SECONDS = 2.0
 
 _TESTS = Path(__file__).parent.parent
 _BATCH = {"max_rows": 60, "linger_seconds": 0.05}
-_LOAD_PAUSE_SECONDS = 0.05
 _SETTLE_SECONDS = 240.0  # only a fault that fails waits so long
 _SECONDS = 120.0
 _WORKER = {
@@ -41,6 +40,22 @@ _WORKER = {
     ("worker", "drain_seconds"): 1,
     ("worker", "retry_backoff_max_seconds"): 0.5,
 }
+
+
+class Load(NamedTuple):
+    """Rate of a load."""
+
+    per_second: int
+    """Events per second of all families."""
+    pause_seconds: float
+    """Time between two bursts; the longer it is, the larger and fewer are the micro-batches."""
+
+
+STEADY = Load(600, 0.05)
+"""Load under which an insert is under way nearly always: for faults at a random time, and for the long suite."""
+
+BURSTS = Load(300, 0.4)
+"""Load for faults that wait for their moment, which a worker passes in a few micro-batches, or in a backlog."""
 
 
 class World:
@@ -56,6 +71,8 @@ class World:
 
     topic_partitions = 2
     """Partitions per topic."""
+    rate = STEADY
+    """Rate at which `load` produces."""
     worker_settings: ClassVar[Mapping[tuple[str, str], Any]] = {}
     """Additional settings of the workers."""
 
@@ -132,13 +149,13 @@ class World:
         return self._workers.enter_context(Worker(self._environ(clickhouse_port), log, command))
 
     @contextmanager
-    def load(self, per_second: int) -> Iterator[None]:
+    def load(self) -> Iterator[None]:
         """Produce events of all families while the context lasts; all are delivered when it ends."""
         over = threading.Event()
-        share = max(1, round(per_second * _LOAD_PAUSE_SECONDS / len(self.families)))
+        share = max(1, round(self.rate.per_second * self.rate.pause_seconds / len(self.families)))
 
         def work() -> None:
-            while not over.wait(_LOAD_PAUSE_SECONDS):
+            while not over.wait(self.rate.pause_seconds):
                 for family in self.families:
                     self.ledger.produce(family, share)
             self.ledger.flush()

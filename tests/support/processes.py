@@ -30,6 +30,7 @@ PATIENCE_SECONDS = 120.0
 """Bound of every wait for a condition."""
 
 _POLL_SECONDS = 0.05
+_LONGEST_POLL_SECONDS = 0.25
 _RESET_SIGNALS = (
     "import os, signal, sys\n"
     "for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):\n"
@@ -72,12 +73,17 @@ def lag(settings: Settings, topic: str) -> int:
 
 
 def eventually(look: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
-    """Call `look` until it returns something true, and return that; fail when that takes too long."""
+    """Call `look` until it returns something true, and return that; fail when that takes too long.
+
+    A look that takes long is made less often, up to four times a second: it costs processors that others need.
+    """
     deadline = time.monotonic() + seconds
-    while not (found := look()):
+    while True:
+        began = time.monotonic()
+        if found := look():
+            return found
         assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(_POLL_SECONDS)
-    return found
+        time.sleep(min(max(_POLL_SECONDS, 2 * (time.monotonic() - began)), _LONGEST_POLL_SECONDS))
 
 
 @contextmanager
@@ -163,10 +169,8 @@ class Worker:
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of all samples of a metric with these labels; 0 without samples."""
-        samples = [sample for family in self._web.metrics() for sample in family.samples]
-        return sum(
-            sample.value for sample in samples if sample.name == name and labels.items() <= dict(sample.labels).items()
-        )
+        samples = self._web.samples(name)
+        return sum(sample.value for sample in samples if labels.items() <= dict(sample.labels).items())
 
     def wait_for(self, look: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
         """Wait until `look` returns something true while the worker runs; a failure shows the end of the log."""

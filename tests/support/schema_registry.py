@@ -15,6 +15,7 @@ from jgo.config import GlobalSettings
 from jgo.maven import MavenContext
 
 from pipeline.devstack.jars import cache_directory, resolved
+from pipeline.devstack.kafka import JAVA_OPTIONS
 from pipeline.devstack.ports import HOST
 from pipeline.devstack.server import Server
 
@@ -47,7 +48,7 @@ class RegistryServer(Server):
             "quarkus.management.host": HOST,
             "quarkus.management.port": self._ports["management_port"],
         }
-        java = [str(JAVA), "-Xmx256m", *(f"-D{name}={value}" for name, value in options.items())]
+        java = [str(JAVA), *JAVA_OPTIONS, *(f"-D{name}={value}" for name, value in options.items())]
         return [*java, "-jar", str(_installed() / "quarkus-run.jar")]
 
     def _answers(self) -> bool:
