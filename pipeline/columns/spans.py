@@ -15,9 +15,11 @@ def bytes_written(size: int, write: Callable[[memoryview], object]) -> bytes:
     """Return bytes that a function writes in place, zeros where it writes none: nothing is copied.
 
     Args:
-        size: number of the bytes, at least one.
+        size: number of the bytes; for none, the function isn't called.
         write: gets room for them, and keeps no view of it.
     """
+    if not size:
+        return b""
     file = BytesIO()  # its buffer becomes bytes without a copy
     file.seek(size - 1)
     file.write(b"\0")
