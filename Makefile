@@ -81,9 +81,9 @@ hostile: $(MARK) ## Send hostile records through a real worker, compiled and wit
 	PYTHONPATH=tests $(BIN)/python -m hostile
 	PYTHONPATH=tests $(BIN)/python -m hostile --numpy
 
-fuzz: $(MARK) ## Fuzz records, registered schemas and texts, for five minutes each
+fuzz: $(MARK) ## Fuzz records, registered schemas, texts and metadata, for five minutes each
 	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements/fuzz.txt
-	set -e; for target in records schemas texts; do PYTHONPATH=tests $(BIN)/python -m hostile.fuzz $$target; done
+	set -e; for target in records schemas texts metadata; do PYTHONPATH=tests $(BIN)/python -m hostile.fuzz $$target; done
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage

@@ -49,7 +49,6 @@ _NUMBERS = {
 }
 _DICTIONARY_VERSION = np.array([1], "<i8").tobytes()
 _DICTIONARY_FLAGS = 1 << 9 | 1 << 10  # additional keys follow; they replace the dictionary of the block before
-_OFTEN = 8  # rows of a distinct string from which on it pays to encode its length once
 _INDEX_TYPES = {1: 0, 2: 1, 4: 2}  # bytes of an index to the server's number of its type
 
 
@@ -111,22 +110,12 @@ def _write_uuids(buffer: OutputBuffer, column: np.ndarray[Any, Any]) -> None:
 
 
 def _write_strings(buffer: OutputBuffer, column: Column) -> None:
-    """Write each string after its length; the core writes those that are repeated often."""
+    """Write each string behind its length."""
     core = compiled()
-    if core is None or not isinstance(column, DictionaryColumn) or _OFTEN * len(column.values) > len(column):
+    if core is not None and isinstance(column, DictionaryColumn):
+        buffer.write(core.strings(column.values, column.codes))
+    else:
         buffer.write_strings(_texts(column))
-        return
-    buffer.write(core.written([_length(value) + value for value in column.values], column.codes))
-
-
-def _length(value: bytes) -> bytes:
-    """Return the length of a string as the server reads it: seven bits a byte, the lowest first."""
-    left, octets = len(value), bytearray()
-    while left > 0x7F:
-        octets.append(left & 0x7F | 0x80)
-        left >>= 7
-    octets.append(left)
-    return bytes(octets)
 
 
 def _write_dictionary(buffer: OutputBuffer, column: Column) -> None:

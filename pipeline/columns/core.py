@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.columns.rows import Ints, Mask
-from pipeline.columns.spans import ByteBuffer, Spans
+from pipeline.columns.spans import ByteBuffer, Spans, bytes_written
 
 _FILE = Path(__file__).with_name("libchimera_core.so")
 _SOURCE = Path(__file__).with_name("core.zig")
 _MOST_PER_SLOT = 2  # slots of a hash table for each row
+_LONGEST = np.array([(1 << 7 * octets) - 1 for octets in range(1, 9)])  # longest text by the bytes of its length
 _P = ctypes.c_void_p
 _U64, _I64 = ctypes.c_uint64, ctypes.c_int64
 
@@ -229,15 +230,18 @@ class Core:
         size: int = self.library.chimera_lz4_size(octets.ctypes.data, len(octets))
         return None if size < 0 else size
 
-    def written(self, texts: Sequence[bytes], codes: NDArray[np.uint32]) -> bytes:
-        """Return the texts of many rows, one after the other; row i has the text number `codes[i]`."""
-        sizes = np.fromiter(map(len, texts), np.uint64, len(texts))
+    def strings(self, texts: Sequence[bytes], codes: NDArray[np.uint32]) -> bytes:
+        """Return the texts of many rows, each behind its length as the server reads it; row i has `texts[codes[i]]`."""
+        sizes = np.fromiter(map(len, texts), np.int64, len(texts))
         ends, joined, codes = np.cumsum(sizes), b"".join(texts), np.ascontiguousarray(codes)
-        out = np.empty(int(sizes[codes].sum()), np.uint8)
-        self.library.chimera_write(
-            joined, len(joined), ends.ctypes.data, len(ends), codes.ctypes.data, len(codes), out.ctypes.data, len(out)
-        )
-        return out.tobytes()
+        known = len(joined), ends.ctypes.data, len(ends), codes.ctypes.data, len(codes)
+        lengths = np.searchsorted(_LONGEST, sizes) + 1  # bytes of each length
+
+        def write(room: memoryview) -> None:
+            out = np.frombuffer(room, np.uint8)
+            self.library.chimera_write(joined, *known, out.ctypes.data, len(out))
+
+        return bytes_written(int((sizes + lengths)[codes].sum()), write)
 
 
 @contextmanager
@@ -313,6 +317,8 @@ def load(file: Path, source: Path) -> tuple[Core | None, str]:
         library.chimera_lz4_size.argtypes = (_P, _U64)
         library.chimera_write.restype = _U64
         library.chimera_write.argtypes = (ctypes.c_char_p, _U64, _P, _U64, _P, _U64, _P, _U64)
+        library.chimera_metadata.restype = _U64
+        library.chimera_metadata.argtypes = (ctypes.c_char_p, _U64, _P, _U64, _U64, _P, _P, _U64, _P, _P)
     except (OSError, AttributeError) as error:
         return None, f"it can't be loaded: {error}"
     if not same:

@@ -1,6 +1,6 @@
 //! The compiled core: finds the records in Kafka's batches, and decodes and checks Avro values by column.
 //!
-//! It does what `transport/batch_format.py`, `decode/cursor.py` and `decode/validate.py` do, for the usual case only.
+//! It does the usual case of `transport/batch_format.py`, `decode/cursor.py`, `decode/validate.py`, `privacy/metadata.py`.
 //! What isn't as it should be is left to them: a batch is reported, a value is marked. They explain it or find that it
 //! is right, so no verdict comes from here. `columns/core.py` has the other side of this interface.
 //!
@@ -34,14 +34,28 @@ const Reader = struct {
     }
 
     /// Read a zigzag varint of at most 64 bits.
-    fn number(self: *Reader, comptime shortest: bool) Bad!i64 {
-        if (self.at >= self.data.len) return error.Bad;
-        const first = self.data[self.at];
-        if (first < 0x80) { // as most of them are
+    inline fn number(self: *Reader, comptime shortest: bool) Bad!i64 {
+        if (self.at < self.data.len and self.data[self.at] < 0x80) { // as most of them are
             self.at += 1;
-            const short: i64 = first >> 1;
-            return if (first & 1 == 1) ~short else short;
+            return unzigzag(self.data[self.at - 1]);
         }
+        if (self.left() < 8) return self.longNumber(shortest);
+        const word = std.mem.readInt(u64, self.data[self.at..][0..8], .little);
+        const stops = ~word & 0x8080808080808080;
+        if (stops == 0) return self.longNumber(shortest);
+        const count = (@as(u7, @ctz(stops)) >> 3) + 1;
+        // Close the gaps between groups of 7 bits: 8 bytes become 4 x 14, 2 x 28, then 1 x 56 bits.
+        var value = word & (stops ^ (stops -% 1)) & 0x7F7F7F7F7F7F7F7F;
+        value = (value & 0x007F007F007F007F) | ((value & 0x7F007F007F007F00) >> 1);
+        value = (value & 0x00003FFF00003FFF) | ((value & 0x3FFF00003FFF0000) >> 2);
+        value = (value & 0x000000000FFFFFFF) | ((value & 0x0FFFFFFF00000000) >> 4);
+        if (shortest and value >> @intCast(7 * (count - 1)) == 0) return error.Bad;
+        self.at += count;
+        return unzigzag(value);
+    }
+
+    /// Read a varint byte by byte.
+    noinline fn longNumber(self: *Reader, comptime shortest: bool) Bad!i64 {
         var value: u64 = 0;
         var count: usize = 0;
         while (true) : (count += 1) {
@@ -57,6 +71,10 @@ const Reader = struct {
                 break;
             }
         }
+        return unzigzag(value);
+    }
+
+    fn unzigzag(value: u64) i64 {
         const half: i64 = @intCast(value >> 1);
         return if (value & 1 == 1) ~half else half;
     }
@@ -269,7 +287,7 @@ fn floats(comptime T: type, comptime Bits: type, field: *const Field, row: usize
 fn texts(field: *Field, row: usize, text: []const u8, stop: usize, seed: u64) Bad!void {
     switch (field.kind) {
         .skip => {},
-        .uuid => try uuids(field, row, text),
+        .uuid => field.put([16]u8, row, try uuid(text)),
         .decimal => try decimals(field, row, text),
         .closed => try closed(field, row, text),
         .fixed => try fixed(field, row, text),
@@ -280,10 +298,6 @@ fn texts(field: *Field, row: usize, text: []const u8, stop: usize, seed: u64) Ba
         },
         else => return error.Bad,
     }
-}
-
-fn uuids(field: *const Field, row: usize, text: []const u8) Bad!void {
-    field.put([16]u8, row, try uuid(text));
 }
 
 /// Read a UUID as text: hexadecimal digits of either case, and four dashes.
@@ -510,7 +524,8 @@ fn fixedNumber(comptime T: type, from: *Reader) Bad!T {
 
 // Blocks of columns.
 
-/// Write the text of each row, one after the other; return the bytes written. The texts lie one after the other too.
+/// Write the text of each row behind its length, which has seven bits a byte, the lowest first; return the bytes written.
+/// The texts lie one after the other too.
 export fn chimera_write(
     data: [*]const u8,
     size: u64,
@@ -521,15 +536,290 @@ export fn chimera_write(
     out: [*]u8,
     room: u64,
 ) u64 {
+    const to = out[0..room];
     var at: usize = 0;
     for (codes[0..rows]) |code| {
         const stop = ends[0..count][code];
         const text = data[0..size][if (code == 0) 0 else ends[code - 1]..stop];
-        @memcpy(out[0..room][at..][0..text.len], text);
+        var left = text.len;
+        while (left > 0x7F) : (left >>= 7) {
+            to[at] = @as(u8, @truncate(left)) | 0x80;
+            at += 1;
+        }
+        to[at] = @truncate(left);
+        at += 1;
+        @memcpy(to[at..][0..text.len], text);
         at += text.len;
     }
     return at;
 }
+
+// Metadata: JSON objects whose members are kept or hashed.
+
+const Sha256 = std.crypto.hash.sha2.Sha256;
+
+const most_filtered = 1 << 14; // bytes of a filtered text
+const most_members = 256; // of the objects around a place in it
+
+/// The treatment of a field, as `columns/core_metadata.py` has it.
+const Rules = extern struct {
+    key: *const [Sha256.block_length]u8,
+    /// Each declared key and a list of its kept strings. A length of four bytes is before each text and each list.
+    declared: [*]const u8,
+    declared_size: u64,
+    most_bytes: u64,
+    most_brackets: u64,
+    /// Numbers from here on are hashed, and those of more decimals.
+    below: u64,
+    decimals: u64,
+    seed: u64,
+};
+
+/// Filter texts from the number `first` on; return that of the next one, for which there may be no room. Texts lie one
+/// after the other, as the results do. The ones that the caller must filter are marked.
+export fn chimera_metadata(
+    data: [*]const u8,
+    size: u64,
+    ends: [*]const u64,
+    count: u64,
+    first: u64,
+    rules: *const Rules,
+    out: [*]u8,
+    room: u64,
+    out_ends: [*]u64,
+    marks: [*]u8,
+) u64 {
+    var filter = Filter{ .rules = rules, .inner = keyed(rules.key, 0x36), .outer = keyed(rules.key, 0x5C) };
+    var begin: usize = if (first == 0) 0 else ends[0..count][first - 1];
+    var at: usize = 0;
+    for (first..count) |number| {
+        if (room - at < most_filtered) return number;
+        const text = data[0..size][begin..ends[number]];
+        const made = filter.filtered(text, out[at..][0..most_filtered]) catch null;
+        marks[number] = @intFromBool(made == null);
+        at += made orelse 0;
+        out_ends[number] = at;
+        begin = ends[number];
+    }
+    return count;
+}
+
+/// Begin a hash with the key, as RFC 2104 has it.
+fn keyed(key: *const [Sha256.block_length]u8, padding: u8) Sha256 {
+    var block = key.*;
+    for (&block) |*octet| octet.* ^= padding;
+    var state = Sha256.init(.{});
+    state.update(&block);
+    return state;
+}
+
+/// Place of a member in the output: from the quote before its name over the one behind it to the end of its value.
+const Member = struct { start: usize, named: usize, stop: usize };
+
+/// A name of a member, its kept strings if it is declared, else its hash.
+const Name = struct { text: ?[]const u8 = null, allowed: ?[]const u8 = null, hash: [64]u8 = undefined };
+
+const Filter = struct {
+    rules: *const Rules,
+    inner: Sha256,
+    outer: Sha256,
+    text: Reader = undefined,
+    brackets: usize = 0,
+    out: []u8 = undefined,
+    used: usize = 0,
+    members: [most_members]Member = undefined,
+    counted: usize = 0,
+    unsorted: [most_filtered]u8 = undefined,
+    names: [256]Name = @splat(.{}),
+
+    fn digest(self: *const Filter, text: []const u8) [64]u8 {
+        var made: [Sha256.digest_length]u8 = undefined;
+        var state = self.inner;
+        state.update(text);
+        state.final(&made);
+        state = self.outer;
+        state.update(&made);
+        state.final(&made);
+        return std.fmt.bytesToHex(made, .lower);
+    }
+
+    /// Filter an object; return the number of its bytes.
+    fn filtered(self: *Filter, text: []const u8, out: []u8) Bad!usize {
+        if (text.len > self.rules.most_bytes) return error.Bad;
+        self.text = .{ .data = text, .at = 0 };
+        self.out, self.used, self.counted, self.brackets = .{ out, 0, 0, 0 };
+        if (try self.token() != '{') return error.Bad;
+        try self.inside('}', null);
+        _ = self.token() catch return self.used; // nothing but blanks behind it
+        return error.Bad;
+    }
+
+    fn put(self: *Filter, text: []const u8) Bad!void {
+        if (text.len > self.out.len - self.used) return error.Bad;
+        @memcpy(self.out[self.used..][0..text.len], text);
+        self.used += text.len;
+    }
+
+    /// Read the byte after blanks.
+    fn token(self: *Filter) Bad!u8 {
+        while (true) switch (try self.text.byte()) {
+            ' ', '\t', '\n', '\r' => {},
+            else => |octet| return octet,
+        };
+    }
+
+    fn value(self: *Filter, allowed: ?[]const u8) Bad!void {
+        switch (try self.token()) {
+            '{' => try self.inside('}', null),
+            '[' => try self.inside(']', allowed),
+            '"' => try self.string(allowed),
+            't' => try self.word("true"),
+            'f' => try self.word("false"),
+            'n' => try self.word("null"),
+            '-', '0'...'9' => try self.number(allowed),
+            else => return error.Bad,
+        }
+    }
+
+    fn word(self: *Filter, wanted: []const u8) Bad!void {
+        if (!std.mem.eql(u8, try self.text.bytes(wanted.len - 1), wanted[1..])) return error.Bad;
+        try self.put(wanted);
+    }
+
+    /// Filter the members of an object or the items of an array, up to its closing bracket.
+    fn inside(self: *Filter, comptime close: u8, allowed: ?[]const u8) Bad!void {
+        const first = self.counted;
+        self.brackets += 1;
+        if (self.brackets > self.rules.most_brackets) return error.Bad;
+        try self.put(if (close == '}') "{" else "[");
+        if (try self.token() == close) return self.put(&.{close});
+        self.text.at -= 1;
+        while (true) {
+            try if (close == '}') self.member() else self.value(allowed);
+            switch (try self.token()) {
+                ',' => if (close == ']') try self.put(","),
+                close => break,
+                else => return error.Bad,
+            }
+        }
+        try self.sort(self.members[first..self.counted]);
+        self.counted = first;
+        try self.put(&.{close});
+    }
+
+    fn member(self: *Filter) Bad!void {
+        if (try self.token() != '"') return error.Bad;
+        const start, const name = .{ self.used, try self.named(try self.quoted()) };
+        const allowed = name.allowed; // another name may take the place of this one
+        try self.put(if (allowed == null) "\"sha256:" else "\"");
+        try self.put(if (allowed == null) &name.hash else name.text.?);
+        const end = self.used;
+        try self.put("\":");
+        if (try self.token() != ':') return error.Bad;
+        try self.value(allowed);
+        if (self.counted == most_members) return error.Bad;
+        self.members[self.counted] = .{ .start = start, .named = end, .stop = self.used };
+        self.counted += 1;
+    }
+
+    /// Sort the members at the end of the output by their names, and put commas between them.
+    fn sort(self: *Filter, members: []Member) Bad!void {
+        if (members.len < 2) return;
+        const start = members[0].start;
+        @memcpy(self.unsorted[start..self.used], self.out[start..self.used]);
+        self.used = start;
+        std.mem.sortUnstable(Member, members, @as([]const u8, &self.unsorted), before);
+        for (members, 0..) |each, place| {
+            if (place != 0) try self.put(",");
+            if (place != 0 and !before(&self.unsorted, members[place - 1], each)) return error.Bad; // two of one name
+            try self.put(self.unsorted[each.start..each.stop]);
+        }
+    }
+
+    fn before(all: []const u8, left: Member, right: Member) bool {
+        return std.mem.lessThan(u8, all[left.start + 1 .. left.named], all[right.start + 1 .. right.named]);
+    }
+
+    fn named(self: *Filter, text: []const u8) Bad!*const Name {
+        const name = &self.names[hash(self.rules.seed, text) % self.names.len];
+        if (name.text == null or !std.mem.eql(u8, name.text.?, text)) {
+            name.* = .{ .text = text, .allowed = try self.declared(text) };
+            if (name.allowed == null) name.hash = self.digest(text);
+        }
+        return name;
+    }
+
+    /// Return the kept strings of a key; null if it isn't declared.
+    fn declared(self: *const Filter, key: []const u8) Bad!?[]const u8 {
+        var all = Reader{ .data = self.rules.declared[0..self.rules.declared_size], .at = 0 };
+        while (all.left() != 0) {
+            const found = std.mem.eql(u8, try listed(&all), key);
+            const allowed = try listed(&all);
+            if (found) return allowed;
+        }
+        return null;
+    }
+
+    fn listed(from: *Reader) Bad![]const u8 {
+        return from.bytes(try fixedNumber(u32, from));
+    }
+
+    /// Read the text up to the next quote, if its bytes are the same in the output.
+    fn quoted(self: *Filter) Bad![]const u8 {
+        const begin = self.text.at;
+        var all: u8 = 0;
+        while (true) switch (try self.text.byte()) {
+            '"' => break,
+            0...0x1F, '\\' => return error.Bad,
+            else => |octet| all |= octet,
+        };
+        const text = self.text.data[begin .. self.text.at - 1];
+        return if (all >= 0x80 and !isText(text)) error.Bad else text;
+    }
+
+    fn string(self: *Filter, allowed: ?[]const u8) Bad!void {
+        const text = try self.quoted();
+        var kept = Reader{ .data = allowed orelse "", .at = 0 };
+        while (kept.left() != 0) if (std.mem.eql(u8, try listed(&kept), text)) {
+            return self.put(self.text.data[self.text.at - text.len - 2 .. self.text.at]); // with its quotes
+        };
+        try self.mask(text);
+    }
+
+    /// Read a number of the usual form: orjson prints it as it was written, so its hash is that of these digits.
+    fn number(self: *Filter, allowed: ?[]const u8) Bad!void {
+        const begin = self.text.at - 1;
+        if (self.text.data[begin] != '-') self.text.at = begin;
+        const whole = self.run();
+        var fraction: []const u8 = "";
+        if (self.text.left() != 0 and self.text.data[self.text.at] == '.') {
+            self.text.at += 1;
+            fraction = self.run();
+            if (fraction.len == 0 or whole.len + fraction.len > 15) return error.Bad; // 15 digits stay as they are
+            if (fraction.len > 1 and fraction[fraction.len - 1] == '0') return error.Bad;
+        }
+        const text = self.text.data[begin..self.text.at];
+        if (whole.len == 0 or whole.len > 18 or std.mem.eql(u8, text, "-0")) return error.Bad;
+        // 00, and 0.0001, of which orjson makes 1e-4 from some length on
+        if (whole[0] == '0' and (whole.len > 1 or std.mem.startsWith(u8, fraction, "000"))) return error.Bad;
+        const size = std.fmt.parseInt(u64, whole, 10) catch return error.Bad;
+        const kept = allowed != null and size < self.rules.below and fraction.len <= self.rules.decimals;
+        try if (kept) self.put(text) else self.mask(text);
+    }
+
+    fn run(self: *Filter) []const u8 {
+        const begin = self.text.at;
+        while (self.text.left() != 0 and std.ascii.isDigit(self.text.data[self.text.at])) self.text.at += 1;
+        return self.text.data[begin..self.text.at];
+    }
+
+    /// Write the hash of a text, and its length in characters.
+    fn mask(self: *Filter, text: []const u8) Bad!void {
+        const length = std.unicode.utf8CountCodepoints(text) catch return error.Bad;
+        const form, const parts = .{ "{{\"len\":{d},\"sha256\":\"{s}\"}}", .{ length, self.digest(text) } };
+        self.used += (std.fmt.bufPrint(self.out[self.used..], form, parts) catch return error.Bad).len;
+    }
+};
 
 /// Checksum of the source that this library was built from.
 export fn chimera_source() u32 {

@@ -33,6 +33,8 @@ class DictionaryColumn:
 
     def with_values(self, values: list[bytes]) -> "DictionaryColumn":
         """Replace each dictionary value by the one at its index in `values`; equal values become one."""
+        if len(set(values)) == len(values):
+            return DictionaryColumn(self.codes, values)
         encoded = DictionaryColumn.encode(values)
         return DictionaryColumn(encoded.codes[self.codes], encoded.values)
 

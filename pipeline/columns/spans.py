@@ -1,13 +1,31 @@
 """Spans of one buffer: the bytes of many values, read by column, without an object around each value."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.columns.rows import Ints, Mask
+
+
+def bytes_written(size: int, write: Callable[[memoryview], object]) -> bytes:
+    """Return bytes that a function writes in place, zeros where it writes none: nothing is copied.
+
+    Args:
+        size: number of the bytes; for none, the function isn't called.
+        write: gets room for them, and keeps no view of it.
+    """
+    if not size:
+        return b""
+    file = BytesIO()  # its buffer becomes bytes without a copy
+    file.seek(size - 1)
+    file.write(b"\0")
+    with file.getbuffer() as room:
+        write(room)
+    return file.getvalue()
 
 
 class ByteBuffer:
@@ -24,6 +42,14 @@ class ByteBuffer:
 
     def __init__(self, pieces: Iterable[Any]) -> None:
         self.data: bytes = b"".join([bytes(self.MARGIN), *pieces, bytes(self.MARGIN)])
+
+    @classmethod
+    def written(cls, size: int, write: Callable[[memoryview], object]) -> "ByteBuffer":
+        """Return a buffer of `size` bytes that a function writes in place; see `bytes_written`."""
+        buffer = cls(())
+        stop = size + cls.MARGIN
+        buffer.data = bytes_written(stop + cls.MARGIN, lambda room: write(room[cls.MARGIN : stop]))
+        return buffer
 
     def gather(self, positions: Ints, width: int, dtype: str | None = None) -> NDArray[Any]:
         """Read `width` bytes from each position, as raw bytes (V<width>) or as `dtype`."""
@@ -46,7 +72,7 @@ class Spans:
     def of(cls, values: Sequence[bytes | None]) -> "Spans":
         """Lay values out in a new buffer."""
         lengths = np.fromiter((-1 if value is None else len(value) for value in values), np.int64, len(values))
-        return cls(ByteBuffer(value for value in values if value), _starts(lengths), lengths)
+        return cls.consecutive((value for value in values if value), lengths)
 
     @classmethod
     def concatenate(cls, parts: Sequence["Spans"]) -> "Spans":
@@ -55,7 +81,12 @@ class Spans:
             return parts[0]
         nothing = np.zeros(0, np.int64)
         lengths = np.concatenate([nothing, *(part.lengths for part in parts)])
-        return cls(ByteBuffer(map(Spans.joined, parts)), _starts(lengths), lengths)
+        return cls.consecutive(map(Spans.joined, parts), lengths)
+
+    @classmethod
+    def consecutive(cls, pieces: Iterable[bytes], lengths: Ints) -> "Spans":
+        """Return values that lie one after the other in these pieces, in a buffer that has nothing else."""
+        return cls(ByteBuffer(pieces), _starts(lengths), lengths)
 
     def __len__(self) -> int:
         return len(self.starts)

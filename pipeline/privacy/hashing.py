@@ -19,9 +19,10 @@ class Hasher:
     """
 
     def __init__(self, key: bytes) -> None:
-        block = (hashlib.sha256(key).digest() if len(key) > _BLOCK else key).ljust(_BLOCK, b"\0")
-        self._inner = hashlib.sha256(bytes(byte ^ _INNER for byte in block))
-        self._outer = hashlib.sha256(bytes(byte ^ _OUTER for byte in block))
+        self.key_block = (hashlib.sha256(key).digest() if len(key) > _BLOCK else key).ljust(_BLOCK, b"\0")
+        """The key as RFC 2104 pads it, 64 bytes."""
+        self._inner = hashlib.sha256(bytes(byte ^ _INNER for byte in self.key_block))
+        self._outer = hashlib.sha256(bytes(byte ^ _OUTER for byte in self.key_block))
 
     def digest(self, text: str) -> str:
         """Hash a text: 64 hexadecimal digits."""

@@ -4,13 +4,23 @@ The rules apply to the keys of nested objects too; the items of an array follow 
 lists the treatment of each kind of value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
+from pipeline.columns.core import compiled
+from pipeline.columns.core_metadata import MetadataRules
 from pipeline.privacy.hashing import Hasher
-from pipeline.schema.metadata import EXACT_BELOW, Number, read_flat, read_metadata, within_limits
+from pipeline.schema.metadata import (
+    EXACT_BELOW,
+    MAX_DEPTH,
+    SHORT_BYTES,
+    Number,
+    read_flat,
+    read_metadata,
+    within_limits,
+)
 from pipeline.schema.privacy import Metadata
 
 _NUMBERS_BELOW = 1_000_000
@@ -32,6 +42,14 @@ class MetadataFilter:
     def __init__(self, declared: Metadata, hasher: Hasher) -> None:
         self._keys: Mapping[str, frozenset[str]] = declared.keys
         self._hasher = hasher
+        self._rules = MetadataRules(
+            hasher.key_block, declared.keys, SHORT_BYTES, MAX_DEPTH, below=_NUMBERS_BELOW, decimals=_DECIMALS
+        )
+
+    def usual(self, texts: Sequence[bytes]) -> list[bytes | None]:
+        """Filter the texts of the usual form with the compiled core; None for each that needs a call of this filter."""
+        core = compiled()
+        return [None] * len(texts) if core is None else self._rules.filtered(core, texts)
 
     def __call__(self, text: bytes) -> bytes:
         """Return the filtered object as canonical JSON: sorted keys, no blanks.

@@ -109,13 +109,18 @@ class _Memory:
     def treated(self, values: Sequence[bytes], rows: int = 0) -> list[_Treated]:
         """Return the replacement of each value; a micro-batch may have more rows than distinct values."""
         with self._lock:
-            known, new = self._known, set(values).difference(self._known)
+            known = self._known
+            found = list(map(known.get, values))
+            missing = [value for value, replacement in zip(values, found, strict=True) if replacement is None]
+            new = list(dict.fromkeys(missing))
             if len(new) > max(_LEARNED, _MOSTLY * max(rows, len(values))):
                 treated = list(self._treat(values))
                 self._learn(values[:_LEARNED], treated[:_LEARNED])
                 return treated
-            self._learn(distinct := list(new), self._treat(distinct))
-        return list(map(known.__getitem__, values))
+            if new:
+                self._learn(new, self._treat(new))
+                found = list(map(known.get, values))
+        return list[Any](found)
 
     def _learn(self, values: Sequence[bytes], treated: Sequence[_Treated]) -> None:
         for value, replacement in zip(values, treated, strict=True):
@@ -135,7 +140,7 @@ def _treat(field: Field, hasher: Hasher) -> _Treat | None:
             return lambda values: list(map(reducer, values))
         case Metadata() as declared:
             metadata = MetadataFilter(declared, hasher)
-            return lambda values: [_reduced(metadata, value) for value in values]
+            return lambda values: _filtered(metadata, values)
     return None
 
 
@@ -145,6 +150,13 @@ def _texts(values: Sequence[bytes], keep: re.Pattern[str] | None) -> list[bytes]
         texts = [text for text in texts if not keep.fullmatch(text)]
     treated = dict(zip(texts, sanitised(texts), strict=True))
     return [treated.get(text, text).encode() for text in (value.decode() for value in values)]
+
+
+def _filtered(metadata: MetadataFilter, values: Sequence[bytes]) -> list[_Treated]:
+    usual = metadata.usual(values)
+    if None not in usual:
+        return list[Any](usual)
+    return [_reduced(metadata, value) if made is None else made for value, made in zip(values, usual, strict=True)]
 
 
 def _reduced(metadata: MetadataFilter, value: bytes) -> _Treated:

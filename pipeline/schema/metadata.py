@@ -10,6 +10,8 @@ import orjson
 MAX_DEPTH = 16
 MAX_VALUES = 1_000
 """Limit of objects, arrays and their members together: each may become a hash that is longer than the value."""
+SHORT_BYTES = 2 * MAX_VALUES
+"""Size up to which a text with at most MAX_DEPTH brackets is within the limits: a value takes at least two bytes."""
 EXACT_BELOW = 2.0**63
 """Floats from here on may stand for whole numbers that don't fit 64 bits, rounded."""
 
@@ -31,7 +33,7 @@ class InvalidMetadataError(Exception):
 
 def read_flat(text: bytes) -> dict[str, Any] | None:
     """Parse a short JSON object, without a check of its limits; None if it needs the care of `read_metadata`."""
-    if len(text) > 2 * MAX_VALUES:
+    if len(text) > SHORT_BYTES:
         return None
     try:
         document = orjson.loads(text)
@@ -69,8 +71,7 @@ def within_limits(document: dict[str, Any], text: bytes) -> dict[str, Any]:
     Raises:
         InvalidMetadataError: it is nested too deeply or has too many values.
     """
-    # A short text with few brackets is within the limits, because a value takes at least two bytes: no walk needed.
-    if text.count(b"{") + text.count(b"[") > MAX_DEPTH or len(text) > 2 * MAX_VALUES:
+    if text.count(b"{") + text.count(b"[") > MAX_DEPTH or len(text) > SHORT_BYTES:
         _check_size(document)
     return document
 

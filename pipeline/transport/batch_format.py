@@ -5,6 +5,7 @@ https://kafka.apache.org/documentation/#recordbatch describes it. Whoever fetche
 
 import struct
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.columns import ByteBuffer, Ints, Mask, Spans, varints, zigzag
 from pipeline.columns.core import BATCH, compiled
 from pipeline.errors import unreadable_batch
-from pipeline.transport.codecs import CodecError, unpacked, unpacked_size
+from pipeline.transport.codecs import CodecError, may_be_unpacked_at_once, unpack_into, unpacked, unpacked_size
 from pipeline.transport.records import RecordColumns, varint_at
 
 _HEAD = struct.Struct(">q9xIhiqq14xi")
@@ -62,6 +63,11 @@ class BatchHead(NamedTuple):
         return batch[_HEAD.size :]
 
     @property
+    def codec(self) -> int:
+        """Number of the codec that compressed the records."""
+        return self.attributes & _CODEC
+
+    @property
     def dense(self) -> bool:
         """True if each offset has a record; compaction leaves gaps."""
         return self.last_delta == self.records - 1 >= 0
@@ -82,7 +88,7 @@ class BatchHead(NamedTuple):
             DamagedBatchError: they can't be decompressed, or are more.
         """
         try:
-            return unpacked(self.attributes & _CODEC, data, most)
+            return unpacked(self.codec, data, most)
         except CodecError as error:
             raise DamagedBatchError(self.offsets, str(error)) from error
 
@@ -91,26 +97,58 @@ class BatchHead(NamedTuple):
 
         Args and Raises: as `unpack`; but bytes that a codec measures without reading them may be damaged.
         """
-        size = unpacked_size(self.attributes & _CODEC, data)
+        size = unpacked_size(self.codec, data)
         return len(self.unpack(data, most)) if size is None or size > most else size
 
 
-def read_records(heads: Sequence[BatchHead], data: Sequence[memoryview], most: Sequence[int]) -> RecordColumns:
+def read_records(
+    heads: Sequence[BatchHead], data: Sequence[memoryview], most: Sequence[int], sizes: Sequence[int] = ()
+) -> RecordColumns:
     """Read all records of whole batches.
 
     Args:
         heads: heads of the batches.
         data: their records, compressed.
         most: most bytes that the records of each have.
+        sizes: bytes that they have, or bounds, if they are known.
 
     Raises:
         DamagedBatchError: they aren't records, although the checksum of their batch is right; the message names it.
     """
+    buffer, starts, stops = _at_once(heads, data, sizes) or _one_by_one(heads, data, most)
+    found = _compiled(heads, buffer, starts, stops)
+    return found or _Reading(heads, buffer, starts, stops).columns()
+
+
+def _at_once(
+    heads: Sequence[BatchHead], data: Sequence[memoryview], sizes: Sequence[int]
+) -> tuple[ByteBuffer, Ints, Ints] | None:
+    """Decompress batches of known sizes into one buffer; return where each begins and ends, None if that can't be."""
+    if not sizes or not all(map(may_be_unpacked_at_once, data, sizes)):
+        return None
+    begins = [0, *accumulate(sizes)]
+    written = np.zeros(len(heads), np.int64)
+
+    def write(room: memoryview) -> None:
+        for number, (head, packed) in enumerate(zip(heads, data, strict=True)):
+            written[number] = unpack_into(head.codec, packed, room[begins[number] : begins[number + 1]])
+
+    try:
+        buffer = ByteBuffer.written(begins[-1], write)
+    except CodecError:
+        return None  # one by one, its batch is named
+    starts = np.array(begins[:-1], np.int64) + ByteBuffer.MARGIN
+    return buffer, starts, starts + written
+
+
+def _one_by_one(
+    heads: Sequence[BatchHead], data: Sequence[memoryview], most: Sequence[int]
+) -> tuple[ByteBuffer, Ints, Ints]:
+    """Decompress batches; return their buffer, and where each begins and ends. Raises as `read_records`."""
     pieces = [head.unpack(packed, bound) for head, packed, bound in zip(heads, data, most, strict=True)]
-    buffer, lengths = ByteBuffer(pieces), np.fromiter(map(len, pieces), np.int64, len(pieces))
+    lengths = np.fromiter(map(len, pieces), np.int64, len(pieces))
     stops = np.cumsum(lengths) + ByteBuffer.MARGIN
-    found = _compiled(heads, buffer, stops - lengths, stops)
-    return found or _Reading(heads, buffer, stops - lengths, stops).columns()
+    return ByteBuffer(pieces), stops - lengths, stops
 
 
 def _compiled(heads: Sequence[BatchHead], buffer: ByteBuffer, starts: Ints, stops: Ints) -> RecordColumns | None:

@@ -41,6 +41,32 @@ def unpacked(codec: int, data: memoryview, most: int) -> Any:
         raise CodecError(f"it can't be decompressed to at most {limit}: {error}") from error
 
 
+def unpack_into(codec: int, data: memoryview, room: memoryview) -> int:
+    """Write the bytes of a batch's records into room for them, and return their number.
+
+    Args:
+        codec: number of the codec.
+        data: the records as the batch has them.
+        room: as many bytes as the records have, or more.
+
+    Raises:
+        CodecError: as `unpacked`.
+    """
+    try:
+        if codec in _INTO and len(data):
+            return _INTO[codec](data, room)
+        piece = unpacked(codec, data, len(room))
+        room[: len(piece)] = piece
+    except (cramjam.DecompressionError, ValueError) as error:
+        raise CodecError(str(error)) from error
+    return len(piece)
+
+
+def may_be_unpacked_at_once(data: memoryview, size: int) -> bool:
+    """Tell whether a size is usual for so many compressed bytes: if it is false, it costs little room."""
+    return size <= _RATIO * len(data) + _LEAST
+
+
 def unpacked_size(codec: int, data: memoryview) -> int | None:
     """Return the size of a batch's records without decompressing them; None if that can't be told.
 
@@ -97,9 +123,9 @@ def _xerial_blocks(data: memoryview) -> Iterator[memoryview]:
         at = stop
 
 
-_CODECS: dict[int, Callable[[memoryview, int], Any]] = {
-    1: _reading(cramjam.gzip.decompress_into),
-    2: _snappy,
-    _LZ4: _reading(cramjam.lz4.decompress_into),
-    4: _reading(cramjam.zstd.decompress_into),
+_INTO: dict[int, Callable[[memoryview, Any], int]] = {
+    1: cramjam.gzip.decompress_into,
+    _LZ4: cramjam.lz4.decompress_into,
+    4: cramjam.zstd.decompress_into,
 }
+_CODECS = {2: _snappy, **{codec: _reading(into) for codec, into in _INTO.items()}}

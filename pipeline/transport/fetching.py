@@ -17,6 +17,7 @@ from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.partition import PartitionBatches
 from pipeline.transport.topics import Topics
 
+_AT_BROKER = 0.1  # part of the linger that records may have waited for their fetch
 _TOGETHER = 0.25  # part of the linger that a micro-batch may lack, if another one is cut
 RECHECK_SECONDS = 0.05
 """Longest time until an acknowledgement is noticed while records are waited for."""
@@ -40,6 +41,7 @@ class Fetching:
         self._commits = commits
         self._topics = topics
         self._gaps = Gaps(context, topics)
+        self._fetched_at = float("-inf")
 
     async def next(self, active: set[TopicPartition], seconds: float) -> dict[TopicPartition, list[Any]] | None:
         """Wait for records, at most this long.
@@ -61,8 +63,11 @@ class Fetching:
         # The owners of these records are settled now: adding some may take long, and a partition's place may be taken
         # by another object meanwhile.
         for partition, some in [(partitions[tp], fetched[tp]) for tp in fetched.keys() & partitions.keys()]:
-            await self._gaps.add(partition, some, now)
+            waited = self._options.policies[partition.topic].linger_seconds * _AT_BROKER
+            await self._gaps.add(partition, some, max(self._fetched_at, now - waited))
             partition.damage = some.damage
+        if fetched:
+            self._fetched_at = now
         self._halt_if_damaged()
         batches = self._cut(active, now)
         if not await self._may_be_delivered([batch for cut in batches.values() for batch in cut]):

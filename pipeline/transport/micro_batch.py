@@ -127,9 +127,12 @@ class MicroBatch:
         kept = []
         for parts in _portions(self._parts):
             columns = self._read(parts)
-            kept.append(_Places(columns.offsets, columns.timestamps, columns.keys.copied()))
+            kept.append((columns.offsets, columns.timestamps, columns.keys.lengths, columns.keys.joined()))
             yield columns
-        self._places = _Places.joined(kept)
+        offsets, timestamps, lengths, keys = zip(*kept, strict=True)
+        self._places = _Places(
+            np.concatenate(offsets), np.concatenate(timestamps), Spans.consecutive(keys, np.concatenate(lengths))
+        )
 
     @property
     def records(self) -> RecordColumns:
@@ -195,12 +198,6 @@ class _Places(NamedTuple):
     offsets: Ints
     timestamps: Ints
     keys: Spans
-
-    @classmethod
-    def joined(cls, parts: Sequence["_Places"]) -> "_Places":
-        """Join those of consecutive records."""
-        offsets, timestamps, keys = zip(*parts, strict=True)
-        return cls(np.concatenate(offsets), np.concatenate(timestamps), Spans.concatenate(keys))
 
 
 def _portions(parts: Sequence[LogPart]) -> Iterator[Sequence[LogPart]]:

@@ -156,7 +156,8 @@ def concatenated(parts: Sequence[RecordColumns]) -> RecordColumns:
 
 def _read(batches: Sequence[PackedBatch]) -> RecordColumns:
     heads, data = [batch.head for batch in batches], [batch.data for batch in batches]
-    columns = read_records(heads, data, [batch.most for batch in batches])
+    sizes = [batch.unpacked_bytes for batch in batches]
+    columns = read_records(heads, data, [batch.most for batch in batches], sizes)
     if all(len(batch) == batch.head.records for batch in batches):
         return columns
     ends = np.cumsum([batch.head.records for batch in batches])

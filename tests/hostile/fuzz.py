@@ -36,7 +36,7 @@ _WORDS = (*(f'\\"{word}\\"' for word in (*_KEYS, *_KINDS)), "{", "}", "[", "]", 
 @click.option("--seconds", default=300, show_default=True, type=click.IntRange(min=1), help="Duration of the search.")
 @click.option("--keep", is_flag=True, help="Keep inputs that reach new code as seeds.")
 def main(target: str, seconds: int, keep: bool) -> None:
-    """Fuzz the decoding of records, the checks of writer schemas, or the sanitising of texts.
+    """Fuzz the decoding of records, the checks of writer schemas, the sanitising of texts, or the filter of metadata.
 
     A crash, five seconds for one input, or an allocation of 256 MB is a failure. The last lines of output and a file in
     the working directory have the input. Needs requirements/fuzz.txt, which `make fuzz` installs.

@@ -80,8 +80,26 @@ def _texts() -> list[bytes]:
     return [*sorted(text.encode() for text in texts)[::9], *_PERSONAL]
 
 
+def _metadata() -> list[bytes]:
+    return [*(text for text in _texts() if text.startswith(b"{")), *_OBJECTS]
+
+
+_OBJECTS = (
+    b' {"n" : [1, -1, 0.5, 999999.999,1000000,52.520008,-0.0,0.001,123456789012345678], "z":{},"kind":\t"chat" }\n',
+    b'{"n":1,"n":2}',
+    b'{"n":[-0,01,1.50,0.0001,1e3,1.,.5,+1,1000000000000000000]}',
+    b'{"a":{"kind":"gr\xc3\xb6\xc3\x9fer","b":[{"kind":[[["x"]],null,true,false]}]},"\xc3\xa4":"\xf0\x9f\x98\x80"}',
+    b'{"\\u006e":"\\ud83d","x":"a\\nb"}',
+    b'{"n":' * 17 + b"1" + b"}" * 17,
+    b'{"n":[' + b'"a",' * 190 + b"1]}",
+)
 _PERSONAL = (
     b'{"a":[{"mail":"jo.public@example.org"},[1.5,true,null,"x"]]}',
     b"jo@example.org at 203.0.113.9 or 2001:db8::1 in /home/jo/x, C:\\Users\\jo\\x, Bearer eyJhbGciOi.eyJzdWIi.c2ln",
 )
-_MADE: dict[str, Callable[[], list[bytes]]] = {"records": _records, "schemas": _schemas, "texts": _texts}
+_MADE: dict[str, Callable[[], list[bytes]]] = {
+    "records": _records,
+    "schemas": _schemas,
+    "texts": _texts,
+    "metadata": _metadata,
+}

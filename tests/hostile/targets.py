@@ -1,4 +1,6 @@
-"""Properties that hold for any bytes, as a record, as a writer schema and as texts; a failure is an AssertionError.
+"""Properties that hold for any bytes, as record, as writer schema, as texts and as metadata.
+
+A failure is an AssertionError.
 
 Each target takes one byte string, as a fuzzer makes them, so that a failed input can become a line in a file of seeds.
 """
@@ -18,8 +20,10 @@ from pipeline.config import Settings
 from pipeline.decode.decoder import Decoder
 from pipeline.errors import Reason
 from pipeline.privacy.hashing import Hasher
+from pipeline.privacy.metadata import MetadataFilter
 from pipeline.privacy.sanitise import Sanitiser
 from pipeline.schema.framing import frame_confluent
+from pipeline.schema.privacy import Metadata
 from pipeline.schema.writer_schema import UnresolvableError, check_writer_schema, parse_schema
 
 _BODY = b"\n\n"
@@ -141,6 +145,24 @@ def texts(data: bytes) -> None:
                 )
 
 
+@cache
+def _metadata_filter() -> MetadataFilter:
+    keys = {"kind": frozenset({"chat", "größer"}), "n": frozenset[str]()}
+    return MetadataFilter(Metadata(keys), Hasher(b"a key of the tests"))
+
+
+def metadata(data: bytes) -> None:
+    """Check that the core filters a text as the reference does, or leaves it to the reference.
+
+    Args:
+        data: the text; the core gets any bytes.
+    """
+    reference, usual = _metadata_filter(), b'{"n":1}'
+    before, made, after = reference.usual([usual, data, usual])
+    assert before == after == usual, "a neighbour has changed"
+    assert made is None or made == reference(data)
+
+
 def _judge(writer: _Writer, decoder: Decoder, value: bytes) -> Any:
     """The row that a value becomes, or the reason of its rejection."""
     before, after = writer.neighbours
@@ -152,4 +174,9 @@ def _judge(writer: _Writer, decoder: Decoder, value: bytes) -> Any:
     return own[0] if own else rows.rejections[0].reason
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"records": record, "schemas": schema, "texts": texts}
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "records": record,
+    "schemas": schema,
+    "texts": texts,
+    "metadata": metadata,
+}

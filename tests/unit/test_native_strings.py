@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.both_paths import by_both
 
+from pipeline.clickhouse.column_writers import writer
 from pipeline.clickhouse.native import write_block
 from pipeline.columns import Column, DictionaryColumn
 from pipeline.columns.core import compiled
@@ -33,10 +34,24 @@ def _written(column: Column) -> bytes:
     return socket.sent
 
 
+def _column_bytes(column: Column) -> bytes:
+    socket = _Socket()
+    buffer: Any = BufferedSocketWriter(socket, 1000)
+    writer("String")(buffer, column)
+    buffer.flush()
+    return socket.sent
+
+
 @given(st.data())
 def test_repeated_strings_are_written_as_the_driver_writes_each(data: st.DataObject) -> None:
     """Few distinct values or many, empty ones and long ones."""
-    values = data.draw(st.lists(st.binary(max_size=20) | st.integers(120, 20_000).map(bytes), min_size=1, max_size=5))
+    values = data.draw(
+        st.lists(
+            st.binary(max_size=20) | st.sampled_from([0, 127, 128, 16_383, 16_384, 20_000]).map(bytes),
+            min_size=1,
+            max_size=5,
+        )
+    )
     codes = data.draw(st.lists(st.integers(0, len(values) - 1), min_size=1, max_size=60))
     column = DictionaryColumn(np.array(codes, np.uint32), values)
     by_core, reference = by_both(lambda: _written(column))
@@ -49,7 +64,18 @@ def test_repeated_strings_come_from_the_core() -> None:
     assert core is not None
     texts = [b"a" * number for number in range(300)]
     codes = np.arange(1200, dtype=np.uint32)[::4]
-    assert core.written(texts, codes[codes < 300]) == b"".join(texts[code] for code in range(0, 300, 4))
+    written = b"".join(_length(4 * number) + texts[4 * number] for number in range(75))
+    assert core.strings(texts, codes[codes < 300]) == written
+
+
+def _length(size: int) -> bytes:
+    return bytes([size]) if size <= 0x7F else bytes([size & 0x7F | 0x80, size >> 7])
+
+
+def test_a_column_without_rows_is_written() -> None:
+    """An array of strings may be empty in every row."""
+    column = DictionaryColumn(np.zeros(0, np.uint32), [])
+    assert by_both(lambda: _column_bytes(column)) == (b"", b"")
 
 
 def test_a_number_without_a_text_is_refused() -> None:
@@ -57,4 +83,4 @@ def test_a_number_without_a_text_is_refused() -> None:
     core = compiled()
     assert core is not None
     with pytest.raises(IndexError):
-        core.written([b"a"], np.array([1], np.uint32))
+        core.strings([b"a"], np.array([1], np.uint32))
