@@ -222,11 +222,11 @@ FAULTS = (
 """The faults of the long suite."""
 
 SAMPLE = (
-    Fault("killed before it inserts", 4, partial(kill, _POINTS[:4]), load=BURSTS),
+    Fault("killed before it inserts", 4, partial(kill, _POINTS[:4])),
     Fault("killed after it inserts", 4, partial(kill, _POINTS[4:8]), load=BURSTS),
-    Fault("killed in a commit or a rebalance", 3, partial(kill, _POINTS[8:]), load=BURSTS),
+    Fault("killed in a commit or a rebalance", 3, partial(kill, _POINTS[8:])),
     Fault("frozen", 3, _freeze, load=BURSTS),
-    Fault("inserts harmed", 3, partial(_harm, list(Harm)), load=BURSTS),
+    Fault("inserts harmed", 3, partial(_harm, list(Harm))),
     Fault("1 to 4 to 1 workers", 1, partial(scale, 4)),
     Fault("broker stopped", 1, partial(_restart, _broker, False)),
     Fault("ClickHouse killed", 1, partial(_restart, _clickhouse, True)),

@@ -14,7 +14,7 @@ from support.kafka_requests import answer_to
 from support.processes import Worker, eventually
 
 from chaos.faults import PATIENCE_SECONDS, Fault, wait_for_rows
-from chaos.world import BURSTS, World, go
+from chaos.world import World, go
 from pipeline.devstack import Stack
 from pipeline.kafka.client import client_config
 
@@ -118,5 +118,5 @@ FAULTS = (
 )
 """The faults of the long suite."""
 
-SAMPLE = (Fault("another consumer in the group", 1, _share_group, load=BURSTS),)
+SAMPLE = (Fault("another consumer in the group", 1, _share_group),)
 """One run for the short suite; tests/integration/test_moved_coordinator.py has one of the other fault."""
