@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.columns.rows import Ints, Mask
-from pipeline.columns.spans import ByteBuffer, Spans, bytes_written
+from pipeline.columns.spans import ByteBuffer, Spans, bytes_written, split_at
 
 _FILE = Path(__file__).with_name("libchimera_core.so")
 _SOURCE = Path(__file__).with_name("core.zig")
@@ -135,7 +135,7 @@ class DistinctTexts:
         """Take over the texts that the core has added."""
         added, first = self._bytes[self._used : of.texts_used].tobytes(), len(self.values)
         stops = (self._starts[first : of.distinct] + self._lengths[first : of.distinct] - self._used).tolist()
-        self.values += [added[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+        self.values += split_at(added, stops)
         self._used = of.texts_used
 
 
@@ -232,8 +232,8 @@ class Core:
 
     def strings(self, texts: Sequence[bytes], codes: NDArray[np.uint32]) -> bytes:
         """Return the texts of many rows, each behind its length as the server reads it; row i has `texts[codes[i]]`."""
-        sizes = np.fromiter(map(len, texts), np.int64, len(texts))
-        ends, joined, codes = np.cumsum(sizes), b"".join(texts), np.ascontiguousarray(codes)
+        (joined, ends), codes = joined_texts(texts), np.ascontiguousarray(codes)
+        sizes = np.diff(ends, prepend=0)
         known = len(joined), ends.ctypes.data, len(ends), codes.ctypes.data, len(codes)
         lengths = np.searchsorted(_LONGEST, sizes) + 1  # bytes of each length
 
@@ -242,6 +242,11 @@ class Core:
             self.library.chimera_write(joined, *known, out.ctypes.data, len(out))
 
         return bytes_written(int((sizes + lengths)[codes].sum()), write)
+
+
+def joined_texts(texts: Sequence[bytes]) -> tuple[bytes, Ints]:
+    """Lay texts out one after the other, as the core takes them; return them, and where each ends."""
+    return b"".join(texts), np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from pipeline.columns.core import Core
+from pipeline.columns.core import Core, joined_texts
+from pipeline.columns.spans import split_at
 
 _ROOM = 1 << 18  # bytes of results of a call; they stay in the processor's cache
 
@@ -51,7 +52,7 @@ class MetadataRules:
 
     def filtered(self, core: Core, texts: Sequence[bytes]) -> list[bytes | None]:
         """Filter texts; None for each that isn't of the usual form, which the caller has to filter."""
-        ends, joined = np.cumsum(np.fromiter(map(len, texts), np.uint64, len(texts))), b"".join(texts)
+        joined, ends = joined_texts(texts)
         out, out_ends, marks = (
             np.empty(_ROOM, np.uint8),
             np.empty(len(texts), np.uint64),
@@ -65,8 +66,7 @@ class MetadataRules:
         while done < len(texts):
             first, done = done, core.library.chimera_metadata(*given, done, ctypes.byref(rules), *results)
             stops = out_ends[first:done].tolist()
-            made = out[: stops[-1]].tobytes()
-            found += [made[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+            found += split_at(out[: stops[-1]].tobytes(), stops)
         for number in np.flatnonzero(marks).tolist():
             found[number] = None
         return found

@@ -28,6 +28,11 @@ def bytes_written(size: int, write: Callable[[memoryview], object]) -> bytes:
     return file.getvalue()
 
 
+def split_at(data: bytes, stops: Sequence[int]) -> list[bytes]:
+    """Copy the pieces of some bytes; the first begins at 0, and each other one where the one before it stops."""
+    return [data[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
+
+
 class ByteBuffer:
     """Bytes of many values, padded so that reads may reach beyond both ends.
 
@@ -116,7 +121,7 @@ class Spans:
 
     def copied(self) -> "Spans":
         """Copy the values into a buffer that has nothing else."""
-        return Spans(ByteBuffer([self.joined()]), _starts(self.lengths), self.lengths.copy())
+        return Spans.consecutive([self.joined()], self.lengths.copy())
 
     def joined(self) -> bytes:
         """Copy the bytes of all values, one after the other."""

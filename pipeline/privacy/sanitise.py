@@ -110,9 +110,8 @@ class _Memory:
         """Return the replacement of each value; a micro-batch may have more rows than distinct values."""
         with self._lock:
             known = self._known
-            found = list(map(known.get, values))
-            missing = [value for value, replacement in zip(values, found, strict=True) if replacement is None]
-            new = list(dict.fromkeys(missing))
+            found: list[Any] = list(map(known.get, values))
+            new = list(dict.fromkeys(value for value, known_as in zip(values, found, strict=True) if known_as is None))
             if len(new) > max(_LEARNED, _MOSTLY * max(rows, len(values))):
                 treated = list(self._treat(values))
                 self._learn(values[:_LEARNED], treated[:_LEARNED])
@@ -120,7 +119,7 @@ class _Memory:
             if new:
                 self._learn(new, self._treat(new))
                 found = list(map(known.get, values))
-        return list[Any](found)
+        return found
 
     def _learn(self, values: Sequence[bytes], treated: Sequence[_Treated]) -> None:
         for value, replacement in zip(values, treated, strict=True):

@@ -11,6 +11,7 @@ from pipeline.columns.core import compiled
 _XERIAL = b"\x82SNAPPY\0"  # Java's snappy: blocks behind a head of 16 bytes, each with its length
 _XERIAL_HEAD = 16
 _LZ4 = 3
+_FAULTS = (cramjam.DecompressionError, OSError, ValueError, OverflowError)  # of bytes that a codec can't read
 _RATIO, _LEAST = 16, 4096  # output that is tried first: so many times the input, and so much more
 
 
@@ -36,7 +37,7 @@ def unpacked(codec: int, data: memoryview, most: int) -> Any:
         raise CodecError(f"its codec {codec} is unknown")
     try:
         return read(data, most)
-    except (cramjam.DecompressionError, OSError, ValueError, OverflowError) as error:
+    except _FAULTS as error:
         limit = f"{most} bytes, the limit of CHIMERA_KAFKA__MAX_UNPACKED_BYTES"
         raise CodecError(f"it can't be decompressed to at most {limit}: {error}") from error
 
@@ -57,7 +58,7 @@ def unpack_into(codec: int, data: memoryview, room: memoryview) -> int:
             return _INTO[codec](data, room)
         piece = unpacked(codec, data, len(room))
         room[: len(piece)] = piece
-    except (cramjam.DecompressionError, ValueError) as error:
+    except _FAULTS as error:
         raise CodecError(str(error)) from error
     return len(piece)
 

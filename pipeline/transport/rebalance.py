@@ -47,10 +47,9 @@ class Rebalance:
         """
         self._assignment.let_go(set(self._assignment.partitions))
         try:
+            await seek_to_committed()  # a seek that came late would undo those of the takeover
             if partitions := self._topics.assigned():
-                await self._take_over(partitions, seek_to_committed)
-            else:
-                await seek_to_committed()
+                await self._take_over(partitions)
             self._failed = 0
             self._options.troubles.end(KAFKA, step=self)
         except UnavailableError as error:
@@ -61,24 +60,21 @@ class Rebalance:
         except ChimeraError as error:
             self._options.stop(error)
 
-    async def _take_over(
-        self, partitions: set[TopicPartition], seek_to_committed: Callable[[], Awaitable[None]]
-    ) -> None:
+    async def _take_over(self, partitions: set[TopicPartition]) -> None:
         """Start at the committed offsets, with the committed ranges in flight.
 
-        What must be known first is asked at once: one after the other, the answers took half of a takeover.
+        What must be known first is asked at once: one after the other, the answers took a third of a takeover.
 
         Raises:
             UnavailableError: the broker doesn't answer.
             HaltError: a commit's metadata is damaged or of an unknown version, or a log would be stored again.
         """
         membership = self._assignment.membership
-        topic_ids, beginnings, commits, *_ = await asyncio.gather(
+        topic_ids, beginnings, commits, _ = await asyncio.gather(
             self._topics.ids(self._options.policies),
             self._broker.earliest_offsets(partitions),
             self._commits.read(partitions),
             self._options.before_takeover(),
-            seek_to_committed(),
         )
         if membership != self._assignment.membership:
             return  # a later assignment takes them over

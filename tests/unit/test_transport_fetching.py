@@ -13,6 +13,7 @@ from pipeline.errors import HaltError
 from pipeline.transport.broker import TopicPartition
 
 PLAIN = TopicPartition("plain", 0)
+OTHER = TopicPartition("events", 1)
 
 
 def test_a_partition_with_enough_in_flight_is_not_fetched_from() -> None:
@@ -286,21 +287,20 @@ def test_partitions_that_are_nearly_due_are_committed_with_one_that_is() -> None
     asyncio.run(scenario())
 
 
-def _short_of_memory(broker: FakeBroker, *, enough_in_flight: int) -> Worker:
-    """Return a worker whose micro-batches are all incomplete, with less memory than one record takes."""
+def _short_of_memory(first: int, second: int, *, enough_in_flight: int) -> Worker:
+    """Return a worker on two partitions with so many records, whose memory is less than one record takes."""
+    broker = FakeBroker()
+    broker.produce(first)
+    broker.produce(second, OTHER)
     policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
     return Worker(broker, max_bytes=1, enough_in_flight=enough_in_flight, policies={"events": policy})
 
 
 def test_when_memory_is_short_the_largest_is_cut_and_the_others_grow() -> None:
     """What is done makes room again, so that the next micro-batch is larger."""
-    other = TopicPartition("events", 1)
-    broker = FakeBroker()
-    broker.produce(3)
-    broker.produce(5, other)
 
     async def scenario() -> None:
-        worker = _short_of_memory(broker, enough_in_flight=1)
+        worker = _short_of_memory(3, 5, enough_in_flight=1)
         await worker.assign()
         [batch] = await worker.fetch()
         assert (batch.partition, batch.first, batch.last) == (1, 0, 4)
@@ -314,20 +314,36 @@ def test_when_memory_is_short_the_largest_is_cut_and_the_others_grow() -> None:
 
 def test_when_memory_is_short_records_in_flight_do_not_count() -> None:
     """The next one is cut where most waits, although another partition holds more."""
-    other = TopicPartition("events", 1)
-    broker = FakeBroker()
-    broker.produce(9)
-    broker.produce(1, other)
 
     async def scenario() -> None:
-        worker = _short_of_memory(broker, enough_in_flight=2)
+        worker = _short_of_memory(9, 1, enough_in_flight=2)
         await worker.assign()
         _, second = await worker.fetch()
         second.ack()
         for tp, partition in worker.member.assignment.partitions.items():
-            broker.produce(2 if tp == TP else 5, tp)
-            partition.add(parts_of(broker.logs[tp][-2 if tp == TP else -5 :]), worker.now)
+            worker.broker.produce(2 if tp == TP else 5, tp)
+            partition.add(parts_of(worker.broker.logs[tp][-2 if tp == TP else -5 :]), worker.now)
         [batch] = await worker.fetch()
-        assert (batch.partition, len(batch)) == (other.partition, 5)
+        assert (batch.partition, len(batch)) == (OTHER.partition, 5)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("since_fetch", "due_in"), [(0.0, 1.0), (0.04, 0.96), (0.5, 0.9)])
+def test_the_linger_counts_from_the_fetch_before(since_fetch: float, due_in: float) -> None:
+    """Records may have waited at the broker since then: a tenth of the linger counts, more doesn't."""
+    broker = FakeBroker()
+    broker.produce(1)
+    broker.produce(0, OTHER)
+    policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=1.0)
+
+    async def scenario() -> None:
+        worker = Worker(broker, policies={"events": policy})
+        await worker.assign()
+        assert await worker.fetch() == []
+        worker.now += since_fetch
+        broker.produce(1, OTHER)
+        assert await worker.fetch() == []
+        assert worker.member.assignment.partitions[OTHER].due_at == pytest.approx(worker.now + due_in, abs=1e-5, rel=0)
 
     asyncio.run(scenario())

@@ -116,6 +116,24 @@ def test_a_takeover_without_an_answer_is_assigned_anew(request_name: str) -> Non
     asyncio.run(scenario())
 
 
+def test_the_seek_to_the_committed_offsets_comes_before_all_else() -> None:
+    """One that is still under way when a request fails would undo the seeks of the next takeover."""
+    broker = FakeBroker(commits={TP: committed(4)})
+    broker.produce(10)
+
+    async def answer() -> None:
+        await asyncio.sleep(0)
+        asked_meanwhile.extend(broker.requests)
+
+    async def scenario() -> None:
+        worker = Worker(broker)
+        await worker.member.assign(lambda: worker.member.take_over(answer))
+
+    asked_meanwhile: list[str] = []
+    asyncio.run(scenario())
+    assert (asked_meanwhile, "read_commits" in broker.requests) == ([], True)
+
+
 @pytest.mark.parametrize("request_name", ["read_commits", "seek"])
 def test_a_later_assignment_overtakes_a_takeover(request_name: str) -> None:
     """The earlier takeover holds nothing: its commits may be older than those of another owner in between."""
