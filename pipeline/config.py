@@ -192,7 +192,7 @@ class WorkerSettings(SettingsSection):
     insert_threads: int = Field(2, ge=1, le=64, description="threads that decode and insert, shared by all families")
     compiled_core: bool = Field(True, description="decode with the compiled core; without it, with numpy alone")
     max_bytes_in_flight: int = Field(
-        32 * 1024 * 1024, ge=1024, le=2**40, description="bytes of fetched records in memory; above, fetching pauses"
+        40 * 1024 * 1024, ge=1024, le=2**40, description="bytes of fetched records in memory; above, fetching pauses"
     )
     commit_interval_seconds: Seconds = 1.0
     lease_seconds: Seconds = Field(5.0, description="longest time from a range's commit to its insert")

@@ -112,17 +112,25 @@ class RollupJob:
 
     async def _follow(self, partition: AssignedPartition) -> None:
         """Add the queued micro-batches, one after the other, until the partition is lost."""
-        while True:
-            batch = await partition.batches.get()
-            rows = await self._decode(batch)
-            async with partition.lock:
-                if not batch.live:
-                    return  # no later one is live either
-                await self._add(partition, batch, rows)
-            batch.ack()
+        while await self._add_next(partition):
             done = partition.derivation
             if done.rows >= self._settings.snapshot_rows or done.stored_hours >= _HOURS_BETWEEN_SNAPSHOTS:
                 self._start(partition, self._snapshots.save)
+
+    async def _add_next(self, partition: AssignedPartition) -> bool:
+        """Add the next micro-batch; False if its partition is lost, so that no later one is live either.
+
+        Nothing refers to the micro-batch after that: while a partition waits for its next one, the rows of the last
+        take no memory.
+        """
+        batch = await partition.batches.get()
+        rows = await self._decode(batch)
+        async with partition.lock:
+            if not batch.live:
+                return False
+            await self._add(partition, batch, rows)
+        batch.ack()
+        return True
 
     async def _add(self, partition: AssignedPartition, batch: MicroBatch, rows: Rows) -> None:
         partition.recovery.note(rows.columns["ts"])

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from itertools import islice
 from typing import Any
 
 from pipeline import metrics
@@ -12,6 +11,7 @@ from pipeline.transport.asking import until_answered
 from pipeline.transport.broker import Fetched, TopicPartition
 from pipeline.transport.commits import Commits
 from pipeline.transport.context import Context
+from pipeline.transport.filling import Filling
 from pipeline.transport.gaps import Gaps
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.partition import PartitionBatches
@@ -42,6 +42,7 @@ class Fetching:
         self._topics = topics
         self._gaps = Gaps(context, topics)
         self._fetched_at = float("-inf")
+        self._filling = Filling(context)
 
     async def next(self, active: set[TopicPartition], seconds: float) -> dict[TopicPartition, list[Any]] | None:
         """Wait for records, at most this long.
@@ -69,38 +70,25 @@ class Fetching:
         if fetched:
             self._fetched_at = now
         self._halt_if_damaged()
-        batches = self._cut(active, now)
+        batches = self._cut(active, now, more=bool(fetched))
         if not await self._may_be_delivered([batch for cut in batches.values() for batch in cut]):
             return None
         return {tp: records for tp, records in others.items() if records} | batches
 
-    def _cut(self, active: set[TopicPartition], now: float) -> dict[TopicPartition, list[MicroBatch]]:
+    def _cut(self, active: set[TopicPartition], now: float, *, more: bool) -> dict[TopicPartition, list[MicroBatch]]:
         """Cut what is complete, and if anything is, also what nearly is: one request commits all these ranges."""
         partitions = self._assignment.partitions
         batches = {tp: list(partitions[tp].cut(now)) for tp in active & partitions.keys()}
-        if self._memory_is_short():
-            self._cut_in_a_hurry(batches, now)
+        self._filling.cut_early(batches, now, more=more)
         if any(batches.values()):
             for tp in batches:
                 nearly = self._options.policies[tp.topic].linger_seconds * _TOGETHER
                 batches[tp] += partitions[tp].cut(now + nearly)
         return batches
 
-    def _cut_in_a_hurry(self, batches: dict[TopicPartition, list[MicroBatch]], now: float) -> None:
-        """Cut where most waits, until enough is in flight: what gets done makes room for larger micro-batches."""
-        partitions = self._assignment.partitions
-        waiting = {tp: partitions[tp].held_bytes - partitions[tp].in_flight.held_bytes for tp in batches}
-        in_flight = sum(len(each.in_flight) for each in partitions.values())
-        for tp in sorted(batches, key=lambda tp: waiting[tp], reverse=True):
-            if in_flight >= self._options.enough_in_flight:
-                return
-            cut = list(islice(partitions[tp].cut(now, hurry=True), 1))
-            batches[tp] += cut
-            in_flight += len(cut)
-
     async def _fetch(self, active: set[TopicPartition], seconds: float) -> dict[TopicPartition, Fetched] | None:
         """Fetch from the partitions that have room; without one, wait for an acknowledgement instead."""
-        wanted = self._with_room(active)
+        wanted = self._filling.to_fetch(active)
         busy = any(batches.in_flight for batches in self._assignment.partitions.values())
         patience = min(RECHECK_SECONDS if busy else seconds, self._until_due(active))
         if not wanted:
@@ -132,17 +120,6 @@ class Fetching:
         await until_answered(ask, wanted, self._context)
         return wanted()
 
-    def _with_room(self, active: set[TopicPartition]) -> set[TopicPartition]:
-        """Return the partitions to fetch from: those without a batch policy, and those with room."""
-        partitions = self._assignment.partitions
-        others = {tp for tp in active if tp.topic not in self._options.policies}
-        held = {tp for tp in active & partitions.keys() if partitions[tp].damage is None}
-        if not self._memory_is_short():
-            return others | {tp for tp in held if partitions[tp].has_room}
-        # A range that is cut again can't be cut short. One such partition at a time fetches on.
-        incomplete = sorted(tp for tp in held if partitions[tp].incomplete and not partitions[tp].full)
-        return others | set(incomplete[:1])
-
     def _halt_if_damaged(self) -> None:
         """Halt at a damaged log once all before the damage is done, or if a range that is to be cut again has it."""
         for tp, partition in self._assignment.partitions.items():
@@ -150,9 +127,6 @@ class Fetching:
             if (damage := partition.damage) and done:
                 way_out = way_past(damage.offsets, behind_all=not partition.incomplete)
                 self._options.stop(damaged_log(*tp, damage.fault, way_out))
-
-    def _memory_is_short(self) -> bool:
-        return self._assignment.held_bytes >= self._options.max_bytes
 
     def _until_due(self, active: set[TopicPartition]) -> float:
         """Seconds until the first micro-batch that may be cut has waited long enough."""

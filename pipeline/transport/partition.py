@@ -2,8 +2,7 @@
 
 Pure bookkeeping, without Kafka and without a clock. Its rules:
 - A micro-batch holds consecutive records of one topic-partition, in order; each record is in exactly one.
-- It ends at the batch policy's rows, bytes or linger, whichever comes first. While nothing of the partition is in
-  flight, a part of the rows is enough: lingering would only leave the rest of the pipeline idle.
+- It ends at the batch policy's rows, bytes or linger, whichever comes first. `Filling` cuts some of them early.
 - The committable offset never passes a record whose micro-batch isn't acknowledged, in any order of acknowledgements.
 - The range of a micro-batch is committed before the micro-batch is delivered. Ranges that an earlier owner committed
   are cut again, exactly, before any new range.
@@ -25,8 +24,6 @@ from pipeline.transport.micro_batch import MicroBatch, State
 from pipeline.transport.packed import measured
 from pipeline.transport.records import LogPart
 from pipeline.transport.waiting import WaitingRecords
-
-_ENOUGH = 0.1  # part of the policy's rows
 
 
 class PartitionBatches:
@@ -62,10 +59,10 @@ class PartitionBatches:
         self.inherited_to = state.ends[-1] if state.ends else -1
         self.closings, self.joint_insert, self.on_broker = state.closings, state.joint_insert, CommittedState(state)
         self._policy, self._limit, self._agents, self._on_ack = policy, limit, agents, on_ack
-        self._in_flight = InFlight(state.offset)
+        self.in_flight = InFlight(state.offset)
         self._replayed_to = state.offset
         self._position = state.offset if start is None else min(start, state.offset)  # first offset of the next range
-        self._waiting = WaitingRecords(self._position)
+        self.waiting = WaitingRecords(self._position)
         self._known_ends = deque(state.ends)  # ends of the ranges to cut again
 
     def __repr__(self) -> str:
@@ -79,13 +76,17 @@ class PartitionBatches:
     @property
     def held_bytes(self) -> int:
         """Bytes of records that wait or are in flight, as they were fetched."""
-        return self._waiting.held_bytes + self._in_flight.held_bytes
+        return self.waiting.held_bytes + self.in_flight.held_bytes
 
     @property
     def has_room(self) -> bool:
         """True if the next micro-batch takes more records."""
-        within = len(self._waiting) < self._policy.max_rows and self._waiting.size < self._policy.max_bytes
-        return within or self.incomplete
+        return self.filled < 1 or self.incomplete
+
+    @property
+    def filled(self) -> float:
+        """Part of the next micro-batch that waits, by the policy's rows or bytes; 1 or more if it is complete."""
+        return max(len(self.waiting) / self._policy.max_rows, self.waiting.size / self._policy.max_bytes)
 
     @property
     def incomplete(self) -> bool:
@@ -98,39 +99,33 @@ class PartitionBatches:
         return self._position < self._replayed_to
 
     @property
-    def in_flight(self) -> InFlight:
-        """Micro-batches in flight."""
-        return self._in_flight
-
-    @property
     def full(self) -> bool:
         """True if the limit of micro-batches in flight is reached."""
-        return len(self._in_flight) >= self._limit
+        return len(self.in_flight) >= self._limit
 
     @property
     def due_at(self) -> float | None:
         """Time at which the waiting records have waited long enough, by the clock of `add`; None if none wait."""
-        if not self._waiting or self.incomplete:
+        if not self.waiting or self.incomplete:
             return None
-        enough = not self._in_flight and len(self._waiting) >= self._policy.max_rows * _ENOUGH
         whole = self.next_offset >= self._replayed_to if self.replaying else bool(self._known_ends)
-        return self._waiting.oldest_at + (0 if enough or whole else self._policy.linger_of(len(self._waiting)))
+        return self.waiting.oldest_at + (0 if whole else self._policy.linger_of(len(self.waiting)))
 
     @property
     def next_offset(self) -> int:
         """Offset that is to be fetched next."""
-        return self._waiting.next_offset
+        return self.waiting.next_offset
 
     @property
     def idle_at(self) -> int | None:
         """Offset before which everything is done; None while records wait or are in flight."""
-        return None if self._waiting or self._in_flight else self._position
+        return None if self.waiting or self.in_flight else self._position
 
     @property
     def state(self) -> State:
         """State to commit now."""
-        ends = (*self._in_flight.ends, *self._known_ends)
-        return State(self._in_flight.done, ends, self.closings, self.joint_insert)
+        ends = (*self.in_flight.ends, *self._known_ends)
+        return State(self.in_flight.done, ends, self.closings, self.joint_insert)
 
     @property
     def changed(self) -> bool:
@@ -145,7 +140,7 @@ class PartitionBatches:
         """
         if parts and (got := parts[0].first_offset) < self.next_offset:
             raise ValueError(f"{self.topic}-{self.partition}: offset {got} came where {self.next_offset} was expected")
-        self._waiting.add([measured(part, self._policy.max_bytes) for part in parts], now, next_offset)
+        self.waiting.add([measured(part, self._policy.max_bytes) for part in parts], now, next_offset)
         self._advance()
 
     def cut(self, now: float, *, hurry: bool = False) -> Iterator[MicroBatch]:
@@ -153,29 +148,29 @@ class PartitionBatches:
 
         Args:
             now: records that have waited long enough by this time are a complete micro-batch.
-            hurry: take all waiting records as complete, because memory is short.
+            hurry: take all waiting records as complete.
         """
         while not (self.full or self.incomplete):
             if self._known_ends and not self.replaying:
                 end = self._known_ends.popleft()
-                batch = self._take(self._waiting.rows_below(end + 1), end)
-            elif not self._waiting or (self.has_room and not hurry and now < (self.due_at or now)):
+                batch = self._take(self.waiting.rows_below(end + 1), end)
+            elif not self.waiting or (self.has_room and not hurry and now < (self.due_at or now)):
                 return
             else:
                 batch = self._take(self._rows_that_fit())
             if len(batch):
                 yield batch
             else:  # all records of the range were deleted or compacted away, or their transactions aborted
-                self._in_flight.finish(batch)
+                self.in_flight.finish(batch)
                 self._advance()
 
     def ack(self, batch: MicroBatch) -> None:
         """Count one agent's acknowledgement; ignored after `close`, and for an acknowledged micro-batch."""
-        if not self._in_flight.awaits(batch):
+        if not self.in_flight.awaits(batch):
             return
         batch.acks -= 1
         if batch.acks == 0:
-            self._in_flight.finish(batch)
+            self.in_flight.finish(batch)
             self._advance()
             self._on_ack(batch)
 
@@ -202,30 +197,30 @@ class PartitionBatches:
     def close(self) -> None:
         """Give the partition up: nothing of it may be inserted or committed any more."""
         self.live = False
-        self._waiting.clear()
-        self._in_flight.close()
+        self.waiting.clear()
+        self.in_flight.close()
 
     def _take(self, rows: int, end: int | None = None) -> MicroBatch:
         """Put the first waiting records in flight; their range ends with the last record, or at a known end."""
-        parts = self._waiting.take(rows)
+        parts = self.waiting.take(rows)
         last = parts[-1].last_offset if end is None else end
         acks = 1 if self.replaying else self._agents
         batch = MicroBatch(self, self._position, last, parts, acks=acks, replayed=self.replaying)
         self._position = last + 1
-        self._in_flight.add(batch)
+        self.in_flight.add(batch)
         self._advance()
         return batch
 
     def _advance(self) -> None:
         """Move past offsets without records: to the end of a replay, and behind all that is done."""
-        first = self._waiting.first_offset if self._waiting else self.next_offset
+        first = self.waiting.first_offset if self.waiting else self.next_offset
         if self.replaying and first >= self._replayed_to:
             self._position = self._replayed_to
         if self.idle_at is not None and not (self._known_ends or self.replaying):
-            self._position = self._in_flight.done = self.next_offset
+            self._position = self.in_flight.done = self.next_offset
 
     def _rows_that_fit(self) -> int:
         """Count the waiting records that make the next micro-batch; a record that is too large makes one alone."""
-        rows = min(len(self._waiting), self._policy.max_rows)
-        below = self._waiting.rows_below(self._replayed_to, rows) if self.replaying else rows
-        return self._waiting.rows_within(below, self._policy.max_bytes)
+        rows = min(len(self.waiting), self._policy.max_rows)
+        below = self.waiting.rows_below(self._replayed_to, rows) if self.replaying else rows
+        return self.waiting.rows_within(below, self._policy.max_bytes)

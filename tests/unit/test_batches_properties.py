@@ -89,7 +89,7 @@ class _Greedy(PartitionBatches):
 
     def ack(self, batch: MicroBatch) -> None:
         super().ack(batch)
-        self._in_flight.done = batch.last + 1
+        self.in_flight.done = batch.last + 1
 
 
 def test_the_property_notices_a_commit_past_a_gap() -> None:

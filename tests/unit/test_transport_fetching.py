@@ -5,7 +5,7 @@ import logging
 
 import pytest
 from support.fake_broker import TP, FakeBroker, FakeDeriver, Worker, committed, ranges_of
-from support.records import Record, parts_of
+from support.records import Record
 
 from pipeline import metrics
 from pipeline.catalog import BatchPolicy
@@ -283,48 +283,6 @@ def test_partitions_that_are_nearly_due_are_committed_with_one_that_is() -> None
         worker.now += 0.81
         assert ranges_of(await worker.fetch()) == [(0, 0), (0, 0)]
         assert broker.requests.count("commit") == commits + 1
-
-    asyncio.run(scenario())
-
-
-def _short_of_memory(first: int, second: int, *, enough_in_flight: int) -> Worker:
-    """Return a worker on two partitions with so many records, whose memory is less than one record takes."""
-    broker = FakeBroker()
-    broker.produce(first)
-    broker.produce(second, OTHER)
-    policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
-    return Worker(broker, max_bytes=1, enough_in_flight=enough_in_flight, policies={"events": policy})
-
-
-def test_when_memory_is_short_the_largest_is_cut_and_the_others_grow() -> None:
-    """What is done makes room again, so that the next micro-batch is larger."""
-
-    async def scenario() -> None:
-        worker = _short_of_memory(3, 5, enough_in_flight=1)
-        await worker.assign()
-        [batch] = await worker.fetch()
-        assert (batch.partition, batch.first, batch.last) == (1, 0, 4)
-        assert await worker.fetch() == []
-        batch.ack()
-        [batch] = await worker.fetch()
-        assert (batch.partition, batch.first, batch.last) == (0, 0, 2)
-
-    asyncio.run(scenario())
-
-
-def test_when_memory_is_short_records_in_flight_do_not_count() -> None:
-    """The next one is cut where most waits, although another partition holds more."""
-
-    async def scenario() -> None:
-        worker = _short_of_memory(9, 1, enough_in_flight=2)
-        await worker.assign()
-        _, second = await worker.fetch()
-        second.ack()
-        for tp, partition in worker.member.assignment.partitions.items():
-            worker.broker.produce(2 if tp == TP else 5, tp)
-            partition.add(parts_of(worker.broker.logs[tp][-2 if tp == TP else -5 :]), worker.now)
-        [batch] = await worker.fetch()
-        assert (batch.partition, len(batch)) == (OTHER.partition, 5)
 
     asyncio.run(scenario())
 
