@@ -1,7 +1,9 @@
 """Fetch records into micro-batches: choose partitions with room, cut, and commit each range before its delivery."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 from pipeline import metrics
@@ -11,7 +13,6 @@ from pipeline.transport.asking import until_answered
 from pipeline.transport.broker import Fetched, TopicPartition
 from pipeline.transport.commits import Commits
 from pipeline.transport.context import Context
-from pipeline.transport.filling import Filling
 from pipeline.transport.gaps import Gaps
 from pipeline.transport.micro_batch import MicroBatch
 from pipeline.transport.partition import PartitionBatches
@@ -19,6 +20,8 @@ from pipeline.transport.topics import Topics
 
 _AT_BROKER = 0.1  # part of the linger that records may have waited for their fetch
 _TOGETHER = 0.25  # part of the linger that a micro-batch may lack, if another one is cut
+_ENOUGH = 0.1  # part of a micro-batch that is worth an insert of a worker that has nothing better to do
+_QUIET_SECONDS = 0.15  # longer than a broker waits for more records before it answers
 RECHECK_SECONDS = 0.05
 """Longest time until an acknowledgement is noticed while records are waited for."""
 
@@ -42,7 +45,7 @@ class Fetching:
         self._topics = topics
         self._gaps = Gaps(context, topics)
         self._fetched_at = float("-inf")
-        self._filling = Filling(context)
+        self._bursts: dict[TopicPartition, float] = {}  # when something came of partitions that were cut early
 
     async def next(self, active: set[TopicPartition], seconds: float) -> dict[TopicPartition, list[Any]] | None:
         """Wait for records, at most this long.
@@ -69,27 +72,51 @@ class Fetching:
             partition.damage = some.damage
         if fetched:
             self._fetched_at = now
+        self._bursts = {tp: now if tp in fetched else at for tp, at in self._bursts.items() if tp in partitions}
         self._halt_if_damaged()
-        batches = self._cut(active, now, more=bool(fetched))
+        batches = self._cut(active, now)
         if not await self._may_be_delivered([batch for cut in batches.values() for batch in cut]):
             return None
         return {tp: records for tp, records in others.items() if records} | batches
 
-    def _cut(self, active: set[TopicPartition], now: float, *, more: bool) -> dict[TopicPartition, list[MicroBatch]]:
+    def _cut(self, active: set[TopicPartition], now: float) -> dict[TopicPartition, list[MicroBatch]]:
         """Cut what is complete, and if anything is, also what nearly is: one request commits all these ranges."""
         partitions = self._assignment.partitions
         batches = {tp: list(partitions[tp].cut(now)) for tp in active & partitions.keys()}
-        self._filling.cut_early(batches, now, more=more)
+        self._cut_early(batches, now)
         if any(batches.values()):
             for tp in batches:
                 nearly = self._options.policies[tp.topic].linger_seconds * _TOGETHER
                 batches[tp] += partitions[tp].cut(now + nearly)
         return batches
 
+    def _cut_early(self, batches: dict[TopicPartition, list[MicroBatch]], now: float) -> None:
+        """Cut what isn't complete, where most waits first, until enough of a topic is in flight: what is left grows.
+
+        While nothing of a partition is in flight, it is cut when what waits is worth an insert. The rest of such a
+        burst is cut when no more comes. If memory is short, anything is cut: what gets done makes room.
+        """
+        partitions, in_flight = self._assignment.partitions, Counter[str]()
+        for tp, each in partitions.items():
+            in_flight[tp.topic] += len(each.in_flight)
+        short = self._memory_is_short()
+        some = [tp for tp in batches if partitions[tp].waiting or tp in self._bursts]
+        for tp in sorted(some, key=lambda tp: partitions[tp].waiting.held_bytes, reverse=True):
+            idle, free = not partitions[tp].in_flight, in_flight[tp.topic] < self._options.enough_in_flight
+            rest = idle and now - self._bursts.get(tp, now) >= _QUIET_SECONDS
+            if rest or (free and (short or (idle and partitions[tp].filled >= _ENOUGH))):
+                cut = list(islice(partitions[tp].cut(now, hurry=True), 1))
+                batches[tp] += cut
+                in_flight[tp.topic] += len(cut)
+                if cut:
+                    self._bursts[tp] = now
+            if rest:
+                del self._bursts[tp]
+
     async def _fetch(self, active: set[TopicPartition], seconds: float) -> dict[TopicPartition, Fetched] | None:
         """Fetch from the partitions that have room; without one, wait for an acknowledgement instead."""
-        wanted = self._filling.to_fetch(active)
-        busy = any(batches.in_flight for batches in self._assignment.partitions.values())
+        wanted = self._with_room(active)
+        busy = bool(self._bursts) or any(batches.in_flight for batches in self._assignment.partitions.values())
         patience = min(RECHECK_SECONDS if busy else seconds, self._until_due(active))
         if not wanted:
             await self._assignment.wait_for_progress(patience)
@@ -120,6 +147,17 @@ class Fetching:
         await until_answered(ask, wanted, self._context)
         return wanted()
 
+    def _with_room(self, active: set[TopicPartition]) -> set[TopicPartition]:
+        """Return the partitions to fetch from: those without a batch policy, and those with room."""
+        partitions = self._assignment.partitions
+        others = {tp for tp in active if tp.topic not in self._options.policies}
+        held = {tp for tp in active & partitions.keys() if partitions[tp].damage is None}
+        if not self._memory_is_short():
+            return others | {tp for tp in held if partitions[tp].has_room}
+        # A range that is cut again can't be cut short. One such partition at a time fetches on.
+        incomplete = sorted(tp for tp in held if partitions[tp].incomplete and not partitions[tp].full)
+        return others | set(incomplete[:1])
+
     def _halt_if_damaged(self) -> None:
         """Halt at a damaged log once all before the damage is done, or if a range that is to be cut again has it."""
         for tp, partition in self._assignment.partitions.items():
@@ -127,6 +165,9 @@ class Fetching:
             if (damage := partition.damage) and done:
                 way_out = way_past(damage.offsets, behind_all=not partition.incomplete)
                 self._options.stop(damaged_log(*tp, damage.fault, way_out))
+
+    def _memory_is_short(self) -> bool:
+        return self._assignment.held_bytes >= self._options.max_bytes
 
     def _until_due(self, active: set[TopicPartition]) -> float:
         """Seconds until the first micro-batch that may be cut has waited long enough."""

@@ -24,7 +24,7 @@ class TransportOptions:
     batches_in_flight: int = 2
     """Limit of micro-batches of one partition that are cut and not acknowledged."""
     enough_in_flight: int = 4
-    """Micro-batches in flight of all partitions; with fewer, some are cut that aren't complete."""
+    """Micro-batches in flight of a topic; with fewer, some are cut that aren't complete."""
     max_bytes: int = 40 * 1024 * 1024
     """Records in memory as they were fetched, compressed, of all partitions; fetching pauses above it."""
     max_unpacked_bytes: int = MOST_UNPACKED

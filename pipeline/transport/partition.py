@@ -2,7 +2,7 @@
 
 Pure bookkeeping, without Kafka and without a clock. Its rules:
 - A micro-batch holds consecutive records of one topic-partition, in order; each record is in exactly one.
-- It ends at the batch policy's rows, bytes or linger, whichever comes first. `Filling` cuts some of them early.
+- It ends at the batch policy's rows, bytes or linger, whichever comes first. `Fetching` cuts some of them early.
 - The committable offset never passes a record whose micro-batch isn't acknowledged, in any order of acknowledgements.
 - The range of a micro-batch is committed before the micro-batch is delivered. Ranges that an earlier owner committed
   are cut again, exactly, before any new range.

@@ -1,4 +1,4 @@
-"""Size of micro-batches, with a broker in memory: what is cut early, and what is fetched from while memory fills."""
+"""Micro-batches that are cut before they are complete, with a broker in memory."""
 
 import asyncio
 from typing import Any
@@ -8,9 +8,10 @@ from support.records import Record, parts_of
 
 from pipeline.catalog import BatchPolicy
 from pipeline.transport.broker import TopicPartition
-from pipeline.transport.micro_batch import MicroBatch
 
 OTHER = TopicPartition("events", 1)
+_QUIET = 0.16
+"""Seconds after which a burst is over."""
 
 
 def _short_of_memory(first: int, second: int, *, enough_in_flight: int) -> Worker:
@@ -65,8 +66,8 @@ def _two_partitions(first: int, second: int, **options: Any) -> Worker:
     )
 
 
-def test_a_free_place_takes_a_tenth_of_a_micro_batch() -> None:
-    """So nothing lingers while the rest of the worker is idle; less than a tenth does, and so does a second one."""
+def test_a_tenth_of_a_micro_batch_is_enough() -> None:
+    """Nothing of it lingers while the rest of the worker may be idle; less than a tenth does, and a second one does."""
 
     async def scenario() -> None:
         worker = _two_partitions(9, 10)
@@ -92,7 +93,7 @@ def test_a_tenth_is_by_bytes_too() -> None:
     asyncio.run(scenario())
 
 
-def test_while_no_place_is_free_micro_batches_grow() -> None:
+def test_while_enough_is_in_flight_micro_batches_grow() -> None:
     """The one that is cut next is the largest."""
 
     async def scenario() -> None:
@@ -105,7 +106,6 @@ def test_while_no_place_is_free_micro_batches_grow() -> None:
         worker.broker.produce(20, OTHER)
         assert await worker.fetch() == []
         batch.ack()
-        worker.broker.produce(1)
         [batch] = await worker.fetch()
         assert (batch.partition, len(batch)) == (OTHER.partition, 60)
 
@@ -113,26 +113,67 @@ def test_while_no_place_is_free_micro_batches_grow() -> None:
 
 
 def test_the_rest_of_a_burst_does_not_linger() -> None:
-    """When all is done and no more comes, what waits is cut; after that, records linger again."""
+    """When nothing of the partition is in flight and no more comes, it is cut; after that, records linger again."""
 
     async def scenario() -> None:
-        worker = _two_partitions(10, 0, enough_in_flight=1)
+        worker = _two_partitions(10, 10, enough_in_flight=2)
         await worker.assign()
-        [batch] = await worker.fetch()
+        first, second = await worker.fetch()
         worker.broker.produce(3)
         worker.broker.produce(4, OTHER)
+        worker.now += _QUIET
         assert await worker.fetch() == []
-        assert await worker.fetch() == [], "one is in flight"
-        batch.ack()
-        worker.broker.produce(1)
+        worker.now += _QUIET
+        assert await worker.fetch() == [], "both are in flight"
+        second.ack()
+        worker.broker.produce(1, OTHER)
         assert await worker.fetch() == [], "more came"
-        rest = await worker.fetch()
-        assert [len(each) for each in rest] == [4, 4]
-        for each in rest:
-            each.ack()
+        worker.now += _QUIET
+        assert [(batch.partition, len(batch)) for batch in await worker.fetch()] == [(OTHER.partition, 5)]
+        first.ack()
+        [rest] = await worker.fetch()
+        assert (rest.partition, len(rest)) == (TP.partition, 3)
+        rest.ack()
         worker.broker.produce(5)
         assert await worker.fetch() == []
+        worker.now += _QUIET
         assert await worker.fetch() == []
+
+    asyncio.run(scenario())
+
+
+def test_an_empty_poll_does_not_end_a_burst() -> None:
+    """The broker waits for more records before it answers, longer than a poll."""
+
+    async def scenario() -> None:
+        worker = _two_partitions(10, 0)
+        await worker.assign()
+        [batch] = await worker.fetch()
+        batch.ack()
+        worker.broker.produce(1)
+        assert await worker.fetch() == []
+        worker.now += _QUIET / 2
+        assert await worker.fetch() == [], "nothing came"
+        worker.broker.produce(1)
+        assert await worker.fetch() == []
+        worker.now += _QUIET / 2
+        assert await worker.fetch() == []
+
+    asyncio.run(scenario())
+
+
+def test_the_end_of_a_burst_cuts_no_other_partition() -> None:
+    """Records of a trickle linger, also of the same topic."""
+
+    async def scenario() -> None:
+        worker = _two_partitions(10, 1)
+        await worker.assign()
+        [batch] = await worker.fetch()
+        batch.ack()
+        worker.broker.produce(1)
+        assert await worker.fetch() == []
+        worker.now += _QUIET
+        assert [(each.partition, len(each)) for each in await worker.fetch()] == [(TP.partition, 1)]
 
     asyncio.run(scenario())
 
@@ -151,60 +192,40 @@ def test_records_linger_also_after_many_micro_batches_at_a_trickle() -> None:
         assert await worker.fetch() == []
         for each in batches:
             each.ack()
+        worker.now += _QUIET
         assert await worker.fetch() == []
 
     asyncio.run(scenario())
 
 
-def _kept(worker: Worker) -> dict[TopicPartition, int]:
-    """Return the number of records that wait, by partition."""
-    return {tp: len(each.waiting) for tp, each in worker.member.assignment.partitions.items()}
-
-
-_RECORD_BYTES = 10
-
-
-async def _after(worker: Worker, counts: dict[TopicPartition, int]) -> list[MicroBatch]:
-    """Produce so many records of a known size, and fetch."""
-    for tp, count in counts.items():
-        start = worker.broker.end(tp)
-        worker.broker.logs[tp] += [Record(start + number, bytes(_RECORD_BYTES)) for number in range(count)]
-    return await worker.fetch()
-
-
-def test_when_much_of_the_memory_is_used_one_micro_batch_after_the_other_is_completed() -> None:
-    """That of the partition where most waits comes first. While a place is free, all are fetched from."""
+def test_a_topic_that_is_stuck_does_not_delay_another() -> None:
+    """Its micro-batches in flight count for it alone."""
+    policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
+    calm = TopicPartition("calm", 0)
+    broker = FakeBroker(ids={"events": "id", "calm": "id-2"})
+    for tp in (TP, OTHER):
+        broker.produce(10, tp)
+    broker.produce(0, calm)
 
     async def scenario() -> None:
-        worker = _two_partitions(0, 0, enough_in_flight=1, max_bytes=120 * _RECORD_BYTES)
+        worker = Worker(broker, enough_in_flight=2, policies={"events": policy, "calm": policy})
         await worker.assign()
-        [batch] = await _after(worker, {TP: 20})
-        assert await _after(worker, {TP: 40, OTHER: 30}) == []
-        assert _kept(worker) == {TP: 40, OTHER: 30}
-        assert await _after(worker, {TP: 5, OTHER: 5}) == []
-        assert _kept(worker) == {TP: 45, OTHER: 30}, "more than half is used, and no place is free"
-        batch.ack()
-        [batch] = await _after(worker, {OTHER: 1})
-        assert (batch.partition, len(batch)) == (TP.partition, 45)
-        assert _kept(worker) == {TP: 0, OTHER: 36}
-        assert await _after(worker, {TP: 10, OTHER: 10}) == []
-        assert _kept(worker) == {TP: 0, OTHER: 46}
+        assert len(await worker.fetch()) == 2
+        broker.produce(10, calm)
+        assert [batch.topic for batch in await worker.fetch()] == ["calm"]
 
     asyncio.run(scenario())
 
 
-def test_of_partitions_where_nothing_waits_the_one_that_was_cut_comes_last() -> None:
-    """There is memory to complete one micro-batch, and to begin one."""
-    third = TopicPartition("events", 2)
+def test_a_micro_batch_that_is_done_takes_no_memory() -> None:
+    """Agents' streams refer to their last message until the next one comes."""
 
     async def scenario() -> None:
-        worker = _two_partitions(0, 0, enough_in_flight=1, max_bytes=405 * _RECORD_BYTES)
-        worker.broker.produce(0, third)
+        worker = _two_partitions(10, 0)
         await worker.assign()
-        batches = await _after(worker, {TP: 200, OTHER: 50})
-        assert [(batch.partition, len(batch)) for batch in batches] == [(TP.partition, 100), (TP.partition, 100)]
-        assert _kept(worker) == {TP: 0, OTHER: 50, third: 0}
-        assert await _after(worker, {TP: 1, third: 1}) == []
-        assert _kept(worker) == {TP: 0, OTHER: 50, third: 1}
+        [batch] = await worker.fetch()
+        assert len(batch.offsets) == 10
+        batch.ack()
+        assert (len(batch), batch._parts, batch._places) == (10, (), None)
 
     asyncio.run(scenario())
