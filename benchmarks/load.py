@@ -97,7 +97,17 @@ class _Load:
         for _ in range(count):
             partition, key, head, tail = next(self._events)
             self.times[partition].append(now)
-            self._producer.produce(self._topic, head + ts + tail, key, partition)
+            self._queue(head + ts + tail, key, partition)
+
+    def _queue(self, value: bytes, key: bytes, partition: int) -> None:
+        """Queue an event; wait while the queue is full, as when the broker can't keep up with the rate."""
+        while True:
+            try:
+                self._producer.produce(self._topic, value, key, partition)
+            except BufferError:
+                self._producer.poll(_TICK_SECONDS)
+            else:
+                return
 
     def _delivered(self, error: object, _: Message) -> None:
         self._refused += error is not None
