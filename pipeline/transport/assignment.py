@@ -57,7 +57,6 @@ class Assignment:
 
     def note_ack(self, batch: MicroBatch) -> None:
         """Note that a micro-batch is acknowledged."""
-        batch.free()
         self._on_ack(batch)
         self._progress.set()
 

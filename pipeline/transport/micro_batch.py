@@ -56,19 +56,7 @@ class MicroBatch:
         replayed: True if the records are stored already, and are delivered again for the deriver alone.
     """
 
-    __slots__ = (
-        "_parts",
-        "_places",
-        "_rows",
-        "acks",
-        "decoded",
-        "first",
-        "held_bytes",
-        "last",
-        "owner",
-        "replayed",
-        "size",
-    )
+    __slots__ = ("_parts", "_places", "acks", "decoded", "first", "held_bytes", "last", "owner", "replayed", "size")
 
     def __init__(
         self,
@@ -89,14 +77,13 @@ class MicroBatch:
         """Bytes that the records take in memory until they are read."""
         self.acks = acks
         self.replayed = replayed
-        self._rows = sum(map(len, parts))
         self._parts = parts
         self._places: _Places | None = None  # kept when the records have been read
         self.decoded: Shared[Rows] = Shared()
         """Rows that ingest decodes; other agents wait for them."""
 
     def __len__(self) -> int:
-        return self._rows
+        return sum(map(len, self._parts))
 
     def __repr__(self) -> str:
         return f"<{self.topic}-{self.partition} [{self.first}, {self.last}]>"
@@ -203,10 +190,6 @@ class MicroBatch:
         call acknowledges it. A replayed micro-batch is acknowledged by the deriver alone.
         """
         self.owner.ack(self)
-
-    def free(self) -> None:
-        """Free the memory of the records and rows: all agents are done. Faust's streams refer to their last message."""
-        self._parts, self._places, self.decoded = (), None, Shared()
 
 
 class _Places(NamedTuple):

@@ -215,17 +215,3 @@ def test_a_topic_that_is_stuck_does_not_delay_another() -> None:
         assert [batch.topic for batch in await worker.fetch()] == ["calm"]
 
     asyncio.run(scenario())
-
-
-def test_a_micro_batch_that_is_done_takes_no_memory() -> None:
-    """Agents' streams refer to their last message until the next one comes."""
-
-    async def scenario() -> None:
-        worker = _two_partitions(10, 0)
-        await worker.assign()
-        [batch] = await worker.fetch()
-        assert len(batch.offsets) == 10
-        batch.ack()
-        assert (len(batch), batch._parts, batch._places) == (10, (), None)
-
-    asyncio.run(scenario())
