@@ -20,8 +20,9 @@ from pipeline.transport.topics import Topics
 
 _AT_BROKER = 0.1  # part of the linger that records may have waited for their fetch
 _TOGETHER = 0.25  # part of the linger that a micro-batch may lack, if another one is cut
-_ENOUGH = 0.1  # part of a micro-batch that is worth an insert of a worker that has nothing better to do
-_QUIET_SECONDS = 0.15  # longer than a broker waits for more records before it answers
+_ENOUGH = 0.1  # part of the policy's rows that is worth an insert of a worker that has nothing better to do
+_QUIET = 0.25  # part of the linger without records after which a burst is over
+_QUIET_SECONDS = 0.15  # but longer than a broker waits for more records before it answers
 RECHECK_SECONDS = 0.05
 """Longest time until an acknowledgement is noticed while records are waited for."""
 
@@ -44,8 +45,9 @@ class Fetching:
         self._commits = commits
         self._topics = topics
         self._gaps = Gaps(context, topics)
+        self._asked: set[TopicPartition] = set()  # partitions of the last fetch
         self._fetched_at = float("-inf")
-        self._bursts: dict[TopicPartition, float] = {}  # when something came of partitions that were cut early
+        self._bursts: dict[PartitionBatches, float] = {}  # cut early, and when more came or wasn't asked for
 
     async def next(self, active: set[TopicPartition], seconds: float) -> dict[TopicPartition, list[Any]] | None:
         """Wait for records, at most this long.
@@ -72,7 +74,9 @@ class Fetching:
             partition.damage = some.damage
         if fetched:
             self._fetched_at = now
-        self._bursts = {tp: now if tp in fetched else at for tp, at in self._bursts.items() if tp in partitions}
+        silent = {partitions[tp] for tp in (self._asked - fetched.keys()) & partitions.keys()}
+        active_ones = {partitions[tp] for tp in active & partitions.keys()}
+        self._bursts = {each: at if each in silent else now for each, at in self._bursts.items() if each in active_ones}
         self._halt_if_damaged()
         batches = self._cut(active, now)
         if not await self._may_be_delivered([batch for cut in batches.values() for batch in cut]):
@@ -94,28 +98,31 @@ class Fetching:
         """Cut what isn't complete, where most waits first, until enough of a topic is in flight: what is left grows.
 
         While nothing of a partition is in flight, it is cut when what waits is worth an insert. The rest of such a
-        burst is cut when no more comes. If memory is short, anything is cut: what gets done makes room.
+        burst is cut when no more comes. If memory is short, partitions with more than their share of it are cut: what
+        gets done makes room.
         """
-        partitions, in_flight = self._assignment.partitions, Counter[str]()
-        for tp, each in partitions.items():
-            in_flight[tp.topic] += len(each.in_flight)
-        short = self._memory_is_short()
-        some = [tp for tp in batches if partitions[tp].waiting or tp in self._bursts]
-        for tp in sorted(some, key=lambda tp: partitions[tp].waiting.held_bytes, reverse=True):
-            idle, free = not partitions[tp].in_flight, in_flight[tp.topic] < self._options.enough_in_flight
-            rest = idle and now - self._bursts.get(tp, now) >= _QUIET_SECONDS
-            if rest or (free and (short or (idle and partitions[tp].filled >= _ENOUGH))):
-                cut = list(islice(partitions[tp].cut(now, hurry=True), 1))
+        in_flight, every = Counter[str](), self._assignment.partitions
+        for each in every.values():
+            in_flight[each.topic] += len(each.in_flight)
+        share = self._options.max_bytes / max(1, len(every)) if self._memory_is_short() else float("inf")
+        some = [(tp, every[tp]) for tp in batches if every[tp].waiting or every[tp] in self._bursts]
+        for tp, partition in sorted(some, key=lambda each: each[1].waiting.held_bytes, reverse=True):
+            policy, idle, rows = self._options.policies[tp.topic], not partition.in_flight, len(partition.waiting)
+            enough = (idle and rows >= policy.max_rows * _ENOUGH) or partition.waiting.held_bytes >= share
+            quiet = now - self._bursts.get(partition, now) >= max(_QUIET_SECONDS, policy.linger_seconds * _QUIET)
+            over = idle and quiet
+            if (over and rows >= policy.min_rows) or (enough and in_flight[tp.topic] < self._options.enough_in_flight):
+                cut = list(islice(partition.cut(now, hurry=True), 1))
                 batches[tp] += cut
                 in_flight[tp.topic] += len(cut)
                 if cut:
-                    self._bursts[tp] = now
-            if rest:
-                del self._bursts[tp]
+                    self._bursts[partition] = now
+            if over:
+                del self._bursts[partition]
 
     async def _fetch(self, active: set[TopicPartition], seconds: float) -> dict[TopicPartition, Fetched] | None:
         """Fetch from the partitions that have room; without one, wait for an acknowledgement instead."""
-        wanted = self._with_room(active)
+        wanted = self._asked = self._with_room(active)
         busy = bool(self._bursts) or any(batches.in_flight for batches in self._assignment.partitions.values())
         patience = min(RECHECK_SECONDS if busy else seconds, self._until_due(active))
         if not wanted:

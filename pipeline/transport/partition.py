@@ -81,12 +81,8 @@ class PartitionBatches:
     @property
     def has_room(self) -> bool:
         """True if the next micro-batch takes more records."""
-        return self.filled < 1 or self.incomplete
-
-    @property
-    def filled(self) -> float:
-        """Part of the next micro-batch that waits, by the policy's rows or bytes; 1 or more if it is complete."""
-        return max(len(self.waiting) / self._policy.max_rows, self.waiting.size / self._policy.max_bytes)
+        within = len(self.waiting) < self._policy.max_rows and self.waiting.size < self._policy.max_bytes
+        return within or self.incomplete
 
     @property
     def incomplete(self) -> bool:

@@ -19,8 +19,7 @@ class WaitingRecords:
         """Offset after all that was fetched; offsets before it that have no record here are done, or have none."""
         self._parts: deque[LogPart] = deque()
         self._rows = 0
-        self.newest_at = 0.0
-        """Time at which the last record was added; 0 before the first."""
+        self._newest_at = 0.0  # when the last record was added
         self.size = 0
         """Bytes of the records when they are read."""
         self.held_bytes = 0
@@ -42,7 +41,7 @@ class WaitingRecords:
         for part in parts:
             if not self._rows:
                 self.oldest_at = now
-            self.newest_at = now
+            self._newest_at = now
             self._parts.append(part)
             self._count(part, 1)
             self.next_offset = max(self.next_offset, part.last_offset + 1)
@@ -60,7 +59,7 @@ class WaitingRecords:
                 part = part.sliced(0, rows)
             rows -= len(part)
             taken.append(part)
-        self.oldest_at = self.newest_at  # there was room until the last fetch, so the rest came with it
+        self.oldest_at = self._newest_at  # there was room until the last fetch, so the rest came with it
         return taken
 
     def rows_below(self, offset: int, most: int | None = None) -> int:

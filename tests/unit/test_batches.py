@@ -63,20 +63,6 @@ def test_records_left_by_a_late_cut_are_as_old_as_their_fetch() -> None:
     assert cut(partition, 100.0) == [[6]]
 
 
-def test_a_micro_batch_is_filled_by_rows_or_by_bytes() -> None:
-    """The limit that is nearer counts; a complete micro-batch leaves no room."""
-    partition = partition_of(rows=4)
-    assert (partition.filled, partition.has_room) == (0.0, True)
-    partition.add(records_at([0]), 0.0)
-    assert partition.filled == 0.25
-    partition.add(parts_of([Record(1, bytes(900))]), 0.0)
-    assert 0.85 < partition.filled < 1
-    assert partition.has_room
-    partition.add(parts_of([Record(2, bytes(900))]), 0.0)
-    assert partition.filled >= 1
-    assert not partition.has_room
-
-
 def test_in_a_hurry_all_waiting_records_are_complete() -> None:
     """Nothing waits for more records."""
     partition = partition_of()

@@ -84,8 +84,8 @@ async def _until_freed(decode: Callable[[MicroBatch], Awaitable[Rows]], rows: Ma
     job._start(partition, job._follow)
     owner.add(parts_of([Record(0, b".", b"")]), 0.0)
     job.take(next(owner.cut(9.0)))
-    await acked.wait()
     async with asyncio.timeout(10):
+        await acked.wait()
         while rows:  # noqa: ASYNC110 (nothing tells that memory is freed)
             await asyncio.sleep(0.001)
     partition.drop()

@@ -4,14 +4,14 @@ import asyncio
 from typing import Any
 
 from support.fake_broker import TP, FakeBroker, Worker, ranges_of
-from support.records import Record, parts_of
+from support.records import parts_of
 
 from pipeline.catalog import BatchPolicy
 from pipeline.transport.broker import TopicPartition
 
 OTHER = TopicPartition("events", 1)
-_QUIET = 0.16
-"""Seconds after which a burst is over."""
+_QUIET = 15.1
+"""Seconds after which a burst is over: a quarter of the linger."""
 
 
 def _short_of_memory(first: int, second: int, *, enough_in_flight: int) -> Worker:
@@ -77,18 +77,6 @@ def test_a_tenth_of_a_micro_batch_is_enough() -> None:
         assert await worker.fetch() == []
         worker.broker.produce(1)
         assert ranges_of(await worker.fetch()) == [(0, 9)]
-
-    asyncio.run(scenario())
-
-
-def test_a_tenth_is_by_bytes_too() -> None:
-    """Few large records are worth an insert."""
-
-    async def scenario() -> None:
-        worker = _two_partitions(0, 0)
-        await worker.assign()
-        worker.broker.logs[TP] += [Record(offset, bytes(5000)) for offset in range(2)]
-        assert ranges_of(await worker.fetch()) == [(0, 1)]
 
     asyncio.run(scenario())
 
@@ -193,6 +181,84 @@ def test_records_linger_also_after_many_micro_batches_at_a_trickle() -> None:
         for each in batches:
             each.ack()
         worker.now += _QUIET
+        assert await worker.fetch() == []
+
+    asyncio.run(scenario())
+
+
+def test_time_in_which_a_partition_is_not_asked_for_more_is_no_end_of_its_burst() -> None:
+    """While memory is short, nothing comes of it, however much there is."""
+
+    async def scenario() -> None:
+        worker = _two_partitions(10, 0, max_bytes=50)
+        await worker.assign()
+        [batch] = await worker.fetch()
+        worker.broker.produce(1)
+        worker.broker.produce(30, OTHER)
+        [large] = await worker.fetch()
+        assert large.partition == OTHER.partition
+        batch.ack()
+        worker.broker.produce(9)
+        for _ in range(3):
+            worker.now += _QUIET
+            assert await worker.fetch() == []
+
+    asyncio.run(scenario())
+
+
+def test_the_rest_of_a_burst_has_the_least_rows_of_an_insert() -> None:
+    """Fewer linger as long as `max_linger_seconds` says."""
+    policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0, min_rows=5, max_linger_seconds=600.0)
+    broker = FakeBroker()
+    broker.produce(10)
+
+    async def scenario() -> None:
+        worker = Worker(broker, policies={"events": policy})
+        await worker.assign()
+        [batch] = await worker.fetch()
+        batch.ack()
+        broker.produce(4)
+        assert await worker.fetch() == []
+        worker.now += _QUIET
+        assert await worker.fetch() == []
+        worker.now += 100
+        assert await worker.fetch() == []
+
+    asyncio.run(scenario())
+
+
+def test_a_burst_ends_with_the_assignment() -> None:
+    """The next owner of a partition, or the same worker again, lets its records linger."""
+
+    async def scenario() -> None:
+        worker = _two_partitions(10, 0)
+        await worker.assign()
+        [batch] = await worker.fetch()
+        batch.ack()
+        assert worker.member.fetching._bursts
+        await worker.assign()
+        [again] = await worker.fetch()
+        again.ack()
+        worker.broker.produce(1)
+        assert await worker.fetch() == []
+        assert not worker.member.fetching._bursts
+        worker.now += _QUIET
+        assert await worker.fetch() == []
+
+    asyncio.run(scenario())
+
+
+def test_when_memory_is_short_a_trickle_lingers() -> None:
+    """Its records aren't what takes the memory."""
+    policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
+    broker = FakeBroker()
+    broker.produce(9)
+    broker.produce(1, OTHER)
+
+    async def scenario() -> None:
+        worker = Worker(broker, max_bytes=10, policies={"events": policy})
+        await worker.assign()
+        assert [(batch.partition, len(batch)) for batch in await worker.fetch()] == [(TP.partition, 9)]
         assert await worker.fetch() == []
 
     asyncio.run(scenario())
