@@ -123,4 +123,6 @@ def _await(worker: Worker, catalog: Catalog, events: int) -> None:
 
 
 def _verified() -> Any:
-    return orjson.loads(CliRunner().invoke(rollup, ["verify", "--json"], catch_exceptions=False).stdout.splitlines()[-1])
+    return orjson.loads(
+        CliRunner().invoke(rollup, ["verify", "--json"], catch_exceptions=False).stdout.splitlines()[-1]
+    )
