@@ -4,7 +4,6 @@ A process of its own, so that the measurement and the production don't wait for 
 time as `ts`. Partitions are numbered here, so an event's offset is its number in its partition.
 """
 
-import os
 import pickle
 import time
 from itertools import cycle
@@ -14,12 +13,13 @@ from zlib import crc32
 
 import click
 import numpy as np
-from confluent_kafka import Message, Producer
+from confluent_kafka import Message
 
 from benchmarks.registry import SCHEMA_ID
 from benchmarks.workload import usual
 from pipeline.catalog import Family
-from pipeline.config import env_name
+from pipeline.config import Settings
+from pipeline.kafka.producing import RecordProducer
 from pipeline.producer.encode import Encoder
 
 _TICK_SECONDS = 0.005
@@ -66,9 +66,9 @@ class _Load:
         self._events = cycle(events)
         self.times: list[list[int]] = [[] for _ in range(partitions)]
         self._refused = 0
-        self._producer = Producer(
+        self._producer = RecordProducer(
+            Settings().kafka,
             {
-                "bootstrap.servers": os.environ[env_name("kafka", "bootstrap_servers")],
                 "enable.idempotence": True,
                 "acks": "all",
                 "compression.type": "lz4",
@@ -76,7 +76,7 @@ class _Load:
                 "queue.buffering.max.messages": 1_000_000,
                 "delivery.report.only.error": True,
                 "on_delivery": self._delivered,
-            }
+            },
         )
 
     def run(self, rate: int, seconds: float) -> None:
@@ -89,7 +89,8 @@ class _Load:
                 sent += count
             self._producer.poll(0)
             time.sleep(_TICK_SECONDS)
-        if self._producer.flush(30.0) or self._refused:
+        self._producer.flush()
+        if self._refused:
             raise SystemExit(f"{self._refused} events refused, or not delivered in time")
 
     def _produce(self, count: int) -> None:
@@ -97,17 +98,7 @@ class _Load:
         for _ in range(count):
             partition, key, head, tail = next(self._events)
             self.times[partition].append(now)
-            self._queue(head + ts + tail, key, partition)
-
-    def _queue(self, value: bytes, key: bytes, partition: int) -> None:
-        """Queue an event; wait while the queue is full, as when the broker can't keep up with the rate."""
-        while True:
-            try:
-                self._producer.produce(self._topic, value, key, partition)
-            except BufferError:
-                self._producer.poll(_TICK_SECONDS)
-            else:
-                return
+            self._producer.produce(self._topic, head + ts + tail, key, partition=partition)
 
     def _delivered(self, error: object, _: Message) -> None:
         self._refused += error is not None

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import click
 import orjson
 import psutil
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks.process import ContenderError
 from benchmarks.stage import Stage, stage
@@ -22,6 +22,7 @@ from pipeline.clickhouse.coordinates import Source
 from pipeline.clickhouse.migrate import migrate
 from pipeline.config import Settings, env_name
 from pipeline.kafka.client import client_config
+from pipeline.kafka.producing import RecordProducer
 from pipeline.kafka.topics import TopicAdmin, plan
 from pipeline.producer.encode import Encoder
 
@@ -93,18 +94,13 @@ def _fill(on: Stage, family: Family, topic_id: str, begin: int, end: int) -> Non
     ((_, event),) = usual(1)
     value = Encoder(family).encode(event).value
     partitions = family.topic.partitions
-    producer = Producer({**client_config(on.settings.kafka), "linger.ms": 50})
+    producer = RecordProducer(on.settings.kafka, {"linger.ms": 50}, timeout_seconds=_SECONDS)
     bar = on.bar(f"{end:,} events", end - begin)
     for number in range(begin, end):
-        while True:
-            try:
-                producer.produce(family.topic.name, value, partition=number % partitions)
-                break
-            except BufferError:
-                producer.poll(0.1)
+        producer.produce(family.topic.name, value, partition=number % partitions)
         if number % _QUEUE == 0:
             bar(number - begin)
-    producer.flush(_SECONDS)
+    producer.flush()
     bar(end - begin)
     with connect(on.settings.clickhouse) as client:
         for first in range(begin, end, 500_000):

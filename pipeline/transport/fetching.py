@@ -104,7 +104,7 @@ class Fetching:
         in_flight, every = Counter[str](), self._assignment.partitions
         for each in every.values():
             in_flight[each.topic] += len(each.in_flight)
-        share = self._options.max_bytes / max(1, len(every)) if self._memory_is_short() else float("inf")
+        share = self._options.max_bytes / len(every) if self._memory_is_short() else float("inf")
         some = [(tp, every[tp]) for tp in batches if every[tp].waiting or every[tp] in self._bursts]
         for tp, partition in sorted(some, key=lambda each: each[1].waiting.held_bytes, reverse=True):
             policy, idle, rows = self._options.policies[tp.topic], not partition.in_flight, len(partition.waiting)

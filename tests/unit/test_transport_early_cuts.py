@@ -10,24 +10,31 @@ from pipeline.catalog import BatchPolicy
 from pipeline.transport.broker import TopicPartition
 
 OTHER = TopicPartition("events", 1)
+_POLICY = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
 _QUIET = 15.1
 """Seconds after which a burst is over: a quarter of the linger."""
 
 
-def _short_of_memory(first: int, second: int, *, enough_in_flight: int) -> Worker:
-    """Return a worker on two partitions with so many records, whose memory is less than one record takes."""
+def _two_partitions(first: int, second: int, policy: BatchPolicy = _POLICY, **options: Any) -> Worker:
+    """Return a worker on two partitions with so many records."""
     broker = FakeBroker()
     broker.produce(first)
     broker.produce(second, OTHER)
-    policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
-    return Worker(broker, max_bytes=1, enough_in_flight=enough_in_flight, policies={"events": policy})
+    return Worker(broker, policies={"events": policy}, **options)
+
+
+async def _burst(worker: Worker) -> None:
+    """Begin a burst in one partition: take the micro-batch that is cut early, and acknowledge it."""
+    await worker.assign()
+    [batch] = await worker.fetch()
+    batch.ack()
 
 
 def test_when_memory_is_short_the_largest_is_cut_and_the_others_grow() -> None:
     """What is done makes room again, so that the next micro-batch is larger."""
 
     async def scenario() -> None:
-        worker = _short_of_memory(3, 5, enough_in_flight=1)
+        worker = _two_partitions(3, 5, enough_in_flight=1, max_bytes=1)
         await worker.assign()
         [batch] = await worker.fetch()
         assert (batch.partition, batch.first, batch.last) == (1, 0, 4)
@@ -43,7 +50,7 @@ def test_when_memory_is_short_records_in_flight_do_not_count() -> None:
     """The next one is cut where most waits, although another partition holds more."""
 
     async def scenario() -> None:
-        worker = _short_of_memory(9, 1, enough_in_flight=2)
+        worker = _two_partitions(9, 1, enough_in_flight=2, max_bytes=1)
         await worker.assign()
         _, second = await worker.fetch()
         second.ack()
@@ -54,16 +61,6 @@ def test_when_memory_is_short_records_in_flight_do_not_count() -> None:
         assert (batch.partition, len(batch)) == (OTHER.partition, 5)
 
     asyncio.run(scenario())
-
-
-def _two_partitions(first: int, second: int, **options: Any) -> Worker:
-    """Return a worker on two partitions with so many records; a micro-batch has 100, and lingers for a minute."""
-    broker = FakeBroker()
-    broker.produce(first)
-    broker.produce(second, OTHER)
-    return Worker(
-        broker, policies={"events": BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)}, **options
-    )
 
 
 def test_a_tenth_of_a_micro_batch_is_enough() -> None:
@@ -135,9 +132,7 @@ def test_an_empty_poll_does_not_end_a_burst() -> None:
 
     async def scenario() -> None:
         worker = _two_partitions(10, 0)
-        await worker.assign()
-        [batch] = await worker.fetch()
-        batch.ack()
+        await _burst(worker)
         worker.broker.produce(1)
         assert await worker.fetch() == []
         worker.now += _QUIET / 2
@@ -155,9 +150,7 @@ def test_the_end_of_a_burst_cuts_no_other_partition() -> None:
 
     async def scenario() -> None:
         worker = _two_partitions(10, 1)
-        await worker.assign()
-        [batch] = await worker.fetch()
-        batch.ack()
+        await _burst(worker)
         worker.broker.produce(1)
         assert await worker.fetch() == []
         worker.now += _QUIET
@@ -208,16 +201,12 @@ def test_time_in_which_a_partition_is_not_asked_for_more_is_no_end_of_its_burst(
 
 def test_the_rest_of_a_burst_has_the_least_rows_of_an_insert() -> None:
     """Fewer linger as long as `max_linger_seconds` says."""
-    policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0, min_rows=5, max_linger_seconds=600.0)
-    broker = FakeBroker()
-    broker.produce(10)
+    policy = _POLICY.model_copy(update={"min_rows": 5, "max_linger_seconds": 600.0})
 
     async def scenario() -> None:
-        worker = Worker(broker, policies={"events": policy})
-        await worker.assign()
-        [batch] = await worker.fetch()
-        batch.ack()
-        broker.produce(4)
+        worker = _two_partitions(10, 0, policy)
+        await _burst(worker)
+        worker.broker.produce(4)
         assert await worker.fetch() == []
         worker.now += _QUIET
         assert await worker.fetch() == []
@@ -232,9 +221,7 @@ def test_a_burst_ends_with_the_assignment() -> None:
 
     async def scenario() -> None:
         worker = _two_partitions(10, 0)
-        await worker.assign()
-        [batch] = await worker.fetch()
-        batch.ack()
+        await _burst(worker)
         assert worker.member.fetching._bursts
         await worker.assign()
         [again] = await worker.fetch()
@@ -250,13 +237,9 @@ def test_a_burst_ends_with_the_assignment() -> None:
 
 def test_when_memory_is_short_a_trickle_lingers() -> None:
     """Its records aren't what takes the memory."""
-    policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
-    broker = FakeBroker()
-    broker.produce(9)
-    broker.produce(1, OTHER)
 
     async def scenario() -> None:
-        worker = Worker(broker, max_bytes=10, policies={"events": policy})
+        worker = _two_partitions(9, 1, max_bytes=10)
         await worker.assign()
         assert [(batch.partition, len(batch)) for batch in await worker.fetch()] == [(TP.partition, 9)]
         assert await worker.fetch() == []
@@ -266,7 +249,6 @@ def test_when_memory_is_short_a_trickle_lingers() -> None:
 
 def test_a_topic_that_is_stuck_does_not_delay_another() -> None:
     """Its micro-batches in flight count for it alone."""
-    policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
     calm = TopicPartition("calm", 0)
     broker = FakeBroker(ids={"events": "id", "calm": "id-2"})
     for tp in (TP, OTHER):
@@ -274,7 +256,7 @@ def test_a_topic_that_is_stuck_does_not_delay_another() -> None:
     broker.produce(0, calm)
 
     async def scenario() -> None:
-        worker = Worker(broker, enough_in_flight=2, policies={"events": policy, "calm": policy})
+        worker = Worker(broker, enough_in_flight=2, policies={"events": _POLICY, "calm": _POLICY})
         await worker.assign()
         assert len(await worker.fetch()) == 2
         broker.produce(10, calm)
