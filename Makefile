@@ -1,4 +1,4 @@
-# Each target installs its tools into .venv first. Outside the project it writes only to pip's and the jars' caches.
+# Each target installs its tools into .venv first. Outside the project it writes only to the caches of pip, uv and the jars.
 .DEFAULT_GOAL := help
 unexport PYTHONDONTWRITEBYTECODE # hundreds of processes of the tests would compile the package anew
 PYTHON ?= python3
@@ -14,10 +14,13 @@ SAME := --constraints requirements/development.txt
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(MARK): pyproject.toml hatch_build.py pipeline/columns/core.zig requirements/development.txt
+# uv takes a third of pip's time, and is locked like the rest. pip does it where uv finds no packages, as with an index of pip's own.
+$(MARK): pyproject.toml hatch_build.py pipeline/columns/core.zig requirements/development.txt requirements/install.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11 to 3.13 is needed; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements/development.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements/install.txt
+	$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements/development.txt || \
+		$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements/development.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -25,7 +28,8 @@ install: $(MARK) ## Install the package and all tools in .venv
 
 lock: $(MARK) ## Lock the newest versions that pyproject.toml allows, with hashes
 	for lock in 'worker pyproject.toml' 'development pyproject.toml --extra devstack --extra test' \
-		'build --group build $(SAME)' 'fuzz --group fuzz $(SAME)' 'peers benchmarks/requirements-peers.txt'; do \
+		'build --group build $(SAME)' 'install --group install $(SAME)' \
+		'fuzz --group fuzz $(SAME)' 'peers benchmarks/requirements-peers.txt'; do \
 		set -- $$lock; name=$$1; shift; $(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes \
 		--no-emit-index-url --python-version 3.11 --custom-compile-command 'make lock' "$$@" \
 		--output-file requirements/$$name.txt || exit 1; done

@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from support.containers import ContainerStack, skip_without_engine
 from support.events import events
 from support.fork_server import ForkServer
 from support.kafka_topic import Topic
+from support.memory_files import memory_directory
 from support.processes import Worker, eventually
 from support.replays import UiEvents
 from support.schema_registry import RegistryServer
@@ -62,6 +64,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="local",
         help="run broker and ClickHouse as processes (default), or in containers with the images of docker-compose.yml",
     )
+
+
+def pytest_configure() -> None:
+    """Keep the tests' files in memory where there is enough of it, unless TMPDIR says where they belong."""
+    if "TMPDIR" not in os.environ and (directory := memory_directory()):
+        os.environ["TMPDIR"] = str(directory)
+        tempfile.tempdir = None  # it was chosen before
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected out of garbage collections, of which a process makes thousands."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -26,7 +26,7 @@ def _pins(file: Path) -> dict[str, str]:
 def test_each_installation_is_locked() -> None:
     """Each one checks hashes, or installs the package itself: without dependencies, and built with locked tools."""
     installations = [set(shlex.split(each)) for each in _installations()]
-    assert len(installations) == 7
+    assert len(installations) == 9
     for arguments in installations:
         built = "--no-build-isolation" in arguments or any(each.endswith(".whl") for each in arguments)
         assert "--require-hashes" in arguments or ("--no-deps" in arguments and built), arguments
@@ -41,7 +41,7 @@ def test_a_lock_has_a_hash_for_each_version(lock: Path) -> None:
     assert [part.partition(" ")[0] for part in parts if "--hash=sha256:" not in part] == []
 
 
-@pytest.mark.parametrize(("name", "within"), [("worker", "development"), ("build", "development")])
+@pytest.mark.parametrize(("name", "within"), [(each, "development") for each in ("worker", "build", "install")])
 def test_locks_agree(name: str, within: str) -> None:
     """The image runs the versions that the tests run with."""
     pins, wider = (_pins(ROOT / "requirements" / f"{each}.txt") for each in (name, within))

@@ -24,6 +24,8 @@ from typing import IO, Protocol
 
 from pipeline.config import ENV_PREFIX
 from pipeline.devstack.process import spawn
+from pipeline.privacy.hashing import Hasher
+from pipeline.privacy.user_agents import UserAgentReducer
 
 _PROGRAMS = {"faust": "faust.__main__", "chaos.victim": "chaos.victim"}  # what `python -m` runs
 _IMPORTED = (
@@ -281,6 +283,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the tests, which end the server
     for module in _IMPORTED:
         import_module(module)
+    UserAgentReducer(Hasher(b""))  # so ua-parser's definitions are compiled once
     gc.collect()
     gc.freeze()  # or a collection in a child would copy all pages
     with socket.socket(fileno=int(sys.argv[1])) as requests:
