@@ -21,7 +21,7 @@ def access() -> None:
 def sql() -> None:
     """Print the SQL for roles, grants, limits and quotas.
 
-    The roles are chimera_reader, chimera_writer and chimera_admin. The grants are on the database
+    The roles are chimera_reader, chimera_writer, chimera_monitor and chimera_admin. The grants are on the database
     CHIMERA_CLICKHOUSE__DATABASE; the writer may insert into the tables of the families in topics.yaml and into
     session_stats. Connects to nothing: an administrator of the server runs the SQL, again after each update, and gives
     each user one of the roles. See docs/access.md.

@@ -57,7 +57,7 @@ def verify(
 
     \b
     Exit codes:
-      0   every record is in its place once, or rows without coordinates may be it
+      0   every record is in its place once, or a row without coordinates may be its row
       1   records are lost or doubled, or rows are of records that the log doesn't have
       2   the options are wrong
       69  Kafka, ClickHouse or the schema registry doesn't answer

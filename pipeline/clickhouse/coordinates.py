@@ -60,9 +60,9 @@ _URL_SAFE = str.maketrans("-_", "+/")
 def stored_offsets(
     client: Any, table: str, source: Source, first: int, last: int, *, times: NDArray[np.int64]
 ) -> NDArray[np.uint64]:
-    """Return the offsets of `[first, last]` that the table has rows of, ascending; one of two rows is there twice.
+    """Return the offsets of `[first, last]` that the table has rows of, ascending.
 
-    The server reads the parts and granules of `times` alone. A replica catches up first.
+    An offset with two rows appears twice. The server reads the parts and granules of `times` alone. A replica catches up first.
 
     Args:
         client: connected, with the table's database as default.

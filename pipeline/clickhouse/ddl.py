@@ -1,7 +1,7 @@
 """Writes the statements for a family's table: CREATE TABLE for a new one, ALTER TABLE for another version of a schema.
 
-A statement may be repeated without harm, and workers of the older version run on: they don't fill an added column, so
-it has a default, and they go on to fill the column of a retired field, so it stays until it is dropped.
+A statement may be repeated without harm, and workers of the older version run on. They don't fill an added column, so
+the column has a default. They still fill the column of a retired field, so that column stays until it is dropped.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -34,7 +34,7 @@ def declared_columns(own: Path | None = None) -> dict[str, dict[str, LiveColumn]
     """Return the columns by table and name, after all migrations; `own` is the folder of one's own.
 
     It reads CREATE TABLE with a column a line, and ADD, MODIFY and DROP COLUMN. A table that is created in another form
-    is left out, and so to the worker.
+    is left out; the worker checks it at its start.
     """
     tables: dict[str, dict[str, LiveColumn]] = {}
     for path in (*sorted(MIGRATIONS.glob("*.sql")), *(sorted(own.glob("*.sql")) if own else ())):

@@ -89,7 +89,7 @@ def check_deduplication_windows(settings: Settings, catalog: Catalog, partitions
 
 
 def window_shares(settings: Settings, catalog: Catalog, partitions: Mapping[str, int]) -> dict[str, float]:
-    """Return the blocks of each partition's share of a window, by table; infinite if it does for the fastest inserts.
+    """Return each partition's share of a window in blocks, by table; infinite if it suffices for the fastest inserts.
 
     Args: as of `check_deduplication_windows`.
 
@@ -112,7 +112,7 @@ class _Table(NamedTuple):
     definition: str
     partitions: int
     enough: int
-    """Blocks of a window that does for the fastest inserts of all partitions."""
+    """Blocks of a window that suffices for the fastest inserts of all partitions."""
 
     def setting(self, name: str) -> int | None:
         """Return the value of a setting; None if the table doesn't set it."""

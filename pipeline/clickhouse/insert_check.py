@@ -10,7 +10,7 @@ Some rows are done although none has their coordinates:
 - a ReplacingMergeTree has replaced the row by a newer one of the same key;
 - a version without coordinates stored the row: the token was known, and rows without coordinates are where the day's
   rows should be;
-- the table's TTL has expired it, and its token was known or new.
+- the table's TTL has expired it: an insert has stored it, or was dropped because its token was known.
 
 A replica that lags behind catches up before it is asked (`pipeline.clickhouse.catching_up`).
 
@@ -46,7 +46,8 @@ def missing_rows(client: Any, table: str, key: str, columns: Mapping[str, Column
         key: name of a column of UUIDs.
         columns: columns of the rows by name, with those of `pipeline.clickhouse.coordinates`; at least one row, all
             of one partition of a topic.
-        tried: True if these rows were inserted right before, so that their token was known or new.
+        tried: True if these rows were inserted right before: the server has stored them, or dropped them for a known
+            token.
 
     Raises:
         HaltError: a row policy hides rows of the table.

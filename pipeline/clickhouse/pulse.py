@@ -4,11 +4,11 @@ A server that is frozen keeps its connections and says nothing. An insert may ta
 give up inserts that go on. So a thread asks on a connection of its own, every two seconds and with a short timeout:
 - Without an answer, the server is in trouble, and so is each insert that waits. The inserts go on waiting: the server
   may go on, and a lost connection ends them.
-- With an answer, an insert that waits is asked for by its id. The server refuses a second query of a running id. If it
-  runs none twice in a row, the insert's answer is lost, and its connection is closed. The insert is then a failed
-  attempt, and the next attempt has the same token; so it does no harm if the server has stored the rows. It may be
-  wrong, since several servers behind one address may have one name. So the next attempt has twice the time before it is
-  asked for: an insert gets through, however long it takes.
+- With an answer, the thread asks for each waiting insert by its id: the server refuses a second query with a running
+  id. If the server twice in a row runs no such query, the thread takes the insert's answer for lost, and closes its
+  connection. The insert is then a failed attempt. The next attempt has the same token, so it does no harm if the server
+  has stored the rows. The thread may be wrong, since several servers behind one address may have the same name. So the
+  next attempt has twice the time before the thread asks for it: an insert gets through, however long it takes.
 - Tables that got no rows for a while get an insert without rows, which finds what the next rows would: rights that were
   taken away, a read-only table, too many parts.
 """

@@ -18,7 +18,8 @@ class Find(Protocol):
 
         Args:
             columns: rows to look for.
-            tried: True if they were inserted right before, so that their token was known or new.
+            tried: True if they were inserted right before: the server has stored them, or dropped them for a known
+                token.
         """
         ...
 
@@ -26,9 +27,9 @@ class Find(Protocol):
 class RepeatedInsert:
     """Insert of rows of which a part may be stored already.
 
-    Its caller attempts it until an attempt returns. A look-up that has succeeded isn't made again because the insert
-    after it failed before the server got a row, nor an insert because the look-up after it failed: on a server that
-    refuses many queries, an attempt needs one good answer to go on, not all of them in a row.
+    The caller calls `attempt` until it returns. Each attempt continues where the last one failed. If an insert failed
+    before the server got a row, the look-up before it isn't repeated. If a look-up failed, the insert before it isn't
+    repeated. So on a server that refuses many queries, each successful query is progress.
 
     Each turn has a token of its own: `token` in turn 0, then `token/1`, `token/2` and so on. A worker that repeats this
     uses the same tokens.

@@ -67,7 +67,7 @@ def mostly_stored(client: Any, table: str, key: str, columns: Mapping[str, Colum
 
 
 def _unit(client: Any, table: str) -> int:
-    """Milliseconds within which a row's key is the same row's: a ReplacingMergeTree keeps one row of a key and day."""
+    """Return the ms within which equal keys mean one row: a day for a ReplacingMergeTree, else 1."""
     return _DAY_MS if "Replacing" in all_rows(client, _ENGINE, {"table": table})[0][0] else 1
 
 

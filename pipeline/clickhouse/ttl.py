@@ -25,15 +25,15 @@ _COLUMNS = {"ts": ("DateTime64(3, 'UTC')", "toUnixTimestamp64Milli(ts)"), "hour"
 def expired_times(client: Any, table: str, column: str, times: NDArray[Any], *, certainly: bool = False) -> Mask:
     """Return the mask of the times whose rows the table's TTL has expired by now, by the server's clock.
 
-    A condition of the TTL (`DELETE WHERE`) counts as met. A TTL that depends on other columns counts as over. With
-    `certainly`, both count as not.
+    By default, rows under a condition (`DELETE WHERE`) count as expired, and so do all rows if the TTL depends on other
+    columns. With `certainly`, neither do.
 
     Args:
         client: connected, with the table's database as default.
         table: name of a table with an engine of the MergeTree family.
         column: `ts`, in milliseconds, or `hour`, in seconds.
         times: values of the column, since 1970.
-        certainly: True to leave out times of which the table may have rows still.
+        certainly: True to mark only times of which the table can't have rows any more.
 
     Raises:
         clickhouse_driver.errors.Error, OSError, EOFError: a query failed.

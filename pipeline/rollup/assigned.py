@@ -40,9 +40,9 @@ class AssignedPartition:
     saved_at: float
     """Time of the last snapshot, by the same clock."""
     refused_days: set[int] = field(default_factory=set)
-    """Days that the token of the committed joint insert is known for, without rows of this partition."""
+    """Days for which the server knows the joint insert's token, but has no rows of this partition under it."""
     refused_at: float = 0.0
-    """Time of the last such insert, by `lease_clock`."""
+    """Time of the last insert that was refused in this way, by `lease_clock`."""
     saving_seconds: float = 0.0
     """Duration of the last snapshot."""
     dropped: bool = False

@@ -5,8 +5,9 @@ hour. ClickHouse forgets a token in time, and a recovery may go back further tha
 that may be stored already, by hour and session.
 
 Hours that nobody can have stored yet may go into one joint insert, of several partitions. Its token is new, and is
-committed beside the offsets before the insert begins. While the committed state of a partition names one, its rows go
-under the token of that alone, and else under the tokens of the hours alone. decision 70 has the proof.
+committed beside the offsets before the insert begins. As long as a partition's committed state names a joint insert,
+its rows are sent only under the joint insert's token; without a name, only under the tokens of its hours. Decision 70
+has the proof.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

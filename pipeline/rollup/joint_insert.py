@@ -1,7 +1,7 @@
 """Inserts under the token of a joint insert, whose name is committed beside the offset of each of its partitions.
 
-The server keeps a token for each day of an insert: the first insert under it that has rows of a day has the day, and
-all later ones are dropped, for that day, as a whole. docs/decisions/0070 says why that is exact.
+The server keeps a token for each day of an insert. The first insert under a token that has rows of a day takes that
+day. The server drops all rows of that day in later inserts under the token. docs/decisions/0070 says why that is exact.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -119,9 +119,9 @@ class FirstInsert:
 
 
 class ClosingInsert:
-    """An insert of the rows of one hour under the token of a joint insert, after which nothing of that arrives.
+    """Insert of one hour's rows under a joint insert's token; afterwards, the joint insert stores no rows on that day.
 
-    Either these rows are stored by it, or the token was known for their day, and the server goes on to refuse it.
+    Either this insert stores its rows, or the token was already known for their day, and the server keeps refusing it.
 
     Args:
         sink: server and database of session_stats.

@@ -3,9 +3,9 @@
 Hours that nobody can have stored go into one insert, with those of all partitions. Each other hour goes by itself, and
 is looked for first.
 
-The invariant: while the committed state of a partition names a joint insert, its rows are sent under the token of that
-alone; while it names none, under the tokens of the hours alone. It changes only here, by a commit that the broker has
-answered, and only while no insert of the partition is under way.
+The invariant: as long as a partition's committed state names a joint insert, its rows are sent only under the joint
+insert's token; without a name, only under the tokens of its hours. The name changes only here, by a commit that the
+broker has answered, and only while no insert of the partition is under way.
 """
 
 import asyncio
@@ -44,8 +44,8 @@ class HourStorer:
         emission: stores the rows.
         consumer: returns the transport's consumer.
         folding: the thread that uses derivations.
-        arrival_seconds: longest time from a commit to the arrival of rows that it allowed to be sent.
-        hours_of_a_day: hours whose rows one insert stores as one part, by their numbers.
+        arrival_seconds: longest time from a commit to the arrival of rows that the commit allows to be sent.
+        hours_of_a_day: hours in one part of an insert, which is a day; `hour // hours_of_a_day` numbers the days.
         clock: seconds that never go back.
     """
 
@@ -88,14 +88,14 @@ class HourStorer:
                 await self._store(await self._hour_of(partition, held, number), again=True)
 
     async def _is_closed(self, partition: AssignedPartition, held: PartitionBatches, joint_insert: JointInsert) -> bool:
-        """Make the server refuse a joint insert, as far as it has rows of a partition; then forget its name.
+        """Make the server refuse the rows that a joint insert has of a partition; then commit without its name.
 
-        What is left of it goes under the hours' own tokens after that.
+        Rows that are still missing then go under the tokens of their hours.
 
         Returns:
-            True if nothing of it arrives any more, and the broker has taken the commit without its name. False if hours
-            that may be in it aren't closed here yet, or if the server refused some of these a short time ago: after
-            the wait it needn't remember the token any longer.
+            True if no row of the joint insert can arrive any more, and the broker has taken the commit without its
+            name. False if an hour that may be in it isn't closed here yet, or if the server refused the token less than
+            `arrival_seconds` ago. After that time the server need not remember the token.
         """
         async with partition.lock:
             derivation = partition.derivation

@@ -129,11 +129,12 @@ class Commits:
             partition.forget_closings(before)
 
     async def name_joint_insert(self, joint_inserts: Mapping[PartitionBatches, JointInsert | None]) -> bool:
-        """Commit beside the offset of each partition the joint insert that its rows are in, or that they are in none.
+        """Commit, beside the offset of each partition, the name of its joint insert, or that it has none.
 
-        The next owner reads it, so it knows under which token rows may still arrive. Call it while nothing of these
-        partitions is being inserted. It returns at once what is so already, and else when the broker has answered for
-        each partition that this worker still holds: then all of them are certain, also after False.
+        The next owner reads from it under which token rows may still arrive. Call it while no insert of these
+        partitions is under way. If the committed states are so already, it returns at once. Otherwise it returns when
+        the broker has answered for each partition that this worker still holds. Their committed states are certain
+        then, also after False.
 
         Args:
             joint_inserts: joint insert or None, by partition.

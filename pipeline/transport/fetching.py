@@ -47,7 +47,8 @@ class Fetching:
         self._gaps = Gaps(context, topics)
         self._asked: set[TopicPartition] = set()  # partitions of the last fetch
         self._fetched_at = float("-inf")
-        self._bursts: dict[PartitionBatches, float] = {}  # cut early, and when more came or wasn't asked for
+        # Partitions cut early, with the last time at which records came, or weren't asked for.
+        self._bursts: dict[PartitionBatches, float] = {}
 
     async def next(self, active: set[TopicPartition], seconds: float) -> dict[TopicPartition, list[Any]] | None:
         """Wait for records, at most this long.
@@ -95,11 +96,12 @@ class Fetching:
         return batches
 
     def _cut_early(self, batches: dict[TopicPartition, list[MicroBatch]], now: float) -> None:
-        """Cut what isn't complete, where most waits first, until enough of a topic is in flight: what is left grows.
+        """Cut incomplete micro-batches early, beginning with the partition that has the most waiting bytes.
 
-        While nothing of a partition is in flight, it is cut when what waits is worth an insert. The rest of such a
-        burst is cut when no more comes. If memory is short, partitions with more than their share of it are cut: what
-        gets done makes room.
+        A partition with nothing in flight is cut when its waiting records are worth an insert. If memory is short, each
+        partition that holds more than its share of it is cut too, because finished micro-batches free memory. Both stop
+        when enough micro-batches of the topic are in flight; the other records wait, so their micro-batch grows. After
+        an early cut, the rest of the burst is cut when no more records come.
         """
         in_flight, every = Counter[str](), self._assignment.partitions
         for each in every.values():

@@ -24,7 +24,7 @@ class TransportOptions:
     batches_in_flight: int = 2
     """Limit of micro-batches of one partition that are cut and not acknowledged."""
     enough_in_flight: int = 4
-    """Micro-batches in flight of a topic; with fewer, some are cut that aren't complete."""
+    """Micro-batches in flight of a topic, below which incomplete micro-batches are cut early."""
     max_bytes: int = 40 * 1024 * 1024
     """Records in memory as they were fetched, compressed, of all partitions; fetching pauses above it."""
     max_unpacked_bytes: int = MOST_UNPACKED
@@ -32,7 +32,7 @@ class TransportOptions:
     drain_seconds: float = 8.0
     """Time that a rebalance or a stop waits for micro-batches in flight."""
     topic_ids: Callable[[Iterable[str]], Mapping[str, str]] | None = None
-    """Looks the ids of the topics up that exist, in a thread, before each delivery; the broker is asked without it."""
+    """Returns the ids of existing topics, in a thread, before each delivery; None asks the broker instead."""
     check_beginnings: Callable[[Sequence[Beginning]], None] = lambda _: None
     """Raises HaltError if records of these partitions are stored already; runs in a thread, before any is consumed."""
     before_takeover: Callable[[], Awaitable[None]] = _nothing

@@ -26,14 +26,14 @@ class LogStretch(NamedTuple):
 def cut(
     ranges: deque[range], partition: int, records: Sequence[Any], next_offset: int, *, deleted: bool = False
 ) -> Iterator[LogStretch]:
-    """Yield the parts of what was read that are in ranges, and take these parts out of the ranges.
+    """Yield the parts of a read stretch that lie in the ranges, and remove these parts from the ranges.
 
     Args:
-        ranges: ascending ranges that are still to be read, of one partition.
-        partition: its number.
-        records: what was read, by ascending offset.
-        next_offset: offset after what was read.
-        deleted: True if retention has deleted it.
+        ranges: ascending ranges of one partition that are still to be read.
+        partition: number of the partition.
+        records: records of the stretch, by ascending offset.
+        next_offset: offset after the stretch.
+        deleted: True if retention has deleted the stretch.
     """
     rest = records
     while ranges and ranges[0].start < next_offset:

@@ -166,7 +166,7 @@ class App(faust.App):
         )
 
     def _create_directories(self) -> None:
-        """Create no directory: the worker keeps nothing on disk, and a group's name may not do for one."""
+        """Create no directory: the worker keeps nothing on disk, and a group's name may be no valid name for one."""
 
     def _init_fixups(self) -> list[Any]:
         """Return no fixups: Faust would load Django if an environment variable names its settings."""

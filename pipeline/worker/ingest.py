@@ -4,8 +4,8 @@
                                      (place lent to others meanwhile)
 
 - Decode: records become rows and rejections. The rollup's agent gets the same rows.
-- Sift: of a range that an earlier owner committed, what it has stored is left out, whatever the verdicts are now: such
-  a record stays a row. Rows of days that the table's TTL has expired become rejections.
+- Sift: if an earlier owner committed the range, the rows that it has stored are left out. Their records stay rows,
+  whatever the verdicts are now. Rows of days that the table's TTL has expired become rejections.
 - Reject: dead letters are sent, and the broker acknowledges them, before any row is inserted.
 - Insert: rows are stored with the micro-batch's token. If ClickHouse refuses some for their data
   (`pipeline.clickhouse.refusals`), these are rejected first, and the others inserted then.

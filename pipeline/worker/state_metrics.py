@@ -13,7 +13,7 @@ from pipeline.worker.family_metrics import FamilyMetrics
 
 
 class StateMetrics(Collector):
-    """Collects the state whenever the metrics are asked for, so that none is left of a partition that has moved.
+    """Collects the state at each request for metrics, so that a partition that has moved leaves no sample behind.
 
     Args:
         consumer: returns the transport's consumer; None before the worker is in its group.

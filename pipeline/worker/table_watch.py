@@ -22,7 +22,7 @@ class TableWatch:
     """Repeats the checks that the worker made at its start.
 
     Args:
-        settings: server, and the settings that the windows must do for.
+        settings: server, and the settings for which the windows must be wide enough.
         catalog: families and the rollup.
         partitions: gives the number of partitions that topics have now, by name.
         share: called with the blocks that each partition may insert, by table; see `BlockBudget`.
@@ -79,7 +79,7 @@ class TableWatch:
     async def check(self) -> None:
         """Check all tables that the worker fills; a server that doesn't answer is asked again the next time.
 
-        A window that doesn't do for partitions that were added meanwhile is only logged, once: to add partitions needs
+        A window that is too narrow for partitions that were added meanwhile is only logged, once: adding partitions needs
         no restart, and all workers would end at the same time.
 
         Raises:

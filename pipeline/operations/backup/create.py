@@ -254,7 +254,7 @@ def _tables(clickhouse: ClickHouseSettings, wanted: Collection[str]) -> tuple[st
 
 
 def _check_days(clickhouse: ClickHouseSettings, wish: Wish) -> None:
-    """Check that each day has rows, in one of the tables that are asked for: a backup of nothing passes for one.
+    """Check that each day has rows in one of the wanted tables: an empty backup would look like a good one.
 
     Raises:
         ConfigError: a day has none.

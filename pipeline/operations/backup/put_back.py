@@ -35,7 +35,7 @@ def plan_restore(
         name: name of a backup.
         tables: tables of it; empty for all.
         days: days of them; empty for all.
-        into: database beside; None for the usual one.
+        into: other database to restore into; None for the default one.
         in_place: True for the configured database.
 
     Raises:

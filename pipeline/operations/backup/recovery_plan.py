@@ -22,7 +22,7 @@ class RecoveryPlan:
         start: backup to begin with.
         into: database that gets the tables.
         resumed: True if it goes on with one that was killed.
-        exchanging: True if its tables are in place, or some of them: then the database has live tables of before.
+        exchanging: True if some or all recovered tables are in place: `into` then has tables that were live before.
     """
 
     time: datetime
@@ -33,7 +33,7 @@ class RecoveryPlan:
     exchanging: bool = False
 
     def check_not_exchanged(self) -> None:
-        """Check that the database doesn't have live tables of before.
+        """Check that the database has no tables that were live before the recovery.
 
         Raises:
             DoublesError: it has them, and a recovery would change them.

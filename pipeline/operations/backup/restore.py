@@ -1,8 +1,8 @@
 """Restore tables of a backup, by default beside: into another database.
 
-A RESTORE whose process was killed runs on, and the next one follows it by its id. One that ended without its whole
-result has left tables that only it has made, since a restore begins in a database without these tables: they are
-dropped and restored again.
+If the process of a RESTORE was killed, the statement runs on, and the next restore follows it by its id. A restore
+begins in a database without the tables to restore. So if it ends without its whole result, all these tables are its
+own: they are dropped and restored again.
 """
 
 import secrets

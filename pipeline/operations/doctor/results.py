@@ -1,4 +1,4 @@
-"""What a check has found, and the order of checks."""
+"""Results of checks, their grades, and the order of checks."""
 
 import enum
 from collections.abc import Callable, Iterable, Iterator
@@ -8,7 +8,7 @@ from pipeline.errors import ChimeraError, ConfigError, UnavailableError
 
 
 class Grade(enum.StrEnum):
-    """How well it is with a thing."""
+    """Grade of a finding."""
 
     OK = "ok"
     WARN = "warn"  # works, and a person should know

@@ -11,7 +11,7 @@ from pipeline.columns import Ints, Spans
 from pipeline.transport.records import RecordColumns
 from pipeline.transport.stretches import LogStretch
 
-_MOST_GROWING = 2  # whole chunks that all unfinished ones together may have the size of
+_MOST_GROWING = 2  # limit on the size of all unfinished chunks together, in whole chunks
 _FEW_ROWS = 1024  # stretches of fewer rows are decoded together: each slice has its own cost
 _SMALL_PART = 4  # values that are less than this part of their buffer are copied
 

@@ -122,7 +122,7 @@ def _places(
 
 
 def _kept_since(reader: TopicReader, ranges: dict[int, range]) -> float | None:
-    """Return the time of the oldest dead letter, of the partition whose oldest is the newest; None if all are there."""
+    """Return the latest of the times of the partitions' oldest dead letters; None if retention deleted none."""
     times = [_first_time(reader, number, offsets) for number, offsets in ranges.items() if offsets.start > 0]
     return max(times, default=None)
 

@@ -34,7 +34,8 @@ class RewriteOffsets:
         """Offsets whose rows are made anew."""
         self.moved: dict[int, Ints] = {}
         """Offsets of rows that the swap removes, whose records may have a row on another day."""
-        # Where a worker hasn't come to the first offset, it stores rows below it at any moment: begin where it is.
+        # A worker that hasn't committed up to the first offset may store rows below it at any moment: begin at its
+        # commit.
         limits = log.committed()
         self.ranges = {span.source.partition: _below(span, limits) for span in plan.spans}
         """All of these offsets, one range of each partition."""

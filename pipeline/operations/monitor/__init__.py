@@ -1,5 +1,6 @@
 """Monitor: looks at the group, the topics, the tables and the dead letters from outside, and shows one model of them.
 
 It is no worker, so it also sees that no worker runs. It writes nothing, joins no group, and needs logins that may only
-read. `looks` has the way from the servers to the model of `state`; `pages` its faces.
+read. `watch` looks at the servers and makes the model of `state`; `looks` runs its threads; `web`, `metrics` and
+`page` show the model.
 """

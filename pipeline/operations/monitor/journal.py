@@ -15,7 +15,7 @@ _MOST_EVENTS = 60
 FLAPPING_SECONDS = 900.0
 _MOST_JOINS = 3
 """Times that each worker of a host may join within that time: a start, an upgrade, and one more."""
-_NOTED = frozenset({"kafka-away", "clickhouse-away", "worker-halted"})  # already, when the look finds them
+_NOTED = frozenset({"kafka-away", "clickhouse-away", "worker-halted"})  # noted already, by the look that found them
 _BUSY = "rebalanc"  # within the names of the states in which partitions are given out
 
 

@@ -28,7 +28,7 @@ class Consumption(enum.StrEnum):
 
     OK = "ok"
     WARNING = "warning"
-    """It moves, but its lag grows with each look."""
+    """Its commit moves, but its lag never shrinks."""
     STALLED = "stalled"
     """A worker owns it, and its commit doesn't move."""
     STOPPED = "stopped"

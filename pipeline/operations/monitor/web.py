@@ -61,7 +61,7 @@ class MonitorWeb:
             raise ConfigError(f"{setting}: expected a port to listen on, got {where}: {error.strerror}") from None
 
     def serve(self) -> None:
-        """WebAnswer requests until `stop` is called from another thread."""
+        """Answer requests until `stop` is called from another thread."""
         self._server.serve_forever(poll_interval=0.5)
         self._server.server_close()
 

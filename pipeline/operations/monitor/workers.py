@@ -1,4 +1,4 @@
-"""Words of the workers at their `/ready`: whether records flow through each, and why one has halted.
+"""Answers of the workers at their `/ready`: whether records flow through each, and why one has halted.
 
 The group tells from which address a worker has come and on which port it listens. A worker that halts leaves the group
 first, and then says why for some seconds; so workers that have left are asked for some time longer.
@@ -37,7 +37,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Answer of a worker."""
+    """Answer of a worker at its `/ready`."""
 
     status: HTTPStatus
     text: str
@@ -55,7 +55,7 @@ class _Heard:
     """Time at which it was in the group, or answered."""
     words: Words | None = None
     halting: bool = False
-    """True from its word that it halts to its next word, also while it opens its port again, and when it is gone."""
+    """True from the answer that it halts to its next answer, also while it restarts or is gone."""
     halt: str | None = None
     halted_at: float = 0.0
     answered: bool = False
@@ -63,7 +63,7 @@ class _Heard:
 
 
 class WorkerWatch:
-    """Words of all workers; safe to use from several threads.
+    """Last answers of all workers; safe to use from several threads.
 
     Args:
         named: host:port of workers, comma-separated, besides those of the group; a name may stand for several.
@@ -93,7 +93,7 @@ class WorkerWatch:
             return [halt for address, answer in answers.items() if (halt := self._learn(address, answer, now))]
 
     def words(self, member: Member) -> Words | None:
-        """Return what a member says; None if it can't be asked, or doesn't answer."""
+        """Return the last answer of a member; None if it can't be asked, or doesn't answer."""
         with self._lock:
             address = address_of(member)
             course = self._courses.get(address) if address else None

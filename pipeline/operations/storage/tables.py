@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError, HaltError
 
 HOT = "hot"
 TIERS = (HOT, *VOLUMES)
-"""Tiers in the order in which a day passes through them; the first one is every volume that has no name of ours."""
+"""Tiers in the order in which a day passes through them; the first stands for all volumes but `warm` and `cold`."""
 
 _TABLES = """
 SELECT name, engine, engine_full, storage_policy FROM system.tables WHERE database = currentDatabase()

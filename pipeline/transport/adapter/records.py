@@ -1,6 +1,6 @@
 """Records of aiokafka's fetches as parts of the log: batches stay as they were fetched, compressed.
 
-So a limit of records that are taken at once counts parts.
+So a limit on the records that are taken at once counts parts, not records.
 
 A Python object around each record would cost a quarter of the CPU. aiokafka's C code checks the checksums.
 

@@ -56,7 +56,7 @@ def naming_instance(request: Any, instance_id: str | None) -> Any:
 def keeps_lead(joined: Any, instance_id: str | None) -> bool:
     """Tell whether the broker's answer to JoinGroup names this instance's earlier process as the leader.
 
-    It does so that the group needs no new assignment. The member leads from then on.
+    The broker names it so that the group needs no new assignment. The member leads from then on.
     """
     return (
         instance_id is not None and joined.leader_id != joined.member_id and joined.leader_id[:-_SUFFIX] == instance_id
@@ -71,7 +71,7 @@ def take_up_lead(coordinator: Any, synced: Any) -> None:
 
 
 class Misfit(NamedTuple):
-    """Topics for which an assignment that was made for the process before this one doesn't do."""
+    """Topics that don't fit the assignment made for this worker's earlier process."""
 
     dropped: set[str]
     """Assigned, and not subscribed to; aiokafka would fail."""
@@ -94,7 +94,8 @@ def misfit(synced: Any, topics: Collection[str]) -> Misfit:
 def note_assignment(coordinator: Any, synced: Any) -> None:
     """Have the assignor keep an assignment for its next request to join, without having it carried out.
 
-    The request differs from the one before then. Kafka makes a new assignment for no other, except the leader's.
+    The next request then differs from the last one. Kafka makes a new assignment only for a request that differs, or
+    for a request of the leader.
     """
     assignment = ConsumerProtocol.ASSIGNMENT.decode(synced.member_assignment)
     for assignor in coordinator._assignors:  # noqa: SLF001 (as above)

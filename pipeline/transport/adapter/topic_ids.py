@@ -93,7 +93,7 @@ class _MetadataV10(RequestStruct):
 async def topic_ids(client: Any, coordinator: Any, topics: Iterable[str]) -> dict[str, str]:
     """Return the ids of the topics that exist, by name: 22 characters of Base64.
 
-    The group's coordinator is asked, over the connection of the commits: a fetch would hold others up.
+    The group's coordinator is asked, over the connection for commits: on another one, a fetch would delay the request.
 
     Args:
         client: aiokafka's.
