@@ -62,7 +62,8 @@ def stored_offsets(
 ) -> NDArray[np.uint64]:
     """Return the offsets of `[first, last]` that the table has rows of, ascending.
 
-    An offset with two rows appears twice. The server reads the parts and granules of `times` alone. A replica catches up first.
+    An offset with two rows appears twice. The server reads the parts and granules of `times` alone. A replica catches
+    up first.
 
     Args:
         client: connected, with the table's database as default.

@@ -79,8 +79,8 @@ class TableWatch:
     async def check(self) -> None:
         """Check all tables that the worker fills; a server that doesn't answer is asked again the next time.
 
-        A window that is too narrow for partitions that were added meanwhile is only logged, once: adding partitions needs
-        no restart, and all workers would end at the same time.
+        A window that is too narrow for partitions that were added meanwhile is only logged, once: adding partitions
+        needs no restart, and all workers would end at the same time.
 
         Raises:
             HaltError: a table has another engine or a window that is too narrow; the same message as at the start.
