@@ -108,7 +108,8 @@ def main(*, parts: Sequence[str], only: Sequence[str], quick: bool, write_docs: 
         program = Program(place, made, contenders, Figures(skipped=skipped))
         for name in names:
             PARTS[name](program)
-        about = machine(place.clickhouse_version(), besides=report.peers())
+        files = f"; the servers' files were in {place.directory.parent}"
+        about = machine(place.clickhouse_version(), besides=report.peers() + files)
     _report(program.figures, about, write_docs=write_docs)
     sys.exit(1 if program.figures.failures else 0)
 

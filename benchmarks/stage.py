@@ -16,6 +16,7 @@ from benchmarks.workload import FAMILY
 from pipeline.catalog import load_catalog
 from pipeline.config import ClickHouseSettings, KafkaSettings, RegistrySettings, Settings, load_settings
 from pipeline.devstack import Stack
+from pipeline.devstack.memory_files import memory_directory
 from pipeline.devstack.ports import HOST
 
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -78,7 +79,7 @@ def stage() -> Iterator[Stage]:
 @contextmanager
 def _directory(failures: list[str]) -> Iterator[Path]:
     """Create a directory for one run; after a failure its logs are kept, because the error names one of them."""
-    directory = Path(tempfile.mkdtemp(prefix="chimera-bench-"))
+    directory = Path(tempfile.mkdtemp(prefix="chimera-bench-", dir=memory_directory()))
     try:
         yield directory
     except Exception as error:

@@ -24,7 +24,6 @@ from support.containers import ContainerStack, skip_without_engine
 from support.events import events
 from support.fork_server import ForkServer
 from support.kafka_topic import Topic
-from support.memory_files import memory_directory
 from support.processes import Worker, eventually
 from support.replays import UiEvents
 from support.schema_registry import RegistryServer
@@ -37,6 +36,7 @@ from pipeline.cli import main
 from pipeline.clickhouse.client import connect
 from pipeline.config import ENV_PREFIX, KafkaSettings, Settings, env_name, load_settings
 from pipeline.devstack import Stack
+from pipeline.devstack.memory_files import memory_directory
 from pipeline.devstack.ports import free_port
 from pipeline.producer.encode import Encoder
 
@@ -68,7 +68,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure() -> None:
     """Keep the tests' files in memory where there is enough of it, unless TMPDIR says where they belong."""
-    if "TMPDIR" not in os.environ and (directory := memory_directory()):
+    if directory := memory_directory():
         os.environ["TMPDIR"] = str(directory)
         tempfile.tempdir = None  # it was chosen before
 

@@ -18,6 +18,7 @@ from chaos import groups, lineage, overload, report, rollup, tables, transaction
 from chaos.faults import Fault
 from chaos.suite import Outcome, inflict
 from pipeline.devstack import Stack
+from pipeline.devstack.memory_files import memory_directory
 
 _NEIGHBOURS = tables.FAULTS + lineage.FAULTS + overload.FAULTS + transactions.FAULTS + groups.FAULTS
 _FAULTS = ingest.FAULTS + _NEIGHBOURS + rollup.FAULTS
@@ -53,7 +54,7 @@ def main(share: float, seed: int, only: tuple[str, ...], write_docs: bool) -> No
     if not faults:
         raise click.UsageError(f"--only: expected a part of one of: {', '.join(fault.name for fault in _FAULTS)}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no worker is left behind
-    directory = Path(mkdtemp(prefix="chimera-chaos-"))
+    directory = Path(mkdtemp(prefix="chimera-chaos-", dir=memory_directory()))
     outcomes = list(_inflict_all([(fault, max(1, round(fault.runs * share))) for fault in faults], seed, directory))
     for table in report.tables(outcomes):
         Console(width=report.TABLE_WIDTH).print(table)
