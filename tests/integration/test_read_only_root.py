@@ -1,4 +1,4 @@
-"""A worker with a read-only root, as compose and Kubernetes run the image: it needs to write nowhere but in /tmp."""
+"""A worker with a read-only root, as compose and Kubernetes run the image: it only writes temporary files."""
 
 import subprocess
 import sys
@@ -14,11 +14,11 @@ from pipeline.producer.producer import Producer
 
 pytestmark = pytest.mark.integration
 
-# A mount namespace of its own, in which `$0` is a copy of the root that can't be written to, but for /tmp.
+# A mount namespace of its own, in which `$0` is a copy of the root that can't be written to, but for temporary files.
 _READ_ONLY = """
 set -e
 mount --bind / "$0" && mount -o remount,bind,ro "$0"
-mount --bind /tmp "$0/tmp" && mount --bind /dev "$0/dev" && mount --bind /proc "$0/proc"
+mount --bind /dev "$0/dev" && mount --bind /proc "$0/proc" && mount --bind "${TMPDIR:-/tmp}" "$0${TMPDIR:-/tmp}"
 if touch "$0/written" 2>/dev/null; then exit 99; fi
 exec chroot "$0" "$@"
 """
@@ -31,7 +31,7 @@ def _command(root: Path, *command: str) -> list[str]:
 def test_a_worker_stores_rows_with_a_read_only_root(
     settings: Settings, environ: dict[str, str], tmp_path: Path
 ) -> None:
-    """It starts, answers, stores, commits and ends well, where no file outside of /tmp can be written."""
+    """It starts, answers, stores, commits and ends well, where only temporary files can be written."""
     root = tmp_path / "root"
     root.mkdir()
     tried = subprocess.run(_command(root, sys.executable, "-c", ""), capture_output=True, text=True, check=False)
