@@ -48,7 +48,9 @@ class Chromium:
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
         place = ["--remote-debugging-port=0", f"--user-data-dir={self._home.name}", "about:blank"]
         self._process = subprocess.Popen(  # noqa: ASYNC220 (it returns at once)
-            [self._program, *options, *place], stderr=subprocess.DEVNULL
+            [self._program, *options, *place],
+            env=os.environ | {"TMPDIR": self._home.name},  # a killed browser leaves a directory there
+            stderr=subprocess.DEVNULL,
         )
         self._session = aiohttp.ClientSession()
         port = await self._port()
