@@ -1,6 +1,7 @@
 """Fixtures: a real broker, a real ClickHouse, and names in both that belong to one test."""
 
 import gc
+import getpass
 import os
 import secrets
 import shutil
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from clickhouse_driver import Client
@@ -69,8 +71,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure() -> None:
     """Keep the tests' files in memory where there is enough of it, unless TMPDIR says where they belong."""
     if directory := memory_directory():
+        _forget_earlier_runs(directory)
         os.environ["TMPDIR"] = str(directory)
         tempfile.tempdir = None  # it was chosen before
+
+
+def _forget_earlier_runs(directory: Path) -> None:
+    """Remove what runs that failed or were killed have left in memory; runs that go on keep theirs."""
+    for left in directory.glob(f"pytest-of-{getpass.getuser()}/pytest-[0-9]*"):
+        lock = left / ".lock"
+        pid = lock.read_text(encoding="utf-8") if lock.exists() else ""
+        if not (pid.isdigit() and psutil.pid_exists(int(pid))):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def pytest_collection_finish() -> None:

@@ -55,19 +55,21 @@ def main(share: float, seed: int, only: tuple[str, ...], write_docs: bool) -> No
         raise click.UsageError(f"--only: expected a part of one of: {', '.join(fault.name for fault in _FAULTS)}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no worker is left behind
     directory = Path(mkdtemp(prefix="chimera-chaos-", dir=memory_directory()))
-    outcomes = list(_inflict_all([(fault, max(1, round(fault.runs * share))) for fault in faults], seed, directory))
-    for table in report.tables(outcomes):
-        Console(width=report.TABLE_WIDTH).print(table)
-    for outcome in outcomes:
-        for line in report.failures(outcome):
-            click.echo(line)
-    if write_docs:
-        report.write_docs(outcomes, shlex.join(["python", "-m", "chaos", *sys.argv[1:]]))
-    sound = all(outcome.sound for outcome in outcomes)
-    if sound:
-        shutil.rmtree(directory)
-    else:
-        click.echo(f"logs: {directory}", err=True)
+    sound = False
+    try:
+        outcomes = list(_inflict_all([(fault, max(1, round(fault.runs * share))) for fault in faults], seed, directory))
+        for table in report.tables(outcomes):
+            Console(width=report.TABLE_WIDTH).print(table)
+        for outcome in outcomes:
+            for line in report.failures(outcome):
+                click.echo(line)
+        if write_docs:
+            report.write_docs(outcomes, shlex.join(["python", "-m", "chaos", *sys.argv[1:]]))
+        sound = all(outcome.sound for outcome in outcomes)
+    finally:
+        shutil.rmtree(directory if sound else directory / "stack", ignore_errors=True)  # it may be in memory
+        if not sound:
+            click.echo(f"logs: {directory}", err=True)
     click.echo(orjson.dumps(report.totals(outcomes)))
     sys.exit(0 if sound else 1)
 

@@ -28,7 +28,7 @@ class Consumption(enum.StrEnum):
 
     OK = "ok"
     WARNING = "warning"
-    """Its commit moves, but its lag never shrinks."""
+    """Its commit moves, but its lag never shrinks, and has grown over the last looks."""
     STALLED = "stalled"
     """A worker owns it, and its commit doesn't move."""
     STOPPED = "stopped"

@@ -21,7 +21,7 @@ class FetchPace:
     """Sets the bytes and the time that the broker waits for before it answers a fetch.
 
     While records flow, a fetch waits for 256 KiB, or for what it may get of a partition if that is less, but for no
-    longer than a quarter of the shortest linger, and at most 100 ms. After a second without records, a fetch waits for
+    longer than a quarter of the shortest linger (5 to 100 ms). After a second without records, a fetch waits for
     the first record, so the record after a pause isn't delayed.
 
     Args:
