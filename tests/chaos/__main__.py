@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 
 import click
 import orjson
@@ -54,37 +54,41 @@ def main(share: float, seed: int, only: tuple[str, ...], write_docs: bool) -> No
     if not faults:
         raise click.UsageError(f"--only: expected a part of one of: {', '.join(fault.name for fault in _FAULTS)}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no worker is left behind
-    directory = Path(mkdtemp(prefix="chimera-chaos-", dir=memory_directory()))
-    sound = False
-    try:
-        outcomes = list(_inflict_all([(fault, max(1, round(fault.runs * share))) for fault in faults], seed, directory))
-        for table in report.tables(outcomes):
-            Console(width=report.TABLE_WIDTH).print(table)
-        for outcome in outcomes:
-            for line in report.failures(outcome):
-                click.echo(line)
-        if write_docs:
-            report.write_docs(outcomes, shlex.join(["python", "-m", "chaos", *sys.argv[1:]]))
-        sound = all(outcome.sound for outcome in outcomes)
-    finally:
-        shutil.rmtree(directory if sound else directory / "stack", ignore_errors=True)  # it may be in memory
-        if not sound:
-            click.echo(f"logs: {directory}", err=True)
+    directory = Path(mkdtemp(prefix="chimera-chaos-"))
+    outcomes = list(_inflict_all([(fault, max(1, round(fault.runs * share))) for fault in faults], seed, directory))
+    for table in report.tables(outcomes):
+        Console(width=report.TABLE_WIDTH).print(table)
+    for outcome in outcomes:
+        for line in report.failures(outcome):
+            click.echo(line)
+    if write_docs:
+        report.write_docs(outcomes, shlex.join(["python", "-m", "chaos", *sys.argv[1:]]))
+    sound = all(outcome.sound for outcome in outcomes)
+    if sound:
+        shutil.rmtree(directory)
+    else:
+        click.echo(f"logs: {directory}", err=True)
     click.echo(orjson.dumps(report.totals(outcomes)))
     sys.exit(0 if sound else 1)
 
 
 def _inflict_all(faults: Sequence[tuple[Fault, int]], seed: int, directory: Path) -> Iterator[Outcome]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress, Stack(directory / "stack") as stack:
+    servers = TemporaryDirectory(prefix="chimera-chaos-", dir=memory_directory(), ignore_cleanup_errors=True)
+    with Progress(*columns, console=Console(stderr=True)) as progress, servers as place, Stack(Path(place)) as stack:
         task = progress.add_task("", total=sum(runs for _, runs in faults))
-        for fault, runs in faults:
-            progress.update(task, description=fault.name)
-            outcome = inflict(
-                fault, runs, seed, stack=stack, directory=directory, advance=lambda: progress.advance(task)
-            )
-            progress.console.print(f"{fault.name}: {'passed' if outcome.sound else 'FAILED'}")
-            yield outcome
+        try:
+            for fault, runs in faults:
+                progress.update(task, description=fault.name)
+                outcome = inflict(
+                    fault, runs, seed, stack=stack, directory=directory, advance=lambda: progress.advance(task)
+                )
+                progress.console.print(f"{fault.name}: {'passed' if outcome.sound else 'FAILED'}")
+                yield outcome
+        finally:
+            for server in stack.servers:
+                if server.log_file.exists():
+                    shutil.copy(server.log_file, directory / f"{server.directory.name}.log")
 
 
 if __name__ == "__main__":

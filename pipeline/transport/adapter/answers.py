@@ -2,9 +2,8 @@
 
 aiokafka asks for commits with OffsetFetch up to version 3. There, an error of the whole group stands in a field of its
 own, at which aiokafka doesn't look: the empty list of partitions would pass for a group without commits, and the worker
-would store the whole log again. It also takes an unknown topic for a topic without commits. If the answer
-leaves a partition out, it takes the partition for one without a commit, or, in the answer to a commit, for a committed
-one.
+would store the whole log again. It also takes an unknown topic for a topic without commits. If the answer leaves a
+partition out, it takes the partition for one without a commit, or, in the answer to a commit, for a committed one.
 """
 
 from collections.abc import Iterable, Mapping
