@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -21,6 +20,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as properties
 from support.backups import StoredEvents
 from support.both_paths import PATHS, path
+from support.command_server import CommandServer
 from support.commands import Chimera, command
 from support.containers import ContainerStack, skip_without_engine
 from support.events import events
@@ -31,7 +31,6 @@ from support.replays import UiEvents
 from support.schema_registry import RegistryServer
 from support.tables import create_tables
 from support.verifying import Ended, Verify
-from xdist.scheduler.loadfile import LoadFileScheduling
 
 from pipeline.catalog import Family, load_catalog
 from pipeline.cli import main
@@ -42,13 +41,14 @@ from pipeline.devstack.memory_files import memory_directory
 from pipeline.devstack.ports import free_port
 from pipeline.producer.encode import Encoder
 
+pytest_plugins = ["support.running"]
+
 # A machine with other work must not make a property fail: no deadlines, and no limit on how long examples take to draw.
 properties.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 properties.load_profile("any machine")
 
 _ADMIN_SECONDS = 30.0
 _MEASURED = ("test_worker", "test_monitor")  # files whose processes run lines that nothing else reaches
-_LONG = ("tests/chaos/", "tests/integration/test_snippets.py")  # a minute a test, and no fixture of a module
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -85,30 +85,6 @@ def _forget_earlier_runs(directory: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def pytest_collection_finish() -> None:
-    """Leave what was imported and collected out of garbage collections, of which a process makes thousands."""
-    gc.collect()
-    gc.freeze()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest tests first, then those that need servers: the quick ones fill the processes up at the end."""
-    items.sort(key=lambda item: (item.get_closest_marker("integration") is None, not item.nodeid.startswith(_LONG)))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Scheduling":
-    """Give each test file to one process, as `--dist loadfile` does, but each long test by itself."""
-    return Scheduling(config, log)
-
-
-class Scheduling(LoadFileScheduling):  # type: ignore[misc] # it has no types
-    """Units of work for the processes: files, which share servers, and long tests, which share nothing."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return nodeid if nodeid.startswith(_LONG) else super()._split_scope(nodeid)
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Start the workers of a test that is marked `cold` with interpreters of their own."""
     if Worker.fork_server:
@@ -121,6 +97,14 @@ def _fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     Worker.fork_server = ForkServer(tmp_path_factory.mktemp("fork_server") / "output.log")
     yield
     Worker.fork_server.close()
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Directory for a shell's PATH, with a `chimera` that starts without its imports."""
+    server = CommandServer(tmp_path_factory.mktemp("commands"))
+    yield server.directory
+    server.close()
 
 
 @pytest.fixture(scope="session")
@@ -300,7 +284,6 @@ def _deleted(stack: Stack | ContainerStack, own: str) -> bool:
 
 _BOTH = {  # modules whose tests run with the compiled core, and with numpy alone
     "test_aborted_batches",
-    "test_decode",
     "test_decode_records",
     "test_decode_rejections",
     "test_decode_writers",

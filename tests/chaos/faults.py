@@ -15,7 +15,7 @@ from support.processes import Worker, eventually
 
 from chaos.points import INGEST_POINTS, POINTS
 from chaos.proxy import Harm, Proxy
-from chaos.world import BURSTS, SESSION_SECONDS, STEADY, Load, World, go, wait_until_frozen
+from chaos.world import SESSION_SECONDS, World, go, wait_until_frozen
 from pipeline.devstack import Server
 
 Inflict = Callable[[World, random.Random, int], Iterator[None]]
@@ -35,7 +35,6 @@ class Fault:
     runs: int
     inflict: Inflict
     world: type[World] = World
-    load: Load = STEADY
 
 
 def kill(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
@@ -223,9 +222,9 @@ FAULTS = (
 
 SAMPLE = (
     Fault("killed before it inserts", 4, partial(kill, _POINTS[:4])),
-    Fault("killed after it inserts", 4, partial(kill, _POINTS[4:8]), load=BURSTS),
+    Fault("killed after it inserts", 4, partial(kill, _POINTS[4:8])),
     Fault("killed in a commit or a rebalance", 3, partial(kill, _POINTS[8:])),
-    Fault("frozen", 3, _freeze, load=BURSTS),
+    Fault("frozen", 3, _freeze),
     Fault("inserts harmed", 3, partial(_harm, list(Harm))),
     Fault("1 to 4 to 1 workers", 1, partial(scale, 4)),
     Fault("broker stopped", 1, partial(_restart, _broker, False)),

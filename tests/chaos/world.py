@@ -52,10 +52,10 @@ class Load(NamedTuple):
 
 
 STEADY = Load(600, 0.05)
-"""Load under which an insert is under way nearly always: for faults at a random time, and for the long suite."""
+"""Load of the long suite: an insert is under way nearly always."""
 
 BURSTS = Load(300, 0.4)
-"""Load for faults that wait for their moment, which a worker passes in a few micro-batches, or in a backlog."""
+"""Load of the short suite, at a third of the CPU: a fault waits for its moment, or meets a backlog."""
 
 
 class World:

@@ -16,7 +16,7 @@ import pytest
 from support.private_name import Name
 from support.private_names import NAMES
 
-pytestmark = pytest.mark.no_cover  # runs no line of the package
+pytestmark = pytest.mark.untraced  # runs no line of the package
 
 PIPELINE = Path(__file__).parents[2] / "pipeline"
 THREAD = "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread"

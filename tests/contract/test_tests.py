@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.no_cover  # runs no line of the package
+pytestmark = pytest.mark.untraced  # runs no line of the package
 
 TESTS = Path(__file__).parents[1]
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.devstack import KafkaBroker, aot_cache, jars
 
-pytestmark = [pytest.mark.integration, pytest.mark.no_cover]
+pytestmark = [pytest.mark.integration, pytest.mark.untraced]
 
 
 def test_a_broker_uses_the_cache(tmp_path: Path) -> None:

@@ -1,22 +1,24 @@
 """Python and shell snippets of README.md and docs/, run on the test's own topics and tables."""
 
 import re
-from collections.abc import Iterator, Mapping
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from support.commands import Chimera
 from support.events import publish
 from support.processes import Worker, lag, prepare
 from support.snippets import Snippet, run_python, run_shell, snippets
 
 from pipeline.catalog import Family
-from pipeline.config import Settings
+from pipeline.config import Settings, env_name
 from pipeline.errors import UnavailableError
 
 pytestmark = pytest.mark.integration
 
+Shell = Callable[[str], "subprocess.CompletedProcess[str]"]
 _EVENTS = 1000
+_SOON = {env_name("rollup", "snapshot_seconds"): "5"}  # `chimera rollup` waits for a snapshot, a minute by default
 _UNAVAILABLE = UnavailableError.exit_code
 _UNKNOWN_SCHEMA = b"\xc3\x01" + b"12345678"
 
@@ -84,23 +86,31 @@ def family(settings: Settings) -> Family:
 
 
 @pytest.fixture
-def worker(settings: Settings, family: Family, environ: dict[str, str], tmp_path: Path) -> Iterator[Worker]:
+def shell(environ: dict[str, str], commands: Path) -> Shell:
+    """Run a shell command as a reader does."""
+    return lambda command: run_shell(command, environ, commands)
+
+
+@pytest.fixture
+def worker(
+    settings: Settings, family: Family, environ: dict[str, str], tmp_path: Path, shell: Shell
+) -> Iterator[Worker]:
     """Worker that runs beside the snippets and has stored records of every partition of the family's topic."""
-    with Worker(environ, tmp_path / "log") as worker:
+    with Worker(environ | _SOON, tmp_path / "log") as worker:
         worker.wait_until_consuming()
-        assert run_shell(f"chimera produce --sample {_EVENTS}", environ).returncode == 0
+        assert shell(f"chimera produce --sample {_EVENTS}").returncode == 0
         worker.wait_for(lambda: lag(settings, family.topic.name) == 0, "everything committed")
         yield worker
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_snippets_run(page: str, family: Family, worker: Worker, environ: Mapping[str, str], chimera: Chimera) -> None:
+def test_snippets_run(page: str, family: Family, worker: Worker, environ: Mapping[str, str], shell: Shell) -> None:
     """Every snippet of a page runs without an error, in the order of the page."""
     for snippet in (each for each in SNIPPETS if each.page == page):
         text = _filled(snippet, family)
         if "chimera rollup" in text:
-            _wait_for_the_rollup(worker, chimera)
-        done = run_python(text, environ) if snippet.language == "python" else run_shell(text, environ)
+            _wait_for_the_rollup(worker, shell)
+        done = run_python(text, environ) if snippet.language == "python" else shell(text)
         assert done.returncode == 0, f"{snippet.name}\n{text}\n{done.stdout}{done.stderr}"
 
 
@@ -111,9 +121,9 @@ def test_snippets_are_found_and_most_commands_run() -> None:
     assert sum(_reason(command) is None for command in commands) > len(commands) / 2
 
 
-def _wait_for_the_rollup(worker: Worker, chimera: Chimera) -> None:
-    """Wait until `chimera rollup verify` finds that the worker has caught up; in this process, as it asks often."""
-    worker.wait_for(lambda: chimera("rollup", "verify").returncode != _UNAVAILABLE, "rollup caught up")
+def _wait_for_the_rollup(worker: Worker, shell: Shell) -> None:
+    """Wait until `chimera rollup verify` finds that the worker has caught up."""
+    worker.wait_for(lambda: shell("chimera rollup verify").returncode != _UNAVAILABLE, "rollup caught up")
 
 
 def _filled(snippet: Snippet, family: Family) -> str:

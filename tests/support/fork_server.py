@@ -27,7 +27,11 @@ from pipeline.devstack.process import spawn
 from pipeline.privacy.hashing import Hasher
 from pipeline.privacy.user_agents import UserAgentReducer
 
-_PROGRAMS = {"faust": "faust.__main__", "chaos.victim": "chaos.victim"}  # what `python -m` runs
+_PROGRAMS = {  # what `python -m` runs, or `chimera`
+    "faust": "faust.__main__",
+    "chaos.victim": "chaos.victim",
+    "chimera": "pipeline.cli.__main__",
+}
 _IMPORTED = (
     "faust.cli.faust",
     "faust.cli.worker",
@@ -192,16 +196,18 @@ def _others(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
+class Request:
     """A child to be: its arguments, and its streams."""
 
     arguments: Sequence[str]
+    """Name of the program, and its own."""
     environ: Mapping[str, str]
     directory: str
     fds: Sequence[int]
-    """Standard input, output and error, and the pipe for its status."""
+    """Standard input, output and error, and the pipe for its status if it has one."""
 
     def close(self) -> None:
+        """Close the streams here."""
         for number in set(self.fds):
             os.close(number)
 
@@ -235,7 +241,7 @@ class _Children:
             os.close(status)
 
 
-def _serve(requests: socket.socket) -> _Request | None:
+def _serve(requests: socket.socket) -> Request | None:
     """Fork for each request until the tests end. Return the request in the child, None in the server."""
     children = _Children()
     children.selector.register(requests, selectors.EVENT_READ)
@@ -249,7 +255,7 @@ def _serve(requests: socket.socket) -> _Request | None:
                 return None
             stdin, log, status = fds
             arguments, environ, directory = json.loads(message)
-            request = _Request(arguments, environ, directory, [stdin, log, log, status])
+            request = Request(arguments, environ, directory, [stdin, log, log, status])
             if (pid := os.fork()) == 0:
                 children.close()
                 requests.close()
@@ -258,7 +264,7 @@ def _serve(requests: socket.socket) -> _Request | None:
             request.close()
 
 
-def _become(request: _Request) -> None:
+def become(request: Request) -> None:
     """Run the program as `python -m` does, in this process."""
     for number in (signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -266,6 +272,9 @@ def _become(request: _Request) -> None:
     for ours, theirs in enumerate(request.fds[:3]):
         os.dup2(theirs, ours)
     request.close()
+    # The server's own have noted what they were opened on: a file has places to seek, a pipe has none.
+    sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     os.chdir(request.directory)
     os.environ.clear()
     os.environ.update(request.environ)
@@ -289,7 +298,7 @@ def main() -> None:
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         request = _serve(requests)
     if request:
-        _become(request)
+        become(request)
 
 
 if __name__ == "__main__":

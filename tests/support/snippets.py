@@ -60,9 +60,15 @@ def run_python(text: str, environ: Mapping[str, str]) -> "subprocess.CompletedPr
     return _run([sys.executable, "-c", text], environ)
 
 
-def run_shell(command: str, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
-    """Run a shell command at the root of the repository, with the commands of this environment first in PATH."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{environ['PATH']}"
+def run_shell(command: str, environ: Mapping[str, str], commands: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a shell command at the root of the repository.
+
+    Args:
+        command: the command.
+        environ: its environment; in PATH, `commands` and the commands of this interpreter's environment come first.
+        commands: directory with a quick `chimera`.
+    """
+    path = os.pathsep.join([str(commands), str(Path(sys.executable).parent), environ["PATH"]])
     return _run(["bash", "-euo", "pipefail", "-c", command], {**environ, "PATH": path})
 
 

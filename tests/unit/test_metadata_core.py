@@ -18,7 +18,7 @@ from pipeline.producer.sample import sample
 from pipeline.schema.metadata import MAX_DEPTH, SHORT_BYTES, InvalidMetadataError
 from pipeline.schema.privacy import Metadata
 
-pytestmark = pytest.mark.no_cover  # other tests reach the same lines, and the tracer doubles the time of many examples
+pytestmark = pytest.mark.untraced  # other tests reach the same lines, and the tracer doubles the time of many examples
 
 _FILTER = MetadataFilter(Metadata(KEYS), Hasher(b"a key of the tests"))
 

@@ -31,7 +31,7 @@ from pipeline.producer.encode import Encoder
 from pipeline.transport.batch_format import BatchHead, DamagedBatchError
 from pipeline.transport.packed import PackedBatch, read_sparse, read_whole
 
-pytestmark = pytest.mark.no_cover  # other tests reach the same lines, and the tracer doubles the time of many examples
+pytestmark = pytest.mark.untraced  # other tests reach the same lines, and the tracer doubles the time of many examples
 
 _FAMILIES = {family.name: family for family in load_catalog(Settings()).families}
 _FRAME_BYTES = 10

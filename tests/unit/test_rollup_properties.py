@@ -14,7 +14,7 @@ from support.rollup_runs import Run, missed
 
 from pipeline.rollup.partition import HOUR_MS
 
-pytestmark = pytest.mark.no_cover  # other tests reach the same lines, and the tracer doubles the time of many examples
+pytestmark = pytest.mark.untraced  # other tests reach the same lines, and the tracer doubles the time of many examples
 
 Step = tuple[str] | tuple[str, int]
 Drawn = tuple[bytes, str, int, str, int]

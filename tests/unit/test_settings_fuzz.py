@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from pipeline.catalog import load_catalog
+from pipeline.catalog import Catalog, load_catalog
 from pipeline.clickhouse.client import connect
 from pipeline.config import Settings, env_name, env_names, load_settings
 from pipeline.errors import ChimeraError, ConfigError
@@ -19,7 +19,7 @@ from pipeline.kafka.registry import SchemaRegistry
 from pipeline.worker.app import App
 from pipeline.worker.web import listen
 
-pytestmark = pytest.mark.no_cover  # other tests reach the same lines, and the tracer doubles the time of many examples
+pytestmark = pytest.mark.untraced  # other tests reach the same lines, and the tracer doubles the time of many examples
 
 _BASE = {env_name("privacy", "hash_key"): "for-tests-only-and-not-a-secret!"}
 _ODD = [
@@ -114,9 +114,19 @@ def _loaded(environ: Mapping[str, str]) -> Settings | None:
     return None
 
 
+_catalogs: dict[str, Catalog] = {}  # by the settings that say what is read; most values are of other settings
+
+
+def _catalog(settings: Settings) -> Catalog:
+    read = f"{settings.topics!r} {settings.schemas!r}"
+    if read not in _catalogs:
+        _catalogs[read] = load_catalog(settings)
+    return _catalogs[read]
+
+
 def _start_up(settings: Settings) -> None:
     """Do with the settings what worker and commands do before they reach a server."""
-    catalog = load_catalog(settings)
+    catalog = _catalog(settings)
     assert App(settings, catalog).conf.id == settings.kafka.group_id
     AdminClient({**client_config(settings.kafka), "log_level": 0})
     if settings.registry.url:
