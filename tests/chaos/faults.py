@@ -15,7 +15,7 @@ from support.processes import Worker, eventually
 
 from chaos.points import INGEST_POINTS, POINTS
 from chaos.proxy import Harm, Proxy
-from chaos.world import SESSION_SECONDS, World, go, wait_until_frozen
+from chaos.world import BURSTS, SESSION_SECONDS, STEADY, Load, World, go, wait_until_frozen
 from pipeline.devstack import Server
 
 Inflict = Callable[[World, random.Random, int], Iterator[None]]
@@ -35,6 +35,8 @@ class Fault:
     runs: int
     inflict: Inflict
     world: type[World] = World
+    load: Load = BURSTS
+    """Load in the short suite."""
 
 
 def kill(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
@@ -226,8 +228,8 @@ SAMPLE = (
     Fault("killed in a commit or a rebalance", 3, partial(kill, _POINTS[8:])),
     Fault("frozen", 3, _freeze),
     Fault("inserts harmed", 3, partial(_harm, list(Harm))),
-    Fault("1 to 4 to 1 workers", 1, partial(scale, 4)),
-    Fault("broker stopped", 1, partial(_restart, _broker, False)),
-    Fault("ClickHouse killed", 1, partial(_restart, _clickhouse, True)),
+    Fault("1 to 4 to 1 workers", 1, partial(scale, 4), load=STEADY),
+    Fault("broker stopped", 1, partial(_restart, _broker, False), load=STEADY),
+    Fault("ClickHouse killed", 1, partial(_restart, _clickhouse, True), load=STEADY),
 )
 """Twenty runs of different faults, for the short suite."""

@@ -8,7 +8,7 @@ from support.verifying import insert_again
 
 from chaos.faults import SAMPLE, Fault
 from chaos.suite import inflict, verified
-from chaos.world import BURSTS, World, go
+from chaos.world import World, go
 from pipeline.clickhouse.client import connect
 from pipeline.devstack import Stack
 
@@ -27,7 +27,7 @@ def world(stack: Stack, tmp_path: Path) -> Iterator[World]:
 @pytest.mark.parametrize("fault", SAMPLE, ids=lambda fault: fault.name)
 def test_nothing_is_lost_or_repeated(fault: Fault, stack: Stack, tmp_path: Path) -> None:
     """Repeated faults under load lose and duplicate nothing."""
-    outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path, load=BURSTS)
+    outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path, load=fault.load)
     assert outcome.sound, outcome
 
 

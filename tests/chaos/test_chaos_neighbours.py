@@ -8,7 +8,7 @@ from support.processes import eventually
 from chaos import groups, lineage, overload, tables, transactions
 from chaos.faults import Fault
 from chaos.suite import inflict
-from chaos.world import BURSTS, World, go
+from chaos.world import World, go
 from pipeline.devstack import Stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]  # several runs of a fault, on a busy machine
@@ -23,7 +23,7 @@ _SEED = 1
 )
 def test_nothing_is_lost_or_repeated(fault: Fault, stack: Stack, tmp_path: Path) -> None:
     """Repeated faults under load lose and duplicate nothing."""
-    outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path, load=BURSTS)
+    outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path, load=fault.load)
     assert outcome.sound, outcome
 
 

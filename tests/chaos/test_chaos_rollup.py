@@ -9,7 +9,7 @@ from support.processes import Worker
 from chaos.faults import Fault
 from chaos.rollup import SAMPLE, RollupWorld
 from chaos.suite import inflict
-from chaos.world import BURSTS, go
+from chaos.world import go
 from pipeline.devstack import Stack
 from pipeline.rollup.audit import Kind
 
@@ -29,7 +29,7 @@ def world(stack: Stack, tmp_path: Path) -> Iterator[RollupWorld]:
 @pytest.mark.parametrize("fault", SAMPLE, ids=lambda fault: fault.name)
 def test_no_row_is_lost_doubled_or_different(fault: Fault, stack: Stack, tmp_path: Path) -> None:
     """Repeated faults under load lose, duplicate and change no row."""
-    outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path, load=BURSTS)
+    outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path, load=fault.load)
     assert outcome.sound, outcome
 
 

@@ -10,7 +10,7 @@ import pytest
 from xdist.scheduler.loadfile import LoadFileScheduling
 
 _LONG = ("tests/chaos/", "tests/integration/test_snippets.py")  # a minute a test, and no fixture of a module
-_TRACED_CASES = 4
+_TRACED_CASES = 40
 
 
 def pytest_collection_finish() -> None:
@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _trace_less(items: list[pytest.Item]) -> None:
-    """Trace a few cases of each test for its coverage, and no long test: their lines are reached at half the cost."""
+    """Trace a part of the cases of each test for the coverage, and no long test: others reach the same lines."""
     tests: dict[str, list[pytest.Function]] = {}
     for item in items:
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
