@@ -29,14 +29,13 @@ _FREEZING_POINTS = ("before_commit", "before_lease", "not_sent", "asked", "sent"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault, and its number of runs in the long suite."""
+    """A fault, its number of runs, and its load in the short suite."""
 
     name: str
     runs: int
     inflict: Inflict
     world: type[World] = World
-    load: Load = BURSTS
-    """Load in the short suite."""
+    load: Load = STEADY
 
 
 def kill(points: Sequence[str], world: World, rng: random.Random, runs: int) -> Iterator[None]:
@@ -223,13 +222,13 @@ FAULTS = (
 """The faults of the long suite."""
 
 SAMPLE = (
-    Fault("killed before it inserts", 4, partial(kill, _POINTS[:4])),
-    Fault("killed after it inserts", 4, partial(kill, _POINTS[4:8])),
-    Fault("killed in a commit or a rebalance", 3, partial(kill, _POINTS[8:])),
-    Fault("frozen", 3, _freeze),
-    Fault("inserts harmed", 3, partial(_harm, list(Harm))),
-    Fault("1 to 4 to 1 workers", 1, partial(scale, 4), load=STEADY),
-    Fault("broker stopped", 1, partial(_restart, _broker, False), load=STEADY),
-    Fault("ClickHouse killed", 1, partial(_restart, _clickhouse, True), load=STEADY),
+    Fault("killed before it inserts", 4, partial(kill, _POINTS[:4]), load=BURSTS),
+    Fault("killed after it inserts", 4, partial(kill, _POINTS[4:8]), load=BURSTS),
+    Fault("killed in a commit or a rebalance", 3, partial(kill, _POINTS[8:]), load=BURSTS),
+    Fault("frozen", 3, _freeze, load=BURSTS),
+    Fault("inserts harmed", 3, partial(_harm, list(Harm)), load=BURSTS),
+    Fault("1 to 4 to 1 workers", 1, partial(scale, 4)),
+    Fault("broker stopped", 1, partial(_restart, _broker, False)),
+    Fault("ClickHouse killed", 1, partial(_restart, _clickhouse, True)),
 )
 """Twenty runs of different faults, for the short suite."""

@@ -11,7 +11,7 @@ from support.processes import eventually
 
 from chaos.faults import PATIENCE_SECONDS, Fault, stop, victim_at
 from chaos.proxy import Harm, Proxy
-from chaos.world import World, go
+from chaos.world import BURSTS, World, go
 from pipeline.catalog import Family
 from pipeline.clickhouse.client import connect
 from pipeline.clickhouse.coordinates import COORDINATES, OFFSET, PARTITION
@@ -121,8 +121,8 @@ FAULTS = (
 """The faults of the long suite."""
 
 SAMPLE = (
-    Fault("tables restored", 2, _restored, LineageWorld),
-    Fault("days dropped", 2, _dropped, LineageWorld),
+    Fault("tables restored", 2, _restored, LineageWorld, load=BURSTS),
+    Fault("days dropped", 2, _dropped, LineageWorld, load=BURSTS),
     Fault("tokens forgotten", 2, _forgotten, LineageWorld),
 )
 """A few runs for the short suite."""

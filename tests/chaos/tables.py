@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from chaos.faults import PATIENCE_SECONDS, Fault, kill, wait_for_rows
 from chaos.ledger import START, Ledger, Verdict
-from chaos.world import World, go
+from chaos.world import BURSTS, World, go
 from pipeline.catalog import Catalog, Family
 from pipeline.clickhouse.client import connect
 from pipeline.config import Settings
@@ -180,7 +180,7 @@ FAULTS = (
 """The faults of the long suite."""
 
 SAMPLE = (
-    Fault("rows past the TTL", 2, partial(kill, _TTL_POINTS), ExpiringWorld),
+    Fault("rows past the TTL", 2, partial(kill, _TTL_POINTS), ExpiringWorld, load=BURSTS),
     Fault("table altered", 2, partial(_alter, ALTERATIONS), AlteredWorld),
 )
 """A few runs for the short suite."""

@@ -13,7 +13,7 @@ from chaos.ledger import DAMAGED, SECONDS, Ledger, Produced, new_producer
 from chaos.points import CLOCK_POINTS
 from chaos.rollup import BEHIND_SECONDS, RollupWorld, kill_by_clock
 from chaos.sessions import SessionLedger
-from chaos.world import World
+from chaos.world import BURSTS, World
 from pipeline.catalog import Catalog, Family
 from pipeline.config import Settings
 from pipeline.kafka.client import client_config
@@ -120,7 +120,7 @@ FAULTS = (
 """The faults of the long suite."""
 
 SAMPLE = (
-    Fault("killed among transactions", 2, partial(kill, _POINTS), TransactionWorld),
+    Fault("killed among transactions", 2, partial(kill, _POINTS), TransactionWorld, load=BURSTS),
     Fault("rollup killed among transactions", 1, partial(kill_by_clock, ["closed"]), RollupTransactionWorld),
 )
 """A few runs for the short suite."""

@@ -52,10 +52,10 @@ class Load(NamedTuple):
 
 
 STEADY = Load(600, 0.05)
-"""Load of the long suite, and for faults at a random time: an insert is under way nearly always."""
+"""Load of the long suite: an insert is under way nearly always, also at a random time."""
 
 BURSTS = Load(300, 0.4)
-"""Load of the short suite for faults that wait for their moment, or meet a backlog."""
+"""Load of the short suite for faults that wait for a point or an insert."""
 
 
 class World:

@@ -81,12 +81,12 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseSer
 
 
 @pytest.fixture
-def server(migrated: ClickHouseServer) -> Iterator[ClickHouseServer]:
+def server(migrated: ClickHouseServer) -> ClickHouseServer:
     """Server whose tables are empty: tests run in any order."""
-    yield migrated
     with Client("127.0.0.1", port=migrated.port) as default:
         for table in _TABLES:
             default.execute(f"TRUNCATE TABLE {_DATABASE}.{table}")
+    return migrated
 
 
 def _settings(server: ClickHouseServer, role: str) -> ClickHouseSettings:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import sys
 
@@ -15,6 +16,8 @@ def main() -> None:
         socket.send_fds(server, [request.encode()], [0, 1, 2])
         code = int(server.recv(16) or 70)
     if code < 0:
+        if -code not in {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.exit(code)
 

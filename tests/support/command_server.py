@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -18,8 +19,7 @@ from pathlib import Path
 
 from pipeline.cli import COMMANDS
 from pipeline.devstack.process import spawn
-from support.fork_server import Request, become
-from support.processes import eventually
+from support.fork_server import INHERITED_LATER, Request, become
 
 _CLIENT = Path(__file__).with_name("command_client.py")
 _TESTS = Path(__file__).parents[1]
@@ -27,7 +27,10 @@ _REQUEST_BYTES = 1 << 20
 
 
 class CommandServer:
-    """The server, seen from the tests.
+    """The server, seen from the tests. It ends with the process that started it.
+
+    A command has its own environment, but what Python reads at its start, such as the encoding of streams, is the
+    server's. A signal to the command ends it at once (SIGKILL), as it does its client.
 
     Args:
         directory: directory for the command, the socket and the output of the server itself.
@@ -36,39 +39,44 @@ class CommandServer:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         """Directory with the `chimera` command."""
-        address, command, log = directory / "socket", directory / "chimera", directory / "output.log"
+        address, command = directory / "socket", directory / "chimera"
         command.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {_CLIENT} {address} "$@"\n', encoding="utf-8")
         command.chmod(0o700)
-        path = os.pathsep.join([str(_TESTS), str(_TESTS.parent)])
-        server = [sys.executable, "-m", "support.command_server", str(address)]
-        self._process = spawn(server, dict(os.environ) | {"PYTHONPATH": path}, log)
-        try:
-            eventually(lambda: address.exists() or self._process.poll() is not None, "the command server starts")
-            assert address.exists(), log.read_text(encoding="utf-8")
-        except AssertionError:
-            self.close()
-            raise
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(INHERITED_LATER)}
+        environ["PYTHONPATH"] = os.pathsep.join([str(_TESTS), str(_TESTS.parent)])
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(str(address))
+            listener.listen()  # so a command waits until the server has its imports
+            self._process = spawn(
+                [sys.executable, "-m", "support.command_server", str(listener.fileno())],
+                environ,
+                directory / "output.log",
+                stdin=subprocess.PIPE,
+                pass_fds=(listener.fileno(),),
+            )
 
     def close(self) -> None:
-        """End the server."""
-        self._process.kill()
+        """End the server, and its commands."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         self._process.wait()
 
 
 def _serve(listener: socket.socket) -> Request | None:
-    """Fork for each command. Return its request in the process that becomes the command, None in all others."""
+    """Fork for each command until the tests end. Return the request in the process that becomes it, else None."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
-    while True:
+    while sys.stdin.fileno() not in select.select([listener.fileno(), sys.stdin.fileno()], [], [])[0]:
         client, _ = listener.accept()
         if os.fork() == 0:
             listener.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             return _answer(client)
         client.close()
+    return None
 
 
 def _answer(client: socket.socket) -> Request | None:
-    """Fork once more, and tell the client how the child has ended; end the child if the client goes first."""
+    """Fork once more, and tell the client how the child ended; end the child if client or tests end first."""
     message, fds, *_ = socket.recv_fds(client, _REQUEST_BYTES, 3)
     if not message:
         return None
@@ -79,7 +87,7 @@ def _answer(client: socket.socket) -> Request | None:
         return request
     request.close()
     child = os.pidfd_open(pid)
-    if child not in select.select([child, client.fileno()], [], [])[0]:
+    if child not in select.select([child, client.fileno(), sys.stdin.fileno()], [], [])[0]:
         os.kill(pid, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     with suppress(BrokenPipeError):
@@ -88,15 +96,13 @@ def _answer(client: socket.socket) -> Request | None:
 
 
 def main() -> None:
-    """Serve on the Unix socket whose address is the argument."""
+    """Serve on the socket whose number is the argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the tests, which end the server
     for command in COMMANDS.values():
         import_module(command.partition(":")[0])
     gc.collect()
     gc.freeze()  # or a collection in a child would copy all pages
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(sys.argv[1])
-        listener.listen()
+    with socket.socket(fileno=int(sys.argv[1])) as listener:
         request = _serve(listener)
     if request:
         become(request)

@@ -42,7 +42,7 @@ _IMPORTED = (
 )
 _TESTS = Path(__file__).parents[1]
 # Variables that the child takes over though the server didn't start with them: nothing reads them while it is imported.
-_OWN = (ENV_PREFIX, "COVERAGE_PROCESS_", "PYTEST_", "TMPDIR", "PYTHONPATH")
+INHERITED_LATER = (ENV_PREFIX, "COVERAGE_PROCESS_", "PYTEST_", "TMPDIR", "PYTHONPATH")
 _REQUEST_BYTES = 1 << 20
 
 
@@ -177,7 +177,7 @@ class ForkServer:
     def _running(self) -> socket.socket:
         if self._requests is None:
             self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            environ = {name: value for name, value in self._environ.items() if not name.startswith(_OWN)}
+            environ = {name: value for name, value in self._environ.items() if not name.startswith(INHERITED_LATER)}
             path = os.pathsep.join([str(_TESTS), str(_TESTS.parent)])
             command = [sys.executable, "-m", "support.fork_server", str(theirs.fileno())]
             fds = (theirs.fileno(),)
@@ -192,7 +192,7 @@ def _is_program(command: Sequence[str]) -> bool:
 
 def _others(environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that a program may read while it is imported."""
-    return {name: value for name, value in environ.items() if not name.startswith(_OWN)}
+    return {name: value for name, value in environ.items() if not name.startswith(INHERITED_LATER)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +272,7 @@ def become(request: Request) -> None:
     for ours, theirs in enumerate(request.fds[:3]):
         os.dup2(theirs, ours)
     request.close()
-    # The server's own have noted what they were opened on: a file has places to seek, a pipe has none.
+    # The server's own streams remember what they were opened on: one for a file takes a pipe for seekable.
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     os.chdir(request.directory)

@@ -62,9 +62,10 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     The mark of pytest-cov wouldn't do: xdist's processes measure twice, of which it ends one. And each time that it
     goes on, coverage wraps `os._exit` once more, so that a child's end would take seconds.
     """
-    if not item.get_closest_marker("untraced"):
-        return (yield)
     tracer, of_threads = sys.gettrace(), threading.gettrace()
+    is_coverage = type(tracer).__module__.startswith("coverage")  # and no debugger
+    if not is_coverage or not item.get_closest_marker("untraced"):
+        return (yield)
     sys.settrace(None)
     threading.settrace(cast("Any", None))
     try:

@@ -1,12 +1,14 @@
 """A command that the tests' command server runs is what the installed `chimera` would be."""
 
 import os
+import select
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.command_server import CommandServer
+from support.processes import PATIENCE_SECONDS, eventually
 
 from pipeline.config import env_name
 from pipeline.errors import ConfigError
@@ -43,7 +45,20 @@ def test_a_command_ends_with_its_client(chimera: str, tmp_path: Path) -> None:
     command = [chimera, "produce", "ui_events", "--dry-run", "--file", str(pipe)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as client:
         assert client.stdout is not None
-        with pipe.open("wb"):  # as soon as the command has opened it; it waits for a line
+        writer = eventually(lambda: _opened(pipe), "the command reads the pipe")
+        assert writer is not None
+        try:  # it waits for a line
             client.kill()
             client.wait()
-            assert client.stdout.read() == b""  # at its end nothing writes there any more
+            assert select.select([client.stdout], [], [], PATIENCE_SECONDS)[0], "the command still has its streams"
+            assert client.stdout.read() == b""
+        finally:
+            os.close(writer)
+
+
+def _opened(pipe: Path) -> int | None:
+    """Open a pipe that has a reader; None while it has none."""
+    try:
+        return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None

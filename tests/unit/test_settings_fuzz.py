@@ -114,7 +114,7 @@ def _loaded(environ: Mapping[str, str]) -> Settings | None:
     return None
 
 
-_catalogs: dict[str, Catalog] = {}  # by the settings that say what is read; most values are of other settings
+_catalogs: dict[str, Catalog] = {}  # by the settings that it is read by; most variables are of others
 
 
 def _catalog(settings: Settings) -> Catalog:

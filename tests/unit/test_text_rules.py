@@ -161,6 +161,11 @@ def _is_linear(treat: Callable[[str], object], unit: str) -> bool:
     return any(is_linear() for _ in range(3))  # neighbours share caches and pipelines
 
 
+def test_a_quadratic_rule_is_noticed() -> None:
+    """A search that begins again at each of many characters isn't linear."""
+    assert not _is_linear(re.compile("a*b").search, "a")
+
+
 @pytest.mark.parametrize("unit", _UNITS, ids=repr)
 def test_a_hostile_text_is_treated_in_bounded_time(unit: str) -> None:
     """Treating 8 KiB of any repeated text takes linear time."""
