@@ -29,7 +29,7 @@ _FREEZING_POINTS = ("before_commit", "before_lease", "not_sent", "asked", "sent"
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault, its number of runs, and its load in the short suite."""
+    """A fault, its number of runs, and its load."""
 
     name: str
     runs: int

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from chaos.faults import Fault
 from chaos.ledger import Verdict
-from chaos.world import STEADY, Load, World
+from chaos.world import World
 from pipeline.devstack import Stack
 from pipeline.operations.lineage.report import Wanted
 from pipeline.operations.lineage.verify import verify
@@ -34,14 +34,7 @@ class Outcome:
 
 
 def inflict(
-    fault: Fault,
-    runs: int,
-    seed: int,
-    *,
-    stack: Stack,
-    directory: Path,
-    load: Load = STEADY,
-    advance: Callable[[], None] = lambda: None,
+    fault: Fault, runs: int, seed: int, *, stack: Stack, directory: Path, advance: Callable[[], None] = lambda: None
 ) -> Outcome:
     """Run a fault several times under one load, then judge all produced events, and compare the coordinates.
 
@@ -51,7 +44,6 @@ def inflict(
         seed: seed of events, passings and pauses; each fault derives its own seed from it.
         stack: broker and ClickHouse, which are brought back first if they are gone.
         directory: directory for the workers' logs.
-        load: rate of the events.
         advance: called after each run.
     """
     for server in stack.servers:
@@ -60,7 +52,7 @@ def inflict(
     own = zlib.crc32(f"{seed} {fault.name}".encode())
     done, stuck = 0, ""
     with fault.world(stack, directory, own) as world:
-        world.rate = load
+        world.rate = fault.load
         try:
             for _ in fault.inflict(world, random.Random(own), runs):
                 done += 1

@@ -27,7 +27,7 @@ def world(stack: Stack, tmp_path: Path) -> Iterator[World]:
 @pytest.mark.parametrize("fault", SAMPLE, ids=lambda fault: fault.name)
 def test_nothing_is_lost_or_repeated(fault: Fault, stack: Stack, tmp_path: Path) -> None:
     """Repeated faults under load lose and duplicate nothing."""
-    outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path, load=fault.load)
+    outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path)
     assert outcome.sound, outcome
 
 

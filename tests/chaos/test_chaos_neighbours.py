@@ -23,7 +23,7 @@ _SEED = 1
 )
 def test_nothing_is_lost_or_repeated(fault: Fault, stack: Stack, tmp_path: Path) -> None:
     """Repeated faults under load lose and duplicate nothing."""
-    outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path, load=fault.load)
+    outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path)
     assert outcome.sound, outcome
 
 

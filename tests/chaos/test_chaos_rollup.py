@@ -29,7 +29,7 @@ def world(stack: Stack, tmp_path: Path) -> Iterator[RollupWorld]:
 @pytest.mark.parametrize("fault", SAMPLE, ids=lambda fault: fault.name)
 def test_no_row_is_lost_doubled_or_different(fault: Fault, stack: Stack, tmp_path: Path) -> None:
     """Repeated faults under load lose, duplicate and change no row."""
-    outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path, load=fault.load)
+    outcome = inflict(fault, fault.runs, _SEED, stack=stack, directory=tmp_path)
     assert outcome.sound, outcome
 
 

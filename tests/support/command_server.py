@@ -5,7 +5,6 @@
 runs what the installed command runs, and ends as the child ends.
 """
 
-import gc
 import json
 import os
 import select
@@ -14,15 +13,12 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 
 from pipeline.cli import COMMANDS
-from pipeline.devstack.process import spawn
-from support.fork_server import INHERITED_LATER, Request, become
+from support.fork_server import Request, run_server, start_server
 
 _CLIENT = Path(__file__).with_name("command_client.py")
-_TESTS = Path(__file__).parents[1]
 _REQUEST_BYTES = 1 << 20
 
 
@@ -42,17 +38,11 @@ class CommandServer:
         address, command = directory / "socket", directory / "chimera"
         command.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {_CLIENT} {address} "$@"\n', encoding="utf-8")
         command.chmod(0o700)
-        environ = {name: value for name, value in os.environ.items() if not name.startswith(INHERITED_LATER)}
-        environ["PYTHONPATH"] = os.pathsep.join([str(_TESTS), str(_TESTS.parent)])
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             listener.bind(str(address))
             listener.listen()  # so a command waits until the server has its imports
-            self._process = spawn(
-                [sys.executable, "-m", "support.command_server", str(listener.fileno())],
-                environ,
-                directory / "output.log",
-                stdin=subprocess.PIPE,
-                pass_fds=(listener.fileno(),),
+            self._process = start_server(
+                "support.command_server", listener, os.environ, directory / "output.log", stdin=subprocess.PIPE
             )
 
     def close(self) -> None:
@@ -96,16 +86,8 @@ def _answer(client: socket.socket) -> Request | None:
 
 
 def main() -> None:
-    """Serve on the socket whose number is the argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the tests, which end the server
-    for command in COMMANDS.values():
-        import_module(command.partition(":")[0])
-    gc.collect()
-    gc.freeze()  # or a collection in a child would copy all pages
-    with socket.socket(fileno=int(sys.argv[1])) as listener:
-        request = _serve(listener)
-    if request:
-        become(request)
+    """Serve the commands of the clients."""
+    run_server((command.partition(":")[0] for command in COMMANDS.values()), _serve)
 
 
 if __name__ == "__main__":

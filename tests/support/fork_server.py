@@ -15,12 +15,12 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from pipeline.config import ENV_PREFIX
 from pipeline.devstack.process import spawn
@@ -42,7 +42,7 @@ _IMPORTED = (
 )
 _TESTS = Path(__file__).parents[1]
 # Variables that the child takes over though the server didn't start with them: nothing reads them while it is imported.
-INHERITED_LATER = (ENV_PREFIX, "COVERAGE_PROCESS_", "PYTEST_", "TMPDIR", "PYTHONPATH")
+_OWN = (ENV_PREFIX, "COVERAGE_PROCESS_", "PYTEST_", "TMPDIR", "PYTHONPATH")
 _REQUEST_BYTES = 1 << 20
 
 
@@ -177,13 +177,40 @@ class ForkServer:
     def _running(self) -> socket.socket:
         if self._requests is None:
             self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            environ = {name: value for name, value in self._environ.items() if not name.startswith(INHERITED_LATER)}
-            path = os.pathsep.join([str(_TESTS), str(_TESTS.parent)])
-            command = [sys.executable, "-m", "support.fork_server", str(theirs.fileno())]
-            fds = (theirs.fileno(),)
-            self._process = spawn(command, environ | {"PYTHONPATH": path}, self._log_file, pass_fds=fds)
+            self._process = start_server("support.fork_server", theirs, self._environ, self._log_file)
             theirs.close()
         return self._requests
+
+
+def start_server(
+    module: str, requests: socket.socket, environ: Mapping[str, str], log_file: Path, **options: Any
+) -> "subprocess.Popen[bytes]":
+    """Start a process that runs a module, which calls `run_server`.
+
+    Args:
+        module: a module of the tests.
+        requests: socket that requests come from.
+        environ: variables of the process, of which it gets those that may matter while it imports.
+        log_file: file for its output.
+        options: further options of `subprocess.Popen`.
+    """
+    path = os.pathsep.join([str(_TESTS), str(_TESTS.parent)])
+    command = [sys.executable, "-m", module, str(requests.fileno())]
+    fds = (requests.fileno(),)
+    return spawn(command, _others(environ) | {"PYTHONPATH": path}, log_file, pass_fds=fds, **options)
+
+
+def run_server(modules: Iterable[str], serve: "Callable[[socket.socket], Request | None]") -> None:
+    """Import modules, and serve on the socket whose number is the argument; a child becomes what was requested."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the tests, which end the server
+    for module in modules:
+        import_module(module)
+    gc.collect()
+    gc.freeze()  # or a collection in a child would copy all pages
+    with socket.socket(fileno=int(sys.argv[1])) as requests:
+        request = serve(requests)
+    if request:
+        _become(request)
 
 
 def _is_program(command: Sequence[str]) -> bool:
@@ -192,7 +219,7 @@ def _is_program(command: Sequence[str]) -> bool:
 
 def _others(environ: Mapping[str, str]) -> dict[str, str]:
     """Variables that a program may read while it is imported."""
-    return {name: value for name, value in environ.items() if not name.startswith(INHERITED_LATER)}
+    return {name: value for name, value in environ.items() if not name.startswith(_OWN)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +291,7 @@ def _serve(requests: socket.socket) -> Request | None:
             request.close()
 
 
-def become(request: Request) -> None:
+def _become(request: Request) -> None:
     """Run the program as `python -m` does, in this process."""
     for number in (signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -288,17 +315,9 @@ def become(request: Request) -> None:
 
 
 def main() -> None:
-    """Serve on the socket whose number is the argument."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the tests, which end the server
-    for module in _IMPORTED:
-        import_module(module)
+    """Serve the tests' requests for workers."""
     UserAgentReducer(Hasher(b""))  # so ua-parser's definitions are compiled once
-    gc.collect()
-    gc.freeze()  # or a collection in a child would copy all pages
-    with socket.socket(fileno=int(sys.argv[1])) as requests:
-        request = _serve(requests)
-    if request:
-        become(request)
+    run_server(_IMPORTED, _serve)
 
 
 if __name__ == "__main__":

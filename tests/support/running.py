@@ -59,8 +59,8 @@ class Scheduling(LoadFileScheduling):  # type: ignore[misc] # it has no types
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     """Run a test that is marked `untraced` without the tracer of coverage, in this thread and in those that it starts.
 
-    The mark of pytest-cov wouldn't do: xdist's processes measure twice, of which it ends one. And each time that it
-    goes on, coverage wraps `os._exit` once more, so that a child's end would take seconds.
+    The mark of pytest-cov wouldn't do: it ends one of the measurements of xdist's processes, which have more. And each
+    time that it goes on, coverage wraps `os._exit` once more, so that a child's end would take seconds.
     """
     tracer, of_threads = sys.gettrace(), threading.gettrace()
     is_coverage = type(tracer).__module__.startswith("coverage")  # and no debugger

@@ -114,7 +114,7 @@ def _loaded(environ: Mapping[str, str]) -> Settings | None:
     return None
 
 
-_catalogs: dict[str, Catalog] = {}  # by the settings that it is read by; most variables are of others
+_catalogs: dict[str, Catalog] = {}  # by the settings that load_catalog reads; most variables are of others
 
 
 def _catalog(settings: Settings) -> Catalog:
