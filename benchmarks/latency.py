@@ -106,10 +106,12 @@ class LatencyPart:
         place: of the servers.
         seconds: length of a run after its warm-up.
         warm_up_seconds: time at the beginning that doesn't count.
+        events: number of different events, which are produced again and again.
     """
 
-    def __init__(self, place: Stage, seconds: float, warm_up_seconds: float) -> None:
+    def __init__(self, place: Stage, seconds: float, warm_up_seconds: float, events: int = 200_000) -> None:
         self._place = place
+        self._different = events
         self._seconds = seconds
         self._warm_up_seconds = warm_up_seconds
         self._runs = 0
@@ -174,7 +176,7 @@ class LatencyPart:
         file = self._place.directory / "events.pickle"
         if not file.exists():
             family = load_catalog(bench.workload.settings).family(FAMILY)
-            prepare(family, bench.workload.partitions, file)
+            prepare(family, bench.workload.partitions, self._different, file)
         return file
 
     def _sample(self, worker: ContenderProcess, client: Client) -> _Sample:

@@ -24,7 +24,6 @@ from pipeline.producer.encode import Encoder
 
 _TICK_SECONDS = 0.005
 _STAMP_EVERY = 32  # events that share a time; they are produced within 0.1 ms
-_DISTINCT = 200_000
 _TIME_BYTES = 6  # of a zigzag varint of milliseconds, from 2004 to 2039
 
 
@@ -37,11 +36,11 @@ class Prepared(NamedTuple):
     tail: bytes
 
 
-def prepare(family: Family, partitions: int, file: Path) -> None:
-    """Encode events for all runs at once, and write them to a file."""
+def prepare(family: Family, partitions: int, count: int, file: Path) -> None:
+    """Encode different events for all runs at once, and write them to a file."""
     encoder, events = Encoder(family, SCHEMA_ID), []
     frame = len(encoder.encode(next(usual(1))[1]).value) and 5  # Confluent's frame; `ts` is the first field
-    for _, event in usual(_DISTINCT):
+    for _, event in usual(count):
         key, value = encoder.encode(event)
         assert value[frame : frame + _TIME_BYTES] == time_bytes(event["ts"])
         events.append(Prepared(crc32(key) % partitions, key, value[:frame], value[frame + _TIME_BYTES :]))

@@ -80,6 +80,17 @@ class Server(ABC):
     def log_file(self) -> Path:
         """The server's own log; kept over restarts, and rotated."""
 
+    def check(self) -> None:
+        """Check that the server could start: its directory and its ports are free. Do nothing when it runs already.
+
+        Raises:
+            ConfigError: the directory is unusable.
+            UnavailableError: a port is taken, or the directory is in use; says which.
+        """
+        if not self.running:
+            with locked(self.lock_file, self.name):
+                self._check_ports()
+
     def start(self) -> None:
         """Start the server and wait until it answers. Do nothing when it runs already.
 

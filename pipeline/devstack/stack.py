@@ -86,6 +86,8 @@ class Stack:
             ConfigError: the extra isn't installed, or the directory is unusable.
             UnavailableError: a server didn't start; says which and why.
         """
+        for server in self.servers:
+            server.check()  # before anything starts
         try:
             for server in self.servers:
                 server.launch()

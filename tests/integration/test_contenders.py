@@ -91,7 +91,7 @@ def test_the_usual_web_port_may_be_taken(place: Stage, workload: Workload) -> No
 
 def test_the_latency_is_that_of_all_events(place: Stage) -> None:
     """Rows wait for the linger; the rate is kept; inserts are counted."""
-    found = LatencyPart(place, 3.0, 1.0).run(Pace(500, 1.0))
+    found = LatencyPart(place, 3.0, 1.0, EVENTS).run(Pace(500, 1.0))
     assert 0 < found.p50_ms <= found.p99_ms <= found.max_ms
     assert found.max_ms > 500
     assert found.kept == pytest.approx(1.0, abs=0.1)
@@ -101,7 +101,8 @@ def test_the_latency_is_that_of_all_events(place: Stage) -> None:
 
 def test_a_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     """Servers, contenders and files are gone, and the exit code says so."""
-    arguments = [sys.executable, "-m", "benchmarks", "--only", PEERS[1].name, "--events", "200000", "--repeat", "1"]
+    runs = [f"--events={EVENTS}", "--repeat=100"]  # so one of them is under way, whenever it is interrupted
+    arguments = [sys.executable, "-m", "benchmarks", "--only", PEERS[1].name, *runs]
     with subprocess.Popen(
         arguments, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path), "NO_COLOR": "1"}, stderr=subprocess.PIPE
     ) as process:

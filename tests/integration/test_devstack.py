@@ -32,8 +32,8 @@ _NO_NETWORK = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_p
 Chimera = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def _command(verb: str, directory: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "pipeline.cli", "stack", verb, f"--directory={directory}", *arguments]
+def _up(directory: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pipeline.cli", "stack", "up", f"--directory={directory}", *arguments]
 
 
 def _free_ports() -> list[str]:
@@ -41,13 +41,13 @@ def _free_ports() -> list[str]:
 
 
 @pytest.fixture
-def chimera(tmp_path: Path) -> Iterator[Chimera]:
+def chimera(tmp_path: Path, commands: Path) -> Iterator[Chimera]:
     """Run `chimera stack VERB` on a directory of the test; a stack left running is stopped after the test."""
     directory = tmp_path / "stack"
 
     def run(verb: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            _command(verb, directory, *arguments),
+            [commands / "chimera", "stack", verb, f"--directory={directory}", *arguments],
             env=os.environ | variables,
             capture_output=True,
             text=True,
@@ -63,7 +63,7 @@ def chimera(tmp_path: Path) -> Iterator[Chimera]:
 def foreground(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """`chimera stack up` with both servers ready; killed after the test if it still runs."""
     with subprocess.Popen(
-        in_foreground(_command("up", tmp_path / "stack", *_free_ports())),
+        in_foreground(_up(tmp_path / "stack", *_free_ports())),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -122,9 +122,7 @@ def test_a_directory_is_for_one_stack_at_a_time(tmp_path: Path, foreground: subp
     assert foreground.poll() is None
     with pytest.raises(UnavailableError, match=r"is in use by a running ClickHouse server \(process \d+\)"):
         Stack(tmp_path / "stack").start()
-    with subprocess.Popen(
-        _command("up", tmp_path / "stack"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as second:
+    with subprocess.Popen(_up(tmp_path / "stack"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
         _, complaint = second.communicate(timeout=_SECONDS)
     assert second.returncode == 69
     assert f"is in use by a running development stack (process {foreground.pid})" in complaint
@@ -152,7 +150,7 @@ def test_a_stack_of_a_background_job_ends_by_sigterm(tmp_path: Path) -> None:
     ignored = (
         "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     )
-    command = [sys.executable, "-c", ignored, *_command("up", tmp_path / "stack", *_free_ports())]
+    command = [sys.executable, "-c", ignored, *_up(tmp_path / "stack", *_free_ports())]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
         try:
             assert job.stdout is not None
@@ -224,14 +222,17 @@ def test_a_detached_stack_is_shown_and_stopped(chimera: Chimera, tmp_path: Path)
         ("--http-port", "ClickHouse server: http port {} is taken"),
     ],
 )
-def test_a_taken_port_is_named(option: str, complaint: str, detach: tuple[str, ...], chimera: Chimera) -> None:
-    """One line names the server and its port, and no process is left."""
+def test_a_taken_port_is_named(
+    option: str, complaint: str, detach: tuple[str, ...], chimera: Chimera, tmp_path: Path
+) -> None:
+    """One line names the server and its port, before any server is started."""
     with socket.create_server((HOST, 0)) as other:
         port = other.getsockname()[1]
         up = chimera("up", *_free_ports(), f"{option}={port}", *detach)
     assert (up.returncode, up.stdout) == (69, "")
     assert up.stderr.startswith(f"chimera: {complaint.format(port)}; ")
     assert up.stderr.count("\n") == 1
+    assert not any(server.output_file.exists() for server in Stack(tmp_path / "stack").servers)
     assert chimera("status").returncode == 3
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -33,6 +32,8 @@ from pipeline.transport.adapter.login import TokenProvider
 from pipeline.worker.preflight import check_topics
 
 pytestmark = pytest.mark.integration
+
+Chimera = Callable[..., "subprocess.CompletedProcess[str]"]
 
 _PASSWORD = "correct horse"
 _UI = ("--families", "ui_events")
@@ -107,18 +108,30 @@ def _coordinated(kafka: KafkaSettings) -> bool:
     return False
 
 
-def _chimera(environ: dict[str, str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "pipeline.cli", *arguments]
-    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+@pytest.fixture
+def chimera(commands: Path) -> Chimera:
+    """Run `chimera …` in an environment."""
+
+    def run(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(commands / "chimera"), *arguments]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+
+    return run
 
 
 def test_a_worker_works_end_to_end(
-    broker: SecureBroker, admin: Settings, secured: dict[str, str], catalog: Catalog, tmp_path: Path
+    *,
+    broker: SecureBroker,
+    admin: Settings,
+    secured: dict[str, str],
+    catalog: Catalog,
+    chimera: Chimera,
+    tmp_path: Path,
 ) -> None:
     """The worker consumes, inserts, writes dead letters and commits with the documented ACLs and no others."""
     family = catalog.family("ui_events")
     broker.allow("producer", Grant(ResourceType.TOPIC, family.topic.name, AclOperation.WRITE))
-    produced = _chimera(secured | {env_name("kafka", "user"): "producer"}, "produce", "--sample", "200", *_UI)
+    produced = chimera(secured | {env_name("kafka", "user"): "producer"}, "produce", "--sample", "200", *_UI)
     assert produced.returncode == 0, produced.stderr
     careless = KafkaProducer(client_config(admin.kafka))
     careless.produce(family.topic.name, b"neither framing")
@@ -228,9 +241,9 @@ def test_a_login_that_is_revoked_stops_the_worker(
 @pytest.mark.parametrize("command", ["topics plan", "produce --sample 10 --families ui_events"])
 @pytest.mark.parametrize("user", ["stranger", "nobody"])
 @pytest.mark.usefixtures("catalog")
-def test_tools_report_refusals(secured: dict[str, str], command: str, user: str) -> None:
+def test_tools_report_refusals(secured: dict[str, str], chimera: Chimera, command: str, user: str) -> None:
     """A tool ends with the worker's line and exit code for a refused login and for a missing ACL."""
-    done = _chimera(secured | {env_name("kafka", "user"): user}, *command.split())
+    done = chimera(secured | {env_name("kafka", "user"): user}, *command.split())
     said = {"stranger": "doesn't let user 'stranger' do that", "nobody": "refuses user 'nobody' or the password"}[user]
     assert done.returncode == HaltError.exit_code, done.stderr
     assert said in done.stderr
@@ -238,7 +251,9 @@ def test_tools_report_refusals(secured: dict[str, str], command: str, user: str)
     assert _PASSWORD not in done.stdout + done.stderr
 
 
-def test_an_operator_plans_and_applies(broker: SecureBroker, admin: Settings, secured: dict[str, str]) -> None:
+def test_an_operator_plans_and_applies(
+    broker: SecureBroker, admin: Settings, secured: dict[str, str], chimera: Chimera
+) -> None:
     """The ACLs that are documented for operators suffice."""
     prefix = load_catalog(admin).topics[0].name.partition(".")[0]
     topics = (
@@ -254,7 +269,7 @@ def test_an_operator_plans_and_applies(broker: SecureBroker, admin: Settings, se
     )
     environ = secured | {env_name("kafka", "user"): "operator"}
     for arguments in (["topics", "plan"], ["topics", "apply", "--yes"], ["topics", "plan"]):
-        done = _chimera(environ, *arguments)
+        done = chimera(environ, *arguments)
         assert "chimera: " not in done.stderr
     assert done.returncode == 0
 

@@ -20,7 +20,7 @@ from support.containers import ContainerStack
 from support.events import events, publish, settled
 from support.made_troubles import Seconds, add_partition, known, publish_old, see_the_halt
 from support.monitors import Monitor, running_monitor
-from support.processes import Worker, prepare
+from support.processes import Worker, lag, prepare
 
 from pipeline.catalog import Family, load_catalog
 from pipeline.clickhouse.access import Limit, load_roles
@@ -318,10 +318,15 @@ def _live_through(trouble: _Trouble, scene: _Scene) -> Seconds:
     seconds = worker.wait_for(lambda: known(began, named, lambda: scene.measures(trouble.sample)), trouble.name)
     assert metrics == [0]
     trouble.end(scene)
-    worker.wait_for(lambda: worker.ready, f"ready after: {trouble.name}")
+    # Until all is committed, an insert that was under way may fail, and its trouble would be taken for the next one.
+    worker.wait_for(lambda: _is_committed(scene) and worker.ready, f"ready after: {trouble.name}")
     parts = len(("ClickHouse", "Kafka", "ui_events", "session_stats"))
     assert 1 <= len(worker.lines("trouble begins")) - lines <= parts, "a line for each part, not for each attempt"
     return seconds
+
+
+def _is_committed(scene: _Scene) -> bool:
+    return lag(scene.settings, scene.family.topic.name) == 0
 
 
 def _refused(settings: Settings) -> bool:

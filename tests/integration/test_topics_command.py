@@ -32,12 +32,12 @@ Chimera = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def chimera(environ: dict[str, str]) -> Chimera:
+def chimera(environ: dict[str, str], commands: Path) -> Chimera:
     """Run `chimera topics …` without a terminal, in the test's environment."""
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", "topics", *arguments],
+            [commands / "chimera", "topics", *arguments],
             env=environ | variables,
             stdin=subprocess.DEVNULL,
             capture_output=True,

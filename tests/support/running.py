@@ -10,7 +10,7 @@ import pytest
 from xdist.scheduler.loadfile import LoadFileScheduling
 
 _LONG = ("tests/chaos/", "tests/integration/test_snippets.py")  # a minute a test, and no fixture of a module
-_TRACED_CASES = 40
+_TRACED_CASES = 20
 
 
 def pytest_collection_finish() -> None:
@@ -26,13 +26,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _trace_less(items: list[pytest.Item]) -> None:
-    """Trace a part of the cases of each test for the coverage, and no long test: others reach the same lines."""
+    """Trace some cases of each test for the coverage, and no long test or property: others reach the same lines."""
     tests: dict[str, list[pytest.Function]] = {}
     for item in items:
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             way = item.callspec.params.get("decoding_path")
             tests.setdefault(f"{item.nodeid.partition('[')[0]} {way}", []).append(item)
-        if item.nodeid.startswith(_LONG):
+        is_property = getattr(getattr(item, "function", None), "is_hypothesis_test", False)
+        if is_property or item.nodeid.startswith(_LONG):
             item.add_marker(pytest.mark.untraced)
     for cases in tests.values():
         cases.sort(key=lambda case: case.nodeid)  # the same ones in any order of the tests

@@ -44,6 +44,7 @@ def test_strings_of_one_class_and_length_make_an_array(pattern: str, form: str |
     ]
 
 
+@pytest.mark.untraced  # other tests reach the same lines, and the tracer doubles its time
 @pytest.mark.parametrize("family", CATALOG.families, ids=lambda family: family.name)
 def test_real_and_damaged_events_get_the_verdict_of_the_oracle(family: Any) -> None:
     """Examples of each family decode to their values; the oracle agrees about every cut and every flipped bit."""

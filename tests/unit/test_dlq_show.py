@@ -23,6 +23,7 @@ from pipeline.producer.encode import Encoder
 from pipeline.schema.framing import SINGLE_OBJECT_HEADER_BYTES
 
 
+@pytest.mark.untraced  # other tests reach the same lines, and the tracer doubles its time
 def test_random_damage_never_makes_show_fail(family: Family, valid: bytes) -> None:
     """Random bytes replace parts of a valid value; it is shown masked and unmasked."""
     chance = random.Random(1)
