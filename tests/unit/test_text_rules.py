@@ -152,11 +152,14 @@ def _taken(treat: Callable[[str], object], text: str) -> float:
 
 
 def _is_linear(treat: Callable[[str], object], unit: str) -> bool:
-    """True if 8 KiB take less than 20 ms, or less than three times the time of 4 KiB, in one of three trials."""
+    """True if 8 KiB take less than 20 ms, or less than eight times the time of 2 KiB, in one of three trials.
+
+    Linear is four times and quadratic sixteen times: a neighbour may double either.
+    """
 
     def is_linear() -> bool:
         whole = _seconds(treat, unit, 8192)
-        return whole < 0.02 or whole < 3 * _seconds(treat, unit, 4096)
+        return whole < 0.02 or whole < 8 * _seconds(treat, unit, 2048)
 
     return any(is_linear() for _ in range(3))  # neighbours share caches and pipelines
 
