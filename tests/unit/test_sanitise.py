@@ -43,14 +43,12 @@ def test_the_corpus_has_distinct_strings_that_the_search_finds() -> None:
             assert secret in pii.found(pii.searched([(1, stored)]))
 
 
-@pytest.mark.untraced  # other tests reach the same lines, and the tracer doubles its time
 @pytest.mark.parametrize(("family", "field"), FIELDS, ids=[f"{family.name}.{name}" for family, name in FIELDS])
 def test_nothing_of_the_corpus_is_stored(family: Family, field: str) -> None:
     """No stored row contains a string of the corpus, in whatever form a field carries it."""
     assert pii.found(_stored(family, field)) == set()
 
 
-@pytest.mark.untraced  # other tests reach the same lines, and the tracer doubles its time
 @pytest.mark.parametrize(("family", "field"), FIELDS, ids=[f"{family.name}.{name}" for family, name in FIELDS])
 def test_an_untreated_field_is_noticed(family: Family, field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above fails if a single field is stored untreated."""
