@@ -38,7 +38,7 @@ from pipeline.clickhouse.client import connect
 from pipeline.config import ENV_PREFIX, KafkaSettings, Settings, env_name, load_settings
 from pipeline.devstack import Stack
 from pipeline.devstack.memory_files import memory_directory
-from pipeline.devstack.ports import free_port
+from pipeline.devstack.ports import free_port, share_ports
 from pipeline.producer.encode import Encoder
 
 pytest_plugins = ["support.running"]
@@ -78,6 +78,8 @@ def pytest_configure() -> None:
         _forget_earlier_runs(directory)
         os.environ["TMPDIR"] = str(directory)
         tempfile.tempdir = None  # it was chosen before
+    if process := os.environ.get("PYTEST_XDIST_WORKER"):
+        share_ports(int(process.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
 
 
 def _forget_earlier_runs(directory: Path) -> None:

@@ -120,10 +120,10 @@ def _freeze(points: Sequence[str], world: World, rng: random.Random, runs: int) 
         world.settle()
         with world.load():
             time.sleep(rng.choice((0, 1)))
-            with rebalanced(zombie, "partitions="):
+            with rebalanced(zombie):
                 zombie.process.send_signal(signal.SIGCONT)
-            with rebalanced(steady, f"partitions={world.partitions}"):  # before the next zombie is waited for
-                stop(zombie)
+            stop(zombie)
+            wait_until_alone(steady, world)  # before the next zombie is waited for
         yield
 
 

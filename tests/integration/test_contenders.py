@@ -94,7 +94,7 @@ def test_the_latency_is_that_of_all_events(place: Stage) -> None:
     found = LatencyPart(place, 3.0, 1.0, EVENTS).run(Pace(500, 1.0))
     assert 0 < found.p50_ms <= found.p99_ms <= found.max_ms
     assert found.max_ms > 500
-    assert found.kept == pytest.approx(1.0, abs=0.1)
+    assert 0.5 < found.kept < 1.5  # a stall at either end of three seconds counts
     assert found.cores > 0
     assert found.parts_per_minute > 0
 
@@ -111,12 +111,13 @@ def test_a_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        family = psutil.Process(process.pid).children(recursive=True)
+        while len(family := psutil.Process(process.pid).children(recursive=True)) < 5:
+            assert time.monotonic() < deadline, "two servers with their keepers, and the contender"
+            time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert said.decode().endswith("benchmarks: interrupted; servers and contenders are stopped\n")
-    assert len(family) >= 5  # two servers with their keepers, and the contender
     assert psutil.wait_procs(family, 5)[1] == []
     assert list(tmp_path.iterdir()) == []
 

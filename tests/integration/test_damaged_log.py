@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import Producer
 from support.commands import Chimera
 from support.events import events, publish
-from support.processes import Worker, last_word, prepare
+from support.processes import PATIENCE_SECONDS, Worker, last_word, prepare
 from support.replays import UiEvents
 from support.verifying import Verify
 
@@ -91,7 +91,7 @@ def test_a_batch_that_unpacks_to_too_much_halts_the_worker_until_the_setting_let
 
 def _damage(stack: Stack, topic: str) -> None:
     """Change the last byte of the log of partition 0 on the broker's disk."""
-    stack.kafka.stop()
+    stack.kafka.stop(PATIENCE_SECONDS)  # a broker that is killed cuts a damaged log off when it starts
     (segment,) = (stack.kafka.directory / "data" / f"{topic}-0").glob("*.log")
     data = bytearray(segment.read_bytes().rstrip(b"\0"))  # the file may be preallocated
     data[-1] ^= 0xFF

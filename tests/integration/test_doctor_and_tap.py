@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import Chimera, Ended
+from support.processes import beside
 from support.replays import UiEvents
 
 from pipeline.clickhouse.barrier import is_up
@@ -75,10 +76,17 @@ def test_tap_is_masked_and_its_dump_can_be_replayed(log: UiEvents, chimera: Chim
 def test_tap_shows_records_as_they_come(log: UiEvents, chimera: Chimera) -> None:
     """Earlier records are left out, and `--limit` ends it."""
     log.produce(10)
-    later = threading.Timer(5.0, log.produce, [20])
-    later.start()
-    seen = chimera("tap", "ui_events", "--limit", "3", "--unmask", "--json")
-    later.join()
+    over = threading.Event()
+
+    def come() -> None:
+        while not over.wait(1.0):
+            log.produce(10)
+
+    with beside(come):
+        try:
+            seen = chimera("tap", "ui_events", "--limit", "3", "--unmask", "--json")
+        finally:
+            over.set()
     fields = [json.loads(line)["fields"] for line in seen.stdout.splitlines()]
     new = {event["session_id"] for event in log.events[10:]}
     assert len(fields) == 3

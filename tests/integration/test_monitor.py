@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clickhouse_driver import Client
@@ -66,7 +67,8 @@ def test_lag_is_seen_without_a_worker_and_gone_with_one(
                 lambda: (found := monitor.family()["dead_letters"])["unsettled"] == 3 and found, "three dead letters"
             )
             assert letters["reasons"] == {"unframed": 3}
-            table = next(each for each in monitor.state()["tables"] if each["name"] == "ui_events")
+            eventually(lambda: _table(monitor, "ui_events").get("rows") == 50, "the look at the rows")
+            table = _table(monitor, "ui_events")
             assert (table["rows"], table["parts"] > 0) == (50, True)
             assert time.time() - 600 < _time(table["newest_stored"]) < time.time() + 5
             page = monitor.ask("/metrics").decode()
@@ -77,6 +79,11 @@ def test_lag_is_seen_without_a_worker_and_gone_with_one(
         settle = _chimera(environ, "dlq", "drop", "--topic", "ui_events", "--all", "--execute", "--yes")
         assert settle.returncode == 0, settle.stderr
         eventually(lambda: monitor.family()["dead_letters"]["unsettled"] == 0, "dropped dead letters are settled")
+
+
+def _table(monitor: Monitor, name: str) -> Mapping[str, Any]:
+    """Return a table as of the last look at ClickHouse; empty if there was none."""
+    return next((each for each in monitor.state().get("tables", ()) if each["name"] == name), {})
 
 
 def _time(text: str) -> float:
@@ -92,7 +99,7 @@ def test_a_server_that_is_away_is_a_state(stack: Stack, settings: Settings, envi
             with _timed(monitor, server, "frozen"):
                 getattr(stack, server).pause()
             other = next(each for each in _SERVERS if each != server)
-            assert monitor.state()[other]["verdict"] == "ok"
+            _wait_for(monitor, "ok", other)
             getattr(stack, server).resume()
             _wait_for(monitor, "ok", server)
         with _timed(monitor, "clickhouse", "stopped"):
@@ -102,7 +109,9 @@ def test_a_server_that_is_away_is_a_state(stack: Stack, settings: Settings, envi
         assert _chimera(environ, "status").returncode == 69
         stack.start()
         _wait_for(monitor, "ok", *_SERVERS)
-        assert [event["kind"] for event in monitor.state()["events"]].count("back") == 4
+        back = [event["text"] for event in monitor.state()["events"] if event["kind"] == "back"]
+        # Twice, or more often: a broker that was frozen for long may be away again once it knows.
+        assert all(back.count(f"{name} answers again") >= 2 for name in ("Kafka", "ClickHouse")), back
 
 
 _SERVERS = ("kafka", "clickhouse")

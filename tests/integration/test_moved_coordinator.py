@@ -51,7 +51,7 @@ def test_a_coordinator_that_moves_during_a_takeover_stores_nothing_twice(
         settled(worker, settings, family, _EVENTS)
         assert worker.terminate() == 0
     cluster.make_coordinator_movable()
-    assert cluster.coordinator(settings.kafka.group_id) == 1
+    eventually(lambda: cluster.coordinator(settings.kafka.group_id) == 1, "broker 1 coordinates the group")
     with ExitStack() as running:
         with cluster.proxy(1).holding(OFFSET_FETCH, client="faust") as held:
             worker = running.enter_context(Worker(environ, tmp_path / "log"))
@@ -61,7 +61,7 @@ def test_a_coordinator_that_moves_during_a_takeover_stores_nothing_twice(
         worker.wait_until_consuming()
         _publish(settings, family, 30)
         settled(worker, settings, family, 30)
-        assert worker.ready
+        worker.wait_for(lambda: worker.ready, "ready")
     assert _rows(settings) == _EVENTS + 30
 
 

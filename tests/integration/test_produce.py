@@ -180,7 +180,7 @@ def test_a_missing_topic_is_explained(settings: Settings) -> None:
 
 def test_a_silent_broker_is_unavailable(settings: Settings, catalog: Catalog, stack: Stack | ContainerStack) -> None:
     """Events without an acknowledgement in time are reported, with the broker's address."""
-    producer = Producer(settings, catalog, timeout_seconds=1.0)
+    producer = Producer(settings, catalog, timeout_seconds=5.0)
     producer.send("ui_events", ui_events(1)[0])
     producer.flush()
     stack.kafka.pause()

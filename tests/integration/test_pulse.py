@@ -43,11 +43,22 @@ def table(client: Client) -> str:
 
 @contextmanager
 def _watched(
-    settings: ClickHouseSettings, pause_seconds: float = 0.2, *, asked: ClickHouseSettings | None = None
+    settings: ClickHouseSettings,
+    *,
+    asked: ClickHouseSettings | None = None,
+    pause_seconds: float = 0.2,
+    answer_seconds: float = 1.0,
+    patience_seconds: float = 0.2,
 ) -> Iterator[tuple[Sink, Troubles]]:
     """A sink, and a pulse that asks far more often than a worker's."""
     troubles = Troubles()
-    pulse = Pulse(asked or settings, troubles, pause_seconds=pause_seconds, answer_seconds=1.0, patience_seconds=0.2)
+    pulse = Pulse(
+        asked or settings,
+        troubles,
+        pause_seconds=pause_seconds,
+        answer_seconds=answer_seconds,
+        patience_seconds=patience_seconds,
+    )
     sink = Sink(settings, pulse=pulse)
     pulse.start({})
     try:
@@ -115,7 +126,9 @@ def test_an_insert_whose_answer_is_lost_is_given_up_in_seconds(settings: Setting
 def test_an_insert_that_the_server_works_at_is_waited_for(settings: Settings, client: Client, table: str) -> None:
     """However often the server is asked for it meanwhile, and it is no trouble."""
     client.execute(f"ALTER TABLE {table} ADD CONSTRAINT slow CHECK sleepEachRow(0.5) = 0")
-    with _watched(settings.clickhouse, pause_seconds=0.05) as (sink, troubles):
+    # The patience is for a busy machine: a question that comes before the insert would take the insert's id.
+    watched = _watched(settings.clickhouse, pause_seconds=0.05, answer_seconds=10.0, patience_seconds=1.0)
+    with watched as (sink, troubles):
         began = time.monotonic()
         sink.insert(table, _ROWS, "token")
         assert time.monotonic() - began > 2

@@ -275,7 +275,7 @@ def test_an_insert_is_stored_once_after_an_outage(
 ) -> None:
     """The failures of a killed or silent server are of kind RETRY, and the repeated insert is stored once."""
     _table(database, "n UInt32")
-    sink = Sink(settings.clickhouse.model_copy(update={"connect_timeout_seconds": 1.0, "query_timeout_seconds": 1.0}))
+    sink = Sink(settings.clickhouse.model_copy(update={"connect_timeout_seconds": 3.0, "query_timeout_seconds": 3.0}))
     columns: dict[str, Column] = {"n": np.arange(5, dtype=np.int64)}
     sink.insert("t", columns, "first")
     stack.clickhouse.kill()

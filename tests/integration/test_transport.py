@@ -151,11 +151,11 @@ def test_a_graceful_stop_waits_for_micro_batches_and_a_restart_continues_after_t
 
     async def finish_later(batch: MicroBatch) -> None:
         taken.append(batch)
-        asyncio.get_running_loop().call_later(0.5, batch.ack)
+        asyncio.get_running_loop().call_later(2.0, batch.ack)
 
     async def scenario() -> None:
         async with Member(
-            kafka, small_batches(topic.name, drain_seconds=5.0), finish_later, broker_commit_interval=60.0
+            kafka, small_batches(topic.name, drain_seconds=20.0), finish_later, broker_commit_interval=60.0
         ):
             await until(lambda: len(taken) == 2, "two in flight")
         assert topic.committed == {0: 20}

@@ -90,7 +90,7 @@ def test_a_member_that_slept_too_long_commits_and_delivers_nothing_more(kafka: K
         sleeper = Member(kafka, small_batches(topic.name), broker_session_timeout=6.0)
         async with sleeper:
             late = await sleeper.take(2)
-            sleeper.app.consumer._thread.thread_loop.call_soon_threadsafe(time.sleep, 9.0)  # no heartbeats
+            sleeper.app.consumer._thread.thread_loop.call_soon_threadsafe(time.sleep, 15.0)  # no heartbeats
             async with Member(kafka, small_batches(topic.name, rows=15)) as owner:
                 found = await owner.take(2)
                 assert _tokens(found) == _tokens(late)

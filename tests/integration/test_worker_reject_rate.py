@@ -41,21 +41,20 @@ def test_too_many_rejections_turn_readiness_red_until_the_window_is_clean(
         worker.wait_until_consuming()
         publish(settings, family.topic.name, [b"rejected"] * _BAD + valid)
         worker.wait_for(lambda: worker.metric("chimera_reject_brake", family=family.name) == 1, "a high reject rate")
-        assert re.fullmatch(
-            rf"not ready: ui_events: {_BAD} of \d+ records rejected in 8 s, more than 50% of them, \d+ s\n",
-            worker.why_not_ready,
-        )
+        reason = rf"not ready: ui_events: {_BAD} of \d+ records rejected in 8 s, more than 50% of them, \d+ s\n"
+        worker.wait_for(lambda: re.fullmatch(reason, worker.why_not_ready), "the reason")
         settled(worker, settings, family, _GOOD + _BAD)
         worker.wait_for(lambda: worker.metric("chimera_reject_brake", family=family.name) == 0, "a low reject rate")
         assert worker.ready
         assert worker.metric("chimera_reject_brake") == 0
-        assert len(worker.lines("trouble begins")) == len(worker.lines("trouble is over")) == 1
+        said = [line for line in worker.lines("records rejected in") if "trouble" in line]
+        assert ["begins" in line for line in said] == [True, False]
     assert bag(rows(settings, family.table)) == bag(as_stored(family, event) for event in good)
 
 
 def test_a_rejection_and_its_record_are_counted_at_the_same_moment(settings: Settings) -> None:
     """However long the dead-letter topic takes, records don't leave the window before their rejections."""
-    family, window_seconds = prepare(settings).family("ui_events"), 1.0
+    family, window_seconds = prepare(settings).family("ui_events"), 4.0
 
     async def renew(_: Held) -> bool:
         return True
@@ -77,9 +76,12 @@ def test_a_rejection_and_its_record_are_counted_at_the_same_moment(settings: Set
             troubles=troubles,
         )
 
+        async def process() -> None:
+            await ingest.process(batch)
+            ingest.watch_reject_rate()
+
         dead_letters.pool.submit(time.sleep, 1.5 * window_seconds)  # the dead letters wait for this
-        asyncio.run(ingest.process(batch))
-        ingest.watch_reject_rate()
+        asyncio.run(process())
         assert troubles.lines == [
             f"{family.name}: {_BAD} of {_BAD} records rejected in {window_seconds:g} s, more than 50% of them, 0 s"
         ]

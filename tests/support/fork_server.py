@@ -109,7 +109,8 @@ class Forked:
     def send_signal(self, number: int, /) -> None:
         """Send a signal unless the process has ended."""
         if self.poll() is None:
-            os.kill(self._pid, number)
+            with suppress(ProcessLookupError):  # it has ended, and the server hasn't said so yet
+                os.kill(self._pid, number)
 
     def terminate(self) -> None:
         """Send SIGTERM."""

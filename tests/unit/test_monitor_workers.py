@@ -82,7 +82,7 @@ def test_a_halt_is_seen_after_the_worker_has_left_the_group(worker: _Ready) -> N
 
 def test_a_worker_of_this_machine_may_listen_at_the_loopback_alone(worker: _Ready) -> None:
     """The broker sees another address of the machine; a stranger's address isn't taken for one of its own."""
-    watch = WorkerWatch(None, answer_seconds=0.5)
+    watch = WorkerWatch(None, answer_seconds=2.0)
     own, foreign = (replace(worker.member, host=host) for host in ("127.0.0.2", "192.0.2.1"))
     watch.look(0, [own, foreign])
     assert (words := watch.words(own)) is not None

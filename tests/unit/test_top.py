@@ -60,6 +60,7 @@ class _Terminal:
     def ended(self) -> int:
         """Wait for the end; return the exit code."""
         eventually(lambda: self._read() and self.process.poll() is not None, "the end")
+        self._read()  # what it wrote last
         return self.process.wait()
 
     def attributes(self) -> list[object]:

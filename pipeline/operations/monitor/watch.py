@@ -99,13 +99,14 @@ class Watch:
     def look_at_kafka(self) -> None:
         """Look at the group and the topics."""
         try:
-            anew = self._clock() - self._topics_at > _TOPICS_SECONDS
+            began = self._clock()
+            anew = began - self._topics_at > _TOPICS_SECONDS
             standing = self._group.look(anew=anew)
         except ChimeraError as error:
             self._note_failure(self._kafka, "Kafka", str(error))
             return
         now = self._clock()
-        self._topics_at = now if anew else self._topics_at
+        self._topics_at = began if anew else self._topics_at
         with self._lock:
             self._partitions.add(now, standing)
             self._standing = standing
