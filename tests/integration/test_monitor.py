@@ -67,9 +67,8 @@ def test_lag_is_seen_without_a_worker_and_gone_with_one(
                 lambda: (found := monitor.family()["dead_letters"])["unsettled"] == 3 and found, "three dead letters"
             )
             assert letters["reasons"] == {"unframed": 3}
-            eventually(lambda: _table(monitor, "ui_events").get("rows") == 50, "the look at the rows")
-            table = _table(monitor, "ui_events")
-            assert (table["rows"], table["parts"] > 0) == (50, True)
+            table = _table_with(monitor, 50)
+            assert table["parts"] > 0
             assert time.time() - 600 < _time(table["newest_stored"]) < time.time() + 5
             page = monitor.ask("/metrics").decode()
             assert 'chimera_monitor_dead_letters_unsettled{family="ui_events",reason="unframed"} 3.0' in page
@@ -81,9 +80,14 @@ def test_lag_is_seen_without_a_worker_and_gone_with_one(
         eventually(lambda: monitor.family()["dead_letters"]["unsettled"] == 0, "dropped dead letters are settled")
 
 
-def _table(monitor: Monitor, name: str) -> Mapping[str, Any]:
-    """Return a table as of the last look at ClickHouse; empty if there was none."""
-    return next((each for each in monitor.state().get("tables", ()) if each["name"] == name), {})
+def _table_with(monitor: Monitor, rows: int) -> Mapping[str, Any]:
+    """Wait for the look that sees so many rows of ui_events; return the table."""
+
+    def look() -> Mapping[str, Any]:
+        tables = monitor.state().get("tables", ())
+        return next((each for each in tables if (each["name"], each["rows"]) == ("ui_events", rows)), {})
+
+    return eventually(look, f"{rows} rows")
 
 
 def _time(text: str) -> float:
