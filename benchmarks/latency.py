@@ -111,7 +111,7 @@ class LatencyPart:
 
     def __init__(self, place: Stage, seconds: float, warm_up_seconds: float, events: int = 200_000) -> None:
         self._place = place
-        self._different = events
+        self._event_count = events
         self._seconds = seconds
         self._warm_up_seconds = warm_up_seconds
         self._runs = 0
@@ -176,7 +176,7 @@ class LatencyPart:
         file = self._place.directory / "events.pickle"
         if not file.exists():
             family = load_catalog(bench.workload.settings).family(FAMILY)
-            prepare(family, bench.workload.partitions, self._different, file)
+            prepare(family, bench.workload.partitions, self._event_count, file)
         return file
 
     def _sample(self, worker: ContenderProcess, client: Client) -> _Sample:

@@ -3,6 +3,7 @@
 import gc
 import getpass
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -52,12 +53,12 @@ _MEASURED = ("test_worker", "test_monitor")  # files whose processes run lines t
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _no_client_is_left() -> Iterator[None]:
-    """Collect the file's Kafka clients, which are in cycles: each asks its dead broker on, with three threads.
+def _no_client_is_left() -> None:
+    """Collect the last file's Kafka clients, which are in cycles: each asks its dead broker on, with three threads.
 
-    What is left stays, as the syntax trees of the package do, and the next collections need not walk it again.
+    What is left stays, as the syntax trees of the package do, and the next collections need not walk it again. At the
+    end of a file, its last test would still hold its fixtures.
     """
-    yield
     gc.collect()
     gc.freeze()
 
@@ -78,8 +79,8 @@ def pytest_configure() -> None:
         _forget_earlier_runs(directory)
         os.environ["TMPDIR"] = str(directory)
         tempfile.tempdir = None  # it was chosen before
-    if process := os.environ.get("PYTEST_XDIST_WORKER"):
-        share_ports(int(process.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    if process := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", "")):
+        share_ports(int(process[1]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
 
 
 def _forget_earlier_runs(directory: Path) -> None:

@@ -13,7 +13,7 @@ HOST = "127.0.0.1"
 # Below the local ports of outgoing connections, which start at 32768 on Linux and 49152 on macOS. Above, any client
 # could take the port of a stopped server, even a client that keeps trying to connect to that port.
 _FREE_RANGE = range(15_000, 32_000)
-_shares = [(0, 1)]  # the one in use, and their number
+_shares = [(0, 1)]  # index of the share in use, and number of shares
 _ATTEMPTS = 200
 
 
@@ -33,16 +33,20 @@ def free_port() -> int:
     """Return a port without a listener, which no outgoing connection takes either."""
     share, shares = _shares[0]
     ours = _FREE_RANGE[share::shares]
-    for port in random.sample(ours, _ATTEMPTS):
+    for port in random.sample(ours, min(_ATTEMPTS, len(ours))):
         if is_free(port):
             return port
     raise OSError(f"none of {_ATTEMPTS} ports tried between {_FREE_RANGE.start} and {_FREE_RANGE.stop} is free")
 
 
 def share_ports(share: int, shares: int) -> None:
-    """Let this process draw its free ports from one of several equal shares of them, from 0 on.
+    """Let this process draw free ports from its own share of them.
 
-    A port that is only meant to be used, as that of a stopped server, looks free to processes beside this one.
+    A port that nobody listens on at the moment, as that of a stopped server, looks free to processes beside this one.
+
+    Args:
+        share: index of the share, from 0 on.
+        shares: number of shares, which are equal.
     """
     _shares[0] = share, shares
 

@@ -84,10 +84,11 @@ class Server(ABC):
         """Check that the server could start: its directory and its ports are free. Do nothing when it runs already.
 
         Raises:
-            ConfigError: the directory is unusable.
+            ConfigError: the extra isn't installed, or the directory is unusable.
             UnavailableError: a port is taken, or the directory is in use; says which.
         """
         if not self.running:
+            require("psutil")
             with locked(self.lock_file, self.name):
                 self._check_ports()
 

@@ -82,6 +82,8 @@ class Stack:
     def start(self) -> None:
         """Start both servers and wait until both answer; if one fails, stop the other.
 
+        Nothing is started or stopped if a directory or a port isn't free.
+
         Raises:
             ConfigError: the extra isn't installed, or the directory is unusable.
             UnavailableError: a server didn't start; says which and why.

@@ -5,13 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from support.processes import eventually
 
 from benchmarks.cases import SAMPLE, Workloads
 from benchmarks.contenders import ENGINE, PEERS, WORKER, YARDSTICK, Contender
@@ -94,7 +94,7 @@ def test_the_latency_is_that_of_all_events(place: Stage) -> None:
     found = LatencyPart(place, 3.0, 1.0, EVENTS).run(Pace(500, 1.0))
     assert 0 < found.p50_ms <= found.p99_ms <= found.max_ms
     assert found.max_ms > 500
-    assert 0.5 < found.kept < 1.5  # a stall at either end of three seconds counts
+    assert 0.8 < found.kept < 1.25  # a stall at either end of three seconds counts; the warm-up would make it 1.33
     assert found.cores > 0
     assert found.parts_per_minute > 0
 
@@ -106,18 +106,17 @@ def test_a_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     with subprocess.Popen(
         arguments, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path), "NO_COLOR": "1"}, stderr=subprocess.PIPE
     ) as process:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob(f"*/bench_{PEERS[1].name}_*.log")):  # the contender runs
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        while len(family := psutil.Process(process.pid).children(recursive=True)) < 5:
-            assert time.monotonic() < deadline, "two servers with their keepers, and the contender"
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        try:
+            eventually(lambda: list(tmp_path.glob(f"*/bench_{PEERS[1].name}_*.log")), "the contender runs")
+            benchmark = psutil.Process(process.pid)
+            family = eventually(lambda: len(found := benchmark.children(recursive=True)) >= 5 and found, "two servers")
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert said.decode().endswith("benchmarks: interrupted; servers and contenders are stopped\n")
+    assert family  # two servers with their keepers, and the contender
     assert psutil.wait_procs(family, 5)[1] == []
     assert list(tmp_path.iterdir()) == []
 

@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from clickhouse_driver import Client
 from confluent_kafka.admin import AdminClient, NewTopic
+from support.commands import Forked, forked
 from support.kafka_requests import answer_to
 from support.processes import in_foreground
 
@@ -29,8 +30,6 @@ pytestmark = pytest.mark.integration
 _SECONDS = 120
 _NO_NETWORK = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
-Chimera = Callable[..., "subprocess.CompletedProcess[str]"]
-
 
 def _up(directory: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "pipeline.cli", "stack", "up", f"--directory={directory}", *arguments]
@@ -41,19 +40,12 @@ def _free_ports() -> list[str]:
 
 
 @pytest.fixture
-def chimera(tmp_path: Path, commands: Path) -> Iterator[Chimera]:
+def chimera(tmp_path: Path, commands: Path) -> Iterator[Forked]:
     """Run `chimera stack VERB` on a directory of the test; a stack left running is stopped after the test."""
-    directory = tmp_path / "stack"
+    chimera = forked(commands, os.environ, "stack")
 
     def run(verb: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [commands / "chimera", "stack", verb, f"--directory={directory}", *arguments],
-            env=os.environ | variables,
-            capture_output=True,
-            text=True,
-            timeout=_SECONDS,
-            check=False,
-        )
+        return chimera(verb, f"--directory={tmp_path / 'stack'}", *arguments, **variables)
 
     yield run
     run("down")
@@ -117,15 +109,16 @@ def test_a_restart_keeps_data_and_ports_and_needs_no_network(tmp_path: Path, mon
         client.disconnect()
 
 
-def test_a_directory_is_for_one_stack_at_a_time(tmp_path: Path, foreground: subprocess.Popen[str]) -> None:
+def test_a_directory_is_for_one_stack_at_a_time(
+    tmp_path: Path, foreground: subprocess.Popen[str], chimera: Forked
+) -> None:
     """A second stack is refused, the message names the first one's process, and the first goes on."""
     assert foreground.poll() is None
     with pytest.raises(UnavailableError, match=r"is in use by a running ClickHouse server \(process \d+\)"):
         Stack(tmp_path / "stack").start()
-    with subprocess.Popen(_up(tmp_path / "stack"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
-        _, complaint = second.communicate(timeout=_SECONDS)
+    second = chimera("up")
     assert second.returncode == 69
-    assert f"is in use by a running development stack (process {foreground.pid})" in complaint
+    assert f"is in use by a running development stack (process {foreground.pid})" in second.stderr
     assert len(_servers(tmp_path / "stack")) == 2
 
 
@@ -187,7 +180,7 @@ def test_a_server_that_ends_by_itself_is_started_again(tmp_path: Path, foregroun
     assert _survivors([broker]) == []
 
 
-def test_a_detached_stack_is_shown_and_stopped(chimera: Chimera, tmp_path: Path) -> None:
+def test_a_detached_stack_is_shown_and_stopped(chimera: Forked, tmp_path: Path) -> None:
     """The stack outlives its command, `status` describes it, `down` stops it, and a second `down` does nothing."""
     up = chimera("up", "--detach", *_free_ports(), **_NO_NETWORK)
     assert up.returncode == 0
@@ -223,7 +216,7 @@ def test_a_detached_stack_is_shown_and_stopped(chimera: Chimera, tmp_path: Path)
     ],
 )
 def test_a_taken_port_is_named(
-    option: str, complaint: str, detach: tuple[str, ...], chimera: Chimera, tmp_path: Path
+    option: str, complaint: str, detach: tuple[str, ...], chimera: Forked, tmp_path: Path
 ) -> None:
     """One line names the server and its port, before any server is started."""
     with socket.create_server((HOST, 0)) as other:
@@ -236,7 +229,7 @@ def test_a_taken_port_is_named(
     assert chimera("status").returncode == 3
 
 
-def test_locks_left_by_a_crash_harm_no_other_process(chimera: Chimera, tmp_path: Path) -> None:
+def test_locks_left_by_a_crash_harm_no_other_process(chimera: Forked, tmp_path: Path) -> None:
     """A lock that isn't held counts as free, and the process it names isn't stopped."""
     stack = Stack(tmp_path / "stack")
     with subprocess.Popen(["sleep", "60"]) as bystander:
@@ -249,7 +242,7 @@ def test_locks_left_by_a_crash_harm_no_other_process(chimera: Chimera, tmp_path:
         bystander.terminate()
 
 
-def test_an_impossible_download_is_explained(chimera: Chimera, tmp_path: Path) -> None:
+def test_an_impossible_download_is_explained(chimera: Forked, tmp_path: Path) -> None:
     """Without a network and without jars, one line names the jar and the repository."""
     up = chimera("up", XDG_CACHE_HOME=str(tmp_path), **_NO_NETWORK)
     assert up.returncode == 69
@@ -258,7 +251,7 @@ def test_an_impossible_download_is_explained(chimera: Chimera, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("detach", [(), ("--detach",)], ids=["foreground", "detached"])
-def test_an_unusable_directory_is_named(detach: tuple[str, ...], chimera: Chimera, tmp_path: Path) -> None:
+def test_an_unusable_directory_is_named(detach: tuple[str, ...], chimera: Forked, tmp_path: Path) -> None:
     """A file in place of the directory gives one line and exit code 78."""
     (tmp_path / "stack").mkdir()
     (tmp_path / "stack/kafka").touch()

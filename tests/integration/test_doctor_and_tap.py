@@ -78,11 +78,11 @@ def test_tap_shows_records_as_they_come(log: UiEvents, chimera: Chimera) -> None
     log.produce(10)
     over = threading.Event()
 
-    def come() -> None:
+    def keep_producing() -> None:
         while not over.wait(1.0):
             log.produce(10)
 
-    with beside(come):
+    with beside(keep_producing):
         try:
             seen = chimera("tap", "ui_events", "--limit", "3", "--unmask", "--json")
         finally:

@@ -1,7 +1,6 @@
 """A broker with TLS, logins and ACLs: the right ones work end to end, a wrong one is one line and a halt."""
 
 import asyncio
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -14,6 +13,7 @@ from aiokafka.errors import KafkaConnectionError
 from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka.admin import AclOperation, ResourcePatternType, ResourceType
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
+from support.commands import Forked, forked
 from support.events import settled
 from support.oauth_issuer import CLIENT, SECRET, Issuer
 from support.processes import Worker, eventually, last_word, prepare
@@ -32,8 +32,6 @@ from pipeline.transport.adapter.login import TokenProvider
 from pipeline.worker.preflight import check_topics
 
 pytestmark = pytest.mark.integration
-
-Chimera = Callable[..., "subprocess.CompletedProcess[str]"]
 
 _PASSWORD = "correct horse"
 _UI = ("--families", "ui_events")
@@ -109,14 +107,9 @@ def _coordinated(kafka: KafkaSettings) -> bool:
 
 
 @pytest.fixture
-def chimera(commands: Path) -> Chimera:
+def chimera(commands: Path) -> Forked:
     """Run `chimera …` in an environment."""
-
-    def run(environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [str(commands / "chimera"), *arguments]
-        return subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-
-    return run
+    return lambda environ, *arguments: forked(commands, environ)(*arguments)
 
 
 def test_a_worker_works_end_to_end(
@@ -125,7 +118,7 @@ def test_a_worker_works_end_to_end(
     admin: Settings,
     secured: dict[str, str],
     catalog: Catalog,
-    chimera: Chimera,
+    chimera: Forked,
     tmp_path: Path,
 ) -> None:
     """The worker consumes, inserts, writes dead letters and commits with the documented ACLs and no others."""
@@ -241,7 +234,7 @@ def test_a_login_that_is_revoked_stops_the_worker(
 @pytest.mark.parametrize("command", ["topics plan", "produce --sample 10 --families ui_events"])
 @pytest.mark.parametrize("user", ["stranger", "nobody"])
 @pytest.mark.usefixtures("catalog")
-def test_tools_report_refusals(secured: dict[str, str], chimera: Chimera, command: str, user: str) -> None:
+def test_tools_report_refusals(secured: dict[str, str], chimera: Forked, command: str, user: str) -> None:
     """A tool ends with the worker's line and exit code for a refused login and for a missing ACL."""
     done = chimera(secured | {env_name("kafka", "user"): user}, *command.split())
     said = {"stranger": "doesn't let user 'stranger' do that", "nobody": "refuses user 'nobody' or the password"}[user]
@@ -252,7 +245,7 @@ def test_tools_report_refusals(secured: dict[str, str], chimera: Chimera, comman
 
 
 def test_an_operator_plans_and_applies(
-    broker: SecureBroker, admin: Settings, secured: dict[str, str], chimera: Chimera
+    broker: SecureBroker, admin: Settings, secured: dict[str, str], chimera: Forked
 ) -> None:
     """The ACLs that are documented for operators suffice."""
     prefix = load_catalog(admin).topics[0].name.partition(".")[0]

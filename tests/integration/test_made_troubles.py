@@ -306,9 +306,9 @@ def _live_through(trouble: _Trouble, scene: _Scene) -> Seconds:
     """Make a trouble and end it; return the seconds until it was known."""
     worker = scene.worker
     worker.wait_for(lambda: worker.ready and not scene.measures(trouble.sample), f"all is well before: {trouble.name}")
-    lines = len(worker.lines("trouble begins"))
+    lines, began = len(worker.lines("trouble begins")), time.monotonic()
     trouble.begin(scene)
-    began, metrics = time.monotonic(), list[float]()
+    metrics = list[float]()
 
     def named() -> bool:
         seen = trouble.says in worker.why_not_ready

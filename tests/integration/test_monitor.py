@@ -114,8 +114,11 @@ def test_a_server_that_is_away_is_a_state(stack: Stack, settings: Settings, envi
         stack.start()
         _wait_for(monitor, "ok", *_SERVERS)
         back = [event["text"] for event in monitor.state()["events"] if event["kind"] == "back"]
-        # Twice, or more often: a broker that was frozen for long may be away again once it knows.
-        assert all(back.count(f"{name} answers again") >= 2 for name in ("Kafka", "ClickHouse")), back
+        assert back.count("ClickHouse answers again") == 2
+        assert back.count("Kafka answers again") in {
+            2,
+            3,
+        }  # frozen for nine seconds, it is away once more when it knows
 
 
 _SERVERS = ("kafka", "clickhouse")

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.integration
 
 _DATABASE = "overloaded"
 _ROWS, _GUILTY = 1_000, (0, 400, 401, 999)
-_BUSY_SECONDS, _FREE_SECONDS = 0.05, 0.01
+_BUSY_SECONDS, _FREE_SECONDS = 0.15, 0.01
 _MOST_RETRIES = 5_000
 
 
@@ -84,7 +84,7 @@ def _busy(settings: ClickHouseSettings) -> Iterator[None]:
         working.join()
 
 
-def test_refused_rows_are_found_while_queries_are_refused(server: ProfiledServer) -> None:
+def test_refused_rows_are_found_while_most_queries_are_refused(server: ProfiledServer) -> None:
     """A probe that is refused for overload is made again; what earlier probes have found isn't lost."""
     limited = server.settings_of("one", _DATABASE)
     sink, pauses = _CountingSink(limited), WorkerSettings(retry_backoff_seconds=0.01, retry_backoff_max_seconds=0.03)
@@ -111,4 +111,4 @@ def test_refused_rows_are_found_while_queries_are_refused(server: ProfiledServer
         pool.shutdown()
     assert tuple(position for position, *_ in found.rejections) == _GUILTY
     assert found.rejections == undisturbed.rejections
-    assert sink.probes > needed, "some probes were to be refused"
+    assert sink.probes > 2 * needed, "most probes were to be refused"

@@ -5,7 +5,6 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import yaml
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+from support.commands import Forked, forked
 from support.kafka_requests import answer_to
 
 from pipeline.catalog import load_topics
@@ -28,24 +28,11 @@ pytestmark = pytest.mark.integration
 _NEW_TOPICS = 40  # without the wait, a few of them can't be used yet
 _TOPICS = 13  # of six families, their dead letters, and the rollup's state
 
-Chimera = Callable[..., "subprocess.CompletedProcess[str]"]
-
 
 @pytest.fixture
-def chimera(environ: dict[str, str], commands: Path) -> Chimera:
+def chimera(environ: dict[str, str], commands: Path) -> Forked:
     """Run `chimera topics …` without a terminal, in the test's environment."""
-
-    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [commands / "chimera", "topics", *arguments],
-            env=environ | variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return run
+    return forked(commands, environ, "topics")
 
 
 def _declare(settings: Settings, **values: Any) -> str:
@@ -66,7 +53,7 @@ def _signs(output: str) -> str:
     return "".join(re.findall(r"^[+~=](?= )", output, re.MULTILINE))
 
 
-def test_a_plan_changes_nothing_and_applying_it_leaves_nothing_to_do(chimera: Chimera, settings: Settings) -> None:
+def test_a_plan_changes_nothing_and_applying_it_leaves_nothing_to_do(chimera: Forked, settings: Settings) -> None:
     """All topics are planned, then created as declared; then plan and apply find nothing to do."""
     planned = chimera("plan")
     assert (planned.returncode, _signs(planned.stdout)) == (2, "+" * _TOPICS)
@@ -84,7 +71,7 @@ def test_a_plan_changes_nothing_and_applying_it_leaves_nothing_to_do(chimera: Ch
     assert chimera("apply").returncode == 0
 
 
-def test_only_differing_settings_are_altered(chimera: Chimera, settings: Settings) -> None:
+def test_only_differing_settings_are_altered(chimera: Forked, settings: Settings) -> None:
     """Partitions grow, with a warning about keys; configuration changes; undeclared settings keep their values."""
     chimera("apply", "--yes")
     name = _declare(settings, partitions=3, retention_hours=1, max_message_bytes=2048)
@@ -116,7 +103,7 @@ def test_only_differing_settings_are_altered(chimera: Chimera, settings: Setting
     ids=["fewer partitions", "another replication factor"],
 )
 def test_an_impossible_change_changes_nothing(
-    values: dict[str, int], key: str, chimera: Chimera, settings: Settings
+    values: dict[str, int], key: str, chimera: Forked, settings: Settings
 ) -> None:
     """One impossible topic gives one line and exit code 78; the other topics aren't created either."""
     name = _declare(settings)
@@ -133,7 +120,7 @@ def test_an_impossible_change_changes_nothing(
     assert set(_cluster(settings).topics) == {name}
 
 
-def test_more_replicas_than_brokers_is_an_error(chimera: Chimera) -> None:
+def test_more_replicas_than_brokers_is_an_error(chimera: Forked) -> None:
     """Too high a replication factor is refused before anything is created."""
     planned = chimera("plan", **{env_name("topics", "replication"): "3"})
     assert planned.returncode == 78
@@ -175,7 +162,7 @@ def test_partitions_without_a_leader_are_named(settings: Settings) -> None:
         wait_for_leaders(settings.kafka, {"nowhere": 2}, wait_seconds=0.2)
 
 
-def test_without_a_terminal_apply_wants_yes(chimera: Chimera, settings: Settings) -> None:
+def test_without_a_terminal_apply_wants_yes(chimera: Forked, settings: Settings) -> None:
     """Without a terminal nothing is changed, and the error says to add --yes."""
     applied = chimera("apply")
     assert applied.returncode == 2

@@ -107,6 +107,7 @@ def test_a_closing_whose_answer_does_not_come_is_decided_by_the_next_commit(
                 await close(member, topic.name, 10, 5)
             monkeypatch.undo()
             stack.kafka.resume()
+            await asyncio.to_thread(topic.read_commit)  # the broker answers again
             if again:
                 await close_in_the_end(member, topic.name, 10, 5)
                 assert (await asyncio.to_thread(topic.read_commit)) == (10, str(Ranges("-", (), (Closing(10, 5),))))
@@ -223,6 +224,6 @@ def test_a_stop_does_not_wait_for_a_release_longer_than_it_drains(
             began = time.monotonic()
         return time.monotonic() - began
 
-    assert asyncio.run(scenario()) < 20
+    assert asyncio.run(scenario()) < 7  # by default, it drains for eight seconds
     assert len(derived.released) == 1
     assert topic.committed == {0: 10}

@@ -11,17 +11,15 @@ from support.containers import ContainerStack
 from support.events import events, publish, settled
 from support.processes import Worker, eventually, lag, prepare
 
-from pipeline.config import Settings, WorkerSettings, env_name
+from pipeline.config import Settings, env_name
 from pipeline.devstack import Stack
 from pipeline.devstack.ports import free_port
 from pipeline.producer.encode import Encoder
-from pipeline.worker import process
 
 pytestmark = [pytest.mark.integration, pytest.mark.cold]  # it bounds the time of a stop
 
 _EVENTS = 300
 _STOP_SECONDS = 10.0
-_DRAIN_SECONDS = 3.0  # half of the default, so that a busy machine has time left
 
 Trouble = Callable[[Stack | ContainerStack], None]
 
@@ -41,11 +39,6 @@ def connected(worker: Worker, port: int) -> bool:
     return any(each.raddr and each.raddr.port == port for each in connections)
 
 
-def test_the_parts_of_a_stop_are_less_than_ten_seconds() -> None:
-    """A worker that is still there after its drain, by default, and the rest of a stop ends itself."""
-    assert WorkerSettings().drain_seconds + process._STOP_SECONDS < _STOP_SECONDS
-
-
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -61,7 +54,7 @@ def test_a_worker_with_inserts_under_way_stops(
     """No server that is gone or silent delays the stop."""
     family = prepare(settings).family("ui_events")
     values = [Encoder(family).encode(event).value for event in events(family.name, _EVENTS)]
-    with Worker(environ | {env_name("worker", "drain_seconds"): f"{_DRAIN_SECONDS:g}"}, tmp_path / "log") as worker:
+    with Worker(environ, tmp_path / "log") as worker:
         worker.wait_until_consuming()
         publish(settings, family.topic.name, values)
         worker.wait_for(lambda: worker.metric("chimera_records_consumed_total") > 0, "records consumed")

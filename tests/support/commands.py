@@ -1,13 +1,17 @@
-"""A command of `chimera` in this process, and its end."""
+"""A command of `chimera` in this process or in one of its own, and its end."""
 
 import json
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from pipeline.cli import main
+
+_SECONDS = 120
 
 
 class Ended(NamedTuple):
@@ -25,6 +29,7 @@ class Ended(NamedTuple):
 
 
 Chimera = Callable[..., Ended]
+Forked = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> Chimera:
@@ -36,5 +41,28 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
         with pytest.raises(SystemExit) as ended:
             main()
         return Ended(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+def forked(commands: Path, environ: Mapping[str, str], *words: str) -> Forked:
+    """Return a function that runs `chimera` without a terminal in a process of its own, with more words and variables.
+
+    Args:
+        commands: directory of the fixture of this name.
+        environ: environment of the process.
+        words: first arguments.
+    """
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [commands / "chimera", *words, *arguments],
+            env=dict(environ) | variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
 
     return run
