@@ -91,10 +91,10 @@ def test_the_usual_web_port_may_be_taken(place: Stage, workload: Workload) -> No
 
 def test_the_latency_is_that_of_all_events(place: Stage) -> None:
     """Rows wait for the linger; the rate is kept; inserts are counted."""
-    found = LatencyPart(place, 3.0, 1.0, EVENTS).run(Pace(500, 1.0))
+    found = LatencyPart(place, 10.0, 4.0, EVENTS).run(Pace(500, 1.0))  # a stall at either end is a small part of it
     assert 0 < found.p50_ms <= found.p99_ms <= found.max_ms
     assert found.max_ms > 500
-    assert 0.8 < found.kept < 1.25  # a stall at either end of three seconds counts; the warm-up would make it 1.33
+    assert found.kept == pytest.approx(1.0, abs=0.1)
     assert found.cores > 0
     assert found.parts_per_minute > 0
 
@@ -106,17 +106,22 @@ def test_a_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     with subprocess.Popen(
         arguments, cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path), "NO_COLOR": "1"}, stderr=subprocess.PIPE
     ) as process:
+
+        def contending() -> list[psutil.Process]:
+            assert process.poll() is None
+            if not list(tmp_path.glob(f"*/bench_{PEERS[1].name}_*.log")):
+                return []
+            family = psutil.Process(process.pid).children(recursive=True)
+            return family if len(family) >= 5 else []  # two servers with their keepers, and the contender
+
         try:
-            eventually(lambda: list(tmp_path.glob(f"*/bench_{PEERS[1].name}_*.log")), "the contender runs")
-            benchmark = psutil.Process(process.pid)
-            family = eventually(lambda: len(found := benchmark.children(recursive=True)) >= 5 and found, "two servers")
+            family = eventually(contending, "the contender runs")
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=60)
         finally:
             process.kill()
     assert process.returncode == 130
     assert said.decode().endswith("benchmarks: interrupted; servers and contenders are stopped\n")
-    assert family  # two servers with their keepers, and the contender
     assert psutil.wait_procs(family, 5)[1] == []
     assert list(tmp_path.iterdir()) == []
 

@@ -115,10 +115,8 @@ def test_a_server_that_is_away_is_a_state(stack: Stack, settings: Settings, envi
         _wait_for(monitor, "ok", *_SERVERS)
         back = [event["text"] for event in monitor.state()["events"] if event["kind"] == "back"]
         assert back.count("ClickHouse answers again") == 2
-        assert back.count("Kafka answers again") in {
-            2,
-            3,
-        }  # frozen for nine seconds, it is away once more when it knows
+        # A broker that was frozen for nine seconds is away once more when it knows.
+        assert back.count("Kafka answers again") in {2, 3}
 
 
 _SERVERS = ("kafka", "clickhouse")

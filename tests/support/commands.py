@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from pipeline.cli import main
-
-_SECONDS = 120
+from support.processes import PATIENCE_SECONDS
 
 
 class Ended(NamedTuple):
@@ -61,7 +60,7 @@ def forked(commands: Path, environ: Mapping[str, str], *words: str) -> Forked:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_SECONDS,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+from hypothesis import is_hypothesis_test
 from xdist.scheduler.loadfile import LoadFileScheduling
 
 _LONG = ("tests/chaos/", "tests/integration/test_snippets.py")  # a minute a test, and no fixture of a module
@@ -32,7 +33,7 @@ def _trace_less(items: list[pytest.Item]) -> None:
         if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             way = item.callspec.params.get("decoding_path")
             tests.setdefault(f"{item.nodeid.partition('[')[0]} {way}", []).append(item)
-        is_property = getattr(getattr(item, "function", None), "is_hypothesis_test", False)
+        is_property = isinstance(item, pytest.Function) and is_hypothesis_test(item.function)
         if is_property or item.nodeid.startswith(_LONG):
             item.add_marker(pytest.mark.untraced)
     for cases in tests.values():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.command_server import CommandServer
+from support.commands import forked
 from support.processes import PATIENCE_SECONDS, eventually
 
 from pipeline.config import env_name
@@ -22,9 +23,7 @@ def chimera(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _run(chimera: str, *arguments: str, **environ: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [chimera, *arguments], env=dict(os.environ) | environ, capture_output=True, text=True, check=False, timeout=120
-    )
+    return forked(Path(chimera).parent, os.environ)(*arguments, **environ)
 
 
 def test_a_command_has_its_own_arguments_environment_and_streams(chimera: str) -> None:

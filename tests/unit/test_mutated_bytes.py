@@ -31,8 +31,6 @@ from pipeline.producer.encode import Encoder
 from pipeline.transport.batch_format import BatchHead, DamagedBatchError
 from pipeline.transport.packed import PackedBatch, read_sparse, read_whole
 
-pytestmark = pytest.mark.untraced  # other tests reach the same lines, and the tracer doubles the time of many examples
-
 _FAMILIES = {family.name: family for family in load_catalog(Settings()).families}
 _FRAME_BYTES = 10
 _MOST = 1 << 22
