@@ -3,7 +3,6 @@
 import gc
 import getpass
 import os
-import re
 import secrets
 import shutil
 import sys
@@ -39,7 +38,7 @@ from pipeline.clickhouse.client import connect
 from pipeline.config import ENV_PREFIX, KafkaSettings, Settings, env_name, load_settings
 from pipeline.devstack import Stack
 from pipeline.devstack.memory_files import memory_directory
-from pipeline.devstack.ports import free_port, share_ports
+from pipeline.devstack.ports import free_port
 from pipeline.producer.encode import Encoder
 
 pytest_plugins = ["support.running"]
@@ -79,8 +78,6 @@ def pytest_configure() -> None:
         _forget_earlier_runs(directory)
         os.environ["TMPDIR"] = str(directory)
         tempfile.tempdir = None  # it was chosen before
-    if process := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", "")):
-        share_ports(int(process[1]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
 
 
 def _forget_earlier_runs(directory: Path) -> None:

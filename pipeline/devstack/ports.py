@@ -3,6 +3,8 @@
 import json
 import random
 import socket
+import sys
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,8 +15,11 @@ HOST = "127.0.0.1"
 # Below the local ports of outgoing connections, which start at 32768 on Linux and 49152 on macOS. Above, any client
 # could take the port of a stopped server, even a client that keeps trying to connect to that port.
 _FREE_RANGE = range(15_000, 32_000)
-_shares = [(0, 1)]  # index of the share in use, and number of shares
 _ATTEMPTS = 200
+
+# Sockets bound to the ports drawn last, so that no other process draws these ports: not before the server listens, and
+# not while it is stopped.
+_drawn: deque[socket.socket] = deque(maxlen=64)
 
 
 def is_free(port: int) -> bool:
@@ -30,25 +35,25 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a port without a listener, which no outgoing connection takes either."""
-    share, shares = _shares[0]
-    ours = _FREE_RANGE[share::shares]
-    for port in random.sample(ours, min(_ATTEMPTS, len(ours))):
-        if is_free(port):
-            return port
-    raise OSError(f"none of {_ATTEMPTS} ports tried between {_FREE_RANGE.start} and {_FREE_RANGE.stop} is free")
+    """Return a port without a listener, which no outgoing connection takes.
 
-
-def share_ports(share: int, shares: int) -> None:
-    """Let this process draw free ports from its own share of them.
-
-    A port that nobody listens on at the moment, as that of a stopped server, looks free to processes beside this one.
-
-    Args:
-        share: index of the share, from 0 on.
-        shares: number of shares, which are equal.
+    On Linux, no other call in any process returns the same port while this process lives and has drawn fewer than 64
+    more.
     """
-    _shares[0] = share, shares
+    for port in random.sample(_FREE_RANGE, _ATTEMPTS):
+        drawn = socket.socket()
+        try:
+            drawn.bind((HOST, port))
+        except OSError:
+            drawn.close()
+            continue
+        if sys.platform == "linux":  # elsewhere, the server couldn't listen beside this socket
+            drawn.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: now both may bind
+            _drawn.append(drawn)
+        else:
+            drawn.close()
+        return port
+    raise OSError(f"none of {_ATTEMPTS} ports tried between {_FREE_RANGE.start} and {_FREE_RANGE.stop} is free")
 
 
 class Ports:

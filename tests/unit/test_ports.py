@@ -1,23 +1,39 @@
 """Free ports of processes that run beside each other."""
 
 import random
+import socket
+import subprocess
+import sys
 
 import pytest
 
 from pipeline.devstack import ports
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a port that is drawn isn't kept")
 
-def test_shares_have_no_port_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each port is of one share, and all shares together are the whole range."""
-    drawn = list[range]()
+_DRAW = """
+import random, sys
+from pipeline.devstack import ports
 
-    def draw(population: range, count: int) -> list[int]:
-        drawn.append(population)
-        return list(population[:count])
+random.sample = lambda *_: map(int, sys.argv[1:])
+print(ports.free_port())
+"""
 
-    monkeypatch.setattr(ports, "_shares", [(0, 1)])  # this process has a share already
-    monkeypatch.setattr(random, "sample", draw)
-    for share in range(4):
-        ports.share_ports(share, 4)
-        assert ports.free_port() in drawn[-1]
-    assert sorted(port for each in drawn for port in each) == list(ports._FREE_RANGE)
+
+def _drawn_elsewhere(*candidates: int) -> int:
+    """Port that another process draws if it tries these in this order."""
+    return int(subprocess.check_output([sys.executable, "-c", _DRAW, *map(str, candidates)], text=True))
+
+
+def test_no_process_draws_a_port_that_another_has_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither this process nor another draws it again: not before its server listens, and not after it stopped."""
+    drawn, free, other = ports.free_port(), ports.free_port(), ports.free_port()
+    ports._drawn.clear()
+    monkeypatch.setattr(random, "sample", lambda *_: [drawn, free, other])
+    assert ports.free_port() == drawn
+    assert _drawn_elsewhere(drawn, free) == free
+    with socket.create_server((ports.HOST, drawn)):
+        assert not ports.is_free(drawn)
+    assert ports.is_free(drawn)
+    assert ports.free_port() == free
+    assert _drawn_elsewhere(drawn, free, other) == other
