@@ -1,8 +1,9 @@
 """Columns of a micro-batch and verdicts on its records: the data that the decoder hands to the sink."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, compress
+from itertools import accumulate, compress, count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,9 +25,9 @@ class DictionaryColumn:
     @classmethod
     def encode(cls, values: Sequence[bytes]) -> "DictionaryColumn":
         """Encode the values of all rows; codes follow the order in which distinct values appear."""
-        distinct = list(dict.fromkeys(values))
-        code_of = {value: code for code, value in enumerate(distinct)}
-        return cls(np.fromiter(map(code_of.__getitem__, values), np.uint32, len(values)), distinct)
+        code_of = defaultdict[bytes, int](count().__next__)  # a new value gets the next code
+        codes = np.fromiter(map(code_of.__getitem__, values), np.uint32, len(values))
+        return cls(codes, list(code_of))
 
     def __len__(self) -> int:
         return len(self.codes)

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.columns.rows import Ints, Mask
+from pipeline.columns.rows import DictionaryColumn, Ints, Mask
+
+_SAMPLE = 256  # values that tell whether there are many distinct ones
+_FEW = 32
 
 
 def bytes_written(size: int, write: Callable[[memoryview], object]) -> bytes:
@@ -119,6 +122,27 @@ class Spans:
         data = self.buffer.data
         return [data[start:stop] for start, stop in zip(self.starts.tolist(), self.stops.tolist(), strict=True)]
 
+    def rows_with(self, value: bytes) -> Ints:
+        """Return the rows that have this value."""
+        rows = np.flatnonzero(self.lengths == len(value))
+        return rows[self.buffer.gather(self.starts[rows], len(value)) == np.void(value)] if value else rows
+
+    def encoded(self) -> DictionaryColumn:
+        """Encode values without a null as a dictionary, in the order in which the distinct ones appear."""
+        first = DictionaryColumn.encode(self[:_SAMPLE].values())
+        if len(self) <= _SAMPLE:
+            return first
+        if len(first.values) > _FEW:
+            return DictionaryColumn.encode(self.values())
+        # Few values, as user agents are: the rows are compared with each, and only other values are copied.
+        codes, left = np.zeros(len(self), np.uint32), np.ones(len(self), np.bool_)
+        for code, value in enumerate(first.values):
+            rows = self.rows_with(value)
+            codes[rows], left[rows] = code, False
+        others = DictionaryColumn.encode(self[left].values())
+        codes[left] = others.codes + np.uint32(len(first.values))
+        return DictionaryColumn(codes, [*first.values, *others.values])
+
     def copied(self) -> "Spans":
         """Copy the values into a buffer that has nothing else."""
         return Spans.consecutive([self.joined()], self.lengths.copy())
@@ -146,6 +170,7 @@ _U64 = np.uint64
 _CONTINUE = _U64(0x8080808080808080)
 _SEVEN = _U64(0x7F)
 _ONE = _U64(1)
+_TWO_STOPS, _SECOND = _U64(0x8080), _U64(0x3F80)
 # Masks and shifts that close the one-bit gaps between 7-bit groups: 8 bytes become 4 x 14, 2 x 28, then 1 x 56 bits.
 _SQUEEZE = (
     (_U64(0x007F007F007F007F), _U64(0x7F007F007F007F00), _ONE),
@@ -165,6 +190,10 @@ def varints(buffer: ByteBuffer, positions: Ints) -> tuple[NDArray[np.uint64], In
     stops = ~words & _CONTINUE
     if (stops & _U64(0x80)).all():  # each value fits one byte, as most lengths and small numbers do
         return words & _SEVEN, np.ones(len(words), np.int64), np.zeros(len(words), np.bool_)
+    if (stops & _TWO_STOPS).all():  # or two, as most other lengths do
+        two = stops & _U64(0x80) == 0
+        first, both = words & _SEVEN, (words & _SEVEN) | ((words >> _ONE) & _SECOND)
+        return np.where(two, both, first), 1 + two.astype(np.int64), two & (both == first)
     # The lowest clear continuation bit marks the last byte; if 8 bytes have none, the varint is longer.
     last = stops & (~stops + _ONE)
     below = last - _ONE

@@ -191,7 +191,10 @@ class _Strings:
 
     def text(self) -> DictionaryColumn:
         """Read text; each distinct value is checked once."""
-        column = DictionaryColumn.encode(self.spans.values())
+        column = self.spans.encoded()
+        together = b"".join(column.values)
+        if together.isascii() and _has_no_nul(together):
+            return column
         for is_text, why, what in _TEXT:
             if not all(map(is_text, column.values)):
                 bad = np.fromiter((not is_text(value) for value in column.values), np.bool_, len(column.values))
@@ -214,9 +217,7 @@ class _Strings:
         codes = np.zeros(len(self.spans), np.uint32)
         found = np.zeros(len(codes), np.bool_)
         for code, value in enumerate(allowed):
-            rows = np.flatnonzero(self.spans.lengths == len(value))
-            if value:
-                rows = rows[self.spans.buffer.gather(self.spans.starts[rows], len(value)) == np.void(value)]
+            rows = self.spans.rows_with(value)
             codes[rows] = code
             found[rows] = True
         self.refuse(~found, Reason.NOT_IN_SET, f"not one of {', '.join(self.field.values or ())}")

@@ -135,8 +135,7 @@ def _treat(field: Field, hasher: Hasher) -> _Treat | None:
         case Text(keep):
             return lambda values: _texts(values, keep)
         case UserAgent():
-            reducer = UserAgentReducer(hasher)
-            return lambda values: list(map(reducer, values))
+            return UserAgentReducer(hasher)
         case Metadata() as declared:
             metadata = MetadataFilter(declared, hasher)
             return lambda values: _filtered(metadata, values)

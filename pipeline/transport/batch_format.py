@@ -332,12 +332,13 @@ class _Headers:
 
 def _add_starts(data: bytes, at: int, stop: int, found: list[int]) -> int:
     """Add the positions of the records up to `stop`; return the end of the last one."""
+    append = found.append
     while at < stop:
-        found.append(at)
+        append(at)
         if (first := data[at]) < _MORE:
             at += 1 + (first >> 1)
         elif (second := data[at + 1]) < _MORE:
-            at += 2 + ((first & ~_MORE | second << 7) >> 1)
+            at += 2 + (first - _MORE >> 1) + (second << 6)
         else:  # over 8 KiB
             length, body = varint_at(data, at)
             at = body + max(length, 0)

@@ -1,0 +1,137 @@
+"""Groups user agents that are read the same: they differ in nothing but digits at which no definition looks.
+
+A definition is a regular expression. Most match any digit (`[0-9]`, a word character), and some name one (`NT 6.1`).
+The shape of a user agent is its text with zeros in place of all digits. Two of one shape can only be told apart where a
+named digit may match. If they have the same digits there, each definition matches both in the same way, and what is
+read from them differs only if it has other digits itself.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from ua_parser_rs import UserAgentExtractor
+
+from pipeline.columns import DictionaryColumn, Ints
+from pipeline.columns.core import joined_texts
+from pipeline.columns.spans import split_at
+from pipeline.privacy.named_digits import naming_patterns
+
+_MOST_DIGITS = 64  # of a shape: to learn where the definitions look takes two searches a digit
+_MOST_LEARNED = 1024  # places of shapes
+_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_ZERO, _ONE = b"01"
+
+
+class AgentGroups:
+    """Groups of user agents; not safe for use from several threads at once.
+
+    Args:
+        definitions: regular expressions of the definitions.
+        read: returns what the definitions match in a user agent, all of it: what a caller does with it later may depend
+            on each digit.
+        least: fewest agents of a shape for which it pays to learn where the definitions look.
+    """
+
+    def __init__(self, definitions: Sequence[str], read: Callable[[bytes], object], least: int) -> None:
+        self._naming = _naming(tuple(definitions))
+        self._read, self._least = read, least
+        self._named = dict[bytes, list[int]]()
+        self._shown = dict[tuple[bytes, bytes], list[int]]()
+
+    def of(self, agents: Sequence[bytes]) -> tuple[Ints, Ints]:
+        """Return the number of each agent's group, and an agent of each group, by its index.
+
+        An agent of a shape that few others have, or that has many digits, is a group of its own.
+        """
+        groups = _Groups(agents)
+        shapes = DictionaryColumn.encode(split_at(groups.joined.translate(_ZEROS), groups.stops.tolist()))
+        for shape, rows in self._parts(shapes, np.arange(len(agents))):
+            if shape.count(b"0") > _MOST_DIGITS:
+                continue
+            named = self._named_digits(shape)
+            for digits, alike in self._parts(groups.digits(rows, named), rows):
+                groups.add(alike, self._shown_digits(shape, named, digits))
+        return groups.numbered()
+
+    def _parts(self, column: DictionaryColumn, rows: Ints) -> Iterator[tuple[bytes, Ints]]:
+        """Yield each value that enough rows have, and these rows."""
+        counts = np.bincount(column.codes, minlength=len(column.values))
+        order, stops = np.argsort(column.codes, kind="stable"), np.cumsum(counts)
+        for code in np.flatnonzero(counts >= self._least).tolist():
+            yield column.values[code], rows[order[stops[code] - counts[code] : stops[code]]]
+
+    def _named_digits(self, shape: bytes) -> list[int]:
+        """Return the places of the digits that a definition may name in agents of a shape."""
+        if shape not in self._named:
+            _make_room(self._named)
+            self._named[shape] = [
+                place
+                for place, octet in enumerate(shape)
+                if octet == _ZERO and self._naming.extract(_with(shape, place, _ONE).decode())
+            ]
+        return self._named[shape]
+
+    def _shown_digits(self, shape: bytes, named: Sequence[int], digits: bytes) -> list[int]:
+        """Return the places of the other digits that show in what is read, given the named digits."""
+        key = shape, digits
+        if key not in self._shown:
+            _make_room(self._shown)
+            agent = shape
+            for place, digit in zip(named, digits, strict=True):
+                agent = _with(agent, place, digit)
+            other = (place for place, octet in enumerate(shape) if octet == _ZERO and place not in named)
+            usual = self._read(agent)
+            self._shown[key] = [place for place in other if self._read(_with(agent, place, _ONE)) != usual]
+        return self._shown[key]
+
+
+@cache
+def _naming(definitions: Sequence[str]) -> UserAgentExtractor:
+    """Return what finds a 1 where a definition names a digit, in a text of which all other digits are zeros."""
+    patterns = dict.fromkeys(pattern for definition in definitions for pattern in naming_patterns(definition))
+    return UserAgentExtractor((pattern, "named", None, None, None, None) for pattern in patterns)
+
+
+class _Groups:
+    """Groups of some texts while they are found."""
+
+    def __init__(self, texts: Sequence[bytes]) -> None:
+        self.joined, self.stops = joined_texts(texts)
+        self._octets = np.frombuffer(self.joined, np.uint8)
+        self._starts = np.append(0, self.stops[:-1])
+        self._numbers = np.full(len(texts), -1)
+        self._count = 0
+
+    def digits(self, rows: Ints, places: Sequence[int]) -> DictionaryColumn:
+        """Return the octets of each of these texts at some places."""
+        if not places:
+            return DictionaryColumn(np.zeros(len(rows), np.uint32), [b""])
+        starts, found = self._starts[rows], np.empty((len(rows), len(places)), np.uint8)
+        for number, place in enumerate(places):
+            found[:, number] = self._octets[starts + place]
+        return DictionaryColumn.encode(found.view(f"V{len(places)}").ravel().tolist())
+
+    def add(self, rows: Ints, places: Sequence[int]) -> None:
+        """Make a group of all of these texts that have the same octets at some places."""
+        column = self.digits(rows, places)
+        self._numbers[rows] = self._count + column.codes.astype(np.int64)
+        self._count += len(column.values)
+
+    def numbered(self) -> tuple[Ints, Ints]:
+        """Return the number of each text's group, and a text of each group; the texts that are left are alone."""
+        alone = np.flatnonzero(self._numbers < 0)
+        self._numbers[alone] = self._count + np.arange(len(alone))
+        one = np.empty(self._count + len(alone), np.int64)
+        one[self._numbers] = np.arange(len(self._numbers))
+        return self._numbers, one
+
+
+def _with(text: bytes, place: int, octet: int) -> bytes:
+    return text[:place] + bytes((octet,)) + text[place + 1 :]
+
+
+def _make_room(known: dict[Any, Any]) -> None:
+    if len(known) == _MOST_LEARNED:
+        known.clear()
