@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 from ua_parser_rs import UserAgentExtractor
 
-from pipeline.columns import DictionaryColumn, Ints
-from pipeline.columns.core import joined_texts
-from pipeline.columns.spans import split_at
+from pipeline.columns import DictionaryColumn, Ints, Spans
 from pipeline.privacy.named_digits import naming_patterns
 
 _MOST_DIGITS = 64  # of a shape: to learn where the definitions look takes two searches a digit
@@ -46,8 +44,7 @@ class AgentGroups:
         An agent of a shape that few others have, or that has many digits, is a group of its own.
         """
         groups = _Groups(agents)
-        shapes = DictionaryColumn.encode(split_at(groups.joined.translate(_ZEROS), groups.stops.tolist()))
-        for shape, rows in self._parts(shapes, np.arange(len(agents))):
+        for shape, rows in self._parts(groups.shapes, np.arange(len(agents))):
             if shape.count(b"0") > _MOST_DIGITS:
                 continue
             named = self._named_digits(shape)
@@ -98,9 +95,10 @@ class _Groups:
     """Groups of some texts while they are found."""
 
     def __init__(self, texts: Sequence[bytes]) -> None:
-        self.joined, self.stops = joined_texts(texts)
-        self._octets = np.frombuffer(self.joined, np.uint8)
-        self._starts = np.append(0, self.stops[:-1])
+        joined, lengths = b"".join(texts), np.fromiter(map(len, texts), np.int64, len(texts))
+        self._octets, self._starts = np.frombuffer(joined, np.uint8), np.cumsum(lengths) - lengths
+        self.shapes = Spans.consecutive([joined.translate(_ZEROS)], lengths).encoded()
+        """Shape of each text."""
         self._numbers = np.full(len(texts), -1)
         self._count = 0
 

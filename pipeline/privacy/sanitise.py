@@ -111,11 +111,11 @@ class _Memory:
         with self._lock:
             known = self._known
             found: list[Any] = list(map(known.get, values))
-            new = list(dict.fromkeys(value for value, known_as in zip(values, found, strict=True) if known_as is None))
-            if len(new) > max(_LEARNED, _MOSTLY * max(rows, len(values))):
+            if found.count(None) > max(_LEARNED, _MOSTLY * max(rows, len(values))):
                 treated = list(self._treat(values))
                 self._learn(values[:_LEARNED], treated[:_LEARNED])
                 return treated
+            new = list(dict.fromkeys(value for value, known_as in zip(values, found, strict=True) if known_as is None))
             if new:
                 self._learn(new, self._treat(new))
                 found = list(map(known.get, values))
