@@ -1,5 +1,6 @@
 """Codecs of Kafka's batches: what each of them reads, by the number that a batch names."""
 
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,10 @@ from pipeline.columns.core import compiled
 _XERIAL = b"\x82SNAPPY\0"  # Java's snappy: blocks behind a head of 16 bytes, each with its length
 _XERIAL_HEAD = 16
 _LZ4 = 3
+_LZ4_HEAD = struct.Struct("<IBB")
+_LZ4_MAGIC = 0x184D2204
+_LZ4_INDEPENDENT = 0b011  # version 1, and blocks that don't need the ones before them
+_LZ4_FULL_BLOCKS = {4: 1 << 16, 5: 1 << 18, 6: 1 << 20, 7: 1 << 22}
 _FAULTS = (cramjam.DecompressionError, OSError, ValueError, OverflowError)  # of bytes that a codec can't read
 _RATIO, _LEAST = 16, 4096  # output that is tried first: so many times the input, and so much more
 
@@ -77,8 +82,32 @@ def unpacked_size(codec: int, data: memoryview) -> int | None:
     """
     if codec == 0 or not len(data):
         return len(data)
+    if codec != _LZ4:
+        return None
     core = compiled()
-    return core.lz4_size(data) if codec == _LZ4 and core is not None else None
+    return _lz4_size(data) if core is None else core.lz4_size(data)
+
+
+def _lz4_size(data: memoryview) -> int | None:
+    """Return what the core returns, for independent blocks: the last one is decompressed, all others are taken for full."""
+    try:
+        magic, flags, descriptor = _LZ4_HEAD.unpack_from(data)
+        full = _LZ4_FULL_BLOCKS[descriptor >> 4]
+        if magic != _LZ4_MAGIC or flags >> 5 != _LZ4_INDEPENDENT:
+            return None
+        at = _LZ4_HEAD.size + 8 * (flags >> 3 & 1) + 4 * (flags & 1) + 1
+        blocks, stored, last = 0, True, data[:0]
+        while head := int.from_bytes(data[at : at + 4], "little"):
+            stored, size = head >> 31 == 1, head & 0x7FFFFFFF
+            last = data[at + 4 : at + 4 + size]
+            at += 4 + size + 4 * (flags >> 4 & 1)
+            blocks += 1
+        if at + 4 + 4 * (flags >> 2 & 1) != len(data):
+            return None
+        left = len(last) if stored else cramjam.lz4.decompress_block_into(last, np.empty(full, np.uint8))
+    except (struct.error, KeyError, *_FAULTS):
+        return None
+    return max(blocks - 1, 0) * full + left
 
 
 def _reading(into: Callable[[memoryview, Any], int]) -> Callable[[memoryview, int], Any]:
