@@ -89,7 +89,7 @@ def unpacked_size(codec: int, data: memoryview) -> int | None:
 
 
 def _lz4_size(data: memoryview) -> int | None:
-    """Return what the core returns, for independent blocks: the last one is decompressed, all others are taken for full."""
+    """Return what the core returns for independent blocks; the last one is decompressed, all others are full."""
     try:
         magic, flags, descriptor = _LZ4_HEAD.unpack_from(data)
         full = _LZ4_FULL_BLOCKS[descriptor >> 4]
@@ -104,7 +104,7 @@ def _lz4_size(data: memoryview) -> int | None:
             blocks += 1
         if at + 4 + 4 * (flags >> 2 & 1) != len(data):
             return None
-        left = len(last) if stored else cramjam.lz4.decompress_block_into(last, np.empty(full, np.uint8))
+        left = len(last) if stored else cramjam.lz4.decompress_block_into(last, np.empty(full, np.uint8).data)
     except (struct.error, KeyError, *_FAULTS):
         return None
     return max(blocks - 1, 0) * full + left
