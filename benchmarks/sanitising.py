@@ -6,9 +6,9 @@ with distinct values are the worst cases, because no earlier result can be used 
 
 import time
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 
-from benchmarks.cases import CASES, Case
+from benchmarks.cases import CASES, SAMPLE
+from benchmarks.workload import START
 from pipeline.catalog import Catalog, load_catalog
 from pipeline.config import Settings
 from pipeline.decode.decoder import Decoder
@@ -16,24 +16,20 @@ from pipeline.privacy.hashing import Hasher
 from pipeline.privacy.sanitise import Sanitiser
 from pipeline.producer.encode import Encoder
 from pipeline.producer.sample import sample
+from pipeline.producer.sample.stories import Event
 
 _EVENTS = 200_000
 _BATCH = 20_000
 _RUNS = 5
-_START = datetime(2026, 1, 5, tzinfo=UTC)
 
 Values = Mapping[str, list[bytes]]
 """Values of the records by family."""
 
 
-def _encoded(catalog: Catalog, families: Iterable[str] = (), case: Case | None = None) -> Values:
-    """Encode a sample of events, changed as the case has it."""
+def _encoded(catalog: Catalog, events: Iterable[Event]) -> Values:
     encoders = {family.name: Encoder(family) for family in catalog.families}
     values: dict[str, list[bytes]] = {}
-    stories = sample(_EVENTS, seed=5, start=_START, hours=24.0, families=list(families))
-    for number, (family, event) in enumerate(stories):
-        if case and case.change:
-            case.change(number, event)
+    for family, event in events:
         values.setdefault(family, []).append(encoders[family].encode(event).value)
     return values
 
@@ -56,9 +52,9 @@ def main() -> None:
     """Print CPU time in µs for one row."""
     catalog, hasher = load_catalog(Settings()), Hasher(b"a key for the benchmark")
     workloads = {
-        "the sample, all families": _encoded(catalog),
-        "the sample, ui_events": _encoded(catalog, ["ui_events"]),
-        **{case.title: _encoded(catalog, ["ui_events"], case) for case in CASES if case.change},
+        "the sample, all families": _encoded(catalog, sample(_EVENTS, seed=5, start=START, hours=24.0)),
+        "the sample, ui_events": _encoded(catalog, SAMPLE.events(_EVENTS)),
+        **{case.title: _encoded(catalog, case.events(_EVENTS)) for case in CASES if case.change},
     }
     print(f"{'µs of CPU a row':42}{'decode, validate':>18}{'and sanitise':>14}{'difference':>12}")
     for title, values in workloads.items():

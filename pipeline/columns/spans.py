@@ -122,10 +122,15 @@ class Spans:
         data = self.buffer.data
         return [data[start:stop] for start, stop in zip(self.starts.tolist(), self.stops.tolist(), strict=True)]
 
-    def rows_with(self, value: bytes) -> Ints:
-        """Return the rows that have this value."""
-        rows = np.flatnonzero(self.lengths == len(value))
-        return rows[self.buffer.gather(self.starts[rows], len(value)) == np.void(value)] if value else rows
+    def codes_of(self, values: Sequence[bytes]) -> tuple[NDArray[np.uint32], Mask]:
+        """Return the index of each row's value among these, and true for each row that has one of them."""
+        codes, found = np.zeros(len(self), np.uint32), np.zeros(len(self), np.bool_)
+        for code, value in enumerate(values):
+            rows = np.flatnonzero(self.lengths == len(value))
+            if value:
+                rows = rows[self.buffer.gather(self.starts[rows], len(value)) == np.void(value)]
+            codes[rows], found[rows] = code, True
+        return codes, found
 
     def encoded(self) -> DictionaryColumn:
         """Encode values without a null as a dictionary, in the order in which the distinct ones appear."""
@@ -135,12 +140,9 @@ class Spans:
         if len(first.values) > _FEW:
             return DictionaryColumn.encode(self.values())
         # Few values, as user agents are: the rows are compared with each, and only other values are copied.
-        codes, left = np.zeros(len(self), np.uint32), np.ones(len(self), np.bool_)
-        for code, value in enumerate(first.values):
-            rows = self.rows_with(value)
-            codes[rows], left[rows] = code, False
-        others = DictionaryColumn.encode(self[left].values())
-        codes[left] = others.codes + np.uint32(len(first.values))
+        codes, found = self.codes_of(first.values)
+        others = DictionaryColumn.encode(self[~found].values())
+        codes[~found] = others.codes + np.uint32(len(first.values))
         return DictionaryColumn(codes, [*first.values, *others.values])
 
     def copied(self) -> "Spans":

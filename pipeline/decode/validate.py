@@ -214,12 +214,7 @@ class _Strings:
         return octets.astype(np.uint8).view("V16").reshape(-1)
 
     def closed_set(self, allowed: list[bytes]) -> DictionaryColumn:
-        codes = np.zeros(len(self.spans), np.uint32)
-        found = np.zeros(len(codes), np.bool_)
-        for code, value in enumerate(allowed):
-            rows = self.spans.rows_with(value)
-            codes[rows] = code
-            found[rows] = True
+        codes, found = self.spans.codes_of(allowed)
         self.refuse(~found, Reason.NOT_IN_SET, f"not one of {', '.join(self.field.values or ())}")
         return DictionaryColumn(codes, allowed)
 

@@ -7,8 +7,7 @@ read from them differs only if it has other digits itself.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
-from typing import Any
+from functools import cache, lru_cache
 
 import numpy as np
 from ua_parser_rs import UserAgentExtractor
@@ -17,7 +16,7 @@ from pipeline.columns import DictionaryColumn, Ints, Spans
 from pipeline.privacy.named_digits import naming_patterns
 
 _MOST_DIGITS = 64  # of a shape: to learn where the definitions look takes two searches a digit
-_MOST_LEARNED = 1024  # places of shapes
+_MOST_LEARNED = 1024  # shapes
 _ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _ZERO, _ONE = b"01"
 
@@ -35,8 +34,8 @@ class AgentGroups:
     def __init__(self, definitions: Sequence[str], read: Callable[[bytes], object], least: int) -> None:
         self._naming = _naming(tuple(definitions))
         self._read, self._least = read, least
-        self._named = dict[bytes, list[int]]()
-        self._shown = dict[tuple[bytes, bytes], list[int]]()
+        self._named = lru_cache(_MOST_LEARNED)(self._named_digits)
+        self._shown = lru_cache(_MOST_LEARNED)(self._shown_digits)
 
     def of(self, agents: Sequence[bytes]) -> tuple[Ints, Ints]:
         """Return the number of each agent's group, and an agent of each group, by its index.
@@ -47,9 +46,8 @@ class AgentGroups:
         for shape, rows in self._parts(groups.shapes, np.arange(len(agents))):
             if shape.count(b"0") > _MOST_DIGITS:
                 continue
-            named = self._named_digits(shape)
-            for digits, alike in self._parts(groups.digits(rows, named), rows):
-                groups.add(alike, self._shown_digits(shape, named, digits))
+            for digits, alike in self._parts(groups.digits(rows, self._named(shape)), rows):
+                groups.add(alike, self._shown(shape, digits))
         return groups.numbered()
 
     def _parts(self, column: DictionaryColumn, rows: Ints) -> Iterator[tuple[bytes, Ints]]:
@@ -61,27 +59,17 @@ class AgentGroups:
 
     def _named_digits(self, shape: bytes) -> list[int]:
         """Return the places of the digits that a definition may name in agents of a shape."""
-        if shape not in self._named:
-            _make_room(self._named)
-            self._named[shape] = [
-                place
-                for place, octet in enumerate(shape)
-                if octet == _ZERO and self._naming.extract(_with(shape, place, _ONE).decode())
-            ]
-        return self._named[shape]
+        digits = (place for place, octet in enumerate(shape) if octet == _ZERO)
+        return [place for place in digits if self._naming.extract(_with(shape, place, _ONE).decode())]
 
-    def _shown_digits(self, shape: bytes, named: Sequence[int], digits: bytes) -> list[int]:
-        """Return the places of the other digits that show in what is read, given the named digits."""
-        key = shape, digits
-        if key not in self._shown:
-            _make_room(self._shown)
-            agent = shape
-            for place, digit in zip(named, digits, strict=True):
-                agent = _with(agent, place, digit)
-            other = (place for place, octet in enumerate(shape) if octet == _ZERO and place not in named)
-            usual = self._read(agent)
-            self._shown[key] = [place for place in other if self._read(_with(agent, place, _ONE)) != usual]
-        return self._shown[key]
+    def _shown_digits(self, shape: bytes, digits: bytes) -> list[int]:
+        """Return the places of the other digits that show in what is read, given the digits at the named places."""
+        named, agent = self._named(shape), shape
+        for place, digit in zip(named, digits, strict=True):
+            agent = _with(agent, place, digit)
+        other = (place for place, octet in enumerate(shape) if octet == _ZERO and place not in named)
+        usual = self._read(agent)
+        return [place for place in other if self._read(_with(agent, place, _ONE)) != usual]
 
 
 @cache
@@ -128,8 +116,3 @@ class _Groups:
 
 def _with(text: bytes, place: int, octet: int) -> bytes:
     return text[:place] + bytes((octet,)) + text[place + 1 :]
-
-
-def _make_room(known: dict[Any, Any]) -> None:
-    if len(known) == _MOST_LEARNED:
-        known.clear()

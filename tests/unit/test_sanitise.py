@@ -83,6 +83,7 @@ def test_hashes_are_hmac(size: int) -> None:
     key = b"k" * size
     for text in ("", "alice@example.com", "größer" * 100):
         assert Hasher(key).digest(text) == hmac.digest(key, text.encode(), "sha256").hex()
+        assert Hasher(key).masked(text) == orjson.dumps(Hasher(key).mask(text))
 
 
 def _hash(text: str) -> dict[str, Any]:

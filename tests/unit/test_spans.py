@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,4 +27,6 @@ def test_few_values_are_encoded_as_many_are(usual: list[bytes], rare: list[bytes
 def test_rows_with_a_value_are_found(value: bytes) -> None:
     """Values that begin alike, or are of one length, are others."""
     values = [value, b"b", value + b"\0", value[:-1] + b"b", value]
-    assert Spans.of(values).rows_with(value).tolist() == [row for row, each in enumerate(values) if each == value]
+    codes, found = Spans.of(values).codes_of([b"b", value])
+    assert np.flatnonzero(found & (codes == 1)).tolist() == [row for row, each in enumerate(values) if each == value]
+    assert found.tolist() == [each in {b"b", value} for each in values]
