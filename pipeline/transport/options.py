@@ -25,6 +25,8 @@ class TransportOptions:
     """Limit of micro-batches of one partition that are cut and not acknowledged."""
     enough_in_flight: int = 4
     """Micro-batches in flight of a topic, below which incomplete micro-batches are cut early."""
+    places: int = 3
+    """Micro-batches in flight of a topic, from which the next one waits up to half a linger longer than its linger."""
     max_bytes: int = 40 * 1024 * 1024
     """Records in memory as they were fetched, compressed, of all partitions; fetching pauses above it."""
     max_unpacked_bytes: int = MOST_UNPACKED

@@ -52,7 +52,7 @@ from pipeline.worker.family_metrics import FamilyMetrics
 from pipeline.worker.fresh_group import check_beginnings
 from pipeline.worker.ingest import Ingest
 from pipeline.worker.memory import MemoryReturn
-from pipeline.worker.places import Places
+from pipeline.worker.places import Places, places_for
 from pipeline.worker.process import Worker
 from pipeline.worker.state_metrics import StateMetrics
 from pipeline.worker.table_watch import TableWatch
@@ -111,7 +111,7 @@ class App(faust.App):
         self._dead_letters = DeadLetters(settings.kafka, catalog.families)
         self._registry = registry_of(settings.registry)
         self._pool = ThreadPoolExecutor(worker.insert_threads, thread_name_prefix="ingest")
-        self._places = Places(worker.insert_threads + 1)  # one more, so that a thread that is done has work at once
+        self._places = Places(places_for(worker.insert_threads))
         self._ingests: dict[str, Ingest] = {}  # by topic
         self._family_metrics: dict[str, FamilyMetrics] = {}
         for path, page in (("/metrics", web.metrics), ("/ready", web.ready), ("/live", web.live)):
@@ -132,7 +132,8 @@ class App(faust.App):
         return TransportOptions(
             policies={family.topic.name: family.batch for family in self.catalog.families},
             batches_in_flight=worker.batches_in_flight,
-            enough_in_flight=worker.insert_threads + 2,  # one more than there are places
+            enough_in_flight=places_for(worker.insert_threads) + 1,
+            places=places_for(worker.insert_threads),
             max_bytes=worker.max_bytes_in_flight,
             max_unpacked_bytes=self.settings.kafka.max_unpacked_bytes,
             drain_seconds=worker.drain_seconds,
@@ -302,8 +303,7 @@ async def _micro_batches(stream: Any) -> AsyncIterator[MicroBatch]:
     """Yield the micro-batches of a stream; Faust acknowledges none of them."""
     events: AsyncIterator[EventT[Any]] = stream.noack().events()
     async for event in events:
-        batch: Any = event.value
-        yield batch
+        yield cast("MicroBatch", event.value)
 
 
 def _failure_of(error: BaseException, settings: ClickHouseSettings) -> ChimeraError:

@@ -6,6 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
+def places_for(threads: int) -> int:
+    """Return the number of places for so many threads: one more, so that a thread that is done has work at once."""
+    return threads + 1
+
+
 class TakenPlace:
     """A place that a micro-batch has taken.
 

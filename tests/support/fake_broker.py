@@ -45,6 +45,8 @@ class FakeBroker:
     positions: dict[TopicPartition, int] = field(default_factory=dict)
     hooks: dict[str, Callable[[], Any]] = field(default_factory=dict)
     rejoins: int = 0
+    waits: list[float] = field(default_factory=list)
+    """Longest waits of the fetches, in seconds."""
     noticed: list[set[str]] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
@@ -107,8 +109,8 @@ class FakeBroker:
 
     async def fetch(self, partitions: AbstractSet[TopicPartition], seconds: float) -> Mapping[TopicPartition, Fetched]:
         """Return all records from the positions on; a position outside the log is reset to its beginning."""
-        del seconds
         await self._requested("fetch")
+        self.waits.append(seconds)
         fetched = {}
         for tp in partitions:
             beginning = self.beginnings.get(tp, 0)

@@ -1,0 +1,129 @@
+"""Micro-batches that are complete for their age while all places are taken, with a broker in memory."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from support.fake_broker import TP, FakeBroker, Worker, ranges_of
+
+from pipeline.catalog import BatchPolicy
+from pipeline.transport.broker import TopicPartition
+from pipeline.transport.micro_batch import MicroBatch
+
+SECOND, THIRD = TopicPartition("events", 1), TopicPartition("events", 2)
+CALM = TopicPartition("calm", 0)
+_POLICY = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
+
+
+def _worker(**options: Any) -> Worker:
+    """Return a worker with one place, on three partitions of `events` and one of `calm`."""
+    broker = FakeBroker(ids={"events": "id", "calm": "id-2"})
+    for tp in (TP, SECOND, THIRD, CALM):
+        broker.produce(0, tp)
+    given: dict[str, Any] = {"places": 1, "policies": {"events": _POLICY, "calm": _POLICY}}
+    return Worker(broker, **given | options)
+
+
+async def _older(worker: Worker, *partitions: TopicPartition) -> list[MicroBatch]:
+    """Produce one record to each partition, 10 s apart, and return the first micro-batch, when all are due."""
+    await worker.assign()
+    for tp in partitions:
+        worker.broker.produce(1, tp)
+        assert await worker.fetch() == []
+        worker.now += 10
+    worker.now += 60
+    return await worker.fetch()
+
+
+def test_the_partitions_of_a_topic_take_turns() -> None:
+    """The one that has waited longest is first; those that wait for their turn get more records."""
+
+    async def scenario() -> None:
+        worker = _worker()
+        [first] = await _older(worker, THIRD, TP, SECOND)
+        assert first.partition == THIRD.partition
+        worker.broker.produce(1, TP)
+        assert await worker.fetch() == []
+        first.ack()
+        [second] = await worker.fetch()
+        assert (second.partition, len(second)) == (TP.partition, 2)
+        assert await worker.fetch() == []
+        second.ack()
+        assert [batch.partition for batch in await worker.fetch()] == [SECOND.partition]
+
+    asyncio.run(scenario())
+
+
+def test_a_turn_is_waited_for_half_a_linger() -> None:
+    """Then the micro-batch is cut in any case: what is in flight may be stuck."""
+
+    async def scenario() -> None:
+        worker = _worker()
+        await _older(worker, TP, SECOND)
+        worker.now += 19.8
+        assert await worker.fetch() == []
+        worker.now += 0.2
+        [late] = await worker.fetch()
+        assert late.partition == SECOND.partition
+
+    asyncio.run(scenario())
+
+
+def test_a_topic_does_not_wait_for_another() -> None:
+    """One that is stuck takes its own places alone."""
+
+    async def scenario() -> None:
+        worker = _worker()
+        batches = await _older(worker, TP, CALM)
+        assert {batch.topic for batch in batches} == {"events", "calm"}
+
+    asyncio.run(scenario())
+
+
+def test_a_full_micro_batch_waits_for_no_turn() -> None:
+    """It can't grow."""
+
+    async def scenario() -> None:
+        worker = _worker()
+        await _older(worker, TP)
+        worker.broker.produce(100, SECOND)
+        assert ranges_of(await worker.fetch()) == [(0, 99)]
+
+    asyncio.run(scenario())
+
+
+def test_what_is_nearly_due_is_cut_with_another_only_while_there_is_a_place() -> None:
+    """Two of three fit."""
+
+    async def scenario() -> None:
+        worker = _worker(places=2)
+        await worker.assign()
+        for tp in (TP, SECOND, THIRD):
+            worker.broker.produce(1, tp)
+            assert await worker.fetch() == []
+            worker.now += 1
+        worker.now += 57
+        assert [batch.partition for batch in await worker.fetch()] == [TP.partition, SECOND.partition]
+
+    asyncio.run(scenario())
+
+
+def test_a_free_place_is_noticed_soon() -> None:
+    """While a micro-batch waits for its turn, a fetch lasts a tenth of a linger, or as long as the turn may be late."""
+
+    async def scenario() -> None:
+        policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=0.1)
+        worker = _worker(policies={"events": policy, "calm": policy})
+        await worker.assign()
+        for tp, at in ((TP, 0.1), (SECOND, 0.0)):
+            worker.broker.produce(1, tp)
+            await worker.fetch()
+            worker.now += at
+        waits = []
+        for seconds in (0.0, 0.05, 0.045, 0.025):
+            worker.now += seconds
+            await worker.member.fetching.next(worker.broker.assigned(), 60.0)
+            waits.append(worker.broker.waits[-1])
+        assert waits == pytest.approx([0.05, 0.025, 0.01, 0.005], abs=1e-6)
+
+    asyncio.run(scenario())
