@@ -21,7 +21,7 @@ _AT_BROKER = 0.25  # part of the linger that records may have waited for their f
 _AT_BROKER_SECONDS = 0.1  # but no longer than a fetch that waits for more records
 _TOGETHER = 0.25  # part of the linger that a micro-batch may lack, if another one is cut
 _HELD_BACK = 0.5  # part of the linger that a micro-batch waits longer while it would have no place
-_PLACE_RECHECK = 0.1  # part of the linger after which it is looked again whether a place is free
+_PLACE_SECONDS = 0.01  # time after which it is looked again whether a place is free
 _ENOUGH = 0.1  # part of the policy's rows that is worth an insert of a worker that has nothing better to do
 _QUIET = 0.25  # part of the linger without records after which a burst is over
 _QUIET_SECONDS = 0.15  # but longer than a broker waits for more records before it answers
@@ -72,7 +72,7 @@ class Fetching:
         # The owners of these records are settled now: adding some may take long, and a partition's place may be taken
         # by another object meanwhile.
         for partition, some in [(partitions[tp], fetched[tp]) for tp in fetched.keys() & partitions.keys()]:
-            waited = min(_AT_BROKER_SECONDS, self._options.policies[partition.topic].linger_seconds * _AT_BROKER)
+            waited = min(_AT_BROKER_SECONDS, self._linger(partition) * _AT_BROKER)
             await self._gaps.add(partition, some, max(self._fetched_at, now - waited))
             partition.damage = some.damage
         if fetched:
@@ -89,9 +89,9 @@ class Fetching:
     def _cut(self, active: set[TopicPartition], now: float) -> dict[TopicPartition, list[MicroBatch]]:
         """Cut what is complete, and if anything is, also what nearly is: one request commits all these ranges.
 
-        Micro-batches that would only wait for a place aren't cut for their age. So the partitions of a topic take turns
-        instead of being cut together and waiting for each other's inserts, and while inserts are slow, micro-batches
-        grow.
+        What is complete for its age alone is held back while its topic takes all places. So the partitions of a topic
+        take turns instead of being cut together and waiting for each other's inserts, and while inserts are slow,
+        micro-batches grow.
         """
         every, in_flight = self._assignment.partitions, self._in_flight()
         batches = dict[TopicPartition, list[MicroBatch]]()
@@ -103,15 +103,15 @@ class Fetching:
 
         by_age = sorted(active & every.keys(), key=lambda tp: every[tp].due_at or now)
         for tp in by_age:
-            cut(tp, now - (self._linger(tp) * _HELD_BACK if self._places_are_taken(tp, in_flight) else 0.0))
-        self._cut_early(batches, now)
+            cut(tp, now - self._held_back(tp, in_flight))
+        self._cut_early(batches, in_flight, now)
         if any(batches.values()):
             for tp in by_age:
-                if not self._places_are_taken(tp, in_flight):
+                if not self._held_back(tp, in_flight):
                     cut(tp, now + self._linger(tp) * _TOGETHER)
         return batches
 
-    def _cut_early(self, batches: dict[TopicPartition, list[MicroBatch]], now: float) -> None:
+    def _cut_early(self, batches: dict[TopicPartition, list[MicroBatch]], in_flight: Counter[str], now: float) -> None:
         """Cut incomplete micro-batches early, beginning with the partition that has the most waiting bytes.
 
         A partition with nothing in flight is cut when its waiting records are worth an insert. If memory is short, each
@@ -119,7 +119,7 @@ class Fetching:
         when enough micro-batches of the topic are in flight; the other records wait, so their micro-batch grows. After
         an early cut, the rest of the burst is cut when no more records come.
         """
-        in_flight, every = self._in_flight(), self._assignment.partitions
+        every = self._assignment.partitions
         share = self._options.max_bytes / len(every) if self._memory_is_short() else float("inf")
         some = [(tp, every[tp]) for tp in batches if every[tp].waiting or every[tp] in self._bursts]
         for tp, partition in sorted(some, key=lambda each: each[1].waiting.held_bytes, reverse=True):
@@ -194,15 +194,12 @@ class Fetching:
 
     def _until_due(self, active: set[TopicPartition]) -> float:
         """Seconds until the first micro-batch that may be cut has waited long enough, or a place may be free for it."""
-        every, in_flight, seconds = self._assignment.partitions, self._in_flight(), float("inf")
+        every, in_flight, now = self._assignment.partitions, self._in_flight(), self._clock()
+        seconds = float("inf")
         for tp in active & every.keys():
-            if every[tp].full or (due_at := every[tp].due_at) is None:
-                continue
-            left = due_at - self._clock()
-            if self._places_are_taken(tp, in_flight):
-                linger = self._linger(tp)
-                left = min(max(left, linger * _PLACE_RECHECK), left + linger * _HELD_BACK)
-            seconds = min(seconds, left)
+            if not every[tp].full and (due_at := every[tp].due_at) is not None:
+                held, left = self._held_back(tp, in_flight), due_at - now
+                seconds = min(seconds, left + held, max(left, _PLACE_SECONDS if held else 0.0))
         return max(0.0, seconds)
 
     def _in_flight(self) -> Counter[str]:
@@ -212,9 +209,14 @@ class Fetching:
             counts[each.topic] += len(each.in_flight)
         return counts
 
-    def _places_are_taken(self, tp: TopicPartition, in_flight: Counter[str]) -> bool:
-        """True if the topic alone has enough in flight for all places, so that a stuck topic doesn't delay another."""
-        return in_flight[tp.topic] >= self._options.places
+    def _held_back(self, tp: TopicPartition, in_flight: Counter[str]) -> float:
+        """Seconds for which a micro-batch waits longer than its linger, because its topic takes all places now.
 
-    def _linger(self, tp: TopicPartition) -> float:
-        return self._options.policies[tp.topic].linger_seconds
+        One that gets no more records waits for nothing. A topic counts its own micro-batches alone, so that one that is
+        stuck doesn't hold up another.
+        """
+        taken = in_flight[tp.topic] >= self._options.places
+        return self._linger(tp) * _HELD_BACK if taken and not self._assignment.partitions[tp].whole else 0.0
+
+    def _linger(self, of: TopicPartition | PartitionBatches) -> float:
+        return self._options.policies[of.topic].linger_seconds

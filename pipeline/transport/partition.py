@@ -104,8 +104,13 @@ class PartitionBatches:
         """Time at which the waiting records have waited long enough, by the clock of `add`; None if none wait."""
         if not self.waiting or self.incomplete:
             return None
-        whole = self.next_offset >= self._replayed_to if self.replaying else bool(self._known_ends)
-        return self.waiting.oldest_at + (0 if whole else self._policy.linger_of(len(self.waiting)))
+        return self.waiting.oldest_at + (0 if self.whole else self._policy.linger_of(len(self.waiting)))
+
+    @property
+    def whole(self) -> bool:
+        """True if the next range gets no more records: it ends at a known offset, and isn't incomplete."""
+        known = self.next_offset >= self._replayed_to if self.replaying else bool(self._known_ends)
+        return known and not self.incomplete
 
     @property
     def next_offset(self) -> int:

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from support.fake_broker import TP, FakeBroker, Worker, ranges_of
+from support.fake_broker import TP, FakeBroker, FakeDeriver, Worker, committed, ranges_of
 
 from pipeline.catalog import BatchPolicy
 from pipeline.transport.broker import TopicPartition
@@ -84,7 +84,7 @@ def test_a_full_micro_batch_waits_for_no_turn() -> None:
     """It can't grow."""
 
     async def scenario() -> None:
-        worker = _worker()
+        worker = _worker(enough_in_flight=1)  # so that it isn't cut early
         await _older(worker, TP)
         worker.broker.produce(100, SECOND)
         assert ranges_of(await worker.fetch()) == [(0, 99)]
@@ -109,7 +109,7 @@ def test_what_is_nearly_due_is_cut_with_another_only_while_there_is_a_place() ->
 
 
 def test_a_free_place_is_noticed_soon() -> None:
-    """While a micro-batch waits for its turn, a fetch lasts a tenth of a linger, or as long as the turn may be late."""
+    """While a micro-batch waits for its turn, a fetch lasts 10 ms, or as long as the turn may be late."""
 
     async def scenario() -> None:
         policy = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=0.1)
@@ -125,5 +125,69 @@ def test_a_free_place_is_noticed_soon() -> None:
             await worker.member.fetching.next(worker.broker.assigned(), 60.0)
             waits.append(worker.broker.waits[-1])
         assert waits == pytest.approx([0.05, 0.025, 0.01, 0.005], abs=1e-6)
+
+    asyncio.run(scenario())
+
+
+def test_a_free_place_is_noticed_as_soon_with_a_long_linger() -> None:
+    """Many partitions with quick inserts would wait for each other otherwise."""
+
+    async def scenario() -> None:
+        worker = _worker()
+        await _older(worker, TP, SECOND)
+        await worker.member.fetching.next(worker.broker.assigned(), 60.0)
+        assert worker.broker.waits[-1] == pytest.approx(0.01)
+
+    asyncio.run(scenario())
+
+
+def test_a_partition_that_may_not_be_cut_ends_no_fetch() -> None:
+    """As many of its micro-batches are in flight as may be; the worker waits for an acknowledgement."""
+
+    async def scenario() -> None:
+        worker = _worker(batches_in_flight=1)
+        await _older(worker, TP)
+        worker.broker.produce(1, TP)
+        assert await worker.fetch() == []
+        worker.now += 100
+        await worker.member.fetching.next(worker.broker.assigned(), 60.0)
+        assert worker.broker.waits[-1] > 0.01
+
+    asyncio.run(scenario())
+
+
+def test_what_was_cut_early_takes_places() -> None:
+    """Four bursts take them all, so that nothing that is nearly due is cut with them."""
+
+    async def scenario() -> None:
+        bursts, calm = ([TopicPartition("events", number) for number in numbers] for numbers in (range(4), range(4, 7)))
+        broker = FakeBroker()
+        for tp in bursts + calm:
+            broker.produce(0, tp)
+        worker = Worker(broker, places=3, enough_in_flight=4, policies={"events": _POLICY})
+        await worker.assign()
+        for tp in calm:
+            broker.produce(1, tp)
+        assert await worker.fetch() == []
+        worker.now += 50
+        for tp in bursts:
+            broker.produce(20, tp)
+        assert [batch.partition for batch in await worker.fetch()] == [tp.partition for tp in bursts]
+
+    asyncio.run(scenario())
+
+
+def test_the_end_of_a_replay_waits_for_no_turn() -> None:
+    """It gets no more records."""
+
+    async def scenario() -> None:
+        broker, partitions = FakeBroker(), (TP, SECOND, THIRD)
+        for tp in partitions:
+            broker.produce(3, tp)
+            broker.commits[tp] = committed(3)
+        worker = Worker(broker, places=1, policies={"events": _POLICY}, deriver=FakeDeriver(0))
+        await worker.assign()
+        delivered = await worker.fetch()
+        assert [(batch.partition, batch.replayed) for batch in delivered] == [(tp.partition, True) for tp in partitions]
 
     asyncio.run(scenario())
