@@ -170,7 +170,8 @@ class LatencyPart:
             watch.look()
             ((rows,),) = client.execute("SELECT count() FROM ui_events")
             time.sleep(_LOOK_SECONDS)
-        watch.look()
+        while not watch.look():
+            worker.check()
 
     def _events(self, bench: Bench) -> Path:
         file = self._place.directory / "events.pickle"

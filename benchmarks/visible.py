@@ -32,8 +32,12 @@ class Watch:
         self._blocks: set[tuple[str, int]] = set()
         self._seen: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
 
-    def look(self) -> None:
-        """Note the ranges of offsets that have become visible since the last look."""
+    def look(self) -> bool:
+        """Note the ranges of offsets that have become visible since the last look.
+
+        Returns:
+            False if a part was merged before its ranges were read; then look again.
+        """
         parts = self._client.execute(_PARTS)
         now = time.monotonic_ns()
         fresh = dict[str, set[tuple[str, int]]]()
@@ -48,6 +52,7 @@ class Watch:
                 self._seen[partition].append((first, last, now))
                 self._names.add(name)  # one that was merged meanwhile isn't known yet
                 self._blocks |= fresh[name]
+        return fresh.keys() <= self._names
 
     def times(self, records: Sequence[int]) -> list[Times]:
         """Times of all records, by partition; `records` are their numbers."""

@@ -305,9 +305,9 @@ def test_a_part_that_is_merged_before_it_is_read_is_read_in_the_merged_one() -> 
     table = _Table()
     watch = Watch(table)
     table.parts, table.ranges = [("a_1_1_0", "a", 1, 1), ("a_2_2_0", "a", 2, 2)], [("a_1_1_0", 0, 0, 1)]
-    watch.look()
+    assert not watch.look()
     table.parts, table.ranges = [("a_1_2_1", "a", 1, 2)], [("a_1_2_1", 0, 0, 3)]
-    watch.look()
+    assert watch.look()
     (times,) = watch.times([4])
     assert 0 < times[0] == times[1] < times[2] == times[3]
 
