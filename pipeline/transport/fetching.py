@@ -20,7 +20,8 @@ from pipeline.transport.topics import Topics
 _AT_BROKER = 0.25  # part of the linger that records may have waited for their fetch,
 _AT_BROKER_SECONDS = 0.1  # but no longer than a fetch that waits for more records
 _TOGETHER = 0.25  # part of the linger that a micro-batch may lack, if another one is cut
-_HELD_BACK = 0.5  # part of the linger that a micro-batch waits longer while it would have no place
+_HELD_BACK = 0.5  # part of the linger that a micro-batch waits longer while it would have no place,
+_HELD_BACK_SECONDS = 0.1  # but no longer than this: slow commits would make all partitions of many late
 _PLACE_SECONDS = 0.01  # time after which it is looked again whether a place is free
 _ENOUGH = 0.1  # part of the policy's rows that is worth an insert of a worker that has nothing better to do
 _QUIET = 0.25  # part of the linger without records after which a burst is over
@@ -216,7 +217,8 @@ class Fetching:
         stuck doesn't hold up another.
         """
         taken = in_flight[tp.topic] >= self._options.places
-        return self._linger(tp) * _HELD_BACK if taken and not self._assignment.partitions[tp].whole else 0.0
+        longest = min(_HELD_BACK_SECONDS, self._linger(tp) * _HELD_BACK)
+        return longest if taken and not self._assignment.partitions[tp].whole else 0.0
 
     def _linger(self, of: TopicPartition | PartitionBatches) -> float:
         return self._options.policies[of.topic].linger_seconds

@@ -12,7 +12,8 @@ from pipeline.transport.micro_batch import MicroBatch
 
 SECOND, THIRD = TopicPartition("events", 1), TopicPartition("events", 2)
 CALM = TopicPartition("calm", 0)
-_POLICY = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
+_POLICY = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=0.1)
+_LONG = BatchPolicy(max_rows=100, max_bytes=100_000, linger_seconds=60.0)
 
 
 def _worker(**options: Any) -> Worker:
@@ -24,14 +25,14 @@ def _worker(**options: Any) -> Worker:
     return Worker(broker, **given | options)
 
 
-async def _older(worker: Worker, *partitions: TopicPartition) -> list[MicroBatch]:
-    """Produce one record to each partition, 10 s apart, and return the first micro-batch, when all are due."""
+async def _older(worker: Worker, *partitions: TopicPartition, linger: float = 0.1) -> list[MicroBatch]:
+    """Produce one record to each partition, 5 ms apart, and return the first micro-batch, when all are due."""
     await worker.assign()
     for tp in partitions:
         worker.broker.produce(1, tp)
         assert await worker.fetch() == []
-        worker.now += 10
-    worker.now += 60
+        worker.now += 0.005
+    worker.now += linger
     return await worker.fetch()
 
 
@@ -60,9 +61,24 @@ def test_a_turn_is_waited_for_half_a_linger() -> None:
     async def scenario() -> None:
         worker = _worker()
         await _older(worker, TP, SECOND)
-        worker.now += 19.8
+        worker.now += 0.03
         assert await worker.fetch() == []
-        worker.now += 0.2
+        worker.now += 0.02
+        [late] = await worker.fetch()
+        assert late.partition == SECOND.partition
+
+    asyncio.run(scenario())
+
+
+def test_a_turn_is_waited_for_100_ms_at_most() -> None:
+    """With many partitions and slow commits, the last turn would come after half of a long linger otherwise."""
+
+    async def scenario() -> None:
+        worker = _worker(policies={"events": _LONG, "calm": _LONG})
+        await _older(worker, TP, SECOND, linger=60.0)
+        worker.now += 0.08
+        assert await worker.fetch() == []
+        worker.now += 0.02
         [late] = await worker.fetch()
         assert late.partition == SECOND.partition
 
@@ -96,7 +112,7 @@ def test_what_is_nearly_due_is_cut_with_another_only_while_there_is_a_place() ->
     """Two of three fit."""
 
     async def scenario() -> None:
-        worker = _worker(places=2)
+        worker = _worker(places=2, policies={"events": _LONG, "calm": _LONG})
         await worker.assign()
         for tp in (TP, SECOND, THIRD):
             worker.broker.produce(1, tp)
@@ -133,8 +149,8 @@ def test_a_free_place_is_noticed_as_soon_with_a_long_linger() -> None:
     """Many partitions with quick inserts would wait for each other otherwise."""
 
     async def scenario() -> None:
-        worker = _worker()
-        await _older(worker, TP, SECOND)
+        worker = _worker(policies={"events": _LONG, "calm": _LONG})
+        await _older(worker, TP, SECOND, linger=60.0)
         await worker.member.fetching.next(worker.broker.assigned(), 60.0)
         assert worker.broker.waits[-1] == pytest.approx(0.01)
 
@@ -164,7 +180,7 @@ def test_what_was_cut_early_takes_places() -> None:
         broker = FakeBroker()
         for tp in bursts + calm:
             broker.produce(0, tp)
-        worker = Worker(broker, places=3, enough_in_flight=4, policies={"events": _POLICY})
+        worker = Worker(broker, places=3, enough_in_flight=4, policies={"events": _LONG})
         await worker.assign()
         for tp in calm:
             broker.produce(1, tp)
@@ -189,5 +205,41 @@ def test_the_end_of_a_replay_waits_for_no_turn() -> None:
         await worker.assign()
         delivered = await worker.fetch()
         assert [(batch.partition, batch.replayed) for batch in delivered] == [(tp.partition, True) for tp in partitions]
+
+    asyncio.run(scenario())
+
+
+def test_ranges_of_the_owner_before_wait_for_no_turn() -> None:
+    """They end at known offsets, and get no more records."""
+
+    async def scenario() -> None:
+        broker, partitions = FakeBroker(), (TP, SECOND, THIRD)
+        for tp in partitions:
+            broker.produce(6, tp)
+            broker.commits[tp] = committed(0, 3)
+        worker = Worker(broker, places=1, policies={"events": _POLICY})
+        await worker.assign()
+        delivered = await worker.fetch()
+        assert [(batch.partition, len(batch)) for batch in delivered] == [(tp.partition, 4) for tp in partitions]
+
+    asyncio.run(scenario())
+
+
+def test_a_partition_that_is_cut_twice_in_a_round_delivers_both() -> None:
+    """A full micro-batch, and one that is nearly due with it."""
+
+    async def scenario() -> None:
+        broker = FakeBroker()
+        broker.produce(20)
+        policy = BatchPolicy(max_rows=10, max_bytes=100_000, linger_seconds=60.0)
+        worker = Worker(broker, policies={"events": policy}, batches_in_flight=2)
+        await worker.assign()
+        first = await worker.fetch()
+        broker.produce(15)
+        assert (ranges_of(first), await worker.fetch()) == ([(0, 9), (10, 19)], [])
+        worker.now += 50
+        for batch in first:
+            batch.ack()
+        assert ranges_of(await worker.fetch()) == [(20, 29), (30, 34)]
 
     asyncio.run(scenario())
