@@ -123,6 +123,6 @@ FAULTS = (
 SAMPLE = (
     Fault("tables restored", 2, _restored, LineageWorld, load=BURSTS),
     Fault("days dropped", 2, _dropped, LineageWorld, load=BURSTS),
-    Fault("tokens forgotten", 2, _forgotten, LineageWorld),
+    Fault("tokens forgotten", 2, _forgotten, LineageWorld, load=BURSTS),
 )
 """A few runs for the short suite."""

@@ -181,6 +181,6 @@ FAULTS = (
 
 SAMPLE = (
     Fault("rows past the TTL", 2, partial(kill, _TTL_POINTS), ExpiringWorld, load=BURSTS),
-    Fault("table altered", 2, partial(_alter, ALTERATIONS), AlteredWorld),
+    Fault("table altered", 2, partial(_alter, ALTERATIONS), AlteredWorld, load=BURSTS),
 )
 """A few runs for the short suite."""

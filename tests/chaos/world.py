@@ -54,7 +54,7 @@ class Load(NamedTuple):
 STEADY = Load(600, 0.05)
 """Load of the long suite: an insert is under way nearly always, also at a random time."""
 
-BURSTS = Load(300, 0.4)
+BURSTS = Load(150, 0.8)
 """Load of the short suite for faults that wait for a point or an insert."""
 
 
